@@ -1,0 +1,51 @@
+# Two commands do everything:
+#   make demo    set up, then train a small bilingual GLM and watch it fill blanks
+#   make test    set up, then lint, types and the default test suite
+#
+# PYTHON=python3.12 picks another interpreter (3.11 or newer).
+# TORCH_INDEX=URL takes torch from another package index (the CPU or CUDA one of pytorch.org).
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: demo test check format clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '2,6p' Makefile | sed 's/^# \{0,1\}//'
+
+demo: $(READY)
+	@$(BIN)/blankfill demo --out runs/demo
+
+test: $(READY) check
+	@echo "== tests (default suite)"
+	@$(BIN)/python -m pytest
+
+check: $(READY)
+	@echo "== lint (ruff)"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@echo "== types (basedpyright, strict over src)"
+	@$(BIN)/basedpyright --warnings src
+
+format: $(READY)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+# The stamp is newer than what decides the environment, so a second start skips this.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "blankfill needs Python 3.11 or newer; name one with: make PYTHON=python3.11"; exit 2; }
+	@echo "== set-up: .venv with $$($(PYTHON) --version) (about a minute, once)"
+	@$(PYTHON) -m venv .venv
+	@if [ -n "$(TORCH_INDEX)" ]; then \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+			-c constraints.txt torch --index-url "$(TORCH_INDEX)"; fi
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -e '.[dev,parquet]'
+	@touch $(READY)
+
+clean:
+	rm -rf .venv build .pytest_cache .ruff_cache

@@ -1,0 +1,58 @@
+"""The special tokens of blank infilling, by role."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from blankfill.errors import DataError
+
+__all__ = ["DISPLAY", "SpecialIds"]
+
+DISPLAY = {
+    "mask": "[MASK]",
+    "smask": "[sMASK]",
+    "gmask": "[gMASK]",
+    "sop": "[S]",
+    "eop": "[E]",
+    "eos": "[EOS]",
+    "pad": "[PAD]",
+    "dblock": "[dBLOCK]",
+}
+"""How each role is written in tables and pictures."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpecialIds:
+    """Token ids of the roles that the objective needs.
+
+    Raises:
+        DataError: two roles share an id (as `[gMASK]` and `eop` do in glm-10b-chinese).
+    """
+
+    mask: int
+    """Stands in Part A for a short span."""
+    smask: int
+    """Stands in Part A for whole sentences."""
+    gmask: int
+    """Stands in Part A for a document-level blank."""
+    sop: int
+    """Opens each span in Part B."""
+    eop: int
+    """The target that ends each span."""
+    eos: int
+    """Ends a document."""
+    pad: int
+    """Fills the rest of a row."""
+    dblock: int
+    """Replaces a Part B input under decoder-input dropout."""
+
+    def __post_init__(self) -> None:
+        seen: dict[int, str] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value in seen:
+                raise DataError(
+                    f"the special tokens {seen[value]} and {field.name} share the id {value}; "
+                    "give each role an id of its own"
+                )
+            seen[value] = field.name

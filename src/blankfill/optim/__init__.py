@@ -1,0 +1,8 @@
+"""Optimizers: which tensor gets which treatment, and the learning rate of each step."""
+
+from __future__ import annotations
+
+from blankfill.optim.groups import build_optimizer, parameter_groups
+from blankfill.optim.schedule import lr_at
+
+__all__ = ["build_optimizer", "lr_at", "parameter_groups"]
