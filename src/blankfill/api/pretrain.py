@@ -1,0 +1,124 @@
+"""`blankfill pretrain`: from token stores to a trained run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from blankfill.config.model import ModelConfig
+from blankfill.config.objective import ObjectiveConfig
+from blankfill.config.presets import preset as find_preset
+from blankfill.config.run import RunConfig
+from blankfill.config.train import TrainConfig
+
+__all__ = ["PretrainResult", "command_for", "pretrain"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainResult:
+    """How a pretraining run ended."""
+
+    run: str
+    """The run's folder."""
+    step: int
+    """Optimizer steps done."""
+    steps: int
+    """Optimizer steps asked for."""
+    finished: bool
+    """False when a signal ended the run before its last step."""
+    num_parameters: int
+    """Weights of the model."""
+    metrics: dict[str, float]
+    """The last line of metrics.jsonl."""
+    validation: dict[str, float]
+    """The last validation, where there was one."""
+
+
+def pretrain(
+    preset: str,
+    /,
+    *,
+    data: Sequence[Path],
+    out: Path,
+    validation: Sequence[Path] = (),
+    resume: bool = False,
+    model: ModelConfig | None = None,
+    objective: ObjectiveConfig | None = None,
+    train: TrainConfig | None = None,
+) -> PretrainResult:
+    """Pretrain a model on token stores.
+
+    Ctrl-C finishes the step at hand, saves, and ends; the same command with --resume goes on.
+
+    Example:
+        blankfill pretrain tiny --data store --out runs/mine --train.steps 2000
+
+    Args:
+        preset: where to start from: demo, tiny, small, base, large, xl, 10b, 130b.
+        data: token stores to train on.
+        out: folder of the run; new, unless resuming.
+        validation: token stores to validate on, every --train.validate-every steps.
+        resume: go on from the newest checkpoint in the folder.
+        model: the network; the preset's where not given.
+        objective: the blanks; the preset's where not given.
+        train: the recipe; the preset's where not given.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: something named in the message cannot be used.
+    """
+    default = find_preset(preset)
+    cfg = RunConfig(
+        model=model or default.model,
+        objective=objective or default.objective,
+        train=train or default.train,
+    )
+    from blankfill.runtime import tune_process
+
+    tune_process()
+    from blankfill.metrics import read_metrics
+    from blankfill.train import build_trainer
+
+    trainer = build_trainer(
+        cfg,
+        data=[Path(path) for path in data],
+        run=Path(out),
+        validation=[Path(path) for path in validation],
+        resume=resume,
+    )
+    finished = trainer.fit()
+    rows = read_metrics(Path(out))
+    return PretrainResult(
+        run=str(out),
+        step=trainer.index,
+        steps=cfg.train.steps,
+        finished=finished,
+        num_parameters=sum(p.numel() for p in trainer.model.parameters()),
+        metrics=next((row for row in reversed(rows) if "loss_nats" in row), {}),
+        validation=next((row for row in reversed(rows) if "validation_loss_nats" in row), {}),
+    )
+
+
+def command_for(name: str) -> Callable[..., PretrainResult]:
+    """Make `pretrain` with the values of one preset as the defaults of its options."""
+    default = find_preset(name)
+
+    def command(
+        preset: str,
+        /,
+        *,
+        data: tuple[Path, ...],
+        out: Path,
+        validation: tuple[Path, ...] = (),
+        resume: bool = False,
+        model: ModelConfig = default.model,
+        objective: ObjectiveConfig = default.objective,
+        train: TrainConfig = default.train,
+    ) -> PretrainResult:
+        return pretrain(
+            preset, data=data, out=out, validation=validation, resume=resume, model=model,
+            objective=objective, train=train,
+        )  # fmt: skip
+
+    command.__doc__ = pretrain.__doc__
+    return command

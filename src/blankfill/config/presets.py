@@ -1,0 +1,142 @@
+"""Complete runs by name: each preset is a function that returns a validated `RunConfig`.
+
+The published sizes are those of Du et al. 2022 (GLM) and Zeng et al. 2022 (GLM-130B); ours follow
+the article's architecture: DeepNorm, two-dimensional RoPE, GeGLU, one tied output layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from blankfill.config.model import ModelConfig
+from blankfill.config.objective import ObjectiveConfig
+from blankfill.config.run import RunConfig
+from blankfill.config.train import TrainConfig
+from blankfill.errors import ConfigError
+
+__all__ = ["PRESETS", "preset"]
+
+
+def demo() -> RunConfig:
+    """About 5 M parameters on the bundled bilingual world; minutes on a laptop."""
+    return RunConfig(
+        model=ModelConfig(
+            vocab_size=4096, hidden_size=256, num_layers=5, num_heads=4, ffn_size=704,
+            max_position=256,
+        ),
+        objective=ObjectiveConfig(short_rate=0.8, document_rate=0.2),
+        train=TrainConfig(
+            steps=1000, row_length=256, batch_rows=8, micro_batch_rows=8, peak_lr=3e-3,
+            warmup_steps=50, checkpoint_every=500, log_every=10,
+        ),
+    )  # fmt: skip
+
+
+def tiny() -> RunConfig:
+    """About 5 M parameters beside a 16,384-piece vocabulary's 2 M; an hour on a laptop."""
+    return RunConfig(
+        model=ModelConfig(hidden_size=192, num_layers=6, num_heads=3, ffn_size=512),
+        train=TrainConfig(steps=2000, row_length=256, batch_rows=16, peak_lr=2e-3),
+    )
+
+
+def small() -> RunConfig:
+    """About 25 M parameters; a night on a laptop."""
+    return RunConfig(
+        model=ModelConfig(hidden_size=384, num_layers=10, num_heads=6, ffn_size=1024),
+        train=TrainConfig(steps=10000, row_length=512, batch_rows=16, micro_batch_rows=8),
+    )
+
+
+def base() -> RunConfig:
+    """110 M parameters, the size of GLM-Base, in the article's architecture."""
+    return RunConfig(
+        model=ModelConfig(
+            vocab_size=32768, hidden_size=768, num_layers=12, num_heads=12, ffn_size=2048
+        ),
+        train=TrainConfig(
+            steps=150_000, row_length=512, batch_rows=1024, micro_batch_rows=16, peak_lr=4e-4,
+            min_lr_ratio=0.05, warmup_steps=6000,
+        ),
+    )  # fmt: skip
+
+
+def large() -> RunConfig:
+    """335 M parameters, the size of GLM-Large."""
+    return RunConfig(
+        model=ModelConfig(
+            vocab_size=32768, hidden_size=1024, num_layers=24, num_heads=16, ffn_size=2731
+        ),
+        train=TrainConfig(
+            steps=200_000, row_length=512, batch_rows=1024, micro_batch_rows=16, peak_lr=2e-4,
+            min_lr_ratio=0.05, warmup_steps=8000,
+        ),
+    )  # fmt: skip
+
+
+def xl() -> RunConfig:
+    """2 B parameters, the size of GLM-2B."""
+    return RunConfig(
+        model=ModelConfig(
+            vocab_size=50304, hidden_size=2048, num_layers=36, num_heads=32, ffn_size=5461
+        ),
+        train=TrainConfig(
+            steps=250_000, row_length=1024, batch_rows=1024, micro_batch_rows=8, peak_lr=1.5e-4,
+            warmup_steps=10_000,
+        ),
+    )  # fmt: skip
+
+
+def ten_b() -> RunConfig:
+    """9.9 B parameters: GLM-10B as published (Pre-LN, learned 2D positions, tanh GeLU)."""
+    return RunConfig(
+        model=ModelConfig(
+            vocab_size=50304, hidden_size=4096, num_layers=48, num_heads=64, ffn_size=16384,
+            block="pre_ln", activation="gelu_tanh", positions="learned_2d", max_position=1024,
+            dropout=0.1,
+        ),
+        train=TrainConfig(
+            steps=250_000, row_length=512, batch_rows=4032, micro_batch_rows=21, peak_lr=1e-4,
+            warmup_steps=7000,
+        ),
+    )  # fmt: skip
+
+
+def hundred_thirty_b() -> RunConfig:
+    """128.7 B parameters: GLM-130B as published (DeepNorm, GeGLU, 1D RoPE, gradient shrink)."""
+    return RunConfig(
+        model=ModelConfig(
+            vocab_size=150528, hidden_size=12288, num_layers=70, num_heads=96, ffn_size=32768,
+            positions="rope_1d", max_position=2048, dropout=0.1, embedding_gradient_shrink=0.1,
+        ),
+        objective=ObjectiveConfig(short_rate=0.3, document_rate=0.7, positions="linear"),
+        train=TrainConfig(
+            steps=49_300, row_length=2048, batch_rows=4224, micro_batch_rows=176, peak_lr=8e-5,
+            warmup_steps=260,
+        ),
+    )  # fmt: skip
+
+
+PRESETS: Final[dict[str, Callable[[], RunConfig]]] = {
+    "demo": demo,
+    "tiny": tiny,
+    "small": small,
+    "base": base,
+    "large": large,
+    "xl": xl,
+    "10b": ten_b,
+    "130b": hundred_thirty_b,
+}
+"""Every preset by the name that the command line takes."""
+
+
+def preset(name: str) -> RunConfig:
+    """Return the preset of that name.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"there is no preset {name!r}; take one of: {', '.join(PRESETS)}")
+    return PRESETS[name]()
