@@ -34,6 +34,11 @@ class PretrainResult:
     validation: dict[str, float]
     """The last validation, where there was one."""
 
+    @property
+    def exit_code(self) -> int:
+        """130, as a shell gives a command that Ctrl-C ended, unless the run is complete."""
+        return 0 if self.finished else 130
+
 
 def pretrain(
     preset: str,

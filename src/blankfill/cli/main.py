@@ -146,13 +146,8 @@ def _call(name: str, command: Callable[..., Any], args: list[str]) -> Any:
     """Parse the arguments for one function and call it."""
     import tyro
 
-    # tyro takes a lone "-" for an option; the functions read stdin for "-" themselves.
     return tyro.cli(
-        command,
-        prog=f"blankfill {name}",
-        args=args,
-        description=_description(command),
-        config=(tyro.conf.FlagConversionOff,) if False else (),
+        command, prog=f"blankfill {name}", args=args, description=_description(command)
     )
 
 

@@ -1,0 +1,141 @@
+"""`blankfill fill` and `blankfill generate`: a trained model at work."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blankfill.errors import RequestError
+
+if TYPE_CHECKING:
+    from blankfill.generate import FilledItem
+
+__all__ = ["FillResult", "fill", "generate"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FillResult:
+    """Texts and what they were filled or continued with."""
+
+    run: str
+    """The run's folder."""
+    step: int
+    """Optimizer steps of the checkpoint that answered."""
+    items: list[FilledItem]
+    """One per text, in order."""
+
+
+def fill(
+    run: Path,
+    texts: list[str],
+    /,
+    *,
+    num_candidates: int = 1,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    max_new_tokens: int = 64,
+) -> FillResult:
+    """Fill the blanks of texts with a trained model.
+
+    [MASK] stands for a word or phrase, [sMASK] for a sentence, [gMASK] for a long passage; a text
+    may hold several. Texts are filled left to right and earlier fills are seen by later blanks.
+
+    Example:
+        blankfill fill runs/mine "The [MASK] fox jumps over the [MASK] dog."
+
+    Args:
+        run: folder of a pretrained run.
+        texts: texts with blanks; a single - reads stdin, one text a line.
+        num_candidates: fills to list for each blank, most probable first.
+        temperature: 0 takes the most probable token each time; above 0 draws.
+        top_p: draw from the smallest set of tokens whose probability reaches this.
+        seed: seed of the draws.
+        max_new_tokens: longest fill of one blank, in tokens.
+
+    Raises:
+        CheckpointError: the folder is not a run.
+        RequestError: a text has no blank or is too long.
+    """
+    lines = _texts(texts)
+    from blankfill.runtime import tune_process
+
+    tune_process()
+    from blankfill import progress
+    from blankfill.generate import Sampling, fill_texts
+    from blankfill.train import load_run
+
+    sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
+    loaded = load_run(Path(run))
+    with progress.bar("fill", len(lines), "texts") as meter:
+        items = fill_texts(
+            loaded.model, loaded.tokenizer, lines, scheme=loaded.cfg.objective.positions,
+            max_new_tokens=max_new_tokens, num_candidates=num_candidates, sampling=sampling,
+            advance=meter.advance,
+        )  # fmt: skip
+    return FillResult(run=str(run), step=loaded.step, items=items)
+
+
+def generate(
+    run: Path,
+    texts: list[str],
+    /,
+    *,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    max_new_tokens: int = 128,
+) -> FillResult:
+    """Continue texts with a trained model, after [gMASK].
+
+    Example:
+        blankfill generate runs/mine "Once upon a time"
+
+    Args:
+        run: folder of a pretrained run.
+        texts: texts to continue; a single - reads stdin, one text a line.
+        temperature: 0 takes the most probable token each time; above 0 draws.
+        top_p: draw from the smallest set of tokens whose probability reaches this.
+        seed: seed of the draws.
+        max_new_tokens: longest continuation, in tokens.
+
+    Raises:
+        CheckpointError: the folder is not a run.
+        RequestError: a text is too long.
+    """
+    lines = _texts(texts)
+    from blankfill.runtime import tune_process
+
+    tune_process()
+    from blankfill.generate import Sampling, continue_texts
+    from blankfill.train import load_run
+
+    sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
+    loaded = load_run(Path(run))
+    items = continue_texts(
+        loaded.model, loaded.tokenizer, lines, scheme=loaded.cfg.objective.positions,
+        max_new_tokens=max_new_tokens, sampling=sampling,
+    )  # fmt: skip
+    return FillResult(run=str(run), step=loaded.step, items=items)
+
+
+def _texts(texts: Sequence[str]) -> list[str]:
+    """Take the texts as given, or stdin's lines where the only one is `-`."""
+    if list(texts) != ["-"]:
+        if not texts:
+            raise RequestError("no text was given; write it behind the run, or - to read stdin")
+        return list(texts)
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RequestError(
+            f"stdin is not UTF-8 at byte {error.start}; convert it to UTF-8 first"
+        ) from error
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    lines = [line for line in lines if line.strip()]
+    if not lines:
+        raise RequestError("stdin holds no text; give one text a line")
+    return lines

@@ -1,0 +1,150 @@
+"""`blankfill info`: what a folder or preset is, in a table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from blankfill.config.model import ModelConfig
+from blankfill.config.presets import PRESETS, preset
+from blankfill.errors import DataError
+
+__all__ = ["InfoResult", "info"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InfoResult:
+    """What something is."""
+
+    path: str
+    """The folder or the preset's name."""
+    kind: str
+    """tokenizer, store, run, checkpoint or preset."""
+    facts: dict[str, str | int | float]
+    """What is worth knowing about it, in the order to show."""
+
+
+def info(path: str, /) -> InfoResult:
+    """Tell what a tokenizer, store, run, checkpoint or preset is.
+
+    Example:
+        blankfill info runs/mine
+
+    Args:
+        path: a folder that blankfill wrote, or the name of a preset.
+
+    Raises:
+        DataError: there is nothing there that blankfill knows.
+    """
+    folder = Path(path)
+    if not folder.exists() and path in PRESETS:
+        return InfoResult(path=path, kind="preset", facts=_preset(path))
+    if (folder / "run.json").is_file():
+        return InfoResult(path=path, kind="run", facts=_run(folder))
+    if (folder / "state.json").is_file():
+        return InfoResult(path=path, kind="checkpoint", facts=_checkpoint(folder))
+    if (folder / "tokens.bin").is_file():
+        return InfoResult(path=path, kind="store", facts=_store(folder))
+    if (folder / "tokenizer.model").is_file():
+        return InfoResult(path=path, kind="tokenizer", facts=_tokenizer(folder))
+    raise DataError(
+        f"{path} is not a tokenizer, store, run or checkpoint folder, nor a preset "
+        f"({', '.join(PRESETS)})"
+    )
+
+
+def _preset(name: str) -> dict[str, str | int | float]:
+    cfg = preset(name)
+    return {
+        **_model(cfg.model),
+        "parameters": _count_on_meta(cfg.model),
+        "short / document rate": f"{cfg.objective.short_rate:g} / {cfg.objective.document_rate:g}",
+        "row length": cfg.train.row_length,
+        "rows per step": cfg.train.batch_rows,
+        "steps": cfg.train.steps,
+        "peak learning rate": cfg.train.peak_lr,
+    }
+
+
+def _count_on_meta(cfg: ModelConfig) -> int:
+    """Build the model without memory and count its weights."""
+    import torch
+
+    from blankfill.model.glm import GLM
+
+    with torch.device("meta"):
+        return sum(p.numel() for p in GLM(cfg).parameters())
+
+
+def _model(cfg: ModelConfig) -> dict[str, str | int | float]:
+    return {
+        "layers x width": f"{cfg.num_layers} x {cfg.hidden_size}",
+        "heads": cfg.num_heads,
+        "feed-forward": f"{cfg.ffn_size} {cfg.activation}",
+        "block": cfg.block,
+        "positions": cfg.positions,
+        "vocabulary rows": cfg.vocab_size,
+        "longest text": cfg.max_position,
+    }
+
+
+def _run(folder: Path) -> dict[str, str | int | float]:
+    from blankfill.checkpoint import list_checkpoints, newest_checkpoint, read_run
+    from blankfill.config.run import RunConfig, from_dict
+    from blankfill.metrics import read_metrics
+
+    described = read_run(folder)
+    cfg = from_dict(RunConfig, described["config"])
+    facts: dict[str, str | int | float] = {
+        "started": described["started"],
+        "blankfill / torch": "{blankfill} / {torch}".format(**described["software"]),
+        "machine": "{cpu}, {cores} cores".format(**described["hardware"]),
+        **_model(cfg.model),
+        "parameters": _count_on_meta(cfg.model),
+        "training tokens": sum(entry["tokens"] for entry in described["data"]),
+        "training data": ", ".join(entry["path"] for entry in described["data"]),
+        "steps planned": cfg.train.steps,
+    }
+    if list_checkpoints(folder):
+        newest = newest_checkpoint(folder)
+        facts["newest checkpoint"] = str(newest.path)
+        facts["steps done"] = newest.step
+    rows = [row for row in read_metrics(folder) if "loss_nats" in row]
+    if rows:
+        facts["training loss (nats)"] = round(float(rows[-1]["loss_nats"]), 4)
+    return facts
+
+
+def _checkpoint(folder: Path) -> dict[str, str | int | float]:
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    return {
+        "step": state["step"],
+        **{f"{name} (bytes)": entry["bytes"] for name, entry in state["files"].items()},
+    }
+
+
+def _store(folder: Path) -> dict[str, str | int | float]:
+    from blankfill.data.store import TokenStore
+    from blankfill.text.language import LANGUAGES
+
+    store = TokenStore.open(folder)
+    facts: dict[str, str | int | float] = {
+        "documents": len(store),
+        "tokens": store.num_tokens,
+        "mean tokens per document": round(store.num_tokens / max(1, len(store)), 1),
+        "fingerprint": store.fingerprint,
+        "tokenizer fingerprint": store.tokenizer_fingerprint,
+    }
+    for code, name in enumerate(LANGUAGES):
+        count = int((store.languages == code).sum())
+        if count:
+            facts[f"documents ({name})"] = count
+    return facts
+
+
+def _tokenizer(folder: Path) -> dict[str, str | int | float]:
+    from blankfill.text.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(folder)
+    return {"ids": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint}

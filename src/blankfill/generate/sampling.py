@@ -1,0 +1,97 @@
+"""Choosing the next token from logits: pure functions.
+
+Shapes: B rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from blankfill.errors import RequestError
+
+__all__ = ["GREEDY", "Sampling", "choose", "log_probabilities", "top_p_filter"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How tokens are chosen."""
+
+    temperature: float = 0.0
+    """0 takes the most probable token; above, logits are divided by it before drawing."""
+    top_p: float = 1.0
+    """Draw from the smallest set of tokens whose probability reaches this."""
+    seed: int = 0
+    """Seed of the draws; equal seeds and texts give equal fills, whatever the batch."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise RequestError(f"temperature={self.temperature} must be 0 or a positive number")
+        if not 0 < self.top_p <= 1:
+            raise RequestError(f"top_p={self.top_p} must be in (0, 1]")
+
+
+GREEDY = Sampling()
+"""The most probable token each time."""
+
+
+def log_probabilities(logits: torch.Tensor, banned: torch.Tensor) -> torch.Tensor:
+    """Normalise logits over the tokens that may appear.
+
+    Args:
+        logits: `[B, V]`.
+        banned: `[V]` true where a token may never be generated.
+
+    Returns:
+        `[B, V]` float32 log-probabilities; minus infinity where banned.
+    """
+    return logits.float().masked_fill(banned, float("-inf")).log_softmax(dim=-1)
+
+
+def top_p_filter(log_probs: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Keep the smallest set of tokens whose probability reaches `top_p` (Holtzman et al. 2020).
+
+    The token that crosses the threshold is kept, so at least one always stays.
+
+    Args:
+        log_probs: `[B, V]`.
+        top_p: threshold in (0, 1].
+
+    Returns:
+        `[B, V]` log-probabilities, minus infinity outside the set; not normalised again.
+    """
+    if top_p >= 1:
+        return log_probs
+    ordered, order = log_probs.sort(dim=-1, descending=True)
+    before = ordered.exp().cumsum(dim=-1) - ordered.exp()
+    outside = torch.zeros_like(log_probs, dtype=torch.bool)
+    outside.scatter_(-1, order, before >= top_p)
+    return log_probs.masked_fill(outside, float("-inf"))
+
+
+def choose(
+    log_probs: torch.Tensor, sampling: Sampling, generators: Sequence[np.random.Generator]
+) -> torch.Tensor:
+    """Choose one token per row.
+
+    Args:
+        log_probs: `[B, V]`.
+        sampling: greedy or drawn.
+        generators: one per row, so that a row's draws do not depend on its neighbours.
+
+    Returns:
+        `[B]` int64 token ids.
+    """
+    if sampling.temperature == 0:
+        return log_probs.argmax(dim=-1)
+    scaled = (log_probs / sampling.temperature).log_softmax(dim=-1)
+    kept = top_p_filter(scaled, sampling.top_p).softmax(dim=-1).double()
+    uniform = torch.tensor([g.random() for g in generators], dtype=torch.float64)
+    below = kept.cumsum(dim=-1)
+    # Scaled to the last sum, so that rounding can never point past the last token.
+    return torch.searchsorted(below, (uniform * below[:, -1]).unsqueeze(1), right=True)[:, 0].clamp(
+        max=log_probs.shape[-1] - 1
+    )

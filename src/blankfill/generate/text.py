@@ -1,0 +1,233 @@
+"""Filling and continuing texts: strings in, strings out, with probabilities."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from blankfill.config.objective import PositionScheme
+from blankfill.errors import RequestError
+from blankfill.generate.infill import FilledBlank, FilledText, fill_tokens
+from blankfill.generate.sampling import GREEDY, Sampling
+from blankfill.model.glm import GLM
+from blankfill.text.tokenizer import Tokenizer
+
+__all__ = ["Candidate", "FilledItem", "TextBlank", "continue_texts", "fill_texts"]
+
+_SPACE_BEFORE_MASK = re.compile(r" (?=\[[sg]?MASK\])")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """One possible fill of a blank."""
+
+    text: str
+    """The fill as text."""
+    probability: float
+    """Probability of exactly this fill, its end included."""
+    tokens: tuple[str, ...]
+    """Its pieces."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextBlank:
+    """What one blank of a text was filled with."""
+
+    text: str
+    """The fill."""
+    probability: float
+    """Probability of exactly this fill, its end included."""
+    tokens: tuple[str, ...]
+    """Its pieces."""
+    ended: bool
+    """False where the token limit cut the fill off."""
+    candidates: tuple[Candidate, ...]
+    """Several fills, most probable first, where they were asked for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FilledItem:
+    """One text and its fills."""
+
+    prompt: str
+    """The text as it was given."""
+    text: str
+    """The text with every blank filled."""
+    blanks: tuple[TextBlank, ...]
+    """Left to right."""
+
+
+def fill_texts(
+    model: GLM,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    scheme: PositionScheme,
+    max_new_tokens: int = 64,
+    num_candidates: int = 1,
+    sampling: Sampling = GREEDY,
+    batch_size: int = 32,
+    advance: Callable[[int], None] | None = None,
+) -> list[FilledItem]:
+    """Fill the blanks `[MASK]`, `[sMASK]` and `[gMASK]` of each text.
+
+    One space before a blank is taken away: pieces begin with the space before their word, so the
+    fill brings its own.
+
+    Args:
+        model: in evaluation mode.
+        tokenizer: the model's.
+        texts: each with at least one blank.
+        scheme: position scheme that the model was trained with.
+        max_new_tokens: longest fill of one blank.
+        num_candidates: fills to list per blank. Greedy: the best continuation of each of the most
+            probable first tokens. Sampled: that many independent draws. The other blanks keep
+            their first answer.
+        sampling: greedy or drawn.
+        batch_size: most texts that run together.
+        advance: called with the number of texts that were just finished.
+
+    Raises:
+        RequestError: a text has no blank or is too long.
+    """
+    if num_candidates < 1:
+        raise RequestError(f"num_candidates={num_candidates} must be at least 1")
+    prompts = [
+        tokenizer.encode_with_blanks(_SPACE_BEFORE_MASK.sub("", checked(text))) for text in texts
+    ]
+    options = {
+        "max_new_tokens": max_new_tokens, "batch_size": batch_size, "scheme": scheme,
+        "num_real_tokens": tokenizer.vocab_size,
+    }  # fmt: skip
+    filled = fill_tokens(
+        model, prompts, tokenizer.ids, sampling=sampling, num_first_choices=num_candidates,
+        advance=advance, **options,
+    )  # fmt: skip
+    extra: dict[tuple[int, int], list[FilledBlank]] = {}
+    if num_candidates > 1:
+        extra = _more(model, tokenizer, prompts, filled, num_candidates, sampling, options)
+    items: list[FilledItem] = []
+    for i, (text, result) in enumerate(zip(texts, filled, strict=True)):
+        blanks = tuple(
+            _text_blank(tokenizer, blank, extra.get((i, b), []), num_candidates)
+            for b, blank in enumerate(result.blanks)
+        )
+        items.append(
+            FilledItem(prompt=text, text=tokenizer.decode(result.tokens), blanks=blanks)
+        )
+    return items
+
+
+def continue_texts(
+    model: GLM,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    scheme: PositionScheme,
+    max_new_tokens: int = 128,
+    sampling: Sampling = GREEDY,
+    batch_size: int = 32,
+) -> list[FilledItem]:
+    """Continue each text after `[gMASK]`, which is put at its end where it has none.
+
+    Raises:
+        RequestError: a text is too long.
+    """
+    prompts = [text if "[gMASK]" in text else text + "[gMASK]" for text in texts]
+    items = fill_texts(
+        model, tokenizer, prompts, scheme=scheme, max_new_tokens=max_new_tokens,
+        sampling=sampling, batch_size=batch_size,
+    )  # fmt: skip
+    return [
+        FilledItem(prompt=text, text=item.text, blanks=item.blanks)
+        for text, item in zip(texts, items, strict=True)
+    ]
+
+
+def checked(text: str) -> str:
+    """Return the text if it can be encoded as UTF-8.
+
+    Raises:
+        RequestError: it holds half a surrogate pair, as a wrongly decoded argument does.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            f"the text is not valid Unicode at character {error.start}; pass it as UTF-8"
+        ) from error
+    return text
+
+
+def _more(
+    model: GLM,
+    tokenizer: Tokenizer,
+    prompts: Sequence[np.ndarray],
+    filled: Sequence[FilledText],
+    num_candidates: int,
+    sampling: Sampling,
+    options: dict[str, object],
+) -> dict[tuple[int, int], list[FilledBlank]]:
+    """Fill each blank again in other ways, the blanks before it held to their first answer."""
+    jobs: list[tuple[int, int]] = []
+    forced: list[list[list[int]]] = []
+    for i, result in enumerate(filled):
+        for b, blank in enumerate(result.blanks):
+            before = [[*done.tokens.tolist(), tokenizer.ids.eop] for done in result.blanks[:b]]
+            if sampling.temperature == 0:
+                starts = [[token] for token, _ in blank.first_choices[1:]]
+            else:
+                starts = [[] for _ in range(num_candidates - 1)]
+            for start in starts:
+                jobs.append((i, b))
+                forced.append([*before, start])
+    results: dict[tuple[int, int], list[FilledBlank]] = {}
+    if sampling.temperature == 0:
+        again = fill_tokens(
+            model, [prompts[i] for i, _ in jobs], tokenizer.ids, forced=forced, **options
+        )  # pyright: ignore[reportArgumentType]  # the options are typed where they are made
+        for (i, b), result in zip(jobs, again, strict=True):
+            results.setdefault((i, b), []).append(result.blanks[b])
+        return results
+    for draw in range(1, num_candidates):
+        # Each draw has a seed of its own; the address of a draw is (seed, text, draw).
+        drawn = Sampling(
+            temperature=sampling.temperature, top_p=sampling.top_p,
+            seed=sampling.seed * 1_000_003 + draw,
+        )  # fmt: skip
+        picked = [n for n in range(len(jobs)) if n % (num_candidates - 1) == draw - 1]
+        again = fill_tokens(
+            model, [prompts[jobs[n][0]] for n in picked], tokenizer.ids, sampling=drawn,
+            forced=[forced[n] for n in picked], **options,
+        )  # pyright: ignore[reportArgumentType]  # as above  # fmt: skip
+        for n, result in zip(picked, again, strict=True):
+            i, b = jobs[n]
+            results.setdefault((i, b), []).append(result.blanks[b])
+    return results
+
+
+def _text_blank(
+    tokenizer: Tokenizer, blank: FilledBlank, more: list[FilledBlank], num_candidates: int
+) -> TextBlank:
+    candidates: dict[str, Candidate] = {}
+    if num_candidates > 1:
+        for fill in sorted([blank, *more], key=lambda f: -f.logprob):
+            text = tokenizer.decode(fill.tokens)
+            candidates.setdefault(text, _candidate(tokenizer, fill, text))
+    own = _candidate(tokenizer, blank, tokenizer.decode(blank.tokens))
+    return TextBlank(
+        text=own.text, probability=own.probability, tokens=own.tokens, ended=blank.ended,
+        candidates=tuple(candidates.values()),
+    )  # fmt: skip
+
+
+def _candidate(tokenizer: Tokenizer, fill: FilledBlank, text: str) -> Candidate:
+    return Candidate(
+        text=text,
+        probability=math.exp(fill.logprob),
+        tokens=tuple(tokenizer.token(int(token)) for token in fill.tokens),
+    )
