@@ -116,7 +116,8 @@ def save_checkpoint(
     target = folder / f"step-{step:08d}"
     temporary = folder / f".step-{step:08d}.{os.getpid()}.tmp"
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for stale in folder.glob(".step-*.tmp"):  # left behind by a process that was killed
+            shutil.rmtree(stale, ignore_errors=True)
         temporary.mkdir(parents=True)
         files: dict[str, Any] = {}
         for name, tensors in (("model", model), ("optimizer", optimizer)):

@@ -39,6 +39,8 @@ VOCABULARY_MULTIPLE = 64
 """Rows of the embedding are rounded up to this, for even matrix products (Megatron rounds too)."""
 VALIDATION_ROWS = 64
 """Most rows that a validation during training scores."""
+RUN_FILES = ("run.json", "metrics.jsonl", "checkpoints", "tokenizer")
+"""What a run writes into its folder; a folder that holds one of these is taken."""
 CHANGEABLE = frozenset(
     ("steps", "log_every", "checkpoint_every", "keep_checkpoints", "validate_every", "threads",
      "precision", "compile")
@@ -133,8 +135,10 @@ def build_trainer(
     resuming = resume and (run / "run.json").exists()
     if resuming:
         _check_same_run(read_run(run), info)
-    elif run.exists() and any(run.iterdir()):
-        raise ConfigError(f"{run} exists; go on with --resume, or name another folder with --out")
+    elif any((run / name).exists() for name in RUN_FILES):
+        raise ConfigError(
+            f"{run} already holds a run; go on with --resume, or name another folder with --out"
+        )
     threads = set_threads(cfg.train.threads)
     model = GLM(cfg.model)
     init_weights(model, cfg.train.seed)
