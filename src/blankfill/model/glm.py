@@ -1,0 +1,78 @@
+"""The GLM: embedding, blocks, final norm, one linear output layer.
+
+The model knows nothing of devices, ranks or files. `blocks` is keyed "0".."N-1"; the constructor
+works on the meta device; values come from `model.init.init_weights`.
+
+Shapes: B rows, T positions, D hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from blankfill.config.model import ModelConfig
+from blankfill.model.block import build_block
+from blankfill.model.cache import KVCache
+from blankfill.model.embedding import Embedding
+from blankfill.model.masks import DenseMask, PackedMask
+from blankfill.model.rope import Rotation, rotation_of
+
+__all__ = ["GLM"]
+
+
+class GLM(nn.Module):
+    """A General Language Model (Du et al. 2022; Zeng et al. 2022)."""
+
+    def __init__(self, cfg: ModelConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.embed = Embedding(cfg)
+        self.blocks = nn.ModuleDict(
+            {str(layer): build_block(cfg, layer) for layer in range(cfg.num_layers)}
+        )
+        self.norm = nn.LayerNorm(cfg.hidden_size, eps=cfg.norm_eps)
+        self.head = (
+            None if cfg.tie_head else nn.Linear(cfg.hidden_size, cfg.vocab_size, bias=False)
+        )
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        mask: PackedMask | DenseMask,
+        cache: KVCache | None = None,
+    ) -> torch.Tensor:
+        """Compute the last hidden states.
+
+        Args:
+            tokens: `[B, T]` ids.
+            positions: `[B, 2, T]` position in the text, position inside the span.
+            mask: who sees whom; with a cache, `[B, T, cached + T]`.
+            cache: earlier keys and values; those of `tokens` are appended to it.
+
+        Returns:
+            `[B, T, D]` after the final norm; `logits` turns them into scores.
+        """
+        h = self.embed(tokens, positions)
+        rotation = self._rotation(positions, h.dtype)
+        for block in self.blocks.values():
+            h = block(h, rotation, mask, cache)
+        if cache is not None:
+            cache.advance(tokens.shape[1])
+        return self.norm(h)
+
+    @property
+    def head_weight(self) -> torch.Tensor:
+        """`[V, D]` matrix of the output layer."""
+        return self.embed.word.weight if self.head is None else self.head.weight
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Score every token of the vocabulary: `[..., D]` to `[..., V]`."""
+        return nn.functional.linear(hidden, self.head_weight)
+
+    def _rotation(self, positions: torch.Tensor, dtype: torch.dtype) -> Rotation | None:
+        if self.cfg.positions == "learned_2d":
+            return None
+        num_parts = 2 if self.cfg.positions == "rope_2d" else 1
+        return rotation_of(positions, self.cfg.head_size, num_parts, dtype)

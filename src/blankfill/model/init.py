@@ -1,0 +1,98 @@
+"""First values of the weights: each tensor from its own address (seed, name).
+
+So a tensor gets the same values whatever the device, the layout or the order of construction.
+
+Pre-LN (GLM `modeling_glm.py`): N(0, 0.02), and 0.02 / sqrt(2 * layers) into the residual stream.
+DeepNorm (Zeng et al. 2022, section 2.1): Xavier-normal with gain beta = (2 * layers)^(-1/2) on V,
+the attention output, both feed-forward matrices, gain 1 on Q and K. Their code applied beta to the
+wrong rows of its interleaved Q, K, V; here it is applied to the logical V. Each half of a GeGLU is
+initialised as a matrix of its own. Embeddings: N(0, sqrt(1 / (3 * hidden))), which is GLM-130B's
+0.0052 at its width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import torch
+from torch import nn
+
+from blankfill.model.attention import Attention
+from blankfill.model.embedding import Embedding
+from blankfill.model.glm import GLM
+from blankfill.model.mlp import GatedMLP, PlainMLP
+
+__all__ = ["init_weights"]
+
+PRE_LN_STD = 0.02
+"""GLM's standard deviation of every matrix."""
+
+
+@torch.no_grad()
+def init_weights(model: GLM, seed: int) -> None:
+    """Give every weight its first value.
+
+    Args:
+        model: on a real device.
+        seed: the run's seed.
+    """
+    cfg = model.cfg
+    for name, module in model.named_modules():
+        if isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, Embedding):
+            std = PRE_LN_STD if cfg.block == "pre_ln" else math.sqrt(1 / (3 * cfg.hidden_size))
+            for table in ("word", "position", "block_position"):
+                embedding = getattr(module, table)
+                if embedding is not None:
+                    _normal(embedding.weight, std, seed, f"{name}.{table}")
+    for name, module in model.named_modules():
+        if isinstance(module, Attention | GatedMLP | PlainMLP):
+            (_pre_ln if cfg.block == "pre_ln" else _deepnorm)(module, name, cfg.num_layers, seed)
+    if model.head is not None:
+        std = PRE_LN_STD if cfg.block == "pre_ln" else math.sqrt(1 / (3 * cfg.hidden_size))
+        _normal(model.head.weight, std, seed, "head")
+
+
+def _pre_ln(
+    module: Attention | GatedMLP | PlainMLP, name: str, num_layers: int, seed: int
+) -> None:
+    residual = PRE_LN_STD / math.sqrt(2 * num_layers)
+    if isinstance(module, Attention):
+        _normal(module.qkv.weight, PRE_LN_STD, seed, f"{name}.qkv")
+        _normal(module.out.weight, residual, seed, f"{name}.out")
+    else:
+        _normal(module.up.weight, PRE_LN_STD, seed, f"{name}.up")
+        _normal(module.down.weight, residual, seed, f"{name}.down")
+
+
+def _deepnorm(
+    module: Attention | GatedMLP | PlainMLP, name: str, num_layers: int, seed: int
+) -> None:
+    beta = (2 * num_layers) ** -0.5
+    if isinstance(module, Attention):
+        for part, weight in zip("qkv", module.qkv.weight.chunk(3), strict=True):
+            _xavier(weight, beta if part == "v" else 1.0, seed, f"{name}.{part}")
+        _xavier(module.out.weight, beta, seed, f"{name}.out")
+        return
+    halves = module.up.weight.chunk(2 if isinstance(module, GatedMLP) else 1)
+    for number, weight in enumerate(halves):
+        _xavier(weight, beta, seed, f"{name}.up.{number}")
+    _xavier(module.down.weight, beta, seed, f"{name}.down")
+
+
+def _xavier(weight: torch.Tensor, gain: float, seed: int, name: str) -> None:
+    fan_out, fan_in = weight.shape
+    _normal(weight, gain * math.sqrt(2 / (fan_in + fan_out)), seed, name)
+
+
+def _normal(weight: torch.Tensor, std: float, seed: int, name: str) -> None:
+    """Draw on the CPU from the tensor's own address, then copy to where the weight is."""
+    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    values = torch.empty(weight.shape, dtype=torch.float32).normal_(0, std, generator=generator)
+    weight.copy_(values)
