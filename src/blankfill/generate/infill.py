@@ -23,8 +23,7 @@ from blankfill.generate.sampling import GREEDY, Sampling, choose, log_probabilit
 from blankfill.generate.session import Session
 from blankfill.model.glm import GLM
 from blankfill.objective.batch import Int32
-from blankfill.objective.blank import Prompt, build_prompt
-from blankfill.objective.positions import generation_positions
+from blankfill.objective.blank import Prompt, build_prompt, generation_positions
 from blankfill.objective.special import SpecialIds
 
 __all__ = ["FilledBlank", "FilledText", "fill_tokens"]
@@ -133,7 +132,7 @@ def fill_tokens(
     """
     rows: list[_Row] = []
     for index, tokens in enumerate(prompts):
-        prompt = build_prompt(np.asarray(tokens, dtype=np.int32), ids, scheme=scheme)
+        prompt = build_prompt(np.asarray(tokens, dtype=np.int32), ids)
         if not len(prompt.blanks):
             raise RequestError("the text has no blank; write [MASK] where a word or phrase is to "
                                "be filled in")  # fmt: skip

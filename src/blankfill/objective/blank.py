@@ -1,0 +1,191 @@
+"""Blank infilling: turn one tokenized document into a GLM example, and back.
+
+Part A is the text with every span replaced by one mask token; Part B is each span, in shuffled
+order, behind `sop`, its targets ending in `eop`. Source: Du et al. 2022 (GLM), section 2.1;
+released `blocklm_utils.py: make_block_data`.
+
+Shapes: n tokens in the document, S spans, T = len(Part A) + len(Part B).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from blankfill.config.objective import PositionScheme
+from blankfill.errors import DataError
+from blankfill.objective.batch import IGNORE_INDEX, Example, Int32, Kind
+from blankfill.objective.positions import blank_positions, part_a_positions
+from blankfill.objective.special import SpecialIds
+
+__all__ = ["Prompt", "build_example", "build_prompt", "generation_positions", "restore"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """Part A of a text whose blanks are to be generated."""
+
+    tokens: Int32
+    """`[A]` token ids with mask ids where the blanks are."""
+    positions: Int32
+    """`[2, A]`."""
+    blanks: Int32
+    """`[S]` index in Part A of each mask, left to right."""
+    kinds: tuple[Kind, ...]
+    """Kind of each blank, by its mask."""
+
+
+def mask_id(kind: Kind, ids: SpecialIds) -> int:
+    """Give the mask token that stands for a blank of this kind."""
+    return {Kind.SHORT: ids.mask, Kind.SENTENCE: ids.smask}.get(kind, ids.gmask)
+
+
+def build_example(
+    tokens: Int32,
+    spans: Int32,
+    *,
+    kind: Kind,
+    order: Int32,
+    ids: SpecialIds,
+    scheme: PositionScheme = "corrupted",
+    ends: bool = True,
+) -> Example:
+    """Build the Part A / Part B example for the given blanks.
+
+    Args:
+        tokens: `[n]` document tokens, without special tokens.
+        spans: `[S, 2]` half-open `(start, end)`, sorted, not overlapping, each non-empty.
+        kind: what the blanks are; decides the mask token.
+        order: `[S]` permutation; the order in which Part B generates the spans.
+        ids: the special tokens.
+        scheme: position convention.
+        ends: whether the targets of a span end in `eop`. False for a document blank whose text was
+            cut short and goes on: its last token is then only a target.
+
+    Returns:
+        An example of length `n + 2S`, or one less where `ends` is false.
+
+    Raises:
+        DataError: spans overlap, are empty, unsorted, or leave the document; or `order` is not a
+            permutation of them.
+    """
+    spans = np.asarray(spans, dtype=np.int32).reshape(-1, 2)
+    order = np.asarray(order, dtype=np.int32).reshape(-1)
+    _check(len(tokens), spans, order)
+    lengths = spans[:, 1] - spans[:, 0]
+    earlier = np.concatenate([[0], np.cumsum(lengths)])
+    mask_indices = spans[:, 0] - earlier[:-1] + np.arange(len(spans))
+    part_a_parts: list[Int32] = []
+    start = 0
+    for span_start, span_end in spans:
+        part_a_parts += [tokens[start:span_start], np.array([mask_id(kind, ids)], np.int32)]
+        start = span_end
+    part_a = np.concatenate([*part_a_parts, tokens[start:]]).astype(np.int32)
+    inputs, targets, positions = [part_a], [np.full(len(part_a), IGNORE_INDEX, np.int32)], []
+    positions.append(part_a_positions(len(part_a)))
+    for s in order:
+        span = tokens[spans[s, 0] : spans[s, 1]].astype(np.int32)
+        seen, wanted = (span, [ids.eop]) if ends else (span[:-1], [])
+        inputs += [np.array([ids.sop], np.int32), seen]
+        targets += [span, np.array(wanted, np.int32)]
+        positions.append(
+            blank_positions(
+                scheme, kind, mask_index=int(mask_indices[s]), part_a_length=len(part_a),
+                earlier_lengths=lengths[:s].tolist(), num_inputs=1 + len(seen),
+            )
+        )  # fmt: skip
+    all_targets = np.concatenate(targets).astype(np.int32)
+    return Example(
+        tokens=np.concatenate(inputs),
+        targets=all_targets,
+        positions=np.concatenate(positions, axis=1),
+        is_part_b=np.arange(len(all_targets)) >= len(part_a),
+        weights=(all_targets != IGNORE_INDEX).astype(np.float32),
+        kind=kind,
+    )
+
+
+def restore(example: Example, ids: SpecialIds, *, scheme: PositionScheme = "corrupted") -> Int32:
+    """Undo `build_example`: put the spans back in place of their masks.
+
+    Args:
+        example: whose document's tokens are all ordinary ones.
+        ids: the special tokens.
+        scheme: the convention that its positions follow.
+
+    Returns:
+        `[n]` the document's tokens.
+    """
+    sep = example.part_b_start
+    part_a = example.tokens[:sep]
+    sops = np.flatnonzero(example.tokens[sep:] == ids.sop) + sep
+    spans: list[Int32] = []
+    for start, end in zip(sops, [*sops[1:], len(example.tokens)], strict=True):
+        targets = example.targets[start:end]
+        spans.append(targets[:-1] if targets[-1] == ids.eop else targets)
+    # Under every scheme the first id of `sop` grows with the blank's place in the text.
+    left_to_right = np.argsort(example.positions[0, sops], kind="stable")
+    masks = np.flatnonzero(np.isin(part_a, [ids.mask, ids.smask, ids.gmask]))
+    assert len(masks) == len(sops), scheme
+    parts: list[Int32] = []
+    start = 0
+    for index, s in zip(masks, left_to_right, strict=True):
+        parts += [part_a[start:index], spans[s]]
+        start = index + 1
+    return np.concatenate([*parts, part_a[start:]])
+
+
+def build_prompt(tokens: Int32, ids: SpecialIds) -> Prompt:
+    """Build Part A of a text that has mask ids where its blanks are.
+
+    Args:
+        tokens: `[A]`.
+        ids: the special tokens.
+    """
+    kinds = {ids.mask: Kind.SHORT, ids.smask: Kind.SENTENCE, ids.gmask: Kind.DOCUMENT}
+    blanks = np.flatnonzero(np.isin(tokens, list(kinds))).astype(np.int32)
+    return Prompt(
+        tokens=tokens,
+        positions=part_a_positions(len(tokens)),
+        blanks=blanks,
+        kinds=tuple(kinds[int(tokens[index])] for index in blanks),
+    )
+
+
+def generation_positions(
+    prompt: Prompt, blank: int, num_generated: int, fills: list[int], *, scheme: PositionScheme
+) -> Int32:
+    """Give the positions of the next input of a blank that is being generated.
+
+    Args:
+        prompt: Part A.
+        blank: which blank, counted from the left.
+        num_generated: its tokens so far; 0 asks for the position of `sop`.
+        fills: number of tokens of each blank before it, all of them filled.
+        scheme: the convention that the model was trained with.
+
+    Returns:
+        `[2]`.
+    """
+    return blank_positions(
+        scheme, prompt.kinds[blank], mask_index=int(prompt.blanks[blank]),
+        part_a_length=len(prompt.tokens), earlier_lengths=fills, num_inputs=1,
+        first_input=num_generated,
+    )[:, 0]  # fmt: skip
+
+
+def _check(num_tokens: int, spans: Int32, order: Int32) -> None:
+    for number, (start, end) in enumerate(spans):
+        if not 0 <= start < end <= num_tokens:
+            raise DataError(
+                f"span {start}:{end} must be non-empty and inside the document's {num_tokens} "
+                "tokens"
+            )
+        if number and start < spans[number - 1, 1]:
+            raise DataError(
+                f"span {start}:{end} overlaps or precedes {spans[number - 1, 0]}:"
+                f"{spans[number - 1, 1]}; give spans sorted and apart"
+            )
+    if sorted(order.tolist()) != list(range(len(spans))):
+        raise DataError(f"order {order.tolist()} must be a permutation of {len(spans)} spans")
