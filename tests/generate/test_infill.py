@@ -1,0 +1,157 @@
+import numpy as np
+import pytest
+import torch
+
+from blankfill.config.model import ModelConfig
+from blankfill.errors import RequestError
+from blankfill.generate.infill import fill_tokens
+from blankfill.generate.sampling import Sampling, choose, top_p_filter
+from blankfill.model.glm import GLM
+from blankfill.model.init import init_weights
+from blankfill.model.masks import DenseMask
+from blankfill.objective.blank import build_prompt
+from blankfill.objective.mask import visible
+from blankfill.objective.positions import blank_positions
+from blankfill.rng import generator
+
+SCHEMES = ["corrupted", "linear", "original"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    cfg = ModelConfig(
+        vocab_size=60, hidden_size=32, num_layers=2, num_heads=2, ffn_size=48, max_position=128
+    )
+    model = GLM(cfg)
+    init_weights(model, 5)
+    generator_ = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():  # far from its start, so that answers are sharp
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator_))
+    return model.eval()
+
+
+@pytest.fixture
+def prompts(ids):
+    rng = np.random.default_rng(0)
+
+    def prompt(length, masks):
+        tokens = rng.integers(8, 60, length).astype(np.int32)
+        for index, mask in masks:
+            tokens[index] = mask
+        return tokens
+
+    return [
+        prompt(7, [(2, ids.mask), (5, ids.mask)]),
+        prompt(1, [(0, ids.gmask)]),
+        prompt(40, [(0, ids.mask), (20, ids.smask), (39, ids.gmask)]),
+        prompt(12, [(11, ids.gmask)]),
+        prompt(25, [(i, ids.mask) for i in range(0, 24, 3)]),
+    ]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0, top_p=0.9, seed=3)])
+def test_a_batch_gives_the_answers_of_one_by_one(model, prompts, ids, scheme, sampling):
+    options = {"max_new_tokens": 10, "scheme": scheme, "sampling": sampling}
+    together = fill_tokens(model, prompts, ids, **options)
+    alone = [fill_tokens(model, [prompt], ids, **options)[0] for prompt in prompts]
+    for batch, single in zip(together, alone, strict=True):
+        assert np.array_equal(batch.tokens, single.tokens)
+        for a, b in zip(batch.blanks, single.blanks, strict=True):
+            # float32 sums over padded keys in another order
+            assert a.logprob == pytest.approx(b.logprob, abs=1e-4)
+            assert a.ended == b.ended
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_cached_generation_scores_what_one_full_pass_scores(model, prompts, ids, scheme):
+    tokens = prompts[2]
+    filled = fill_tokens(model, [tokens], ids, max_new_tokens=6, scheme=scheme)[0]
+    prompt = build_prompt(tokens, ids)
+    inputs, targets, positions, lengths = [], [], [prompt.positions], []
+    for blank, kind, index in zip(filled.blanks, prompt.kinds, prompt.blanks, strict=True):
+        inputs += [ids.sop, *blank.tokens]
+        targets += [*blank.tokens, ids.eop if blank.ended else None]
+        positions.append(
+            blank_positions(
+                scheme, kind, mask_index=int(index), part_a_length=len(tokens),
+                earlier_lengths=lengths, num_inputs=1 + len(blank.tokens),
+            )
+        )  # fmt: skip
+        lengths = [*lengths, len(blank.tokens)]
+    sequence = np.concatenate([tokens, np.array(inputs)])
+    seen = visible(np.zeros(len(sequence), np.int32), np.arange(len(sequence)) >= len(tokens))
+    with torch.no_grad():
+        hidden = model(
+            torch.tensor(sequence)[None].long(),
+            torch.tensor(np.concatenate(positions, axis=1))[None].long(),
+            DenseMask(torch.tensor(seen)[None]),
+        )
+        logits = model.logits(hidden)[0]
+    logits[:, [ids.mask, ids.smask, ids.gmask, ids.sop, ids.pad, ids.dblock]] = float("-inf")
+    log_probs = logits.log_softmax(-1)
+    expected = sum(
+        float(log_probs[len(tokens) + i, t]) for i, t in enumerate(targets) if t is not None
+    )
+    # eos also ends a blank; its probability is counted where it was chosen instead of eop
+    if any(int(log_probs[len(tokens) + i].argmax()) == ids.eos for i in range(len(targets))):
+        pytest.skip("this model ends a blank in eos")
+    assert sum(b.logprob for b in filled.blanks) == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_fills_stand_where_the_masks_stood(model, prompts, ids):
+    for prompt, result in zip(prompts, fill_tokens(model, prompts, ids), strict=True):
+        rebuilt, blanks = [], list(result.blanks)
+        for token in prompt:
+            rebuilt += (
+                blanks.pop(0).tokens.tolist() if token in (ids.mask, ids.smask, ids.gmask)
+                else [token]
+            )  # fmt: skip
+        assert result.tokens.tolist() == rebuilt
+
+
+def test_forced_tokens_begin_the_fill(model, prompts, ids):
+    forced = [[[50, 51, ids.eop], [52]]]
+    result = fill_tokens(model, prompts[:1], ids, forced=forced)[0]
+    assert result.blanks[0].tokens.tolist() == [50, 51]
+    assert result.blanks[0].ended
+    assert result.blanks[1].tokens[0] == 52
+
+
+def test_input_specials_are_never_generated(model, prompts, ids):
+    sampling = Sampling(temperature=5.0, seed=1)
+    for result in fill_tokens(model, prompts, ids, sampling=sampling, max_new_tokens=40):
+        for blank in result.blanks:
+            assert not set(blank.tokens.tolist()) & set(range(8))
+
+
+def test_a_text_without_a_blank_is_refused(model, ids):
+    with pytest.raises(RequestError, match=r"\[MASK\]"):
+        fill_tokens(model, [np.array([9, 10])], ids)
+
+
+def test_a_text_longer_than_the_positions_is_refused(model, ids):
+    with pytest.raises(RequestError, match="reads 128"):
+        fill_tokens(model, [np.array([ids.mask] + [9] * 128)], ids)
+
+
+def test_top_p_keeps_the_smallest_set_that_reaches_it():
+    log_probs = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    kept = [int(torch.isfinite(top_p_filter(log_probs, p)).sum()) for p in (0.01, 0.5, 0.51, 0.96, 1)]
+    assert kept == [1, 1, 2, 4, 4]
+
+
+def test_draws_follow_the_probabilities():
+    # 4,000 draws: 3 degrees of freedom, 99.99 % quantile of chi-square 21.1.
+    probabilities = torch.tensor([0.4, 0.3, 0.2, 0.1])
+    log_probs = probabilities.log().expand(4000, 4)
+    rngs = [generator(0, "test", i) for i in range(4000)]
+    counts = choose(log_probs, Sampling(temperature=1.0), rngs).bincount(minlength=4)
+    assert float(((counts - 4000 * probabilities) ** 2 / (4000 * probabilities)).sum()) < 21.1
+
+
+@pytest.mark.parametrize("values", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}])
+def test_impossible_sampling_is_refused(values):
+    with pytest.raises(RequestError):
+        Sampling(**values)

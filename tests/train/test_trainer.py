@@ -1,0 +1,165 @@
+import dataclasses
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from blankfill.checkpoint import newest_checkpoint
+from blankfill.config.model import ModelConfig
+from blankfill.config.objective import ObjectiveConfig
+from blankfill.config.run import RunConfig
+from blankfill.config.train import TrainConfig
+from blankfill.data.rows import RowSource
+from blankfill.errors import CheckpointError
+from blankfill.generate.infill import fill_tokens
+from blankfill.metrics import read_metrics
+from blankfill.model.glm import GLM
+from blankfill.model.init import init_weights
+from blankfill.train.trainer import Trainer
+
+MODEL = ModelConfig(
+    vocab_size=200, hidden_size=32, num_layers=2, num_heads=2, ffn_size=48, max_position=64
+)
+CFG = RunConfig(
+    model=MODEL,
+    train=TrainConfig(
+        steps=12, row_length=64, batch_rows=4, micro_batch_rows=2, warmup_steps=2, log_every=1,
+        checkpoint_every=100, peak_lr=1e-2, threads=1,
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def make_trainer(random_store, ids):
+    def make(run, cfg=CFG, store=None):
+        run.mkdir(exist_ok=True)
+        store = store or random_store([5, 17, 30, 44, 120, 9, 60, 33] * 4)
+        model = GLM(cfg.model)
+        init_weights(model, cfg.train.seed)
+        rows = RowSource(
+            [store], cfg.objective, ids, row_length=cfg.train.row_length, seed=cfg.train.seed
+        )
+        return Trainer(cfg, model, rows, run)
+
+    return make
+
+
+def weights(trainer):
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_resumed_run_is_bit_equal_to_one_that_never_stopped(tmp_path, make_trainer, dropout):
+    cfg = dataclasses.replace(CFG, model=dataclasses.replace(MODEL, dropout=dropout))
+    whole = make_trainer(tmp_path / "whole", cfg)
+    whole.fit()
+
+    first = make_trainer(tmp_path / "parts", cfg)
+    first.cfg = dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, checkpoint_every=7))
+    step = first.step
+
+    def stop_after_seven(loader):
+        info = step(loader)
+        if first.index == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return info
+
+    first.step = stop_after_seven
+    assert not first.fit()
+    second = make_trainer(tmp_path / "parts", cfg)
+    second.restore(newest_checkpoint(tmp_path / "parts"))
+    assert second.index == 7
+    assert second.fit()
+
+    expected = weights(whole)
+    assert all(torch.equal(value, expected[name]) for name, value in weights(second).items())
+    losses = [[row["loss_nats"] for row in read_metrics(tmp_path / p)] for p in ("whole", "parts")]
+    assert losses[0] == losses[1]
+
+
+def test_micro_batches_add_up_to_the_batch(tmp_path, make_trainer):
+    # float32 sums in another order: 1e-5 relative is a hundred rounding errors.
+    one = dataclasses.replace(
+        CFG,
+        train=dataclasses.replace(CFG.train, micro_batch_rows=4, steps=1, precision="float32"),
+    )
+    two = dataclasses.replace(
+        CFG, train=dataclasses.replace(CFG.train, micro_batch_rows=2, steps=1, precision="float32")
+    )
+    runs = [make_trainer(tmp_path / name, cfg) for name, cfg in (("one", one), ("two", two))]
+    for run in runs:
+        run.fit()
+    rows = [read_metrics(tmp_path / name)[0] for name in ("one", "two")]
+    assert rows[0]["loss_nats"] == pytest.approx(rows[1]["loss_nats"], rel=1e-5)
+    assert rows[0]["grad_norm"] == pytest.approx(rows[1]["grad_norm"], rel=1e-4)
+
+
+def test_losses_per_kind_and_language_average_to_the_whole(tmp_path, make_trainer):
+    trainer = make_trainer(tmp_path / "run")
+    trainer.fit()
+    row = read_metrics(tmp_path / "run")[-1]
+    parts = [row[f"loss_nats_{kind}"] for kind in ("short", "document") if f"loss_nats_{kind}" in row]
+    assert min(parts) <= row["loss_nats"] <= max(parts)
+    assert row["loss_nats_en"] == pytest.approx(row["loss_nats"])
+
+
+def test_metrics_after_the_checkpoint_are_written_again_not_twice(tmp_path, make_trainer):
+    trainer = make_trainer(tmp_path / "run")
+    trainer.fit()
+    again = make_trainer(tmp_path / "run")
+    again.restore(newest_checkpoint(tmp_path / "run"))
+    again.fit()
+    assert [row["step"] for row in read_metrics(tmp_path / "run")] == list(range(1, 13))
+
+
+def test_a_loss_that_is_not_finite_stops_with_one_sentence(tmp_path, make_trainer):
+    trainer = make_trainer(tmp_path / "run")
+    with torch.no_grad():
+        trainer.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(CheckpointError, match="not finite"):
+        trainer.fit()
+
+
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path, make_trainer):
+    make_trainer(tmp_path / "run").fit()
+    wider = dataclasses.replace(CFG, model=dataclasses.replace(MODEL, ffn_size=64))
+    trainer = make_trainer(tmp_path / "other", wider)
+    with pytest.raises(CheckpointError, match="does not fit"):
+        trainer.restore(newest_checkpoint(tmp_path / "run"))
+
+
+def test_a_small_model_learns_ten_documents_by_heart_and_fills_their_blanks(
+    tmp_path, make_trainer, random_store, ids
+):
+    store = random_store([30] * 10, seed=3)
+    cfg = RunConfig(
+        model=MODEL,
+        objective=ObjectiveConfig(short_rate=1.0, document_rate=0.0),
+        train=TrainConfig(
+            steps=400, row_length=64, batch_rows=10, micro_batch_rows=10, warmup_steps=20,
+            peak_lr=1e-2, log_every=20, checkpoint_every=1000, weight_decay=0.0,
+        ),
+    )  # fmt: skip
+    trainer = make_trainer(tmp_path / "run", cfg, store)
+    trainer.fit()
+    assert read_metrics(tmp_path / "run")[-1]["loss_nats"] < 0.1
+    trainer.model.eval()
+    prompts, truths = [], []
+    for document in store.documents:
+        prompts.append(np.concatenate([document[:11], [ids.mask], document[13:]]))
+        truths.append(document[11:13])
+    filled = fill_tokens(trainer.model, prompts, ids, max_new_tokens=8)
+    exact = [
+        np.array_equal(f.blanks[0].tokens, t) for f, t in zip(filled, truths, strict=True)
+    ]
+    assert all(exact)
