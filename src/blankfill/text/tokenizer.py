@@ -1,0 +1,314 @@
+"""Text to token ids and back, exactly.
+
+A SentencePiece unigram model (Kudo 2018) with byte fallback, trained with identity normalisation
+and without a dummy prefix, so that nothing of a text is lost: runs of blanks, tabs, line breaks and
+full-width punctuation come back as they were. Two things are done here and not by SentencePiece:
+
+- its mark for a blank, U+2581, cannot stand for itself in its input; a text that holds one is cut
+  there and the mark is written as its three bytes;
+- decoding joins the bytes of the pieces, because SentencePiece's own decoder takes U+2581 for a
+  blank and drops a blank at the start.
+
+The special tokens are control pieces, which SentencePiece never produces from text: `[MASK]` in a
+text is plain text, unless the caller asks for blanks (`encode_with_blanks`).
+
+On disk a tokenizer is a folder: `tokenizer.model` (SentencePiece's own format) and
+`tokenizer.json` (version, fingerprint, special ids, how it was trained). The fingerprint is the
+SHA-256 of `tokenizer.model`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import sentencepiece
+
+from blankfill.errors import DataError
+from blankfill.objective.special import DISPLAY, SpecialIds
+
+__all__ = ["MANIFEST_NAME", "MODEL_NAME", "TextTokenizer", "Tokenizer", "WordTokenizer"]
+
+Int32 = npt.NDArray[np.int32]
+
+MODEL_NAME = "tokenizer.model"
+MANIFEST_NAME = "tokenizer.json"
+VERSION = 1
+
+_SPACE_MARK = "\u2581"
+_BLANK_ROLES = ("mask", "smask", "gmask")
+_BLANKS = re.compile("|".join(re.escape(DISPLAY[role]) for role in _BLANK_ROLES))
+_ROLE_OF = {shown: role for role, shown in DISPLAY.items()}
+
+# SentencePiece needs tens of bytes for each byte of its input; longer texts are cut at line ends.
+_SEGMENT_CHARACTERS = 100_000
+
+
+class TextTokenizer(Protocol):
+    """What turns text into tokens: a trained `Tokenizer`, or words for teaching."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, special tokens included."""
+        ...
+
+    @property
+    def ids(self) -> SpecialIds:
+        """Ids of the special tokens."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this tokenizer from any other."""
+        ...
+
+    def encode(self, text: str) -> Int32:
+        """Turn text into ids; never a special one."""
+        ...
+
+    def encode_with_blanks(self, text: str) -> Int32:
+        """Turn text into ids, `[MASK]`, `[sMASK]` and `[gMASK]` into theirs."""
+        ...
+
+    def decode(self, ids: Iterable[int] | npt.NDArray[Any]) -> str:
+        """Turn ids into text; special ones are shown as `[MASK]` and so on."""
+        ...
+
+    def token(self, token_id: int) -> str:
+        """Show one token in a table."""
+        ...
+
+
+class Tokenizer:
+    """A trained tokenizer."""
+
+    def __init__(self, model: bytes, *, path: str = "", manifest: dict[str, Any] | None = None):
+        """Make a tokenizer of a SentencePiece model.
+
+        Args:
+            model: the bytes of `tokenizer.model`.
+            path: where it came from, for error messages.
+            manifest: what `tokenizer.json` holds.
+
+        Raises:
+            DataError: the bytes are no SentencePiece model, or not one that blankfill trained.
+        """
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+            size = self._processor.get_piece_size()
+        except (RuntimeError, OSError) as error:
+            raise DataError(f"{path}: not a SentencePiece model") from error
+        self.path = path
+        self.manifest: dict[str, Any] = manifest or {}
+        self.vocab_size = size
+        self.fingerprint = hashlib.sha256(model).hexdigest()
+        self._model = model
+        pieces: list[str] = self._processor.id_to_piece(list(range(size)))
+        self._pieces = pieces
+        self._special = {
+            i: p for i, p in enumerate(pieces) if self._processor.is_control(i) and p in _ROLE_OF
+        }
+        found = {_ROLE_OF[piece]: i for i, piece in self._special.items()}
+        byte_ids = {int(p[1:-1], 16): i for i, p in enumerate(pieces) if self._processor.is_byte(i)}
+        if len(found) != len(DISPLAY) or len(byte_ids) != 256:
+            raise DataError(
+                f"{path}: a SentencePiece model without blankfill's special tokens or byte pieces; "
+                "train one with `blankfill tokenizer train`"
+            )
+        self.ids = SpecialIds(**found)
+        self._mark_ids = np.array([byte_ids[b] for b in _SPACE_MARK.encode()], np.int32)
+        value_of = {i: bytes([b]) for b, i in byte_ids.items()}
+        self._bytes = [
+            value_of[i] if i in value_of else piece.replace(_SPACE_MARK, " ").encode()
+            for i, piece in enumerate(pieces)
+        ]
+
+    @staticmethod
+    def load(path: str | Path) -> Tokenizer:
+        """Load a tokenizer from its folder.
+
+        Raises:
+            DataError: the folder or a file in it is missing, damaged, or from a later blankfill.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such tokenizer folder")
+        try:
+            model = (folder / MODEL_NAME).read_bytes()
+            manifest = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{folder} is not a tokenizer folder: {Path(error.filename).name} is missing"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{folder / MANIFEST_NAME}: damaged, it is not JSON") from error
+        if not isinstance(manifest, dict) or not isinstance(manifest.get("version"), int):
+            raise DataError(f"{folder / MANIFEST_NAME}: damaged, it has no version")
+        if manifest["version"] > VERSION:
+            raise DataError(
+                f"{folder / MANIFEST_NAME}: version {manifest['version']} is newer than this "
+                f"blankfill knows ({VERSION}); update blankfill"
+            )
+        tokenizer = Tokenizer(model, path=str(folder / MODEL_NAME), manifest=manifest)
+        if manifest.get("fingerprint") != tokenizer.fingerprint:
+            raise DataError(
+                f"{folder / MODEL_NAME}: its SHA-256 is not the one in {MANIFEST_NAME}; "
+                "the file was changed or damaged"
+            )
+        return tokenizer
+
+    def save(self, path: str | Path) -> None:
+        """Write the tokenizer's two files into an existing folder."""
+        folder = Path(path)
+        (folder / MODEL_NAME).write_bytes(self._model)
+        text = json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n"
+        (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
+
+    def encode(self, text: str) -> Int32:
+        """Turn text into ids.
+
+        Args:
+            text: any text that UTF-8 can hold.
+
+        Returns:
+            `[n]` ids; never a special one, so `decode` gives exactly the text back.
+
+        Raises:
+            DataError: the text holds half of a surrogate pair, which UTF-8 cannot.
+        """
+        parts: list[Int32] = []
+        for number, stretch in enumerate(text.split(_SPACE_MARK)):
+            if number:
+                parts.append(self._mark_ids)
+            for segment in _segments(stretch):
+                try:
+                    ids: list[int] = self._processor.encode(segment)
+                except UnicodeEncodeError as error:
+                    raise DataError(
+                        "the text holds half of a surrogate pair (U+D800 to U+DFFF), "
+                        "which is no character"
+                    ) from error
+                parts.append(np.array(ids, np.int32))
+        return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, np.int32), *parts])
+
+    def encode_with_blanks(self, text: str) -> Int32:
+        """Turn text into ids; `[MASK]`, `[sMASK]` and `[gMASK]` become their special ids."""
+        return _encode_with_blanks(self, text)
+
+    def decode(self, ids: Iterable[int] | npt.NDArray[Any]) -> str:
+        """Turn ids into text, the inverse of `encode`.
+
+        Args:
+            ids: token ids; special ones are shown as `[MASK]` and so on.
+
+        Returns:
+            The text; bytes that are no UTF-8 (a model may write them) become U+FFFD.
+
+        Raises:
+            DataError: an id is outside the vocabulary.
+        """
+        return b"".join(self._bytes[i] for i in _checked(ids, self.vocab_size)).decode(
+            "utf-8", errors="replace"
+        )
+
+    def token(self, token_id: int) -> str:
+        """Show one token in a table: blanks as U+2581, control characters escaped."""
+        (index,) = _checked([token_id], self.vocab_size)
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in self._pieces[index])
+
+    def is_byte(self, token_id: int) -> bool:
+        """Tell whether an id stands for one byte of a character without a piece."""
+        return bool(self._processor.is_byte(int(token_id)))
+
+
+class WordTokenizer:
+    """Words at white space: a tokenizer to teach with, its vocabulary made from one text.
+
+    The white space itself is not kept; `decode` puts one blank between words.
+    """
+
+    def __init__(self, text: str):
+        """Collect the words of a text, in order of appearance, behind the special tokens."""
+        words = [*DISPLAY.values(), *(w for w in text.split() if w not in _ROLE_OF)]
+        self._words = list(dict.fromkeys(words))
+        self._id_of = {word: i for i, word in enumerate(self._words)}
+        self.ids = SpecialIds(**{role: self._id_of[shown] for role, shown in DISPLAY.items()})
+        self.vocab_size = len(self._words)
+        self.fingerprint = hashlib.sha256("\n".join(self._words).encode()).hexdigest()
+
+    def encode(self, text: str) -> Int32:
+        """Turn a text into ids; only words of the vocabulary can be encoded.
+
+        Raises:
+            DataError: a word is not in the vocabulary.
+        """
+        ids: list[int] = []
+        for word in text.split():
+            if word not in self._id_of or word in _ROLE_OF:
+                raise DataError(f"the word {word!r} is not in this word list")
+            ids.append(self._id_of[word])
+        return np.array(ids, np.int32)
+
+    def encode_with_blanks(self, text: str) -> Int32:
+        """Turn text into ids; `[MASK]`, `[sMASK]` and `[gMASK]` become their special ids."""
+        return _encode_with_blanks(self, text)
+
+    def decode(self, ids: Iterable[int] | npt.NDArray[Any]) -> str:
+        """Turn ids into words with a blank between them."""
+        return " ".join(self._words[i] for i in _checked(ids, self.vocab_size))
+
+    def token(self, token_id: int) -> str:
+        """Show one word."""
+        (index,) = _checked([token_id], self.vocab_size)
+        return self._words[index]
+
+
+def copy_tokenizer(source: str | Path, target: str | Path) -> None:
+    """Copy a tokenizer's files into a new folder, such as one inside a store or a run."""
+    target = Path(target)
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (MODEL_NAME, MANIFEST_NAME):
+        shutil.copyfile(Path(source) / name, target / name)
+
+
+def _encode_with_blanks(tokenizer: Tokenizer | WordTokenizer, text: str) -> Int32:
+    parts: list[Int32] = [np.zeros(0, np.int32)]
+    end = 0
+    for blank in _BLANKS.finditer(text):
+        parts.append(tokenizer.encode(text[end : blank.start()]))
+        parts.append(np.array([getattr(tokenizer.ids, _ROLE_OF[blank.group()])], np.int32))
+        end = blank.end()
+    parts.append(tokenizer.encode(text[end:]))
+    return np.concatenate(parts)
+
+
+def _segments(text: str) -> Iterator[str]:
+    """Cut a long text behind line breaks, else behind blanks, else anywhere."""
+    start = 0
+    while len(text) - start > _SEGMENT_CHARACTERS:
+        stop = start + _SEGMENT_CHARACTERS
+        for mark in ("\n", " "):
+            end = text.rfind(mark, start, stop) + 1
+            if end > start:
+                stop = end
+                break
+        yield text[start:stop]
+        start = stop
+    if start < len(text):
+        yield text[start:] if start else text
+
+
+def _checked(ids: Iterable[int] | npt.NDArray[Any], size: int) -> Sequence[int]:
+    """Turn ids into Python integers and check their range."""
+    numbers = ids.tolist() if isinstance(ids, np.ndarray) else [int(i) for i in ids]
+    if numbers and not (0 <= min(numbers) and max(numbers) < size):
+        wrong = next(i for i in numbers if not 0 <= i < size)
+        raise DataError(f"token id {wrong} is outside the vocabulary of {size} ids")
+    return numbers
