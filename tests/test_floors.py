@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "blankfill"
 
 FLOORS = {
     "errors": 0, "config": 0,
-    "rng": 1, "runtime": 1, "progress": 1, "objective": 1, "text": 1,
+    "rng": 1, "runtime": 1, "progress": 1, "objective": 1, "text": 1.5,
     "data": 2, "model": 2,
     "optim": 3, "checkpoint": 3, "metrics": 3,
     "train": 4, "generate": 4,
