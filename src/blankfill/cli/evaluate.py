@@ -1,0 +1,42 @@
+"""How an evaluation looks in a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from blankfill.api.evaluate import EvaluateResult
+    from blankfill.evaluate.blanks import BlankReport
+
+__all__ = ["print_evaluate", "print_report"]
+
+
+def print_evaluate(result: EvaluateResult, console: Console) -> None:
+    """Print the scores of each language, then the loss under the run's own mixture."""
+    console.print(f"{result.run}, step {result.step:,}", markup=False)
+    print_report(result.blanks, console)
+    parts = "  ".join(f"{key} {value:.3f}" for key, value in sorted(result.rows.items()))
+    console.print(f"packed rows, nats per target: {parts}", markup=False)
+
+
+def print_report(report: BlankReport, console: Console) -> None:
+    """Print one table per language."""
+    for language in report.languages:
+        table = Table(
+            title=f"{language.language}: {language.num_blanks} blanks, "
+            f"{language.num_tokens} tokens, {language.num_documents} documents",
+            title_justify="left",
+        )
+        table.add_column("")
+        for name in ("nats / token", "bits / byte", "exact fills", "nats of the end"):
+            table.add_column(name, justify="right")
+        for score in language.scores:
+            end = score.end_loss_nats
+            table.add_row(
+                score.system, f"{score.loss_nats:.3f}", f"{score.bits_per_byte:.3f}",
+                f"{score.exact_match:.1%}", "given" if end is None else f"{end:.3f}",
+            )  # fmt: skip
+        console.print(table)
