@@ -1,0 +1,395 @@
+"""Train a tokenizer on text files: SentencePiece unigram with byte fallback.
+
+What the trainer sees is a sample of bounded size: documents are cut into chunks of a paragraph or
+less (SentencePiece leaves out longer lines), each chunk has a pseudo-random rank that depends on
+nothing but its number, and for each language the chunks of the lowest ranks are kept, up to half
+of `sample_bytes`. With `balance`, English and Chinese are then cut to the same number of bytes, as
+GLM-130B's tokenizer was trained on equal amounts (Zeng et al. 2022, appendix B.1). So the sample
+does not depend on how much memory or how many cores there are, and memory does not grow with the
+input.
+
+Runs of blanks, line breaks and tabs have pieces of their own (user-defined symbols), as icetk has
+its `<|blank_k|>`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from blankfill.errors import ConfigError, DataError
+from blankfill.objective.special import DISPLAY
+from blankfill.progress import bar
+from blankfill.text.corpus import Skips, no_documents, read_documents
+from blankfill.text.language import LANGUAGES
+from blankfill.text.tokenizer import MANIFEST_NAME, MODEL_NAME, VERSION, Tokenizer
+
+__all__ = ["ModelType", "TokenizerReport", "train_tokenizer"]
+
+ModelType = Literal["unigram", "bpe"]
+
+log = logging.getLogger(__name__)
+
+_RUNS = (2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 64)
+"""Runs of blanks with a piece of their own; others are made of these."""
+_SYMBOLS = ["\n", "\n\n", "\r", "\r\n", "\t", *("\u2581" * run for run in _RUNS)]
+NUM_FIXED = 1 + len(DISPLAY) + len(_SYMBOLS) + 256
+"""Ids that every tokenizer has: unknown, the special tokens, the symbols above and the bytes."""
+
+_CHUNK_BYTES = 2048
+_LINE_LIMIT = 4 * _CHUNK_BYTES  # the trainer's own limit is 4192 bytes; longer lines are dropped
+_THREADS = 4  # fixed, because the sums of the trainer depend on how the work was divided
+_COVERAGE = 0.9995  # SentencePiece's advice for Chinese; rarer characters are spelled in bytes
+_DEFAULT_SAMPLE = 100_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizerReport:
+    """What a tokenizer was trained on and how long it took."""
+
+    path: str
+    """The tokenizer's folder."""
+    vocab_size: int
+    """Number of ids, special tokens included."""
+    fingerprint: str
+    """SHA-256 of `tokenizer.model`."""
+    num_documents: dict[str, int]
+    """Documents read, by language."""
+    num_bytes: dict[str, int]
+    """Bytes of UTF-8 read, by language."""
+    sampled_bytes: dict[str, int]
+    """Bytes of UTF-8 given to the trainer, by language."""
+    seconds: float
+    """Time of reading and training."""
+    num_skipped: int
+    """Documents, lines or files that could not be used."""
+    skipped: dict[str, int]
+    """The same by reason."""
+    first_skipped: list[str]
+    """The first of them, with file, line and reason."""
+
+
+def train_tokenizer(
+    paths: Sequence[str | Path],
+    out: str | Path,
+    *,
+    vocab_size: int = 16384,
+    balance: bool = True,
+    model_type: ModelType = "unigram",
+    text_field: str = "text",
+    strict: bool = False,
+    overwrite: bool = False,
+    character_coverage: float = _COVERAGE,
+    sample_bytes: int = _DEFAULT_SAMPLE,
+) -> TokenizerReport:
+    """Train a tokenizer and write its folder.
+
+    Args:
+        paths: files, folders, or `-` for stdin.
+        out: the folder to write, complete or not at all.
+        vocab_size: number of ids, special tokens and bytes included.
+        balance: give English and Chinese the same number of bytes.
+        model_type: unigram (Kudo 2018), which encodes four times as fast; or bpe, which keeps
+            whole words on small and repetitive text, where unigram prefers long phrases.
+        text_field: the JSON field or Parquet column that holds the text.
+        strict: raise an error where a document cannot be used, instead of skipping it.
+        overwrite: replace `out` if it is a tokenizer's folder.
+        character_coverage: share of all characters that get a piece; the rest is spelled in bytes.
+        sample_bytes: how much text the trainer sees at most.
+
+    Returns:
+        What was read and trained.
+
+    Raises:
+        ConfigError: a size cannot be used, or there is too little text for it.
+        DataError: there is no text, `out` exists, or (strict) something cannot be used.
+    """
+    started = time.monotonic()
+    _check(vocab_size, character_coverage, sample_bytes)
+    target = Path(out)
+    _check_target(target, overwrite)
+    skips = Skips(strict=strict)
+    sample = _Sample(sample_bytes)
+    with bar("reading text", unit="documents") as meter:
+        for document in read_documents(paths, text_field=text_field, report=skips):
+            sample.add(document.text, document.language, document.num_bytes)
+            meter.advance()
+    if not sample.num_documents:
+        raise no_documents(paths, skips)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
+        folder = Path(name)
+        sampled = sample.write(folder / "sample.txt", balance=balance)
+        _train(folder, vocab_size, character_coverage, model_type)
+        (folder / "sample.txt").unlink()
+        model = (folder / MODEL_NAME).read_bytes()
+        trained = Tokenizer(model, path=str(folder / MODEL_NAME))
+        report = TokenizerReport(
+            path=str(target),
+            vocab_size=trained.vocab_size,
+            fingerprint=trained.fingerprint,
+            num_documents=_by_language(sample.documents),
+            num_bytes=_by_language(sample.bytes_read),
+            sampled_bytes=_by_language(sampled),
+            seconds=round(time.monotonic() - started, 2),
+            num_skipped=skips.total,
+            skipped=dict(skips.counts),
+            first_skipped=[str(case) for case in skips.first],
+        )
+        options = {
+            "model_type": model_type,
+            "balance": balance,
+            "character_coverage": character_coverage,
+            "sample_bytes": sample_bytes,
+        }
+        trained.manifest = _manifest(trained, report, options, paths)
+        trained.save(folder)
+        _publish(folder, target)
+    return report
+
+
+def _check(vocab_size: int, character_coverage: float, sample_bytes: int) -> None:
+    if vocab_size <= NUM_FIXED:
+        raise ConfigError(
+            f"vocab_size={vocab_size} must be more than the {NUM_FIXED} ids of special tokens, "
+            "bytes and blanks; try 16384"
+        )
+    if not 0.9 <= character_coverage <= 1:
+        raise ConfigError(f"character_coverage={character_coverage} must be in [0.9, 1]")
+    if sample_bytes < 1:
+        raise ConfigError(f"sample_bytes={sample_bytes} must be at least 1")
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if not target.exists() and not target.is_symlink():
+        return
+    if not overwrite:
+        raise DataError(f"{target} exists already; take another --out or add --overwrite")
+    if not (target / MODEL_NAME).is_file():
+        raise DataError(f"{target} is not a tokenizer folder, so it is not overwritten")
+
+
+class _Sample:
+    """The chunks of lowest rank for each language, bounded in bytes."""
+
+    def __init__(self, limit: int):
+        self._limit = max(1, limit // 2)  # for each of the two languages that blankfill balances
+        # Heaps with the highest rank on top: (-rank, number, chunk).
+        self._heaps: list[list[tuple[int, int, bytes]]] = [[] for _ in LANGUAGES]
+        self._held = [0] * len(LANGUAGES)
+        self._number = 0
+        self.documents = [0] * len(LANGUAGES)
+        self.bytes_read = [0] * len(LANGUAGES)
+
+    @property
+    def num_documents(self) -> int:
+        """Documents added."""
+        return sum(self.documents)
+
+    def add(self, text: str, language: int, num_bytes: int) -> None:
+        """Offer the chunks of a document."""
+        self.documents[language] += 1
+        self.bytes_read[language] += num_bytes
+        heap = self._heaps[language]
+        for chunk in _chunks(text):
+            self._number += 1
+            rank = _rank(self._number)
+            if self._held[language] >= self._limit and heap and rank >= -heap[0][0]:
+                continue
+            heapq.heappush(heap, (-rank, self._number, chunk))
+            self._held[language] += len(chunk)
+            while self._held[language] - len(heap[0][2]) >= self._limit:
+                self._held[language] -= len(heapq.heappop(heap)[2])
+
+    def write(self, path: Path, *, balance: bool) -> list[int]:
+        """Write the sample as lines, in the order of the input.
+
+        Returns:
+            Bytes of text for each language.
+        """
+        kept = [sorted(heap, reverse=True) for heap in self._heaps]  # lowest rank first
+        limits = list(self._held)
+        if balance and min(self._held[1:]):
+            limits[1:] = [min(self._held[1:])] * (len(limits) - 1)
+        lines: list[tuple[int, bytes]] = []
+        written = [0] * len(LANGUAGES)
+        for code, heap in enumerate(kept):
+            for _, number, chunk in heap:
+                if written[code] >= limits[code]:
+                    break
+                written[code] += len(chunk)
+                lines.append((number, chunk))
+        lines.sort()
+        with open(path, "wb") as file:
+            file.writelines(chunk + b"\n" for _, chunk in lines)
+        self._heaps = []
+        return written
+
+
+def _rank(number: int) -> int:
+    """Scramble a number into 64 bits (the finaliser of splitmix64, Steele et al. 2014)."""
+    value = (number * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    return value ^ (value >> 31)
+
+
+# Where the trainer would not accept a character in its input, or a line ends.
+_BREAKS = re.compile("[\n\r\0\u2581\u2585]+")
+
+
+def _chunks(text: str) -> Iterator[bytes]:
+    """Cut a text into lines for the trainer, each of at most `_CHUNK_BYTES` and then a few."""
+    for paragraph in _BREAKS.split(text):
+        data = paragraph.encode()
+        start = 0
+        while len(data) - start > _CHUNK_BYTES:
+            stop = _sentence_end(data, start, start + _CHUNK_BYTES)
+            yield data[start:stop]
+            start = stop
+        if rest := data[start:].rstrip():
+            yield rest
+
+
+def _sentence_end(data: bytes, start: int, limit: int) -> int:
+    """Find where to cut: behind a full stop, before a blank, at least between characters."""
+    for mark, kept in ((b". ", 1), ("\u3002".encode(), 3), (b" ", 0)):
+        stop = data.rfind(mark, start + _CHUNK_BYTES // 2, limit)
+        if stop > start:
+            return stop + kept
+    stop = limit
+    while stop > limit - 4 and data[stop] & 0xC0 == 0x80:
+        stop -= 1
+    return stop
+
+
+def _train(folder: Path, vocab_size: int, coverage: float, model_type: ModelType) -> None:
+    """Run the trainer in its own process and show how far it is."""
+    options: dict[str, Any] = {
+        "input": str(folder / "sample.txt"),
+        "model_prefix": str(folder / "tokenizer"),
+        "model_type": model_type,
+        "vocab_size": vocab_size,
+        "character_coverage": coverage,
+        "byte_fallback": True,
+        "normalization_rule_name": "identity",
+        "add_dummy_prefix": False,
+        "remove_extra_whitespaces": False,
+        "unk_id": 0,
+        "bos_id": -1,
+        "eos_id": -1,
+        "pad_id": -1,
+        "control_symbols": list(DISPLAY.values()),
+        "user_defined_symbols": _SYMBOLS,
+        "max_sentence_length": _LINE_LIMIT,
+        "num_threads": _THREADS,
+        "seed_sentencepiece_size": max(1_000_000, 10 * vocab_size),
+        "train_extremely_large_corpus": False,
+        "minloglevel": 0,
+    }
+    command = [sys.executable, "-m", "blankfill.text.train_worker", json.dumps(options)]
+    last = ""
+    with (
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
+        ) as process,
+        bar("training the tokenizer", unit="passes") as meter,
+    ):  # fmt: skip
+        assert process.stderr is not None
+        try:
+            for line in process.stderr:
+                last = line.strip() or last
+                if found := re.search(r"EM sub_iter=\d+ size=(\d+)", line):
+                    meter.advance(1, note=f"{int(found[1]):,} pieces")
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        raise _failure(vocab_size, process.returncode, last)
+    (folder / "tokenizer.vocab").unlink(missing_ok=True)
+
+
+def _failure(vocab_size: int, code: int, reason: str) -> Exception:
+    """Say what the trainer's last words mean."""
+    if found := re.search(r"too high.*?<= *(\d+)", reason):
+        return ConfigError(
+            f"there is too little text for vocab_size={vocab_size}: "
+            f"the largest that this text allows is {found[1]}"
+        )
+    if found := re.search(r"smaller than required_chars[^\d]*(\d+) vs (\d+)", reason):
+        return ConfigError(
+            f"vocab_size={vocab_size} is too small for the characters of this text: take at least "
+            f"{int(found[2]) + NUM_FIXED}, or a smaller --character-coverage"
+        )
+    if code in (-9, 137):
+        return ConfigError(
+            "training the tokenizer was killed, most likely for want of memory; "
+            "take a smaller --sample-bytes"
+        )
+    return DataError(
+        f"SentencePiece cannot make {vocab_size} ids of this text "
+        f"({reason.removeprefix('FAILED ')[-200:] or f'exit code {code}'}); give it more text "
+        "or take a smaller --vocab-size"
+    )
+
+
+def _manifest(
+    trained: Tokenizer,
+    report: TokenizerReport,
+    options: dict[str, Any],
+    paths: Sequence[str | Path],
+) -> dict[str, Any]:
+    import sentencepiece
+
+    return {
+        "version": VERSION,
+        "kind": "blankfill tokenizer",
+        "fingerprint": trained.fingerprint,
+        "vocab_size": trained.vocab_size,
+        "special_ids": {role: getattr(trained.ids, role) for role in DISPLAY},
+        "special_tokens": dict(DISPLAY),
+        "options": options,
+        "training": {
+            "sources": [os.path.basename(str(path)) or str(path) for path in paths],
+            "documents": report.num_documents,
+            "bytes": report.num_bytes,
+            "sampled_bytes": report.sampled_bytes,
+            "skipped": report.skipped,
+            "seconds": report.seconds,
+            "sentencepiece": sentencepiece.__version__,
+            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        },
+    }
+
+
+def _by_language(numbers: Sequence[int]) -> dict[str, int]:
+    return {name: numbers[code] for code, name in enumerate(LANGUAGES) if numbers[code]}
+
+
+def _publish(folder: Path, target: Path) -> None:
+    """Put the finished folder in its place; an old one stays until then."""
+    final = folder / "final"
+    final.mkdir()
+    for name in (MODEL_NAME, MANIFEST_NAME):
+        os.replace(folder / name, final / name)
+    if target.exists():
+        old = folder / "old"
+        os.replace(target, old)
+        os.replace(final, target)
+        shutil.rmtree(old)
+    else:
+        os.replace(final, target)
