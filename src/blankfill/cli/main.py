@@ -146,6 +146,8 @@ def _call(name: str, command: Callable[..., Any], args: list[str]) -> Any:
     """Parse the arguments for one function and call it."""
     import tyro
 
+    # What a verb returns is no business of the parser's, and its type may need a heavy import.
+    command.__annotations__.pop("return", None)
     return tyro.cli(
         command, prog=f"blankfill {name}", args=args, description=_description(command)
     )

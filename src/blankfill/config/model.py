@@ -7,9 +7,10 @@ from typing import Literal
 
 from blankfill.errors import ConfigError
 
-__all__ = ["Activation", "BlockKind", "ModelConfig", "PositionEncoding"]
+__all__ = ["Activation", "BlockKind", "DeepNormLaw", "ModelConfig", "PositionEncoding"]
 
 BlockKind = Literal["pre_ln", "deepnorm"]
+DeepNormLaw = Literal["unit_gain", "deepnet", "su"]
 PositionEncoding = Literal["rope_2d", "rope_1d", "learned_2d"]
 Activation = Literal["geglu", "gelu_tanh", "gelu"]
 
@@ -30,6 +31,11 @@ class ModelConfig:
     """Inner width of the feed-forward layer; with geglu each of the two halves has this width."""
     block: BlockKind = "deepnorm"
     """deepnorm: Post-LN with a scaled residual (GLM-130B, released form); pre_ln: GLM up to 10B."""
+    deepnorm: DeepNormLaw = "unit_gain"
+    """Scale alpha of the residual and gain beta of the initialisation, for N layers. deepnet:
+    (2N)^(1/4) and (8N)^(-1/4) (Wang et al. 2022); su: (2N)^(1/2) and (2N)^(-1/2) (GLM-130B);
+    unit_gain: (2N)^(1/4) and 1, which leaves the unigram plateau several times sooner in models of
+    a few layers, that need no protection from their depth."""
     activation: Activation = "geglu"
     """geglu: x1 * gelu(x2) (GLM-130B); gelu_tanh: GLM up to 10B; gelu: the erf form."""
     positions: PositionEncoding = "rope_2d"
@@ -72,3 +78,17 @@ class ModelConfig:
     def head_size(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_heads
+
+    @property
+    def deepnorm_alpha(self) -> float:
+        """Scale of the residual in a DeepNorm block."""
+        return (2 * self.num_layers) ** (0.5 if self.deepnorm == "su" else 0.25)
+
+    @property
+    def deepnorm_beta(self) -> float:
+        """Gain of V, the attention output and the feed-forward matrices at initialisation."""
+        if self.deepnorm == "unit_gain":
+            return 1.0
+        if self.deepnorm == "deepnet":
+            return (8 * self.num_layers) ** -0.25
+        return (2 * self.num_layers) ** -0.5

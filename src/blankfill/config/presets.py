@@ -53,7 +53,8 @@ def base() -> RunConfig:
     """110 M parameters, the size of GLM-Base, in the article's architecture."""
     return RunConfig(
         model=ModelConfig(
-            vocab_size=32768, hidden_size=768, num_layers=12, num_heads=12, ffn_size=2048
+            vocab_size=32768, hidden_size=768, num_layers=12, num_heads=12, ffn_size=2048,
+            deepnorm="deepnet",
         ),
         train=TrainConfig(
             steps=150_000, row_length=512, batch_rows=1024, micro_batch_rows=16, peak_lr=4e-4,
@@ -66,7 +67,8 @@ def large() -> RunConfig:
     """335 M parameters, the size of GLM-Large."""
     return RunConfig(
         model=ModelConfig(
-            vocab_size=32768, hidden_size=1024, num_layers=24, num_heads=16, ffn_size=2731
+            vocab_size=32768, hidden_size=1024, num_layers=24, num_heads=16, ffn_size=2731,
+            deepnorm="deepnet",
         ),
         train=TrainConfig(
             steps=200_000, row_length=512, batch_rows=1024, micro_batch_rows=16, peak_lr=2e-4,
@@ -79,7 +81,8 @@ def xl() -> RunConfig:
     """2 B parameters, the size of GLM-2B."""
     return RunConfig(
         model=ModelConfig(
-            vocab_size=50304, hidden_size=2048, num_layers=36, num_heads=32, ffn_size=5461
+            vocab_size=50304, hidden_size=2048, num_layers=36, num_heads=32, ffn_size=5461,
+            deepnorm="deepnet",
         ),
         train=TrainConfig(
             steps=250_000, row_length=1024, batch_rows=1024, micro_batch_rows=8, peak_lr=1.5e-4,
@@ -108,7 +111,7 @@ def hundred_thirty_b() -> RunConfig:
     return RunConfig(
         model=ModelConfig(
             vocab_size=150528, hidden_size=12288, num_layers=70, num_heads=96, ffn_size=32768,
-            positions="rope_1d", max_position=2048, dropout=0.1, embedding_gradient_shrink=0.1,
+            deepnorm="su", positions="rope_1d", dropout=0.1, embedding_gradient_shrink=0.1,
         ),
         objective=ObjectiveConfig(short_rate=0.3, document_rate=0.7, positions="linear"),
         train=TrainConfig(

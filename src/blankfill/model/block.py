@@ -43,15 +43,14 @@ class PreLNBlock(nn.Module):
 class DeepNormBlock(nn.Module):
     """DeepNorm as GLM-130B's code has it: the residual is taken from the normalised value.
 
-    `a = LN(x); x = alpha * a + attn(a); m = LN(x); x = alpha * m + mlp(m)` with
-    `alpha = sqrt(2 * num_layers)` (Zeng et al. 2022, section 2.1). Over a whole stack it is Post-LN
-    with `LN(alpha * x + f(x))`, one more norm on the embeddings, and the last one outside.
+    `a = LN(x); x = alpha * a + attn(a); m = LN(x); x = alpha * m + mlp(m)`, alpha by the law that
+    the configuration names (Zeng et al. 2022, section 2.1). Over a whole stack it is Post-LN with `LN(alpha * x + f(x))`, one more norm on the embeddings, and the last one outside.
     """
 
     def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
-        self.alpha = (2 * cfg.num_layers) ** 0.5
+        self.alpha = cfg.deepnorm_alpha
         self.attention_norm = nn.LayerNorm(cfg.hidden_size, eps=cfg.norm_eps)
         self.attention = Attention(cfg)
         self.mlp_norm = nn.LayerNorm(cfg.hidden_size, eps=cfg.norm_eps)

@@ -3,8 +3,8 @@
 So a tensor gets the same values whatever the device, the layout or the order of construction.
 
 Pre-LN (GLM `modeling_glm.py`): N(0, 0.02), and 0.02 / sqrt(2 * layers) into the residual stream.
-DeepNorm (Zeng et al. 2022, section 2.1): Xavier-normal with gain beta = (2 * layers)^(-1/2) on V,
-the attention output, both feed-forward matrices, gain 1 on Q and K. Their code applied beta to the
+DeepNorm (Wang et al. 2022; Zeng et al. 2022, section 2.1): Xavier-normal with gain beta on V, the
+attention output and both feed-forward matrices, gain 1 on Q and K. Their code applied beta to the
 wrong rows of its interleaved Q, K, V; here it is applied to the logical V. Each half of a GeGLU is
 initialised as a matrix of its own. Embeddings: N(0, sqrt(1 / (3 * hidden))), which is GLM-130B's
 0.0052 at its width.
@@ -52,7 +52,10 @@ def init_weights(model: GLM, seed: int) -> None:
                     _normal(embedding.weight, std, seed, f"{name}.{table}")
     for name, module in model.named_modules():
         if isinstance(module, Attention | GatedMLP | PlainMLP):
-            (_pre_ln if cfg.block == "pre_ln" else _deepnorm)(module, name, cfg.num_layers, seed)
+            if cfg.block == "pre_ln":
+                _pre_ln(module, name, cfg.num_layers, seed)
+            else:
+                _deepnorm(module, name, cfg.deepnorm_beta, seed)
     if model.head is not None:
         std = PRE_LN_STD if cfg.block == "pre_ln" else math.sqrt(1 / (3 * cfg.hidden_size))
         _normal(model.head.weight, std, seed, "head")
@@ -70,10 +73,7 @@ def _pre_ln(
         _normal(module.down.weight, residual, seed, f"{name}.down")
 
 
-def _deepnorm(
-    module: Attention | GatedMLP | PlainMLP, name: str, num_layers: int, seed: int
-) -> None:
-    beta = (2 * num_layers) ** -0.5
+def _deepnorm(module: Attention | GatedMLP | PlainMLP, name: str, beta: float, seed: int) -> None:
     if isinstance(module, Attention):
         for part, weight in zip("qkv", module.qkv.weight.chunk(3), strict=True):
             _xavier(weight, beta if part == "v" else 1.0, seed, f"{name}.{part}")

@@ -1,0 +1,204 @@
+"""`blankfill data`: token stores from text, and documents of a store back as text."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from blankfill.errors import ConfigError, DataError
+
+__all__ = [
+    "BuildResult",
+    "LanguageCounts",
+    "ShowResult",
+    "ShownDocument",
+    "StoreInfo",
+    "data_build",
+    "data_info",
+    "data_show",
+]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LanguageCounts:
+    """What a store holds of one language."""
+
+    documents: int
+    tokens: int
+    characters: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreInfo:
+    """What a token store holds."""
+
+    path: str
+    """Its folder."""
+    documents: int
+    """Documents."""
+    tokens: int
+    """Tokens of all documents."""
+    dtype: str
+    """Width of a token on disk."""
+    vocab_size: int
+    """Ids of its tokenizer."""
+    fingerprint: str
+    """What tells its content from any other."""
+    tokenizer_fingerprint: str
+    """Fingerprint of its tokenizer."""
+    languages: dict[str, LanguageCounts]
+    """By language."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildResult:
+    """A store that was built."""
+
+    store: StoreInfo
+    """What it holds."""
+    num_skipped: int
+    """Documents and files that could not be used."""
+    skipped: dict[str, int]
+    """How many, by reason."""
+    first_skipped: list[str]
+    """The first cases: file, line, reason."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShownDocument:
+    """One document of a store."""
+
+    index: int
+    """Its number."""
+    language: str
+    """en, zh or other."""
+    num_tokens: int
+    """Its tokens."""
+    text: str
+    """Its text, decoded."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShowResult:
+    """Documents of a store as text."""
+
+    documents: list[ShownDocument]
+    """In order."""
+
+
+def data_build(
+    files: Sequence[str | Path],
+    /,
+    *,
+    tokenizer: Path,
+    out: Path,
+    text_field: str = "text",
+    strict: bool = False,
+    overwrite: bool = False,
+    num_workers: int = 0,
+) -> BuildResult:
+    """Turn text into a token store.
+
+    Files may be .txt, .jsonl or .parquet, each also .gz or .zst; folders of them; or - for stdin.
+
+    Example:
+        blankfill data build corpus/ --tokenizer tok --out store
+
+    Args:
+        files: files, folders, or - for stdin.
+        tokenizer: folder of the tokenizer.
+        out: folder of the store; it appears when it is complete.
+        text_field: the JSON field or Parquet column that holds the text.
+        strict: make anything that cannot be used an error, instead of skipping and counting it.
+        overwrite: replace a store at --out.
+        num_workers: processes that encode; 0 takes one per core.
+
+    Raises:
+        DataError: nothing can be read, nothing is left, or the disk is full.
+    """
+    from blankfill.data.ingest import build_store
+
+    if num_workers < 0:
+        raise ConfigError(f"num_workers={num_workers} must be 0 or more")
+    _, skips = build_store(
+        list(files), Path(tokenizer), Path(out), text_field=text_field, strict=strict,
+        overwrite=overwrite, num_workers=num_workers,
+    )  # fmt: skip
+    return BuildResult(
+        store=data_info(Path(out)),
+        num_skipped=skips.total,
+        skipped=dict(skips.counts),
+        first_skipped=[str(case) for case in skips.first],
+    )
+
+
+def data_info(store: Path, /, *, verify: bool = False) -> StoreInfo:
+    """Tell what a token store holds.
+
+    Example:
+        blankfill data info store
+
+    Args:
+        store: folder of the store.
+        verify: also read every file and compare its checksum.
+
+    Raises:
+        DataError: the folder is not a store or is damaged.
+    """
+    from blankfill.data.store import TokenStore
+
+    opened = TokenStore.open(Path(store), verify=verify)
+    manifest = opened.manifest
+    return StoreInfo(
+        path=str(store), documents=len(opened), tokens=opened.num_tokens,
+        dtype=manifest["dtype"], vocab_size=manifest["vocab_size"],
+        fingerprint=opened.fingerprint, tokenizer_fingerprint=opened.tokenizer_fingerprint,
+        languages={
+            name: LanguageCounts(**counts) for name, counts in manifest["by_language"].items()
+        },
+    )  # fmt: skip
+
+
+def data_show(
+    store: Path, /, *, index: int = 0, count: int = 1, tokenizer: Path | None = None
+) -> ShowResult:
+    """Show documents of a token store as text.
+
+    Example:
+        blankfill data show store --index 17
+
+    Args:
+        store: folder of the store.
+        index: number of the first document to show.
+        count: documents to show.
+        tokenizer: folder of the tokenizer; the store's own copy where not given.
+
+    Raises:
+        DataError: the folder is not a store, or has no such document.
+    """
+    from blankfill.data.store import TokenStore
+    from blankfill.text.language import LANGUAGES
+    from blankfill.text.tokenizer import Tokenizer
+
+    opened = TokenStore.open(Path(store))
+    if not 0 <= index < len(opened):
+        raise DataError(f"{store} has documents 0 to {len(opened) - 1}, not {index}")
+    if count < 1:
+        raise ConfigError(f"count={count} must be at least 1")
+    loaded = Tokenizer.load(Path(tokenizer) if tokenizer else Path(store) / "tokenizer")
+    if loaded.fingerprint != opened.tokenizer_fingerprint:
+        raise DataError(f"{store} was built with another tokenizer than {tokenizer}; leave out "
+                        "--tokenizer to use the store's own copy")  # fmt: skip
+    documents = [
+        ShownDocument(
+            index=i, language=LANGUAGES[int(opened.languages[i])],
+            num_tokens=len(opened.document(i)), text=loaded.decode(opened.document(i)),
+        )
+        for i in range(index, min(index + count, len(opened)))
+    ]  # fmt: skip
+    return ShowResult(documents=documents)

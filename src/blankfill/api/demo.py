@@ -1,0 +1,234 @@
+"""`blankfill demo`: the whole path on a bilingual world that the project writes itself.
+
+Corpus, tokenizer, token store, one example explained, pretraining, evaluation against n-gram
+models, fills, pictures: the same functions that a user's own files go through.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blankfill.api.data import data_build
+from blankfill.api.explain import explain
+from blankfill.api.tokenizer import tokenizer_train
+from blankfill.config.presets import preset
+from blankfill.config.run import RunConfig
+from blankfill.errors import ConfigError
+
+if TYPE_CHECKING:
+    from blankfill.evaluate.blanks import BlankReport
+    from blankfill.train import Run, Trainer
+
+__all__ = ["DemoFill", "DemoResult", "demo"]
+
+log = logging.getLogger(__name__)
+
+VOCAB_SIZE = 4096
+SHOWN_FILLS = 10
+"""Blanks that are shown in each language."""
+CALIBRATION_STEPS = 8
+CONTINUATIONS = ("Early in the morning", "清晨，")
+"""Openings that are continued after [gMASK]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoFill:
+    """One held-out blank and the model's answer."""
+
+    language: str
+    """en or zh."""
+    text: str
+    """The document with the blank."""
+    truth: str
+    """What was cut out."""
+    answer: str
+    """What the model wrote."""
+    probability: float
+    """The model's probability of its answer, its end included."""
+    correct: bool
+    """Whether the two are the same, token by token."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoResult:
+    """What the demo made and how good it is."""
+
+    run: str
+    """The run's folder."""
+    seconds: dict[str, float]
+    """Wall time of each part."""
+    steps: int
+    """Optimizer steps."""
+    evaluation: BlankReport
+    """Held-out blanks: the model, the model without the right side, and the n-gram models."""
+    fills: list[DemoFill]
+    """Held-out blanks before the reader's eyes."""
+    continuations: list[str]
+    """Texts continued after [gMASK]."""
+    pictures: list[str]
+    """Pictures drawn."""
+
+
+class _Clock:
+    """Seconds of each part of the demo."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, part: str) -> None:
+        now = time.monotonic()
+        self.seconds[part] = round(now - self._last, 1)
+        self._last = now
+
+
+def demo(*, out: Path = Path("runs/demo"), minutes: float = 4.5, seed: int = 1) -> DemoResult:
+    """Train a small bilingual GLM on a generated world and watch it fill blanks.
+
+    Example:
+        blankfill demo --out runs/demo
+
+    Args:
+        out: folder of the run; an earlier demo there is replaced.
+        minutes: wall time of training; the number of steps is chosen to take this long.
+        seed: seed of the world, the blanks and the weights.
+
+    Raises:
+        ConfigError: the folder holds something that is not a demo.
+    """
+    from blankfill.runtime import tune_process
+
+    if not minutes > 0:
+        raise ConfigError(f"minutes={minutes} must be positive")
+    out = Path(out)
+    for chosen in tune_process():
+        log.info("process: %s (BLANKFILL_TUNE=0 turns this off)", chosen)
+    _clear(out)
+    clock = _Clock()
+    files = _write_data(out, seed)
+    clock.lap("corpus, tokenizer, stores")
+    _explain_one(out, files)
+    clock.lap("one example")
+
+    from blankfill.train import build_trainer, load_run
+
+    cfg = _configure(minutes, seed, files)
+    log.info("== pretraining: %d steps, about %.1f minutes", cfg.train.steps, minutes)
+    trainer = build_trainer(cfg, data=[files["store"]], run=out, validation=[files["valid"]])
+    if not trainer.fit():
+        raise KeyboardInterrupt
+    clock.lap("training")
+    log.info("== evaluation on held-out documents")
+    run = load_run(out)
+    report = _evaluate(run, files)
+    clock.lap("evaluation")
+    fills = _show_fills(run, files)
+    continuations = _continue(run)
+    clock.lap("fills")
+    pictures = _draw(out, trainer, run, report)
+    clock.lap("pictures")
+    return DemoResult(
+        run=str(out), seconds=clock.seconds, steps=cfg.train.steps, evaluation=report, fills=fills,
+        continuations=continuations, pictures=[str(path) for path in pictures],
+    )  # fmt: skip
+
+
+def _clear(out: Path) -> None:
+    """Make room for a new demo, but never delete what a demo did not write."""
+    if out.exists() and any(out.iterdir()):
+        if not (out / "data" / "corpus" / "train.jsonl").is_file():
+            raise ConfigError(f"{out} is not empty and not an earlier demo; name another --out")
+        shutil.rmtree(out)
+
+
+def _write_data(out: Path, seed: int) -> dict[str, Path]:
+    from blankfill.demo.corpus import write_corpus
+
+    data = out / "data"
+    log.info("== a bilingual world: writing the corpus")
+    write_corpus(data / "corpus", seed=seed)
+    corpus = data / "corpus"
+    log.info("== tokenizer: %d pieces, SentencePiece unigram", VOCAB_SIZE)
+    tokenizer_train([corpus / "train.jsonl"], out=data / "tokenizer", vocab_size=VOCAB_SIZE)
+    log.info("== token stores: training, and held-out in each language")
+    files = {"tokenizer": data / "tokenizer", "corpus": corpus}
+    for name, source in (
+        ("store", ["train.jsonl"]),
+        ("valid", ["valid.en.jsonl", "valid.zh.jsonl"]),
+    ):
+        files[name] = data / name
+        data_build(
+            [corpus / file for file in source], tokenizer=files["tokenizer"], out=files[name]
+        )
+    return files
+
+
+def _explain_one(out: Path, files: dict[str, Path]) -> None:
+    from rich.console import Console
+
+    from blankfill.cli.explain import print_explain
+    log.info("== one training example")
+    console = Console(stderr=True, highlight=False)
+    print_explain(explain(data=files["store"], index=0), console)
+
+
+def _configure(minutes: float, seed: int, files: dict[str, Path]) -> RunConfig:
+    """Take the preset, with as many steps as fit into the minutes on this machine."""
+    from blankfill.train import build_trainer
+    from blankfill.train.loader import Loader
+
+    cfg = preset("demo")
+    train = dataclasses.replace(cfg.train, seed=seed)
+    cfg = dataclasses.replace(cfg, train=train)
+    trial = build_trainer(cfg, data=[files["store"]], run=files["store"].parent / "trial")
+    with Loader(
+        trial.rows, batch_rows=train.batch_rows, micro_batch_rows=train.micro_batch_rows
+    ) as loader:
+        trial.step(loader)
+        start = time.monotonic()
+        for _ in range(CALIBRATION_STEPS):
+            trial.step(loader)
+        seconds = (time.monotonic() - start) / CALIBRATION_STEPS
+    shutil.rmtree(files["store"].parent / "trial")
+    steps = max(20, round(minutes * 60 / seconds))
+    rate = train.batch_rows * train.row_length / seconds
+    log.info("this machine: %.0f positions a second", rate)
+    return dataclasses.replace(
+        cfg,
+        train=dataclasses.replace(
+            train,
+            steps=steps,
+            warmup_steps=min(train.warmup_steps, steps // 10),
+            validate_every=max(1, steps // 8),
+            checkpoint_every=max(1, steps // 2),
+        ),
+    )
+
+
+def _evaluate(run: Run, files: dict[str, Path]) -> BlankReport:
+    raise NotImplementedError
+
+
+def _show_fills(run: Run, files: dict[str, Path]) -> list[DemoFill]:
+    raise NotImplementedError
+
+
+def _continue(run: Run) -> list[str]:
+    from blankfill.generate import continue_texts
+
+    items = continue_texts(
+        run.model, run.tokenizer, CONTINUATIONS, scheme=run.cfg.objective.positions,
+        max_new_tokens=80,
+    )  # fmt: skip
+    return [item.text for item in items]
+
+
+def _draw(out: Path, trainer: Trainer, run: Run, report: BlankReport) -> Sequence[Path]:
+    raise NotImplementedError

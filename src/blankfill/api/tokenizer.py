@@ -1,0 +1,267 @@
+"""`blankfill tokenizer`: train one, use it, and see what it does to each language."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from blankfill.errors import DataError, RequestError
+
+if TYPE_CHECKING:
+    from blankfill.text.tokenizer import Tokenizer
+    from blankfill.text.train_tokenizer import TokenizerReport
+
+__all__ = [
+    "DecodeResult",
+    "EncodeResult",
+    "LanguageRate",
+    "TokenizerInfo",
+    "tokenizer_decode",
+    "tokenizer_encode",
+    "tokenizer_info",
+    "tokenizer_train",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodeResult:
+    """A text as tokens."""
+
+    ids: list[int]
+    """Token ids."""
+    tokens: list[str]
+    """The pieces, blanks shown as U+2581."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodeResult:
+    """Tokens as text."""
+
+    text: str
+    """The text."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LanguageRate:
+    """What a tokenizer does to the text of one language."""
+
+    documents: int
+    characters: int
+    bytes: int
+    tokens: int
+    byte_tokens: int
+    """Tokens that spell a single byte of a character without a piece."""
+    exact: int
+    """Documents that came back exactly."""
+    characters_per_token: float
+    bytes_per_token: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizerInfo:
+    """What a tokenizer is."""
+
+    path: str
+    """Its folder."""
+    vocab_size: int
+    """Ids, special tokens included."""
+    fingerprint: str
+    """SHA-256 of tokenizer.model."""
+    special: dict[str, int]
+    """Ids of the special tokens."""
+    pieces: dict[str, int]
+    """Pieces by script."""
+    languages: dict[str, LanguageRate]
+    """Rates by language, on the files that were named."""
+
+
+def tokenizer_train(
+    files: Sequence[str | Path],
+    /,
+    *,
+    out: Path,
+    vocab_size: int = 16384,
+    balance: bool = True,
+    model_type: Literal["unigram", "bpe"] = "unigram",
+    text_field: str = "text",
+    strict: bool = False,
+    overwrite: bool = False,
+) -> TokenizerReport:
+    """Train a SentencePiece tokenizer with byte fallback on your text.
+
+    Text comes back exactly from its tokens: line breaks, tabs, runs of blanks and full-width
+    punctuation included.
+
+    Example:
+        blankfill tokenizer train corpus/ --vocab-size 16384 --out tok
+
+    Args:
+        files: .txt, .jsonl or .parquet files, each also .gz or .zst; folders; or - for stdin.
+        out: folder of the tokenizer; it appears when it is complete.
+        vocab_size: number of ids, special tokens and bytes included.
+        balance: give English and Chinese the same number of bytes.
+        model_type: unigram, or bpe for small and repetitive text.
+        text_field: the JSON field or Parquet column that holds the text.
+        strict: make anything that cannot be used an error, instead of skipping and counting it.
+        overwrite: replace a tokenizer at --out.
+
+    Raises:
+        ConfigError: a size cannot be used, or there is too little text for it.
+        DataError: there is no text.
+    """
+    from blankfill.text.train_tokenizer import train_tokenizer
+
+    return train_tokenizer(
+        list(files), Path(out), vocab_size=vocab_size, balance=balance, model_type=model_type,
+        text_field=text_field, strict=strict, overwrite=overwrite,
+    )  # fmt: skip
+
+
+def tokenizer_encode(tokenizer: Path, text: str, /, *, blanks: bool = False) -> EncodeResult:
+    """Turn text into tokens.
+
+    Example:
+        blankfill tokenizer encode tok "A quick brown fox."
+
+    Args:
+        tokenizer: folder of the tokenizer.
+        text: the text; - reads stdin.
+        blanks: read [MASK], [sMASK] and [gMASK] as special tokens instead of plain text.
+
+    Raises:
+        DataError: the folder is not a tokenizer.
+        RequestError: stdin is not UTF-8.
+    """
+    from blankfill.text.tokenizer import Tokenizer
+
+    loaded = Tokenizer.load(Path(tokenizer))
+    text = _stdin() if text == "-" else text
+    ids = (loaded.encode_with_blanks(text) if blanks else loaded.encode(text)).tolist()
+    return EncodeResult(ids=ids, tokens=[loaded.token(i) for i in ids])
+
+
+def tokenizer_decode(tokenizer: Path, ids: list[str], /) -> DecodeResult:
+    """Turn token ids into text.
+
+    Example:
+        blankfill tokenizer decode tok 300 301 302
+
+    Args:
+        tokenizer: folder of the tokenizer.
+        ids: token ids; a single - reads them from stdin, separated by blanks or commas.
+
+    Raises:
+        DataError: an id is not a number or outside the vocabulary.
+    """
+    from blankfill.text.tokenizer import Tokenizer
+
+    loaded = Tokenizer.load(Path(tokenizer))
+    words = (_stdin() if ids == ["-"] else " ".join(ids)).replace(",", " ").split()
+    try:
+        numbers = [int(word) for word in words]
+    except ValueError as error:
+        raise DataError(f"token ids must be whole numbers ({error})") from error
+    return DecodeResult(text=loaded.decode(numbers))
+
+
+def tokenizer_info(
+    tokenizer: Path, files: list[str] | None = None, /, *, text_field: str = "text"
+) -> TokenizerInfo:
+    """Tell what a tokenizer is, and what it does to the text of files.
+
+    Example:
+        blankfill tokenizer info tok corpus/
+
+    Args:
+        tokenizer: folder of the tokenizer.
+        files: text to measure characters and bytes per token on, by language.
+        text_field: the JSON field or Parquet column that holds the text.
+
+    Raises:
+        DataError: the folder is not a tokenizer, or a file cannot be read.
+    """
+    from blankfill.text.tokenizer import Tokenizer
+
+    loaded = Tokenizer.load(Path(tokenizer))
+    specials = {
+        role: int(getattr(loaded.ids, role))
+        for role in ("mask", "smask", "gmask", "sop", "eop", "eos", "pad", "dblock")
+    }
+    kinds = Counter(
+        "byte" if loaded.is_byte(i) else "special" if i in specials.values() else
+        _script(loaded.decode([i]))
+        for i in range(loaded.vocab_size)
+    )  # fmt: skip
+    return TokenizerInfo(
+        path=str(tokenizer),
+        vocab_size=loaded.vocab_size,
+        fingerprint=loaded.fingerprint,
+        special=specials,
+        pieces=dict(kinds.most_common()),
+        languages=_measure(loaded, files, text_field) if files else {},
+    )
+
+
+def _measure(tokenizer: Tokenizer, files: list[str], text_field: str) -> dict[str, LanguageRate]:
+    from blankfill import progress
+    from blankfill.text.corpus import Skips, no_documents, read_documents
+    from blankfill.text.language import LANGUAGES
+
+    sums: dict[str, Counter[str]] = {}
+    skips = Skips()
+    documents = read_documents(files, text_field=text_field, report=skips)
+    for document in progress.track(documents, "encode", unit="documents"):
+        ids = tokenizer.encode(document.text)
+        counts = sums.setdefault(LANGUAGES[document.language], Counter())
+        counts["documents"] += 1
+        counts["characters"] += len(document.text)
+        counts["bytes"] += document.num_bytes
+        counts["tokens"] += len(ids)
+        counts["byte_tokens"] += sum(map(tokenizer.is_byte, ids.tolist()))
+        counts["exact"] += tokenizer.decode(ids) == document.text
+    if not sums:
+        raise no_documents(files, skips)
+    return {
+        language: LanguageRate(
+            documents=counts["documents"], characters=counts["characters"],
+            bytes=counts["bytes"], tokens=counts["tokens"], byte_tokens=counts["byte_tokens"],
+            exact=counts["exact"],
+            characters_per_token=counts["characters"] / max(1, counts["tokens"]),
+            bytes_per_token=counts["bytes"] / max(1, counts["tokens"]),
+        )
+        for language, counts in sorted(sums.items())
+    }  # fmt: skip
+
+
+def _script(piece: str) -> str:
+    """Name the script that most of a piece is written in."""
+    letters = piece.strip()
+    if not letters:
+        return "blank"
+    first = max(Counter(_class(character) for character in letters).items(), key=lambda c: c[1])
+    return first[0]
+
+
+def _class(character: str) -> str:
+    name = unicodedata.name(character, "")
+    if name.startswith("CJK"):
+        return "Han"
+    if name.startswith("LATIN"):
+        return "Latin"
+    if character.isdigit():
+        return "digit"
+    return "other script" if character.isalpha() else "punctuation"
+
+
+def _stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestError(
+            f"stdin is not UTF-8 at byte {error.start}; convert it to UTF-8 first"
+        ) from error

@@ -1,0 +1,60 @@
+"""How token stores look in a terminal."""
+
+from __future__ import annotations
+
+import logging
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from blankfill.api.data import BuildResult, ShowResult, StoreInfo
+
+__all__ = ["log_skipped", "print_build", "print_info", "print_show"]
+
+log = logging.getLogger(__name__)
+
+SHOWN_CASES = 5
+
+
+def print_build(result: BuildResult, console: Console) -> None:
+    """Print what the store holds; what was skipped goes to the log."""
+    log_skipped(result.num_skipped, result.skipped, result.first_skipped)
+    print_info(result.store, console)
+
+
+def print_info(store: StoreInfo, console: Console) -> None:
+    """Print the counts of a store."""
+    console.print(f"{store.path}: token store, {store.dtype}, tokenizer of {store.vocab_size:,} "
+                  f"ids, fingerprint {store.fingerprint[:12]}", markup=False)  # fmt: skip
+    table = Table()
+    table.add_column("language")
+    for name in ("documents", "tokens", "characters", "bytes", "characters / token"):
+        table.add_column(name, justify="right")
+    for name, counts in store.languages.items():
+        table.add_row(
+            name, f"{counts.documents:,}", f"{counts.tokens:,}", f"{counts.characters:,}",
+            f"{counts.bytes:,}", f"{counts.characters / max(1, counts.tokens):.3f}",
+        )  # fmt: skip
+    table.add_row("all", f"{store.documents:,}", f"{store.tokens:,}", "", "", "")
+    console.print(table)
+
+
+def print_show(result: ShowResult, console: Console) -> None:
+    """Print documents as text."""
+    for document in result.documents:
+        console.rule(f"document {document.index}, {document.language}, "
+                     f"{document.num_tokens:,} tokens", align="left")  # fmt: skip
+        console.print(Text(document.text))
+
+
+def log_skipped(total: int, counts: dict[str, int], first: list[str]) -> None:
+    """Say on stderr what could not be used, and name the first cases."""
+    if not total:
+        return
+    reasons = ", ".join(f"{count} x {reason}" for reason, count in counts.items())
+    log.warning("skipped %d: %s", total, reasons)
+    for case in first[:SHOWN_CASES]:
+        log.warning("  %s", case)
+    if total > SHOWN_CASES:
+        log.warning("  ... (--json lists more; --strict makes the first an error)")

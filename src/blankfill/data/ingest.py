@@ -1,0 +1,186 @@
+"""From text files to a token store, on all cores, in the order of the input.
+
+The reading process cuts the input into packets of a megabyte or so; worker processes parse and
+encode them; the reading process writes the results in order. Only a few packets are under way at a
+time, so memory does not grow with the input, and the store is the same for any number of workers.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from blankfill import progress
+from blankfill.data.store import StoreWriter
+from blankfill.errors import DataError
+from blankfill.runtime import available_cores
+from blankfill.text.corpus import Record, Skipped, Skips, no_documents, parse_record, read_records
+from blankfill.text.tokenizer import Tokenizer
+
+__all__ = ["build_store"]
+
+log = logging.getLogger(__name__)
+
+PACKET_BYTES = 1 << 20
+"""Text of one packet; a longer document is a packet of its own."""
+PACKET_RECORDS = 2000
+"""Most documents of one packet."""
+PACKETS_PER_WORKER = 3
+"""Packets under way for each worker."""
+
+
+class _Encoded(NamedTuple):
+    """One document, encoded."""
+
+    tokens: npt.NDArray[np.int32]
+    language: int
+    characters: int
+    num_bytes: int
+
+
+_tokenizer: Tokenizer | None = None
+"""A worker's tokenizer: set once, when the worker starts."""
+
+
+def build_store(
+    files: Sequence[str | Path],
+    tokenizer: Path,
+    out: Path,
+    *,
+    text_field: str = "text",
+    strict: bool = False,
+    overwrite: bool = False,
+    num_workers: int = 0,
+) -> tuple[dict[str, Any], Skips]:
+    """Build a token store.
+
+    Args:
+        files: files, folders, or `-` for stdin.
+        tokenizer: folder of the tokenizer.
+        out: folder of the store; it appears when it is complete.
+        text_field: the JSON field or Parquet column that holds the text.
+        strict: raise an error where a document cannot be used, instead of skipping it.
+        overwrite: replace a store at `out`.
+        num_workers: processes that encode; 0 takes one per core, 1 encodes in this process.
+
+    Returns:
+        The store's manifest, and what was skipped.
+
+    Raises:
+        DataError: nothing can be read, nothing is left, or the disk is full.
+    """
+    loaded = Tokenizer.load(tokenizer)
+    skips = Skips(strict=strict)
+    records = read_records(files, text_field=text_field, skips=skips)
+    workers = num_workers or available_cores()
+    with (
+        StoreWriter(
+            out, vocab_size=loaded.vocab_size, tokenizer_fingerprint=loaded.fingerprint,
+            tokenizer=tokenizer, overwrite=overwrite,
+        ) as writer,
+        progress.bar("build", unit="documents") as meter,
+    ):  # fmt: skip
+        for results in _encode(records, loaded, tokenizer, text_field, workers):
+            for result in results:
+                if isinstance(result, Skipped):
+                    skips.add(result)
+                    continue
+                writer.add(
+                    result.tokens, result.language, characters=result.characters,
+                    num_bytes=result.num_bytes,
+                )  # fmt: skip
+            tokens = int(writer.counts[:, 1].sum())
+            meter.advance(len(results), f"{tokens / 1e6:.1f} M tokens")
+        if not writer.counts[:, 0].sum():
+            raise no_documents(files, skips)
+        manifest = writer.finish(
+            {"sources": [str(file) for file in files], "skipped": dict(skips.counts)}
+        )
+    return manifest, skips
+
+
+def _encode(
+    records: Iterator[Record], loaded: Tokenizer, tokenizer: Path, text_field: str, workers: int
+) -> Iterator[list[_Encoded | Skipped]]:
+    packets = _packets(records)
+    first = next(packets, None)
+    if first is None:
+        return
+    second = next(packets, None)
+    # A pool takes longer to start than one packet takes to encode.
+    if workers == 1 or second is None:
+        for packet in _chain(first, second, packets):
+            yield [_encode_one(record, loaded, text_field) for record in packet]
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=(tokenizer,)
+    ) as pool:
+        waiting: deque[Future[list[_Encoded | Skipped]]] = deque()
+        try:
+            for packet in _chain(first, second, packets):
+                waiting.append(pool.submit(_encode_packet, packet, text_field))
+                if len(waiting) >= PACKETS_PER_WORKER * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a process that encoded text was ended from outside, most likely for want of "
+                "memory; nothing was written: try --num-workers 1"
+            ) from error
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _chain(
+    first: list[Record], second: list[Record] | None, rest: Iterator[list[Record]]
+) -> Iterator[list[Record]]:
+    yield first
+    if second is not None:
+        yield second
+    yield from rest
+
+
+def _packets(records: Iterator[Record]) -> Iterator[list[Record]]:
+    packet: list[Record] = []
+    size = 0
+    for record in records:
+        packet.append(record)
+        size += len(record.data)
+        if size >= PACKET_BYTES or len(packet) >= PACKET_RECORDS:
+            yield packet
+            packet, size = [], 0
+    if packet:
+        yield packet
+
+
+def _start_worker(tokenizer: Path) -> None:
+    """Load the tokenizer; leave Ctrl-C to the process that reads."""
+    global _tokenizer  # noqa: PLW0603  # the one thing that a worker keeps between packets
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _tokenizer = Tokenizer.load(tokenizer)
+
+
+def _encode_packet(packet: list[Record], text_field: str) -> list[_Encoded | Skipped]:
+    assert _tokenizer is not None
+    return [_encode_one(record, _tokenizer, text_field) for record in packet]
+
+
+def _encode_one(record: Record, tokenizer: Tokenizer, text_field: str) -> _Encoded | Skipped:
+    document = parse_record(record, text_field)
+    if isinstance(document, Skipped):
+        return document
+    tokens = tokenizer.encode(document.text)
+    return _Encoded(tokens, document.language, len(document.text), document.num_bytes)

@@ -1,0 +1,270 @@
+"""A token store: documents as one array of ids on disk, readable without us.
+
+    store/
+      tokens.bin      little-endian uint16 (uint32 where the vocabulary is beyond 65,536): all ids
+      offsets.bin     little-endian int64, N + 1: document i is tokens[offsets[i] : offsets[i + 1]]
+      languages.bin   uint8, N: index into the manifest's `languages`
+      manifest.json   format version, dtype, counts, SHA-256 of each file, tokenizer fingerprint
+      tokenizer/      a copy of the tokenizer, so that a store can be read back as text
+
+A store is written under a temporary name beside its place and renamed when it is complete. Its
+fingerprint is the SHA-256 of the three arrays' checksums and the tokenizer's fingerprint.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from blankfill.errors import DataError
+from blankfill.text.language import LANGUAGES
+
+__all__ = ["MANIFEST", "StoreWriter", "TokenStore"]
+
+MANIFEST = "manifest.json"
+VERSION = 1
+"""Version of the folder's format, in the manifest."""
+ARRAYS = ("tokens.bin", "offsets.bin", "languages.bin")
+BUFFERED_OFFSETS = 1 << 16
+
+
+class TokenStore:
+    """A complete store, memory-mapped: opening costs nothing, and nothing is copied."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path, self.manifest = path, manifest
+        num_documents = int(manifest["documents"])
+        self.tokens = _map(path / "tokens.bin", manifest["dtype"], int(manifest["tokens"]))
+        self.offsets = _map(path / "offsets.bin", "<i8", num_documents + 1)
+        self.languages: npt.NDArray[np.uint8] = _map(path / "languages.bin", "u1", num_documents)
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify: bool = False) -> TokenStore:
+        """Open a store.
+
+        Args:
+            path: its folder.
+            verify: also read every file and compare its checksum.
+
+        Raises:
+            DataError: the folder is not a store, or a file is missing, cut short or damaged.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise DataError(f"there is no token store at {path}; make one with "
+                            "`blankfill data build`")  # fmt: skip
+        try:
+            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+            version = manifest["version"]
+        except FileNotFoundError as error:
+            raise DataError(f"{path} is not a token store: it has no {MANIFEST}; name a folder "
+                            "that `blankfill data build` wrote") from error  # fmt: skip
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path / MANIFEST} is damaged ({error}); build the store "
+                            "again") from error  # fmt: skip
+        if version != VERSION:
+            raise DataError(f"{path} has format version {version}, this blankfill reads "
+                            f"{VERSION}; build the store again")  # fmt: skip
+        try:
+            store = cls(path, manifest)
+            if verify:
+                for name in ARRAYS:
+                    if _sha256(path / name) != manifest["sha256"][name]:
+                        raise ValueError(f"{name} is not the file that was written")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} is damaged ({error}); build the store again") from error
+        return store
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def document(self, index: int) -> npt.NDArray[np.unsignedinteger[Any]]:
+        """Return the ids of one document, a view of the file."""
+        return self.tokens[int(self.offsets[index]) : int(self.offsets[index + 1])]
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """`[N]` tokens of each document."""
+        return np.diff(self.offsets)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all documents."""
+        return len(self.tokens)
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this store's content from any other."""
+        return str(self.manifest["fingerprint"])
+
+    @property
+    def tokenizer_fingerprint(self) -> str:
+        """Fingerprint of the tokenizer that it was built with."""
+        return str(self.manifest["tokenizer"]["fingerprint"])
+
+
+class StoreWriter:
+    """Writes a store document by document; it appears only when it is complete.
+
+    Args:
+        path: the store's folder.
+        vocab_size: ids of the tokenizer; decides the width of a token.
+        tokenizer_fingerprint: of the tokenizer.
+        tokenizer: its folder, which is copied.
+        overwrite: replace a store at `path` once the new one is complete.
+
+    Raises:
+        DataError: `path` is taken.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        vocab_size: int,
+        tokenizer_fingerprint: str,
+        tokenizer: Path | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        self._path = Path(path)
+        if self._path.exists() and not (overwrite and (self._path / MANIFEST).is_file()):
+            raise DataError(f"{path} exists; name another --out, or replace a store with "
+                            "--overwrite")  # fmt: skip
+        self._dtype = "<u2" if vocab_size <= 65_536 else "<u4"
+        self._vocab_size, self._tokenizer_fingerprint = vocab_size, tokenizer_fingerprint
+        self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        self._temporary.mkdir(parents=True)
+        if tokenizer is not None:
+            shutil.copytree(tokenizer, self._temporary / "tokenizer")
+        self._files: dict[str, BinaryIO] = {n: (self._temporary / n).open("wb") for n in ARRAYS}
+        self._hashes = {name: hashlib.sha256() for name in ARRAYS}
+        self._end = 0
+        self._offsets, self._languages = [0], bytearray()
+        self.counts = np.zeros((len(LANGUAGES), 4), dtype=np.int64)
+        """Documents, tokens, characters and bytes of each language."""
+
+    def add(
+        self, tokens: npt.NDArray[Any], language: int, *, characters: int = 0, num_bytes: int = 0
+    ) -> None:
+        """Append one document.
+
+        Args:
+            tokens: `[n]` ids, each below the vocabulary's size.
+            language: index into `text.language.LANGUAGES`.
+            characters: of its text, for the manifest.
+            num_bytes: of its text in UTF-8, for the manifest.
+        """
+        self._write("tokens.bin", tokens.astype(self._dtype).tobytes())
+        self._end += len(tokens)
+        self._offsets.append(self._end)
+        self._languages.append(language)
+        self.counts[language] += (1, len(tokens), characters, num_bytes)
+        if len(self._offsets) >= BUFFERED_OFFSETS:
+            self._flush()
+
+    def finish(self, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Complete the store and put it in its place.
+
+        Args:
+            extra: further content of the manifest.
+
+        Returns:
+            The manifest.
+        """
+        self._flush()
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+        sums = {name: self._hashes[name].hexdigest() for name in ARRAYS}
+        identity = "\n".join([*sums.values(), self._tokenizer_fingerprint])
+        manifest: dict[str, Any] = {
+            "format": "blankfill token store",
+            "version": VERSION,
+            "fingerprint": hashlib.sha256(identity.encode()).hexdigest(),
+            "dtype": self._dtype,
+            "documents": int(self.counts[:, 0].sum()),
+            "tokens": self._end,
+            "vocab_size": self._vocab_size,
+            "tokenizer": {"fingerprint": self._tokenizer_fingerprint},
+            "languages": list(LANGUAGES),
+            "by_language": {
+                name: dict(
+                    zip(
+                        ("documents", "tokens", "characters", "bytes"),
+                        self.counts[code].tolist(),
+                        strict=True,
+                    )
+                )
+                for code, name in enumerate(LANGUAGES)
+                if self.counts[code, 0]
+            },
+            "sha256": sums,
+            **(extra or {}),
+        }
+        text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+        (self._temporary / MANIFEST).write_text(text, encoding="utf-8")
+        if self._path.exists():
+            old = self._path.with_name(f".{self._path.name}.{os.getpid()}.old")
+            os.replace(self._path, old)
+            os.replace(self._temporary, self._path)
+            shutil.rmtree(old)
+        else:
+            os.replace(self._temporary, self._path)
+        return manifest
+
+    def _flush(self) -> None:
+        self._write("offsets.bin", np.array(self._offsets, "<i8").tobytes())
+        self._write("languages.bin", bytes(self._languages))
+        self._offsets, self._languages = [], bytearray()
+
+    def _write(self, name: str, data: bytes) -> None:
+        try:
+            self._files[name].write(data)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise DataError(
+                f"{self._path} could not be written "
+                f"({'the disk is full' if full else error.strerror}); nothing was left behind"
+            ) from error
+        self._hashes[name].update(data)
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for file in self._files.values():
+            try:
+                file.close()
+            except OSError:
+                continue  # a full disk refuses the last flush as well; the folder goes anyway
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def _map(path: Path, dtype: str, count: int) -> npt.NDArray[Any]:
+    expected = count * np.dtype(dtype).itemsize
+    size = path.stat().st_size
+    if size != expected:
+        raise ValueError(f"{path.name} has {size:,} bytes, the manifest says {expected:,}")
+    # An empty file cannot be mapped.
+    return np.memmap(path, dtype=dtype, mode="r") if count else np.zeros(0, dtype)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
