@@ -13,7 +13,7 @@ from blankfill.objective.blank import build_example
 from blankfill.objective.spans import draw_lengths, max_spans, place_spans, uniform_draws
 from blankfill.objective.special import SpecialIds
 
-__all__ = ["Draw", "draw_example", "draw_many", "example_from", "longest_piece"]
+__all__ = ["Draw", "draw_example", "draw_many", "example_from", "longest_piece", "placed"]
 
 
 class Draw(NamedTuple):
@@ -79,18 +79,27 @@ def example_from(
     epoch: int,
 ) -> Example:  # fmt: skip
     """Place a draw's spans in its document and build the example."""
-    if draw.kind == Kind.DOCUMENT:
-        n = len(tokens)
-        spans = np.array([[n - draw.lengths[0], n]], np.int32)
-        order = np.zeros(1, np.int32)
-    else:
-        places = rng.generator(seed, "places", epoch, index)
-        lengths = draw.lengths[places.permutation(len(draw.lengths))]
-        spans = place_spans(lengths, len(tokens), places)
-        order = places.permutation(len(spans)).astype(np.int32)
+    spans, order = placed(draw, len(tokens), index, seed=seed, epoch=epoch)
     return build_example(
         tokens, spans, kind=draw.kind, order=order, ids=ids, scheme=cfg.positions, ends=draw.ends
     )
+
+
+def placed(
+    draw: Draw, num_tokens: int, index: int, *, seed: int, epoch: int
+) -> tuple[Int32, Int32]:
+    """Place a draw's spans, and order them for Part B.
+
+    Returns:
+        `[S, 2]` spans in the document, and the `[S]` order in which they are generated.
+    """
+    if draw.kind == Kind.DOCUMENT:
+        spans = np.array([[num_tokens - draw.lengths[0], num_tokens]], np.int32)
+        return spans, np.zeros(1, np.int32)
+    places = rng.generator(seed, "places", epoch, index)
+    lengths = draw.lengths[places.permutation(len(draw.lengths))]
+    spans = place_spans(lengths, num_tokens, places)
+    return spans, places.permutation(len(spans)).astype(np.int32)
 
 
 def draw_example(
