@@ -153,13 +153,12 @@ def data_info(store: Path, /, *, verify: bool = False) -> StoreInfo:
     from blankfill.data.store import TokenStore
 
     opened = TokenStore.open(Path(store), verify=verify)
-    manifest = opened.manifest
     return StoreInfo(
         path=str(store), documents=len(opened), tokens=opened.num_tokens,
-        dtype=manifest["dtype"], vocab_size=manifest["vocab_size"],
+        dtype=opened.manifest["dtype"], vocab_size=opened.vocab_size,
         fingerprint=opened.fingerprint, tokenizer_fingerprint=opened.tokenizer_fingerprint,
         languages={
-            name: LanguageCounts(**counts) for name, counts in manifest["by_language"].items()
+            name: LanguageCounts(**counts) for name, counts in opened.by_language.items()
         },
     )  # fmt: skip
 

@@ -30,10 +30,15 @@ __all__ = ["DemoFill", "DemoResult", "demo"]
 
 log = logging.getLogger(__name__)
 
-VOCAB_SIZE = 4096
+VOCAB_SIZE = 2048
+MAX_HAN_PIECE = 4
+"""The world repeats its phrases; without a limit they would become pieces of their own."""
 SHOWN_FILLS = 10
 """Blanks that are shown in each language."""
+MAX_BLANKS = 400
+"""Held-out blanks that are scored in each language."""
 CALIBRATION_STEPS = 8
+"""Steps that are timed before training, to fit it into its minutes."""
 CONTINUATIONS = ("Early in the morning", "清晨，")
 """Openings that are continued after [gMASK]."""
 
@@ -114,7 +119,7 @@ def demo(*, out: Path = Path("runs/demo"), minutes: float = 4.5, seed: int = 1) 
     clock = _Clock()
     files = _write_data(out, seed)
     clock.lap("corpus, tokenizer, stores")
-    _explain_one(out, files)
+    _explain_one(files)
     clock.lap("one example")
 
     from blankfill.train import build_trainer, load_run
@@ -132,7 +137,7 @@ def demo(*, out: Path = Path("runs/demo"), minutes: float = 4.5, seed: int = 1) 
     fills = _show_fills(run, files)
     continuations = _continue(run)
     clock.lap("fills")
-    pictures = _draw(out, trainer, run, report)
+    pictures = _draw(out, trainer, report)
     clock.lap("pictures")
     return DemoResult(
         run=str(out), seconds=clock.seconds, steps=cfg.train.steps, evaluation=report, fills=fills,
@@ -155,8 +160,11 @@ def _write_data(out: Path, seed: int) -> dict[str, Path]:
     log.info("== a bilingual world: writing the corpus")
     write_corpus(data / "corpus", seed=seed)
     corpus = data / "corpus"
-    log.info("== tokenizer: %d pieces, SentencePiece unigram", VOCAB_SIZE)
-    tokenizer_train([corpus / "train.jsonl"], out=data / "tokenizer", vocab_size=VOCAB_SIZE)
+    log.info("== tokenizer: SentencePiece, %d pieces", VOCAB_SIZE)
+    tokenizer_train(
+        [corpus / "train.jsonl"], out=data / "tokenizer", vocab_size=VOCAB_SIZE, model_type="bpe",
+        max_han_piece=MAX_HAN_PIECE,
+    )  # fmt: skip
     log.info("== token stores: training, and held-out in each language")
     files = {"tokenizer": data / "tokenizer", "corpus": corpus}
     for name, source in (
@@ -170,13 +178,14 @@ def _write_data(out: Path, seed: int) -> dict[str, Path]:
     return files
 
 
-def _explain_one(out: Path, files: dict[str, Path]) -> None:
-    from rich.console import Console
-
-    from blankfill.cli.explain import print_explain
-    log.info("== one training example")
-    console = Console(stderr=True, highlight=False)
-    print_explain(explain(data=files["store"], index=0), console)
+def _explain_one(files: dict[str, Path]) -> None:
+    """Log one training example as `blankfill explain` shows it."""
+    shown = explain(data=files["store"], index=0, kind="short")
+    log.info("== one training example: %s", shown.document)
+    log.info("   %-4s %-16s %8s %8s  %s", "part", "token", "position", "in span", "target")
+    for row in shown.tokens:
+        log.info("   %-4s %-16s %8d %8d  %s", row.part, row.token, row.position,
+                 row.block_position, row.target or "")  # fmt: skip
 
 
 def _configure(minutes: float, seed: int, files: dict[str, Path]) -> RunConfig:
@@ -213,11 +222,45 @@ def _configure(minutes: float, seed: int, files: dict[str, Path]) -> RunConfig:
 
 
 def _evaluate(run: Run, files: dict[str, Path]) -> BlankReport:
-    raise NotImplementedError
+    from blankfill.data.store import TokenStore
+    from blankfill.evaluate.blanks import evaluate_blanks
+
+    return evaluate_blanks(
+        run.model, run.tokenizer, [TokenStore.open(files["valid"])], run.cfg.objective,
+        row_length=run.cfg.train.row_length, train_stores=[TokenStore.open(files["store"])],
+        max_items=MAX_BLANKS,
+    )  # fmt: skip
 
 
 def _show_fills(run: Run, files: dict[str, Path]) -> list[DemoFill]:
-    raise NotImplementedError
+    """Fill some held-out blanks and put them beside the truth."""
+    import math
+
+    import numpy as np
+
+    from blankfill.data.store import TokenStore
+    from blankfill.evaluate.blanks import draw_items, fill_items
+
+    found = draw_items(
+        [TokenStore.open(files["valid"])], run.cfg.objective,
+        row_length=run.cfg.train.row_length, max_items=SHOWN_FILLS, seed=1,
+    )  # fmt: skip
+    fills: list[DemoFill] = []
+    for language, items in found.items():
+        for item, fill in zip(
+            items, fill_items(run.model, run.tokenizer, items, run.cfg.objective), strict=True
+        ):
+            fills.append(
+                DemoFill(
+                    language=language,
+                    text=run.tokenizer.decode(item.prompt(run.tokenizer.ids.mask)),
+                    truth=run.tokenizer.decode(item.span),
+                    answer=run.tokenizer.decode(fill.tokens),
+                    probability=math.exp(fill.logprob),
+                    correct=fill.ended and bool(np.array_equal(fill.tokens, item.span)),
+                )
+            )
+    return fills
 
 
 def _continue(run: Run) -> list[str]:
@@ -230,5 +273,15 @@ def _continue(run: Run) -> list[str]:
     return [item.text for item in items]
 
 
-def _draw(out: Path, trainer: Trainer, run: Run, report: BlankReport) -> Sequence[Path]:
-    raise NotImplementedError
+def _draw(out: Path, trainer: Trainer, report: BlankReport) -> Sequence[Path]:
+    from blankfill.evaluate.pictures import draw_curves, draw_exact
+    from blankfill.metrics import read_metrics
+    from blankfill.objective.render import draw_row
+
+    pictures = [out / name for name in ("loss.png", "exact.png", "attention-mask.png")]
+    draw_curves(read_metrics(out), report, pictures[0])
+    draw_exact(report, pictures[1])
+    batch = trainer.rows.batch(0, 1)
+    title = "Who sees whom in one packed row: the first of this run"
+    draw_row(batch, 0, pictures[2], title=title)
+    return pictures

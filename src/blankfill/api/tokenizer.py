@@ -88,6 +88,7 @@ def tokenizer_train(
     vocab_size: int = 16384,
     balance: bool = True,
     model_type: Literal["unigram", "bpe"] = "unigram",
+    max_han_piece: int = 0,
     text_field: str = "text",
     strict: bool = False,
     overwrite: bool = False,
@@ -106,6 +107,7 @@ def tokenizer_train(
         vocab_size: number of ids, special tokens and bytes included.
         balance: give English and Chinese the same number of bytes.
         model_type: unigram, or bpe for small and repetitive text.
+        max_han_piece: longest piece of Han characters, for small and repetitive text; 0 is off.
         text_field: the JSON field or Parquet column that holds the text.
         strict: make anything that cannot be used an error, instead of skipping and counting it.
         overwrite: replace a tokenizer at --out.
@@ -118,7 +120,7 @@ def tokenizer_train(
 
     return train_tokenizer(
         list(files), Path(out), vocab_size=vocab_size, balance=balance, model_type=model_type,
-        text_field=text_field, strict=strict, overwrite=overwrite,
+        max_han_piece=max_han_piece, text_field=text_field, strict=strict, overwrite=overwrite,
     )  # fmt: skip
 
 

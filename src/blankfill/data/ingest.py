@@ -168,7 +168,7 @@ def _packets(records: Iterator[Record]) -> Iterator[list[Record]]:
 
 def _start_worker(tokenizer: Path) -> None:
     """Load the tokenizer; leave Ctrl-C to the process that reads."""
-    global _tokenizer  # noqa: PLW0603  # the one thing that a worker keeps between packets
+    global _tokenizer  # the one thing that a worker keeps between packets
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _tokenizer = Tokenizer.load(tokenizer)
 

@@ -18,6 +18,8 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -27,6 +29,7 @@ import numpy.typing as npt
 
 from blankfill.errors import DataError
 from blankfill.text.language import LANGUAGES
+from blankfill.text.tokenizer import copy_tokenizer
 
 __all__ = ["MANIFEST", "StoreWriter", "TokenStore"]
 
@@ -34,18 +37,41 @@ MANIFEST = "manifest.json"
 VERSION = 1
 """Version of the folder's format, in the manifest."""
 ARRAYS = ("tokens.bin", "offsets.bin", "languages.bin")
-BUFFERED_OFFSETS = 1 << 16
+DTYPES = ("<u2", "<u4")
+"""Widths of a token; the first holds ids up to 65,535."""
+COUNTED = ("documents", "tokens", "characters", "bytes")
+"""What the manifest counts for each language."""
+BUFFERED_DOCUMENTS = 1 << 16
+CHECKED_TOKENS = 1 << 24
+"""Tokens read at a time when a store is verified."""
 
 
 class TokenStore:
     """A complete store, memory-mapped: opening costs nothing, and nothing is copied."""
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        """Map the arrays that a manifest describes; use `TokenStore.open` to read one."""
         self.path, self.manifest = path, manifest
         num_documents = int(manifest["documents"])
-        self.tokens = _map(path / "tokens.bin", manifest["dtype"], int(manifest["tokens"]))
+        dtype = manifest["dtype"]
+        if dtype not in DTYPES:
+            raise ValueError(f"its tokens are {dtype!r}, not one of {', '.join(DTYPES)}")
+        self.tokens = _map(path / "tokens.bin", dtype, int(manifest["tokens"]))
         self.offsets = _map(path / "offsets.bin", "<i8", num_documents + 1)
         self.languages: npt.NDArray[np.uint8] = _map(path / "languages.bin", "u1", num_documents)
+        if int(self.offsets[0]) != 0 or int(self.offsets[-1]) != len(self.tokens):
+            raise ValueError("the offsets do not span the tokens")
+        self.vocab_size = int(manifest["vocab_size"])
+        """Ids of its tokenizer."""
+        self.fingerprint = str(manifest["fingerprint"])
+        """What tells this store's content from any other."""
+        self.tokenizer_fingerprint = str(manifest["tokenizer"]["fingerprint"])
+        """Fingerprint of the tokenizer that it was built with."""
+        self.by_language: dict[str, dict[str, int]] = {
+            str(name): {count: int(counts[count]) for count in COUNTED}
+            for name, counts in manifest["by_language"].items()
+        }
+        """Documents, tokens, characters and bytes of each language that it holds."""
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = False) -> TokenStore:
@@ -53,34 +79,42 @@ class TokenStore:
 
         Args:
             path: its folder.
-            verify: also read every file and compare its checksum.
+            verify: also read every file, compare its checksum and check its values.
 
         Raises:
             DataError: the folder is not a store, or a file is missing, cut short or damaged.
         """
         path = Path(path)
         if not path.is_dir():
-            raise DataError(f"there is no token store at {path}; make one with "
-                            "`blankfill data build`")  # fmt: skip
+            raise DataError(
+                f"there is no token store at {path}; make one with `blankfill data build`"
+            )
         try:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
             version = manifest["version"]
         except FileNotFoundError as error:
-            raise DataError(f"{path} is not a token store: it has no {MANIFEST}; name a folder "
-                            "that `blankfill data build` wrote") from error  # fmt: skip
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path / MANIFEST} is damaged ({error}); build the store "
-                            "again") from error  # fmt: skip
+            raise DataError(
+                f"{path} is not a token store: it has no {MANIFEST}; name a folder that "
+                "`blankfill data build` wrote"
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DataError(
+                f"{path / MANIFEST} is damaged ({error}); build the store again"
+            ) from error
         if version != VERSION:
-            raise DataError(f"{path} has format version {version}, this blankfill reads "
-                            f"{VERSION}; build the store again")  # fmt: skip
+            raise DataError(
+                f"{path} has format version {version}, this blankfill reads {VERSION}; "
+                "build the store again"
+            )
         try:
             store = cls(path, manifest)
             if verify:
-                for name in ARRAYS:
-                    if _sha256(path / name) != manifest["sha256"][name]:
-                        raise ValueError(f"{name} is not the file that was written")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+                store._verify()
+        except KeyError as error:
+            raise DataError(
+                f"{path / MANIFEST} is damaged ({error} is missing); build the store again"
+            ) from error
+        except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
             raise DataError(f"{path} is damaged ({error}); build the store again") from error
         return store
 
@@ -101,29 +135,36 @@ class TokenStore:
         """Tokens of all documents."""
         return len(self.tokens)
 
-    @property
-    def fingerprint(self) -> str:
-        """What tells this store's content from any other."""
-        return str(self.manifest["fingerprint"])
-
-    @property
-    def tokenizer_fingerprint(self) -> str:
-        """Fingerprint of the tokenizer that it was built with."""
-        return str(self.manifest["tokenizer"]["fingerprint"])
+    def _verify(self) -> None:
+        """Read everything; raise ValueError where it is not what was written."""
+        for name in ARRAYS:
+            if _sha256(self.path / name) != self.manifest["sha256"][name]:
+                raise ValueError(f"{name} is not the file that was written")
+        if (self.lengths < 0).any():
+            raise ValueError("the offsets are not sorted")
+        if len(self) and int(self.languages.max()) >= len(self.manifest["languages"]):
+            raise ValueError("languages.bin holds an unknown language")
+        if any(
+            int(self.tokens[start : start + CHECKED_TOKENS].max()) >= self.vocab_size
+            for start in range(0, self.num_tokens, CHECKED_TOKENS)
+        ):
+            raise ValueError("tokens.bin holds an id outside the vocabulary")
 
 
 class StoreWriter:
     """Writes a store document by document; it appears only when it is complete.
 
+    Use it in a `with` block and call `finish` at its end: without, nothing is left behind.
+
     Args:
         path: the store's folder.
         vocab_size: ids of the tokenizer; decides the width of a token.
         tokenizer_fingerprint: of the tokenizer.
-        tokenizer: its folder, which is copied.
+        tokenizer: its folder, of which a copy is kept in the store.
         overwrite: replace a store at `path` once the new one is complete.
 
     Raises:
-        DataError: `path` is taken.
+        DataError: `path` is taken or cannot be written.
     """
 
     def __init__(
@@ -136,22 +177,29 @@ class StoreWriter:
         overwrite: bool = False,
     ) -> None:
         self._path = Path(path)
-        if self._path.exists() and not (overwrite and (self._path / MANIFEST).is_file()):
-            raise DataError(f"{path} exists; name another --out, or replace a store with "
-                            "--overwrite")  # fmt: skip
-        self._dtype = "<u2" if vocab_size <= 65_536 else "<u4"
+        if self._path.is_symlink() or self._path.exists():
+            if not overwrite:
+                raise DataError(
+                    f"{path} exists; name another --out, or replace a store with --overwrite"
+                )
+            if not (self._path / MANIFEST).is_file():
+                raise DataError(f"{path} is not a token store, so it is not overwritten")
+        self._dtype = DTYPES[0] if vocab_size <= np.iinfo(np.uint16).max + 1 else DTYPES[1]
         self._vocab_size, self._tokenizer_fingerprint = vocab_size, tokenizer_fingerprint
-        self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
-        shutil.rmtree(self._temporary, ignore_errors=True)
-        self._temporary.mkdir(parents=True)
-        if tokenizer is not None:
-            shutil.copytree(tokenizer, self._temporary / "tokenizer")
-        self._files: dict[str, BinaryIO] = {n: (self._temporary / n).open("wb") for n in ARRAYS}
+        self._temporary = self._beside("tmp")
+        self._files: dict[str, BinaryIO] = {}
         self._hashes = {name: hashlib.sha256() for name in ARRAYS}
         self._end = 0
         self._offsets, self._languages = [0], bytearray()
-        self.counts = np.zeros((len(LANGUAGES), 4), dtype=np.int64)
+        self.counts = np.zeros((len(LANGUAGES), len(COUNTED)), dtype=np.int64)
         """Documents, tokens, characters and bytes of each language."""
+        with self._writing():
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary.mkdir(parents=True)
+            if tokenizer is not None:
+                copy_tokenizer(tokenizer, self._temporary / "tokenizer")
+            for name in ARRAYS:
+                self._files[name] = (self._temporary / name).open("wb")
 
     def add(
         self, tokens: npt.NDArray[Any], language: int, *, characters: int = 0, num_bytes: int = 0
@@ -169,7 +217,7 @@ class StoreWriter:
         self._offsets.append(self._end)
         self._languages.append(language)
         self.counts[language] += (1, len(tokens), characters, num_bytes)
-        if len(self._offsets) >= BUFFERED_OFFSETS:
+        if len(self._offsets) >= BUFFERED_DOCUMENTS:
             self._flush()
 
     def finish(self, extra: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -180,15 +228,32 @@ class StoreWriter:
 
         Returns:
             The manifest.
+
+        Raises:
+            DataError: the disk is full, or `path` was taken meanwhile.
         """
         self._flush()
-        for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
+        with self._writing():
+            for file in self._files.values():
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
+            manifest = self._manifest() | (extra or {})
+            text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+            (self._temporary / MANIFEST).write_text(text, encoding="utf-8")
+            if self._path.exists():
+                old = self._beside("old")
+                os.replace(self._path, old)
+                os.replace(self._temporary, self._path)
+                shutil.rmtree(old)
+            else:
+                os.replace(self._temporary, self._path)
+        return manifest
+
+    def _manifest(self) -> dict[str, Any]:
         sums = {name: self._hashes[name].hexdigest() for name in ARRAYS}
         identity = "\n".join([*sums.values(), self._tokenizer_fingerprint])
-        manifest: dict[str, Any] = {
+        return {
             "format": "blankfill token store",
             "version": VERSION,
             "fingerprint": hashlib.sha256(identity.encode()).hexdigest(),
@@ -199,29 +264,12 @@ class StoreWriter:
             "tokenizer": {"fingerprint": self._tokenizer_fingerprint},
             "languages": list(LANGUAGES),
             "by_language": {
-                name: dict(
-                    zip(
-                        ("documents", "tokens", "characters", "bytes"),
-                        self.counts[code].tolist(),
-                        strict=True,
-                    )
-                )
+                name: dict(zip(COUNTED, self.counts[code].tolist(), strict=True))
                 for code, name in enumerate(LANGUAGES)
                 if self.counts[code, 0]
             },
             "sha256": sums,
-            **(extra or {}),
         }
-        text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-        (self._temporary / MANIFEST).write_text(text, encoding="utf-8")
-        if self._path.exists():
-            old = self._path.with_name(f".{self._path.name}.{os.getpid()}.old")
-            os.replace(self._path, old)
-            os.replace(self._temporary, self._path)
-            shutil.rmtree(old)
-        else:
-            os.replace(self._temporary, self._path)
-        return manifest
 
     def _flush(self) -> None:
         self._write("offsets.bin", np.array(self._offsets, "<i8").tobytes())
@@ -229,15 +277,31 @@ class StoreWriter:
         self._offsets, self._languages = [], bytearray()
 
     def _write(self, name: str, data: bytes) -> None:
-        try:
+        with self._writing():
             self._files[name].write(data)
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise DataError(
-                f"{self._path} could not be written "
-                f"({'the disk is full' if full else error.strerror}); nothing was left behind"
-            ) from error
         self._hashes[name].update(data)
+
+    def _beside(self, suffix: str) -> Path:
+        return self._path.with_name(f".{self._path.name}.{os.getpid()}.{suffix}")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn what the disk refuses into one sentence."""
+        try:
+            yield
+        except OSError as error:
+            self._discard()
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            reason = "the disk is full" if full else error.strerror or str(error)
+            raise DataError(
+                f"{self._path} could not be written ({reason}); nothing was left behind"
+            ) from error
+
+    def _discard(self) -> None:
+        for file in self._files.values():
+            with suppress(OSError):  # a full disk refuses the last flush as well
+                file.close()
+        shutil.rmtree(self._temporary, ignore_errors=True)
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -248,12 +312,7 @@ class StoreWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for file in self._files.values():
-            try:
-                file.close()
-            except OSError:
-                continue  # a full disk refuses the last flush as well; the folder goes anyway
-        shutil.rmtree(self._temporary, ignore_errors=True)
+        self._discard()
 
 
 def _map(path: Path, dtype: str, count: int) -> npt.NDArray[Any]:
@@ -261,8 +320,10 @@ def _map(path: Path, dtype: str, count: int) -> npt.NDArray[Any]:
     size = path.stat().st_size
     if size != expected:
         raise ValueError(f"{path.name} has {size:,} bytes, the manifest says {expected:,}")
-    # An empty file cannot be mapped.
-    return np.memmap(path, dtype=dtype, mode="r") if count else np.zeros(0, dtype)
+    if not count:
+        return np.zeros(0, dtype)  # an empty file cannot be mapped
+    # A plain array over the map: slicing np.memmap itself costs microseconds for each document.
+    return np.memmap(path, dtype=dtype, mode="r").view(np.ndarray)
 
 
 def _sha256(path: Path) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 __all__ = ["DamagedFileError", "read_blocks"]
@@ -74,7 +74,7 @@ def _gunzip(file: BinaryIO, head: bytes) -> Iterator[bytes]:
                 if data[:2] != _GZIP_MAGIC:
                     raise DamagedFileError("there are other bytes behind the gzip data")
                 unpacker = zlib.decompressobj(wbits=31)
-            good = unpacker.copy()
+            good = unpacker.copy().decompress
             try:
                 block = unpacker.decompress(data, _BLOCK_BYTES)
             except zlib.error as error:
@@ -93,11 +93,11 @@ def _gunzip(file: BinaryIO, head: bytes) -> Iterator[bytes]:
         raise DamagedFileError("the gzip data is cut off")
 
 
-def _salvage(unpacker: zlib._Decompress, data: bytes) -> Iterator[bytes]:
+def _salvage(decompress: Callable[[bytes], bytes], data: bytes) -> Iterator[bytes]:
     """Unpack byte by byte up to the damage."""
     for i in range(len(data)):
         try:
-            block = unpacker.decompress(data[i : i + 1])
+            block = decompress(data[i : i + 1])
         except zlib.error:
             return
         if block:

@@ -226,9 +226,7 @@ def _format(path: str) -> tuple[bool, Format | None]:
     return suffix in FORMATS or packed, FORMATS.get(suffix)
 
 
-def read_records(
-    paths: Iterable[str | Path], *, text_field: str, skips: Skips
-) -> Iterator[Record]:
+def read_records(paths: Iterable[str | Path], *, text_field: str, skips: Skips) -> Iterator[Record]:
     """Read the bytes of each document; damage is counted in `skips`."""
     for path, kind in find_files(paths, skips):
         with contextlib.ExitStack() as stack:
@@ -334,9 +332,7 @@ def _cut(data: bytearray, limit: int) -> int:
     return stop
 
 
-def _parquet_records(
-    path: str, file: BinaryIO, text_field: str, skips: Skips
-) -> Iterator[Record]:
+def _parquet_records(path: str, file: BinaryIO, text_field: str, skips: Skips) -> Iterator[Record]:
     try:
         import pyarrow
         import pyarrow.parquet as parquet

@@ -34,7 +34,14 @@ import sentencepiece
 from blankfill.errors import DataError
 from blankfill.objective.special import DISPLAY, SpecialIds
 
-__all__ = ["MANIFEST_NAME", "MODEL_NAME", "TextTokenizer", "Tokenizer", "WordTokenizer"]
+__all__ = [
+    "MANIFEST_NAME",
+    "MODEL_NAME",
+    "TextTokenizer",
+    "Tokenizer",
+    "WordTokenizer",
+    "copy_tokenizer",
+]
 
 Int32 = npt.NDArray[np.int32]
 
@@ -308,7 +315,7 @@ def _segments(text: str) -> Iterator[str]:
 def _checked(ids: Iterable[int] | npt.NDArray[Any], size: int) -> Sequence[int]:
     """Turn ids into Python integers and check their range."""
     numbers = ids.tolist() if isinstance(ids, np.ndarray) else [int(i) for i in ids]
-    if numbers and not (0 <= min(numbers) and max(numbers) < size):
+    if numbers and not (min(numbers) >= 0 and max(numbers) < size):
         wrong = next(i for i in numbers if not 0 <= i < size)
         raise DataError(f"token id {wrong} is outside the vocabulary of {size} ids")
     return numbers

@@ -91,6 +91,7 @@ def train_tokenizer(
     vocab_size: int = 16384,
     balance: bool = True,
     model_type: ModelType = "unigram",
+    max_han_piece: int = 0,
     text_field: str = "text",
     strict: bool = False,
     overwrite: bool = False,
@@ -106,6 +107,7 @@ def train_tokenizer(
         balance: give English and Chinese the same number of bytes.
         model_type: unigram (Kudo 2018), which encodes four times as fast; or bpe, which keeps
             whole words on small and repetitive text, where unigram prefers long phrases.
+        max_han_piece: longest piece of Han characters, for small and repetitive text; 0 is off.
         text_field: the JSON field or Parquet column that holds the text.
         strict: raise an error where a document cannot be used, instead of skipping it.
         overwrite: replace `out` if it is a tokenizer's folder.
@@ -137,7 +139,7 @@ def train_tokenizer(
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
         folder = Path(name)
-        sampled = sample.write(folder / "sample.txt", balance=balance)
+        sampled = sample.write(folder / "sample.txt", balance=balance, max_han_piece=max_han_piece)
         _train(folder, vocab_size, character_coverage, model_type)
         (folder / "sample.txt").unlink()
         model = (folder / MODEL_NAME).read_bytes()
@@ -156,6 +158,7 @@ def train_tokenizer(
         )
         options = {
             "model_type": model_type,
+            "max_han_piece": max_han_piece,
             "balance": balance,
             "character_coverage": character_coverage,
             "sample_bytes": sample_bytes,
@@ -219,8 +222,13 @@ class _Sample:
             while self._held[language] - len(heap[0][2]) >= self._limit:
                 self._held[language] -= len(heapq.heappop(heap)[2])
 
-    def write(self, path: Path, *, balance: bool) -> list[int]:
+    def write(self, path: Path, *, balance: bool, max_han_piece: int = 0) -> list[int]:
         """Write the sample as lines, in the order of the input.
+
+        Args:
+            path: the file.
+            balance: give English and Chinese the same number of bytes.
+            max_han_piece: cut runs of Han characters into lines of at most this length; 0 is off.
 
         Returns:
             Bytes of text for each language.
@@ -239,7 +247,9 @@ class _Sample:
                 lines.append((number, chunk))
         lines.sort()
         with open(path, "wb") as file:
-            file.writelines(chunk + b"\n" for _, chunk in lines)
+            for number, chunk in lines:
+                file.write(_cut_han(chunk, number, max_han_piece) if max_han_piece else chunk)
+                file.write(b"\n")
         self._heaps = []
         return written
 
@@ -250,6 +260,26 @@ def _rank(number: int) -> int:
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
     return value ^ (value >> 31)
+
+
+_HAN_RUN = re.compile("[\u4e00-\u9fff]+|[^\u4e00-\u9fff]+")
+
+
+def _cut_han(chunk: bytes, number: int, longest: int) -> bytes:
+    """Cut runs of Han characters at pseudo-random places, so that no piece grows into a phrase.
+
+    Chinese has no blanks between words; in small and repetitive text the trainer would take whole
+    phrases for pieces. Cuts at all places alike leave the short words as the most frequent runs.
+    """
+    lines: list[str] = []
+    for run in _HAN_RUN.findall(chunk.decode()):
+        while len(run) > longest and "\u4e00" <= run[0] <= "\u9fff":
+            number = _rank(number + 1)
+            size = 1 + number % longest
+            lines.append(run[:size])
+            run = run[size:]
+        lines.append(run)
+    return "\n".join(lines).encode()
 
 
 # Where the trainer would not accept a character in its input, or a line ends.
@@ -281,11 +311,16 @@ def _sentence_end(data: bytes, start: int, limit: int) -> int:
     return stop
 
 
+# A pass of the unigram trainer, or twenty pairs joined by the BPE trainer.
+_PASS = re.compile(r"(?:EM sub_iter=\d+|Added: freq=\d+) size=(\d+)")
+
+
 def _train(folder: Path, vocab_size: int, coverage: float, model_type: ModelType) -> None:
     """Run the trainer in its own process and show how far it is."""
     options: dict[str, Any] = {
-        "input": str(folder / "sample.txt"),
-        "model_prefix": str(folder / "tokenizer"),
+        # The model keeps these two names: a path would make every training's model another one.
+        "input": "sample.txt",
+        "model_prefix": "tokenizer",
         "model_type": model_type,
         "vocab_size": vocab_size,
         "character_coverage": coverage,
@@ -305,11 +340,11 @@ def _train(folder: Path, vocab_size: int, coverage: float, model_type: ModelType
         "train_extremely_large_corpus": False,
         "minloglevel": 0,
     }
-    command = [sys.executable, "-m", "blankfill.text.train_worker", json.dumps(options)]
+    worker = [sys.executable, "-m", "blankfill.text.train_worker"]
     last = ""
     with (
         subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            [*worker, json.dumps(options), str(folder)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
         ) as process,
         bar("training the tokenizer", unit="passes") as meter,
@@ -318,7 +353,7 @@ def _train(folder: Path, vocab_size: int, coverage: float, model_type: ModelType
         try:
             for line in process.stderr:
                 last = line.strip() or last
-                if found := re.search(r"EM sub_iter=\d+ size=(\d+)", line):
+                if found := _PASS.search(line):
                     meter.advance(1, note=f"{int(found[1]):,} pieces")
         except BaseException:
             process.kill()
@@ -338,7 +373,7 @@ def _failure(vocab_size: int, code: int, reason: str) -> Exception:
     if found := re.search(r"smaller than required_chars[^\d]*(\d+) vs (\d+)", reason):
         return ConfigError(
             f"vocab_size={vocab_size} is too small for the characters of this text: take at least "
-            f"{int(found[2]) + NUM_FIXED}, or a smaller --character-coverage"
+            f"{found[2]}, or a smaller --character-coverage"
         )
     if code in (-9, 137):
         return ConfigError(

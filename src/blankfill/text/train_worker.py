@@ -1,9 +1,9 @@
 """Train a SentencePiece model in a process of its own.
 
-Run as `python -m blankfill.text.train_worker OPTIONS`, OPTIONS being the trainer's, as JSON. Apart,
-because the trainer cannot be interrupted, writes its log past Python, and ends the whole process
-when it runs out of memory: here Ctrl-C stops it, its log becomes a progress bar, and its end a
-sentence.
+Run as `python -m blankfill.text.train_worker OPTIONS FOLDER`: the trainer's options as JSON, and
+where to read and write. Apart, because the trainer cannot be interrupted, writes its log past
+Python, and ends the whole process when it runs out of memory: here Ctrl-C stops it, its log becomes
+a progress bar, and its end a sentence.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ __all__ = ["train"]
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def train(options: str) -> None:
+def train(options: str, folder: str) -> None:
     """Train with the given options; the reason of a failure is the last line of stderr."""
     _die_with_parent()
     import sentencepiece
 
+    os.chdir(folder)
     try:
         sentencepiece.SentencePieceTrainer.Train(**json.loads(options))
     except (RuntimeError, OSError) as error:
@@ -41,4 +42,4 @@ def _die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    train(sys.argv[1])
+    train(sys.argv[1], sys.argv[2])
