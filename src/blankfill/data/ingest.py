@@ -3,17 +3,24 @@
 The reading process cuts the input into packets of a megabyte or so; worker processes parse and
 encode them; the reading process writes the results in order. Only a few packets are under way at a
 time, so memory does not grow with the input, and the store is the same for any number of workers.
+
+Workers are spawned, not forked: the calling process may hold threads. They leave Ctrl-C to the
+reading process and end by themselves when it is gone.
 """
 
 from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +43,9 @@ PACKET_BYTES = 1 << 20
 PACKET_RECORDS = 2000
 """Most documents of one packet."""
 PACKETS_PER_WORKER = 3
-"""Packets under way for each worker."""
+"""Most packets under way for each worker."""
+WAITING_BYTES = 128 << 20
+"""Most text under way in all, so that documents of many megabytes do not add up."""
 
 
 class _Encoded(NamedTuple):
@@ -88,7 +97,7 @@ def build_store(
             out, vocab_size=loaded.vocab_size, tokenizer_fingerprint=loaded.fingerprint,
             tokenizer=tokenizer, overwrite=overwrite,
         ) as writer,
-        progress.bar("build", unit="documents") as meter,
+        progress.bar("encoding text", unit="documents") as meter,
     ):  # fmt: skip
         for results in _encode(records, loaded, tokenizer, text_field, workers):
             for result in results:
@@ -126,22 +135,42 @@ def _encode(
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start_worker, initargs=(tokenizer,)
     ) as pool:
-        waiting: deque[Future[list[_Encoded | Skipped]]] = deque()
+        waiting: deque[tuple[int, Future[list[_Encoded | Skipped]]]] = deque()
+        num_bytes = 0
         try:
             for packet in _chain(first, second, packets):
-                waiting.append(pool.submit(_encode_packet, packet, text_field))
-                if len(waiting) >= PACKETS_PER_WORKER * workers:
-                    yield waiting.popleft().result()
+                size = sum(len(record.data) for record in packet)
+                with _interrupts_ignored():
+                    waiting.append((size, pool.submit(_encode_packet, packet, text_field)))
+                num_bytes += size
+                while len(waiting) >= PACKETS_PER_WORKER * workers or num_bytes > WAITING_BYTES:
+                    size, future = waiting.popleft()
+                    num_bytes -= size
+                    yield future.result()
             while waiting:
-                yield waiting.popleft().result()
+                yield waiting.popleft()[1].result()
         except BrokenProcessPool as error:
             raise DataError(
-                "a process that encoded text was ended from outside, most likely for want of "
-                "memory; nothing was written: try --num-workers 1"
+                "a process that encoded text has ended, for want of memory, or because the script "
+                'that called lacks `if __name__ == "__main__":`; nothing was written: try '
+                "--num-workers 1"
             ) from error
         finally:
-            for future in waiting:
+            for _, future in waiting:
                 future.cancel()
+
+
+@contextmanager
+def _interrupts_ignored() -> Generator[None]:
+    """Let a process that is started here ignore Ctrl-C from its first instruction on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may change what a signal does
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _chain(
@@ -167,10 +196,19 @@ def _packets(records: Iterator[Record]) -> Iterator[list[Record]]:
 
 
 def _start_worker(tokenizer: Path) -> None:
-    """Load the tokenizer; leave Ctrl-C to the process that reads."""
+    """Load the tokenizer; leave Ctrl-C to the process that reads, and end with it."""
     global _tokenizer  # the one thing that a worker keeps between packets
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _tokenizer = Tokenizer.load(tokenizer)
+
+
+def _end_with_parent() -> None:
+    """End this process when the reading one is gone: it would wait for packets for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _encode_packet(packet: list[Record], text_field: str) -> list[_Encoded | Skipped]:

@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -285,7 +285,7 @@ class StoreWriter:
         return self._path.with_name(f".{self._path.name}.{os.getpid()}.{suffix}")
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self) -> Generator[None]:
         """Turn what the disk refuses into one sentence."""
         try:
             yield

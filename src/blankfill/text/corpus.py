@@ -2,7 +2,7 @@
 
 | file | document |
 |---|---|
-| .txt .text .md | the whole file; cut at paragraph ends into documents of 4 MiB where it is larger |
+| .txt .text .md | the whole file; cut at paragraph ends where it is larger than 4 MiB |
 | .jsonl .ndjson .json | one object a line, its text in the field `text` (or another) |
 | .parquet | one row, its text in the column `text` (or another) |
 

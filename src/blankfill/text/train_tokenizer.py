@@ -344,7 +344,8 @@ def _train(folder: Path, vocab_size: int, coverage: float, model_type: ModelType
     last = ""
     with (
         subprocess.Popen(
-            [*worker, json.dumps(options), str(folder)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            [*worker, json.dumps(options), str(folder)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
         ) as process,
         bar("training the tokenizer", unit="passes") as meter,
