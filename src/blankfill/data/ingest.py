@@ -31,7 +31,8 @@ from blankfill import progress
 from blankfill.data.store import StoreWriter
 from blankfill.errors import DataError
 from blankfill.runtime import available_cores
-from blankfill.text.corpus import Record, Skipped, Skips, no_documents, parse_record, read_records
+from blankfill.text.corpus import no_documents, read_records
+from blankfill.text.records import Record, Skipped, Skips, parse_record
 from blankfill.text.tokenizer import Tokenizer
 
 __all__ = ["build_store"]

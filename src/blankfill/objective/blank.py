@@ -10,6 +10,7 @@ Shapes: n tokens in the document, S spans, T = len(Part A) + len(Part B).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -106,13 +107,12 @@ def build_example(
     )
 
 
-def restore(example: Example, ids: SpecialIds, *, scheme: PositionScheme = "corrupted") -> Int32:
+def restore(example: Example, ids: SpecialIds) -> Int32:
     """Undo `build_example`: put the spans back in place of their masks.
 
     Args:
         example: whose document's tokens are all ordinary ones.
         ids: the special tokens.
-        scheme: the convention that its positions follow.
 
     Returns:
         `[n]` the document's tokens.
@@ -121,13 +121,13 @@ def restore(example: Example, ids: SpecialIds, *, scheme: PositionScheme = "corr
     part_a = example.tokens[:sep]
     sops = np.flatnonzero(example.tokens[sep:] == ids.sop) + sep
     spans: list[Int32] = []
-    for start, end in zip(sops, [*sops[1:], len(example.tokens)], strict=True):
+    for start, end in pairwise([*sops.tolist(), len(example.tokens)]):
         targets = example.targets[start:end]
         spans.append(targets[:-1] if targets[-1] == ids.eop else targets)
     # Under every scheme the first id of `sop` grows with the blank's place in the text.
     left_to_right = np.argsort(example.positions[0, sops], kind="stable")
     masks = np.flatnonzero(np.isin(part_a, [ids.mask, ids.smask, ids.gmask]))
-    assert len(masks) == len(sops), scheme
+    assert len(masks) == len(sops)
     parts: list[Int32] = []
     start = 0
     for index, s in zip(masks, left_to_right, strict=True):

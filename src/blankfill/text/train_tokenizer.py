@@ -1,12 +1,9 @@
 """Train a tokenizer on text files: SentencePiece unigram with byte fallback.
 
-What the trainer sees is a sample of bounded size: documents are cut into chunks of a paragraph or
-less (SentencePiece leaves out longer lines), each chunk has a pseudo-random rank that depends on
-nothing but its number, and for each language the chunks of the lowest ranks are kept, up to half
-of `sample_bytes`. With `balance`, English and Chinese are then cut to the same number of bytes, as
-GLM-130B's tokenizer was trained on equal amounts (Zeng et al. 2022, appendix B.1). So the sample
-does not depend on how much memory or how many cores there are, and memory does not grow with the
-input.
+What the trainer sees is a sample of bounded size (`sample.py`). With `balance`, English and Chinese
+are cut to the same number of bytes, as GLM-130B's tokenizer was trained on equal amounts (Zeng et
+al. 2022, appendix B.1). The same input gives the same `tokenizer.model`, byte for byte, on any
+number of cores.
 
 Runs of blanks, line breaks and tabs have pieces of their own (user-defined symbols), as icetk has
 its `<|blank_k|>`.
@@ -14,7 +11,6 @@ its `<|blank_k|>`.
 
 from __future__ import annotations
 
-import heapq
 import json
 import logging
 import os
@@ -24,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +31,7 @@ from blankfill.objective.special import DISPLAY
 from blankfill.progress import bar
 from blankfill.text.corpus import Skips, no_documents, read_documents
 from blankfill.text.language import LANGUAGES
+from blankfill.text.sample import CHUNK_BYTES, Sample
 from blankfill.text.tokenizer import MANIFEST_NAME, MODEL_NAME, VERSION, Tokenizer
 
 __all__ = ["ModelType", "TokenizerReport", "train_tokenizer"]
@@ -49,8 +46,7 @@ _SYMBOLS = ["\n", "\n\n", "\r", "\r\n", "\t", *("\u2581" * run for run in _RUNS)
 NUM_FIXED = 1 + len(DISPLAY) + len(_SYMBOLS) + 256
 """Ids that every tokenizer has: unknown, the special tokens, the symbols above and the bytes."""
 
-_CHUNK_BYTES = 2048
-_LINE_LIMIT = 4 * _CHUNK_BYTES  # the trainer's own limit is 4192 bytes; longer lines are dropped
+_LINE_LIMIT = 4 * CHUNK_BYTES  # the trainer's own limit is 4192 bytes; longer lines are dropped
 _THREADS = 4  # fixed, because the sums of the trainer depend on how the work was divided
 # SentencePiece's advice for Chinese is 0.9995, and rarer characters are spelled in bytes; where ids
 # are plenty, a fifth of that loss is cheap.
@@ -129,7 +125,7 @@ def train_tokenizer(
     target = Path(out)
     _check_target(target, overwrite)
     skips = Skips(strict=strict)
-    sample = _Sample(sample_bytes)
+    sample = Sample(sample_bytes)
     with bar("reading text", unit="documents") as meter:
         for document in read_documents(paths, text_field=text_field, report=skips):
             sample.add(document.text, document.language, document.num_bytes)
@@ -188,127 +184,6 @@ def _check_target(target: Path, overwrite: bool) -> None:
         raise DataError(f"{target} exists already; take another --out or add --overwrite")
     if not (target / MODEL_NAME).is_file():
         raise DataError(f"{target} is not a tokenizer folder, so it is not overwritten")
-
-
-class _Sample:
-    """The chunks of lowest rank for each language, bounded in bytes."""
-
-    def __init__(self, limit: int):
-        self._limit = max(1, limit // 2)  # for each of the two languages that blankfill balances
-        # Heaps with the highest rank on top: (-rank, number, chunk).
-        self._heaps: list[list[tuple[int, int, bytes]]] = [[] for _ in LANGUAGES]
-        self._held = [0] * len(LANGUAGES)
-        self._number = 0
-        self.documents = [0] * len(LANGUAGES)
-        self.bytes_read = [0] * len(LANGUAGES)
-
-    @property
-    def num_documents(self) -> int:
-        """Documents added."""
-        return sum(self.documents)
-
-    def add(self, text: str, language: int, num_bytes: int) -> None:
-        """Offer the chunks of a document."""
-        self.documents[language] += 1
-        self.bytes_read[language] += num_bytes
-        heap = self._heaps[language]
-        for chunk in _chunks(text):
-            self._number += 1
-            rank = _rank(self._number)
-            if self._held[language] >= self._limit and heap and rank >= -heap[0][0]:
-                continue
-            heapq.heappush(heap, (-rank, self._number, chunk))
-            self._held[language] += len(chunk)
-            while self._held[language] - len(heap[0][2]) >= self._limit:
-                self._held[language] -= len(heapq.heappop(heap)[2])
-
-    def write(self, path: Path, *, balance: bool, max_han_piece: int = 0) -> list[int]:
-        """Write the sample as lines, in the order of the input.
-
-        Args:
-            path: the file.
-            balance: give English and Chinese the same number of bytes.
-            max_han_piece: cut runs of Han characters into lines of at most this length; 0 is off.
-
-        Returns:
-            Bytes of text for each language.
-        """
-        kept = [sorted(heap, reverse=True) for heap in self._heaps]  # lowest rank first
-        limits = list(self._held)
-        if balance and min(self._held[1:]):
-            limits[1:] = [min(self._held[1:])] * (len(limits) - 1)
-        lines: list[tuple[int, bytes]] = []
-        written = [0] * len(LANGUAGES)
-        for code, heap in enumerate(kept):
-            for _, number, chunk in heap:
-                if written[code] >= limits[code]:
-                    break
-                written[code] += len(chunk)
-                lines.append((number, chunk))
-        lines.sort()
-        with open(path, "wb") as file:
-            for number, chunk in lines:
-                file.write(_cut_han(chunk, number, max_han_piece) if max_han_piece else chunk)
-                file.write(b"\n")
-        self._heaps = []
-        return written
-
-
-def _rank(number: int) -> int:
-    """Scramble a number into 64 bits (the finaliser of splitmix64, Steele et al. 2014)."""
-    value = (number * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-    return value ^ (value >> 31)
-
-
-_HAN_RUN = re.compile("[\u4e00-\u9fff]+|[^\u4e00-\u9fff]+")
-
-
-def _cut_han(chunk: bytes, number: int, longest: int) -> bytes:
-    """Cut runs of Han characters at pseudo-random places, so that no piece grows into a phrase.
-
-    Chinese has no blanks between words; in small and repetitive text the trainer would take whole
-    phrases for pieces. Cuts at all places alike leave the short words as the most frequent runs.
-    """
-    lines: list[str] = []
-    for run in _HAN_RUN.findall(chunk.decode()):
-        while len(run) > longest and "\u4e00" <= run[0] <= "\u9fff":
-            number = _rank(number + 1)
-            size = 1 + number % longest
-            lines.append(run[:size])
-            run = run[size:]
-        lines.append(run)
-    return "\n".join(lines).encode()
-
-
-# Where the trainer would not accept a character in its input, or a line ends.
-_BREAKS = re.compile("[\n\r\0\u2581\u2585]+")
-
-
-def _chunks(text: str) -> Iterator[bytes]:
-    """Cut a text into lines for the trainer, each of at most `_CHUNK_BYTES` and then a few."""
-    for paragraph in _BREAKS.split(text):
-        data = paragraph.encode()
-        start = 0
-        while len(data) - start > _CHUNK_BYTES:
-            stop = _sentence_end(data, start, start + _CHUNK_BYTES)
-            yield data[start:stop]
-            start = stop
-        if rest := data[start:].rstrip():
-            yield rest
-
-
-def _sentence_end(data: bytes, start: int, limit: int) -> int:
-    """Find where to cut: behind a full stop, before a blank, at least between characters."""
-    for mark, kept in ((b". ", 1), ("\u3002".encode(), 3), (b" ", 0)):
-        stop = data.rfind(mark, start + _CHUNK_BYTES // 2, limit)
-        if stop > start:
-            return stop + kept
-    stop = limit
-    while stop > limit - 4 and data[stop] & 0xC0 == 0x80:
-        stop -= 1
-    return stop
 
 
 # A pass of the unigram trainer, or twenty pairs joined by the BPE trainer.

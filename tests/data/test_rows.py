@@ -1,0 +1,136 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from blankfill.config.objective import ObjectiveConfig
+from blankfill.data.rows import RowSource
+from blankfill.errors import ConfigError, DataError
+from blankfill.objective.batch import IGNORE_INDEX, Kind
+
+
+@pytest.fixture
+def source(random_store, ids):
+    def make(lengths, row_length=64, **options):
+        cfg = ObjectiveConfig(**options.pop("objective", {}))
+        return RowSource([random_store(lengths)], cfg, ids, row_length=row_length, seed=1, **options)
+
+    return make
+
+
+def test_an_epoch_passes_over_every_token_once_and_loses_no_target(random_store, ids):
+    lengths = [1, 2, 3, 50, 64, 65, 200, 1000, 7]
+    documents = [np.arange(s, s + n) for s, n in zip(np.cumsum([8, *lengths])[:-1], lengths, strict=True)]
+    from conftest import MemoryStore
+
+    store = MemoryStore(documents)
+    cfg = ObjectiveConfig(short_rate=0.6, document_rate=0.4)
+    rows = RowSource([store], cfg, ids, row_length=64, seed=2)
+    seen, ends = [], 0
+    for index in range(rows.rows_in_epoch(0)):
+        batch = rows.batch(index, 1)
+        part_a = batch.tokens[(batch.segment_ids >= 0) & ~batch.is_part_b]
+        seen += [t for t in part_a.tolist() if t >= 8]
+        targets = batch.targets[batch.targets != IGNORE_INDEX].tolist()
+        seen += [t for t in targets if t >= 8]
+        ends += targets.count(ids.eop)
+    assert sorted(seen) == list(range(8, 8 + sum(lengths)))
+    assert ends > 0
+
+
+@pytest.mark.parametrize(("row_length", "fill"), [(512, 0.97), (2048, 0.99)])
+def test_rows_are_full(source, row_length, fill):
+    lengths = np.random.default_rng(0).gamma(2, 90, 4000).astype(int) + 1
+    rows = source(lengths, row_length)
+    batch = rows.batch(0, rows.rows_in_epoch(0))
+    assert (batch.segment_ids >= 0).mean() >= fill
+
+
+def test_any_rank_makes_any_row_alone(source):
+    lengths = [5, 40, 90, 12, 33] * 30
+    first, second = source(lengths), source(lengths)
+    for index in (37, 0, 5, 80):
+        a, b = first.batch(index, 2), second.batch(index // 1, 2)
+        assert np.array_equal(a.tokens, b.tokens)
+        assert np.array_equal(a.positions, b.positions)
+    whole = first.batch(0, 8)
+    parts = [second.batch(i, 2) for i in range(4)]
+    assert np.array_equal(whole.tokens, np.concatenate([p.tokens for p in parts]))
+
+
+def test_another_process_makes_the_same_rows(source):
+    code = """
+import sys, hashlib
+sys.path.insert(0, "tests")
+import numpy as np
+from conftest import MemoryStore
+from blankfill.config.objective import ObjectiveConfig
+from blankfill.data.rows import RowSource
+from blankfill.objective.special import SpecialIds
+ids = SpecialIds(pad=0, mask=1, smask=2, gmask=3, sop=4, eop=5, eos=6, dblock=7)
+rng = np.random.default_rng(0)
+store = MemoryStore([rng.integers(8, 200, n) for n in [5, 40, 90, 12, 33] * 30])
+batch = RowSource([store], ObjectiveConfig(), ids, row_length=64, seed=1).batch(9, 4)
+print(hashlib.sha256(batch.tokens.tobytes()).hexdigest())
+"""
+    import hashlib
+
+    own = hashlib.sha256(source([5, 40, 90, 12, 33] * 30).batch(9, 4).tokens.tobytes()).hexdigest()
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == own
+
+
+def test_epochs_differ_in_order_and_blanks(source):
+    rows = source([20] * 50)
+    count = rows.rows_in_epoch(0)
+    assert not np.array_equal(rows.batch(0, 4).tokens, rows.batch(count // 4 + 1, 4).tokens)
+    assert rows.epoch_at(0) == 0
+    assert rows.epoch_at(count) == pytest.approx(1)
+
+
+def test_blocks_say_where_every_example_lies(source):
+    batch = source([5, 40, 90, 12, 33] * 8).batch(0, 6)
+    for row, start, part_b, end in batch.blocks:
+        assert len(set(batch.segment_ids[row, start:end].tolist())) == 1
+        assert not batch.is_part_b[row, start:part_b].any()
+        assert batch.is_part_b[row, part_b:end].all()
+    covered = sum(int(end - start) for _, start, _, end in batch.blocks)
+    assert covered == (batch.segment_ids >= 0).sum()
+    assert len(batch.kinds) == len(batch.languages) == len(batch.documents) == len(batch.blocks)
+
+
+def test_kinds_come_at_their_rates(source):
+    rows = source([30] * 3000, objective={"short_rate": 0.25, "document_rate": 0.75})
+    kinds = rows.batch(0, rows.rows_in_epoch(0)).kinds
+    # 3,000 draws: four standard errors of a share of 1/4 are 0.032.
+    assert (kinds == Kind.SHORT).mean() == pytest.approx(0.25, abs=0.032)
+
+
+def test_32_documents_share_a_row_and_a_document_of_one_token_is_an_example(source):
+    batch = source([1] * 200, row_length=96).batch(0, 1)
+    assert len(batch.blocks) >= 31
+    assert batch.num_targets >= 31
+
+
+def test_a_row_too_short_is_refused(source):
+    with pytest.raises(ConfigError, match="row_length=8"):
+        source([5], row_length=8)
+
+
+def test_an_empty_store_is_refused(source):
+    with pytest.raises(DataError, match="no token"):
+        source([])
+
+
+def test_tokens_beyond_65_535_pass_through(ids):
+    class Wide:
+        lengths = np.array([30])
+        languages = np.array([2], np.uint8)
+
+        def document(self, index):
+            return np.arange(140_000, 140_030, dtype=np.uint32)
+
+    batch = RowSource([Wide()], ObjectiveConfig(), ids, row_length=64, seed=0).batch(0, 1)
+    assert batch.tokens.max() >= 140_000
+    assert batch.languages.tolist() == [2]
