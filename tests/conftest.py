@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 
@@ -42,3 +44,33 @@ def random_store():
         return MemoryStore([rng.integers(8, vocab_size, n) for n in lengths])
 
     return make
+
+
+def small_corpus(num_documents=400, seed=0):
+    """Varied sentences of both languages, enough for a few hundred pieces."""
+    rng = random.Random(seed)
+    words = ["the", "a", "old", "young", "fox", "dog", "river", "town", "reads", "sees", "sells", "brings", "bread", "books", "water"]
+    han = "\u4eba\u5c71\u6c34\u706b\u6728\u571f\u5929\u5730\u65e5\u6708\u4e66\u8bfb\u770b\u5356\u6765\u53bb"
+    documents = []
+    for i in range(num_documents):
+        if i % 2:
+            text = (
+                "".join(rng.choice(han) for _ in range(40)) + "\uff0c" + rng.choice(han) + "\u3002"
+            )
+        else:
+            text = (
+                " ".join(rng.choice(words) for _ in range(20)) + ".\n" + str(rng.randint(1, 3000))
+            )
+        documents.append(text)
+    return documents
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory):
+    """The folder of a small trained tokenizer."""
+    from blankfill.text.train_tokenizer import train_tokenizer
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    (folder / "corpus.txt").write_text("\n\n".join(small_corpus()), encoding="utf-8")
+    train_tokenizer([folder / "corpus.txt"], folder / "tok", vocab_size=500)
+    return folder / "tok"

@@ -195,7 +195,7 @@ def tokenizer_info(
         for role in ("mask", "smask", "gmask", "sop", "eop", "eos", "pad", "dblock")
     }
     kinds = Counter(
-        "byte" if loaded.is_byte(i) else "special" if i in specials.values() else
+        "byte" if loaded.byte_mask[i] else "special" if i in specials.values() else
         _script(loaded.decode([i]))
         for i in range(loaded.vocab_size)
     )  # fmt: skip
@@ -211,8 +211,9 @@ def tokenizer_info(
 
 def _measure(tokenizer: Tokenizer, files: list[str], text_field: str) -> dict[str, LanguageRate]:
     from blankfill import progress
-    from blankfill.text.corpus import Skips, no_documents, read_documents
+    from blankfill.text.corpus import no_documents, read_documents
     from blankfill.text.language import LANGUAGES
+    from blankfill.text.records import Skips
 
     sums: dict[str, Counter[str]] = {}
     skips = Skips()
@@ -224,7 +225,7 @@ def _measure(tokenizer: Tokenizer, files: list[str], text_field: str) -> dict[st
         counts["characters"] += len(document.text)
         counts["bytes"] += document.num_bytes
         counts["tokens"] += len(ids)
-        counts["byte_tokens"] += sum(map(tokenizer.is_byte, ids.tolist()))
+        counts["byte_tokens"] += int(tokenizer.byte_mask[ids].sum())
         counts["exact"] += tokenizer.decode(ids) == document.text
     if not sums:
         raise no_documents(files, skips)

@@ -34,17 +34,7 @@ from blankfill.errors import DataError
 from blankfill.text.compressed import DamagedFileError, read_blocks
 from blankfill.text.records import Document, Record, Skipped, Skips, parse_record
 
-__all__ = [
-    "Document",
-    "Record",
-    "Skipped",
-    "Skips",
-    "find_files",
-    "no_documents",
-    "parse_record",
-    "read_documents",
-    "read_records",
-]
+__all__ = ["FORMATS", "find_files", "no_documents", "read_documents", "read_records"]
 
 Format = Literal["text", "jsonl", "parquet"]
 

@@ -119,10 +119,11 @@ class Tokenizer:
         self._model = model
         pieces: list[str] = self._processor.id_to_piece(list(range(size)))
         self._pieces = pieces
-        self._special = {
-            i: p for i, p in enumerate(pieces) if self._processor.is_control(i) and p in _ROLE_OF
+        found = {
+            _ROLE_OF[piece]: i
+            for i, piece in enumerate(pieces)
+            if self._processor.is_control(i) and piece in _ROLE_OF
         }
-        found = {_ROLE_OF[piece]: i for i, piece in self._special.items()}
         byte_ids = {int(p[1:-1], 16): i for i, p in enumerate(pieces) if self._processor.is_byte(i)}
         if len(found) != len(DISPLAY) or len(byte_ids) != 256:
             raise DataError(
@@ -130,6 +131,9 @@ class Tokenizer:
                 "train one with `blankfill tokenizer train`"
             )
         self.ids = SpecialIds(**found)
+        self.byte_mask = np.zeros(size, dtype=np.bool_)
+        """`[V]` which ids stand for one byte of a character without a piece."""
+        self.byte_mask[list(byte_ids.values())] = True
         self._mark_ids = np.array([byte_ids[b] for b in _SPACE_MARK.encode()], np.int32)
         value_of = {i: bytes([b]) for b, i in byte_ids.items()}
         self._bytes = [
@@ -229,10 +233,6 @@ class Tokenizer:
         """Show one token in a table: blanks as U+2581, control characters escaped."""
         (index,) = _checked([token_id], self.vocab_size)
         return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in self._pieces[index])
-
-    def is_byte(self, token_id: int) -> bool:
-        """Tell whether an id stands for one byte of a character without a piece."""
-        return bool(self._processor.is_byte(int(token_id)))
 
 
 class WordTokenizer:
