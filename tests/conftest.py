@@ -49,7 +49,23 @@ def random_store():
 def small_corpus(num_documents=400, seed=0):
     """Varied sentences of both languages, enough for a few hundred pieces."""
     rng = random.Random(seed)
-    words = ["the", "a", "old", "young", "fox", "dog", "river", "town", "reads", "sees", "sells", "brings", "bread", "books", "water"]
+    words = [
+        "the",
+        "a",
+        "old",
+        "young",
+        "fox",
+        "dog",
+        "river",
+        "town",
+        "reads",
+        "sees",
+        "sells",
+        "brings",
+        "bread",
+        "books",
+        "water",
+    ]
     han = "\u4eba\u5c71\u6c34\u706b\u6728\u571f\u5929\u5730\u65e5\u6708\u4e66\u8bfb\u770b\u5356\u6765\u53bb"
     documents = []
     for i in range(num_documents):

@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -74,7 +74,7 @@ class Meter:
 
 
 @contextmanager
-def bar(description: str, total: float | None = None, unit: str = "steps") -> Iterator[Meter]:
+def bar(description: str, total: float | None = None, unit: str = "steps") -> Generator[Meter]:
     """Show progress for as long as the block runs.
 
     Args:

@@ -58,7 +58,8 @@ def permute(
         `[n]` values in `[0, size)`; a bijection over the whole range.
     """
     index = np.asarray(index, dtype=np.int64)
-    assert size >= 1 and (index.size == 0 or (index.min() >= 0 and index.max() < size))
+    assert size >= 1
+    assert index.size == 0 or 0 <= index.min() <= index.max() < size
     half_bits = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
     mask = np.uint64((1 << half_bits) - 1)
     shift = np.uint64(half_bits)

@@ -14,14 +14,18 @@ from blankfill.objective.batch import IGNORE_INDEX, Kind
 def source(random_store, ids):
     def make(lengths, row_length=64, **options):
         cfg = ObjectiveConfig(**options.pop("objective", {}))
-        return RowSource([random_store(lengths)], cfg, ids, row_length=row_length, seed=1, **options)
+        return RowSource(
+            [random_store(lengths)], cfg, ids, row_length=row_length, seed=1, **options
+        )
 
     return make
 
 
 def test_an_epoch_passes_over_every_token_once_and_loses_no_target(random_store, ids):
     lengths = [1, 2, 3, 50, 64, 65, 200, 1000, 7]
-    documents = [np.arange(s, s + n) for s, n in zip(np.cumsum([8, *lengths])[:-1], lengths, strict=True)]
+    documents = [
+        np.arange(s, s + n) for s, n in zip(np.cumsum([8, *lengths])[:-1], lengths, strict=True)
+    ]
     from conftest import MemoryStore
 
     store = MemoryStore(documents)

@@ -12,9 +12,7 @@ V = 12
 def documents(seed=0, count=40):
     rng = np.random.default_rng(seed)
     # Skewed and repetitive, so that every count of counts occurs.
-    return [
-        np.minimum(rng.geometric(0.25, rng.integers(1, 30)) - 1, V - 2) for _ in range(count)
-    ]
+    return [np.minimum(rng.geometric(0.25, rng.integers(1, 30)) - 1, V - 2) for _ in range(count)]
 
 
 class NaiveKneserNey:
@@ -53,7 +51,9 @@ class NaiveKneserNey:
         ):
             total = totals.get(gram[:-1], 0)
             if total:
-                result = max(counts.get(gram, 0) - d, 0) / total + d * types[gram[:-1]] / total * result
+                result = (
+                    max(counts.get(gram, 0) - d, 0) / total + d * types[gram[:-1]] / total * result
+                )
         return result
 
 

@@ -138,7 +138,9 @@ def test_a_text_longer_than_the_positions_is_refused(model, ids):
 
 def test_top_p_keeps_the_smallest_set_that_reaches_it():
     log_probs = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
-    kept = [int(torch.isfinite(top_p_filter(log_probs, p)).sum()) for p in (0.01, 0.49, 0.51, 0.96, 1)]
+    kept = [
+        int(torch.isfinite(top_p_filter(log_probs, p)).sum()) for p in (0.01, 0.49, 0.51, 0.96, 1)
+    ]
     assert kept == [1, 1, 2, 4, 4]
 
 

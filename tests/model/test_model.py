@@ -87,7 +87,9 @@ def test_packed_and_dense_attention_give_one_loss_and_one_gradient(batch, shape)
 def test_the_loss_is_torchs_cross_entropy_and_so_is_its_gradient(batch):
     model = shaken(tiny())
     tokens, positions, targets = tensors(batch)
-    weights = torch.rand(targets.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    weights = torch.rand(
+        targets.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
     mask = PackedMask(batch.blocks, batch.tokens.shape)
     loss, nll = blank_loss(model, model(tokens, positions, mask), targets, weights)
     loss.backward()
@@ -195,14 +197,18 @@ def test_weights_depend_on_seed_and_name_alone():
     torch.rand(100)
     init_weights(again, 1)
     init_weights(other, 2)
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True)
+    )
     assert not torch.equal(first.embed.word.weight, other.embed.word.weight)
     assert not torch.equal(
         first.blocks["0"].attention.out.weight, first.blocks["1"].attention.out.weight
     )
 
 
-@pytest.mark.parametrize(("law", "beta"), [("su", 4**-0.5), ("deepnet", 16**-0.25), ("unit_gain", 1)])
+@pytest.mark.parametrize(
+    ("law", "beta"), [("su", 4**-0.5), ("deepnet", 16**-0.25), ("unit_gain", 1)]
+)
 def test_deepnorm_gains_fall_on_the_logical_matrices(law, beta):
     cfg = tiny(hidden_size=128, num_heads=2, ffn_size=256, deepnorm=law)
     model = GLM(cfg)
@@ -217,7 +223,9 @@ def test_deepnorm_gains_fall_on_the_logical_matrices(law, beta):
                         (halves[0], beta * wide), (halves[1], beta * wide),
                         (block.mlp.down.weight, beta * wide)]:  # fmt: skip
         assert float(weight.detach().std()) == pytest.approx(std, rel=0.028)
-    assert float(model.embed.word.weight.detach().std()) == pytest.approx((1 / 384) ** 0.5, rel=0.04)
+    assert float(model.embed.word.weight.detach().std()) == pytest.approx(
+        (1 / 384) ** 0.5, rel=0.04
+    )
 
 
 def test_pre_ln_initialisation_is_the_released_one():

@@ -2,7 +2,6 @@ import json
 
 import numpy as np
 import pytest
-from shared import shared_path
 
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.objective.sample import draw_example, draw_many, longest_piece
@@ -15,6 +14,7 @@ from blankfill.objective.spans import (
 )
 from blankfill.objective.special import SpecialIds
 from blankfill.rng import generator
+from shared import shared_path
 
 IDS = SpecialIds(pad=0, mask=1, smask=2, gmask=3, sop=4, eop=5, eos=6, dblock=7)
 

@@ -20,9 +20,7 @@ def test_cosine_is_halfway_down_in_the_middle():
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 def test_the_last_step_reaches_the_floor_and_later_ones_stay(schedule):
-    cfg = TrainConfig(
-        steps=101, warmup_steps=10, peak_lr=1.0, min_lr_ratio=0.1, schedule=schedule
-    )
+    cfg = TrainConfig(steps=101, warmup_steps=10, peak_lr=1.0, min_lr_ratio=0.1, schedule=schedule)
     assert [lr_at(step, cfg) for step in (100, 101, 5000)] == pytest.approx([0.1] * 3)
 
 

@@ -108,7 +108,9 @@ def test_losses_per_kind_and_language_average_to_the_whole(tmp_path, make_traine
     trainer = make_trainer(tmp_path / "run")
     trainer.fit()
     row = read_metrics(tmp_path / "run")[-1]
-    parts = [row[f"loss_nats_{kind}"] for kind in ("short", "document") if f"loss_nats_{kind}" in row]
+    parts = [
+        row[f"loss_nats_{kind}"] for kind in ("short", "document") if f"loss_nats_{kind}" in row
+    ]
     assert min(parts) <= row["loss_nats"] <= max(parts)
     assert row["loss_nats_en"] == pytest.approx(row["loss_nats"])
 
@@ -159,7 +161,5 @@ def test_a_small_model_learns_ten_documents_by_heart_and_fills_their_blanks(
         prompts.append(np.concatenate([document[:11], [ids.mask], document[13:]]))
         truths.append(document[11:13])
     filled = fill_tokens(trainer.model, prompts, ids, max_new_tokens=8)
-    exact = [
-        np.array_equal(f.blanks[0].tokens, t) for f, t in zip(filled, truths, strict=True)
-    ]
+    exact = [np.array_equal(f.blanks[0].tokens, t) for f, t in zip(filled, truths, strict=True)]
     assert all(exact)

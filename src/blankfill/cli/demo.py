@@ -44,7 +44,7 @@ def print_demo(result: DemoResult, console: Console) -> None:
         markup=False,
     )
     console.print(
-        f'fill a blank of your own: blankfill fill {result.run} '
+        f"fill a blank of your own: blankfill fill {result.run} "
         '"On Monday Anna [MASK] three bowls from Karl."',
         markup=False,
     )

@@ -148,9 +148,7 @@ def _call(name: str, command: Callable[..., Any], args: list[str]) -> Any:
 
     # What a verb returns is no business of the parser's, and its type may need a heavy import.
     command.__annotations__.pop("return", None)
-    return tyro.cli(
-        command, prog=f"blankfill {name}", args=args, description=_description(command)
-    )
+    return tyro.cli(command, prog=f"blankfill {name}", args=args, description=_description(command))
 
 
 def _description(command: Callable[..., Any]) -> str:
@@ -188,8 +186,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int | str):

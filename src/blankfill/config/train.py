@@ -69,5 +69,5 @@ class TrainConfig:
             )
         if not self.peak_lr > 0:
             raise ConfigError(f"train.peak_lr={self.peak_lr} must be positive")
-        if not 0 <= self.warmup_steps:
+        if not self.warmup_steps >= 0:
             raise ConfigError(f"train.warmup_steps={self.warmup_steps} must not be negative")

@@ -282,9 +282,7 @@ def _loss(model: GLM, examples: Sequence[Example], *, pad: int) -> tuple[float, 
     for start in range(0, len(rows), ROWS_AT_ONCE):
         members = [[examples[k] for k in row] for row in rows[start : start + ROWS_AT_ONCE]]
         zeros = [0] * sum(map(len, members))
-        batch = stack(
-            members, row_length, pad=pad, documents=zeros, languages=zeros, sources=zeros
-        )
+        batch = stack(members, row_length, pad=pad, documents=zeros, languages=zeros, sources=zeros)
         hidden = model(
             torch.from_numpy(batch.tokens.astype(np.int64)),
             torch.from_numpy(batch.positions.astype(np.int64)),

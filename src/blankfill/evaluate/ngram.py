@@ -81,9 +81,7 @@ class Trigram:
         vocab_size: tokens over which probabilities sum to one.
     """
 
-    def __init__(
-        self, documents: Iterable[npt.NDArray[np.generic]], vocab_size: int
-    ) -> None:
+    def __init__(self, documents: Iterable[npt.NDArray[np.generic]], vocab_size: int) -> None:
         self.vocab_size = vocab_size
         self.begin = vocab_size
         """Id of the mark that stands twice before every document."""
@@ -103,9 +101,7 @@ class Trigram:
         self._second = _order(bigrams, counts, self._base)
         words, counts = np.unique(bigrams % self._base, return_counts=True)
         discount = _discount(counts)
-        self._first = np.full(
-            vocab_size, discount * len(words) / max(1, counts.sum()) / vocab_size
-        )
+        self._first = np.full(vocab_size, discount * len(words) / max(1, counts.sum()) / vocab_size)
         self._first[words] += (counts - discount) / counts.sum()
         if not len(words):
             self._first[:] = 1 / vocab_size

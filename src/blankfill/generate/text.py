@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from blankfill.config.objective import PositionScheme
 from blankfill.errors import RequestError
 from blankfill.generate.infill import FilledBlank, FilledText, fill_tokens
 from blankfill.generate.sampling import GREEDY, Sampling
 from blankfill.model.glm import GLM
+from blankfill.objective.batch import Int32
 from blankfill.text.tokenizer import Tokenizer
 
 __all__ = ["Candidate", "FilledItem", "TextBlank", "continue_texts", "fill_texts"]
+
+Fill = Callable[..., list[FilledText]]
+"""`fill_tokens` with everything settled but the prompts and how they are filled."""
 
 _SPACE_BEFORE_MASK = re.compile(r" (?=\[[sg]?MASK\])")
 
@@ -99,26 +102,21 @@ def fill_texts(
     prompts = [
         tokenizer.encode_with_blanks(_SPACE_BEFORE_MASK.sub("", checked(text))) for text in texts
     ]
-    options = {
-        "max_new_tokens": max_new_tokens, "batch_size": batch_size, "scheme": scheme,
-        "num_real_tokens": tokenizer.vocab_size,
-    }  # fmt: skip
-    filled = fill_tokens(
-        model, prompts, tokenizer.ids, sampling=sampling, num_first_choices=num_candidates,
-        advance=advance, **options,
+    run: Fill = functools.partial(
+        fill_tokens, model, ids=tokenizer.ids, max_new_tokens=max_new_tokens,
+        batch_size=batch_size, scheme=scheme, num_real_tokens=tokenizer.vocab_size,
     )  # fmt: skip
+    filled = run(prompts, sampling=sampling, num_first_choices=num_candidates, advance=advance)
     extra: dict[tuple[int, int], list[FilledBlank]] = {}
     if num_candidates > 1:
-        extra = _more(model, tokenizer, prompts, filled, num_candidates, sampling, options)
+        extra = _more(run, tokenizer.ids.eop, prompts, filled, num_candidates, sampling)
     items: list[FilledItem] = []
     for i, (text, result) in enumerate(zip(texts, filled, strict=True)):
         blanks = tuple(
             _text_blank(tokenizer, blank, extra.get((i, b), []), num_candidates)
             for b, blank in enumerate(result.blanks)
         )
-        items.append(
-            FilledItem(prompt=text, text=tokenizer.decode(result.tokens), blanks=blanks)
-        )
+        items.append(FilledItem(prompt=text, text=tokenizer.decode(result.tokens), blanks=blanks))
     return items
 
 
@@ -164,48 +162,32 @@ def checked(text: str) -> str:
 
 
 def _more(
-    model: GLM,
-    tokenizer: Tokenizer,
-    prompts: Sequence[np.ndarray],
+    run: Fill,
+    eop: int,
+    prompts: Sequence[Int32],
     filled: Sequence[FilledText],
     num_candidates: int,
     sampling: Sampling,
-    options: dict[str, object],
 ) -> dict[tuple[int, int], list[FilledBlank]]:
     """Fill each blank again in other ways, the blanks before it held to their first answer."""
-    jobs: list[tuple[int, int]] = []
-    forced: list[list[list[int]]] = []
-    for i, result in enumerate(filled):
-        for b, blank in enumerate(result.blanks):
-            before = [[*done.tokens.tolist(), tokenizer.ids.eop] for done in result.blanks[:b]]
-            if sampling.temperature == 0:
-                starts = [[token] for token, _ in blank.first_choices[1:]]
-            else:
-                starts = [[] for _ in range(num_candidates - 1)]
-            for start in starts:
-                jobs.append((i, b))
-                forced.append([*before, start])
     results: dict[tuple[int, int], list[FilledBlank]] = {}
-    if sampling.temperature == 0:
-        again = fill_tokens(
-            model, [prompts[i] for i, _ in jobs], tokenizer.ids, forced=forced, **options
-        )  # pyright: ignore[reportArgumentType]  # the options are typed where they are made
-        for (i, b), result in zip(jobs, again, strict=True):
-            results.setdefault((i, b), []).append(result.blanks[b])
-        return results
     for draw in range(1, num_candidates):
         # Each draw has a seed of its own; the address of a draw is (seed, text, draw).
-        drawn = Sampling(
-            temperature=sampling.temperature, top_p=sampling.top_p,
-            seed=sampling.seed * 1_000_003 + draw,
-        )  # fmt: skip
-        picked = [n for n in range(len(jobs)) if n % (num_candidates - 1) == draw - 1]
-        again = fill_tokens(
-            model, [prompts[jobs[n][0]] for n in picked], tokenizer.ids, sampling=drawn,
-            forced=[forced[n] for n in picked], **options,
-        )  # pyright: ignore[reportArgumentType]  # as above  # fmt: skip
-        for n, result in zip(picked, again, strict=True):
-            i, b = jobs[n]
+        drawn = replace(sampling, seed=sampling.seed * 1_000_003 + draw)
+        jobs: list[tuple[int, int]] = []
+        forced: list[list[list[int]]] = []
+        for i, result in enumerate(filled):
+            for b, blank in enumerate(result.blanks):
+                start: list[int] = []
+                if sampling.temperature == 0:
+                    if draw >= len(blank.first_choices):
+                        continue
+                    start = [blank.first_choices[draw][0]]
+                before = [[*done.tokens.tolist(), eop] for done in result.blanks[:b]]
+                jobs.append((i, b))
+                forced.append([*before, start])
+        again = run([prompts[i] for i, _ in jobs], sampling=drawn, forced=forced)
+        for (i, b), result in zip(jobs, again, strict=True):
             results.setdefault((i, b), []).append(result.blanks[b])
     return results
 

@@ -65,9 +65,7 @@ class LossMeter:
         for suffix, kinds, languages in groups:
             count = self._count[kinds, :][:, languages].sum()
             if count:
-                means[f"loss_nats{suffix}"] = float(
-                    self._nll[kinds, :][:, languages].sum() / count
-                )
+                means[f"loss_nats{suffix}"] = float(self._nll[kinds, :][:, languages].sum() / count)
         return means
 
 

@@ -125,7 +125,9 @@ class _PackedAttention(torch.autograd.Function):
         outputs: list[torch.Tensor] = []
         for group in mask.groups:
             qg, kg, vg = (_gather(x, group.index, group.size) for x in flat)  # [G, N, L, H]
-            scores = torch.matmul(qg, kg.transpose(-1, -2)).to(_wide(q)).mul_(scale).add_(group.bias)
+            scores = (
+                torch.matmul(qg, kg.transpose(-1, -2)).to(_wide(q)).mul_(scale).add_(group.bias)
+            )
             weights = scores.softmax(dim=-1).to(q.dtype)
             keep = weights
             if dropout:

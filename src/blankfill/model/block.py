@@ -44,7 +44,8 @@ class DeepNormBlock(nn.Module):
     """DeepNorm as GLM-130B's code has it: the residual is taken from the normalised value.
 
     `a = LN(x); x = alpha * a + attn(a); m = LN(x); x = alpha * m + mlp(m)`, alpha by the law that
-    the configuration names (Zeng et al. 2022, section 2.1). Over a whole stack it is Post-LN with `LN(alpha * x + f(x))`, one more norm on the embeddings, and the last one outside.
+    the configuration names (Zeng et al. 2022, section 2.1). Over a whole stack it is Post-LN with
+    `LN(alpha * x + f(x))`, one more norm on the embeddings, and the last one outside.
     """
 
     def __init__(self, cfg: ModelConfig, layer: int) -> None:

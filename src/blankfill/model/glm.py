@@ -32,9 +32,7 @@ class GLM(nn.Module):
             {str(layer): build_block(cfg, layer) for layer in range(cfg.num_layers)}
         )
         self.norm = nn.LayerNorm(cfg.hidden_size, eps=cfg.norm_eps)
-        self.head = (
-            None if cfg.tie_head else nn.Linear(cfg.hidden_size, cfg.vocab_size, bias=False)
-        )
+        self.head = None if cfg.tie_head else nn.Linear(cfg.hidden_size, cfg.vocab_size, bias=False)
 
     def forward(
         self,

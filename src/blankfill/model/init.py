@@ -42,7 +42,7 @@ def init_weights(model: GLM, seed: int) -> None:
         if isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear) and module.bias is not None:
+        elif isinstance(module, nn.Linear) and module is not model.head:
             nn.init.zeros_(module.bias)
         elif isinstance(module, Embedding):
             std = PRE_LN_STD if cfg.block == "pre_ln" else math.sqrt(1 / (3 * cfg.hidden_size))
@@ -61,9 +61,7 @@ def init_weights(model: GLM, seed: int) -> None:
         _normal(model.head.weight, std, seed, "head")
 
 
-def _pre_ln(
-    module: Attention | GatedMLP | PlainMLP, name: str, num_layers: int, seed: int
-) -> None:
+def _pre_ln(module: Attention | GatedMLP | PlainMLP, name: str, num_layers: int, seed: int) -> None:
     residual = PRE_LN_STD / math.sqrt(2 * num_layers)
     if isinstance(module, Attention):
         _normal(module.qkv.weight, PRE_LN_STD, seed, f"{name}.qkv")

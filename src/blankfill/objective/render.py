@@ -96,7 +96,7 @@ def draw_row(batch: Batch, row: int, path: Path, *, title: str = "") -> None:
     edges = [(int(start), int(part_b), int(end)) for _, start, part_b, end in blocks]
     spans = [
         place
-        for start, part_b, end in edges
+        for _, part_b, end in edges
         for place in _span_starts(batch.positions[row, 1], part_b, end)
     ]
     _draw(
@@ -199,7 +199,7 @@ def _label_parts(axes: Any, edges: Sequence[tuple[int, int, int]], length: int) 
     axes.xaxis.tick_top()
 
 
-def _fonts(labels: list[str] | None) -> dict[str, Any]:
+def _fonts(labels: list[str] | None) -> Any:
     """Choose a font that can show Chinese tokens, where the machine has one."""
     if not labels or all(ord(character) < 0x2E80 for label in labels for character in label):
         return {}

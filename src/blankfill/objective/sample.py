@@ -8,7 +8,7 @@ import numpy as np
 
 from blankfill import rng
 from blankfill.config.objective import ObjectiveConfig
-from blankfill.objective.batch import Example, Int32, Int64, Kind
+from blankfill.objective.batch import Bool, Example, Int32, Int64, Kind
 from blankfill.objective.blank import build_example
 from blankfill.objective.spans import draw_lengths, max_spans, place_spans, uniform_draws
 from blankfill.objective.special import SpecialIds
@@ -32,7 +32,7 @@ class Draw(NamedTuple):
 
 
 def draw_many(
-    num_tokens: Int64, is_last: Int64, indices: Int64, cfg: ObjectiveConfig, *, seed: int,
+    num_tokens: Int64, is_last: Bool, indices: Int64, cfg: ObjectiveConfig, *, seed: int,
     epoch: int,
 ) -> list[Draw]:  # fmt: skip
     """Draw kind and span lengths of many documents at once.
@@ -56,9 +56,7 @@ def draw_many(
         for i, n in enumerate(num_tokens[part].tolist()):
             if short[start + i]:
                 limit = int(max_spans(np.array([n]), cfg.mask_ratio, cfg.mean_span_length)[0])
-                lengths = draw_lengths(
-                    uniform[i, :limit], n, cfg.mask_ratio, cfg.mean_span_length
-                )
+                lengths = draw_lengths(uniform[i, :limit], n, cfg.mask_ratio, cfg.mean_span_length)
                 draws.append(Draw(Kind.SHORT, lengths, True))
             else:
                 # UniformInt over the configured share; the prefix may be empty (GLM-130B).

@@ -17,7 +17,7 @@ from blankfill.text.language import language_code
 __all__ = ["Document", "Record", "Skipped", "Skips", "parse_record"]
 
 _FIRST_CASES = 20
-_NUL_SHARE = 0.1  # text has none; a UTF-16 file of English has one for each letter
+_NUL_SHARE = 0.25  # a UTF-16 file of English has one NUL for each letter; text has next to none
 
 
 class Document(NamedTuple):
@@ -122,7 +122,7 @@ def parse_record(record: Record, text_field: str) -> Document | Skipped:
     if not text or text.isspace():
         return skipped("empty")
     if text.count("\0") > _NUL_SHARE * len(text):
-        return skipped("binary (more than a tenth of it is NUL)")
+        return skipped("binary (more than a quarter of it is NUL)")
     where = f"{record.file}:{record.line}" if record.line else record.file
     return Document(text, language_code(text), where, len(data))
 

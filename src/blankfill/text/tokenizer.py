@@ -200,7 +200,7 @@ class Tokenizer:
                 parts.append(self._mark_ids)
             for segment in _segments(stretch):
                 try:
-                    ids: list[int] = self._processor.encode(segment)
+                    ids: list[int] = self._processor.encode(segment.encode())
                 except UnicodeEncodeError as error:
                     raise DataError(
                         "the text holds half of a surrogate pair (U+D800 to U+DFFF), "

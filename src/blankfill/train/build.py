@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import os
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,7 +74,9 @@ def set_threads(wanted: int) -> int:
     return threads
 
 
-def open_stores(paths: Sequence[Path], tokenizer_fingerprint: str | None = None) -> list[TokenStore]:
+def open_stores(
+    paths: Sequence[Path], tokenizer_fingerprint: str | None = None
+) -> list[TokenStore]:
     """Open token stores that belong to one tokenizer.
 
     Raises:
@@ -145,7 +148,7 @@ def build_trainer(
     rows = RowSource(
         stores, cfg.objective, tokenizer.ids, row_length=cfg.train.row_length, seed=cfg.train.seed
     )
-    validate = None
+    validate: Callable[[GLM], dict[str, float]] | None = None
     dtype = choose_precision(cfg.train.precision)
     if held_out:
         batches = validation_batches(
@@ -155,9 +158,7 @@ def build_trainer(
             max_rows=VALIDATION_ROWS,
             micro_batch_rows=cfg.train.micro_batch_rows,
         )
-
-        def validate(model: GLM) -> dict[str, float]:
-            return score_batches(model, batches, dtype)
+        validate = functools.partial(score_batches, batches=batches, dtype=dtype)
 
     trainer = Trainer(cfg, model, rows, run, validate=validate)
     if resuming and any((run / "checkpoints").glob("step-*")):

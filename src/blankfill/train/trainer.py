@@ -10,7 +10,7 @@ import logging
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,9 +145,7 @@ class Trainer:
                 self.rows, batch_rows=train.batch_rows, micro_batch_rows=train.micro_batch_rows
             ) as loader,
             self._signals(),
-            progress.bar(
-                "pretrain", (train.steps - self.index) * positions, "positions"
-            ) as meter,
+            progress.bar("pretrain", (train.steps - self.index) * positions, "positions") as meter,
         ):
             if self.index == 0:
                 self._run_validation(writer)
@@ -183,7 +181,7 @@ class Trainer:
         self.model.train()
 
     @contextmanager
-    def _signals(self) -> Iterator[None]:
+    def _signals(self) -> Generator[None]:
         """Turn SIGINT and SIGTERM into a stop after the step at hand; a second one is at once."""
         if threading.current_thread() is not threading.main_thread():
             yield

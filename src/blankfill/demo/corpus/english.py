@@ -114,7 +114,8 @@ def _profile(story: Story, rng: np.random.Generator) -> list[str]:
         _pick(
             rng,
             f"{spouse.en} was born in {spouse.born}, and {who.en} in {who.born}.",
-            f"every year, on {who.day} {MONTHS[who.month]}, {spouse.en} gives {w['him']} a present.",
+            f"every year, on {who.day} {MONTHS[who.month]}, {spouse.en} gives {w['him']} "
+            "a present.",
         ),
     ]
 
@@ -129,7 +130,8 @@ def _purchase(story: Story, rng: np.random.Generator) -> list[str]:
             rng,
             f"on {day} {_who(who, rng)} bought {number} {good.plural} from {other.en}.",
             f"{_who(who, rng)} went to {other.en} on {day} and bought {number} {good.plural}.",
-            f"{number} {good.plural} were sold by {other.en} on {day}, to {who.en} of {who.town.en}.",
+            f"{number} {good.plural} were sold by {other.en} on {day}, to {who.en} of "
+            f"{who.town.en}.",
         ),
         _pick(
             rng,
@@ -177,7 +179,8 @@ def _journey(story: Story, rng: np.random.Generator) -> list[str]:
         _pick(
             rng,
             f"having left on {start}, {who.en} slept well that {end}.",
-            f"{who.en} stayed until the snow, or the heat, was over, and went home to {who.town.en}.",
+            f"{who.en} stayed until the snow, or the heat, was over, and went home to "
+            f"{who.town.en}.",
             f"from {other.town.en}, {who.en} wrote a letter home to {who.town.en} that {end}.",
         ),
     ]
