@@ -9,13 +9,13 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shared import shared_path
 
 from blankfill.errors import DataError
 from blankfill.text import corpus
 from blankfill.text.compressed import DamagedFileError, read_blocks
 from blankfill.text.corpus import read_documents
 from blankfill.text.records import Skips
+from shared import shared_path
 
 TEXTS = ["one\n\n two \u2028 three\r\n", "\u4eba\uff0c\u5c71\u3002", "a\tb  c\0"]
 

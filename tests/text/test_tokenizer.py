@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shared import shared_path
 
 from blankfill.errors import DataError
 from blankfill.text.corpus import read_documents
 from blankfill.text.tokenizer import Tokenizer, WordTokenizer, copy_tokenizer
+from shared import shared_path
 
 ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
 HARD_TEXT = st.lists(
