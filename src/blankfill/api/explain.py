@@ -113,7 +113,8 @@ def explain(
     segments = np.zeros(len(example.tokens), np.int32)
     short = len(example.tokens) <= 64
     if picture is not None:
-        title = f"{len(tokens)} tokens, {len(ranges)} blanks, {positions} positions"
+        blanks = "1 blank" if len(ranges) == 1 else f"{len(ranges)} blanks"
+        title = f"{len(tokens)} tokens, {blanks}, {positions} positions"
         draw_mask(example, chosen.token, picture, title=title)
     return ExplainResult(
         kind=example.kind.name.lower(),

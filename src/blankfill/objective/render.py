@@ -112,6 +112,18 @@ def _span_starts(block_positions: Int32, part_b: int, end: int) -> list[int]:
     return [part_b + int(i) for i in falls]
 
 
+def _drawable(
+    spans: Sequence[int], edges: Sequence[tuple[int, int, int]], length: int
+) -> list[int]:
+    """Keep the spans of examples whose spans are wide enough that lines do not cover them."""
+    kept: list[int] = []
+    for _, part_b, end in edges:
+        inside = [place for place in spans if part_b <= place < end]
+        if (end - part_b) / (len(inside) + 1) >= 0.01 * length:
+            kept += inside
+    return kept
+
+
 def _draw(
     segment_ids: Int32,
     is_part_b: Bool,
@@ -134,13 +146,14 @@ def _draw(
     picture = np.where(seen, np.where(is_part_b[None, :], 2, 1), 0)
     length = len(segment_ids)
     size = max(6.0, min(11.0, 0.24 * length + 2)) if labels else 9.0
-    with plt.rc_context(_fonts(labels)):
+    fonts: Any = _fonts(labels)
+    with plt.rc_context(fonts):
         figure, axes = plt.subplots(figsize=(size, size + 0.4), dpi=150)
         colours = ListedColormap([HIDDEN, PART_A, PART_B])
         axes.imshow(picture, cmap=colours, vmin=0, vmax=2, interpolation="nearest")
         for start, part_b, end in edges:
             _frame(axes, start, part_b, end)
-        for place in spans:
+        for place in _drawable(spans, edges, length):
             inside = next(e for e in edges if e[1] <= place < e[2])
             axes.plot([inside[1] - 0.5, inside[2] - 0.5], [place - 0.5] * 2, color="white", lw=0.8)
             axes.plot([place - 0.5] * 2, [inside[1] - 0.5, inside[2] - 0.5], color="white", lw=0.8)
