@@ -142,7 +142,7 @@ def test_unusable_lines_are_counted_and_named(tmp_path, line, reason):
     assert skips.total == 1
     assert reason in str(skips.first[0])
     assert str(skips.first[0]).startswith(f"{path}:2: ")
-    with pytest.raises(DataError, match="a.jsonl:2"):
+    with pytest.raises(DataError, match=r"a\.jsonl:2"):
         read(path, strict=True)
 
 

@@ -16,7 +16,8 @@ ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
 HARD_TEXT = st.lists(
     st.sampled_from(
         [" ", "  ", "\u2581", "\n", "\r\n", "\t", "\0", "a", "the", "\u4eba", "\uff0c", "\u3000",
-         "\ufeff", "\ufffd", "\u2028", "[MASK]", "<0x41>", "<unk>", "\U0001f600", "e\u0301", "\u2047"]
+         "\ufeff", "\ufffd", "\u2028", "[MASK]", "<0x41>", "<unk>", "\U0001f600", "e\u0301",
+         "\u2047"]
     )
 ).map("".join)  # fmt: skip
 
