@@ -45,9 +45,9 @@ def blank_loss(
     wanted = targets.flatten().index_select(0, index)
     scale = None if weights is None else weights.flatten().index_select(0, index)
     matrix = model.head_weight
-    if torch.is_autocast_enabled("cpu") and hidden.device.type == "cpu":
-        dtype = torch.get_autocast_dtype("cpu")
-        picked, matrix = picked.to(dtype), matrix.to(dtype)
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        picked = picked.to(torch.get_autocast_dtype(device))
     return _ChunkedCrossEntropy.apply(picked, matrix, wanted, scale)  # pyright: ignore[reportReturnType]  # apply is untyped
 
 
@@ -61,15 +61,16 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         scale: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        narrow = matrix.to(hidden.dtype)  # the gradient of the weights keeps their own precision
         needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         rows = max(1, CHUNK_ELEMENTS // matrix.shape[0])
-        nll = torch.empty(len(targets), dtype=wide)
+        nll = hidden.new_empty(len(targets), dtype=wide)
         grad_hidden = torch.empty_like(hidden) if needs_grad else None
-        grad_matrix = torch.zeros(matrix.shape, dtype=wide) if needs_grad else None
+        grad_matrix = matrix.new_zeros(matrix.shape, dtype=wide) if needs_grad else None
         for start in range(0, len(targets), rows):
             part = slice(start, start + rows)
             wanted = targets[part, None]
-            log_probs = torch.log_softmax(hidden[part] @ matrix.T, dim=-1, dtype=wide)
+            log_probs = torch.log_softmax(hidden[part] @ narrow.T, dim=-1, dtype=wide)
             nll[part] = -log_probs.gather(1, wanted)[:, 0]
             if grad_hidden is None or grad_matrix is None:
                 continue
@@ -78,7 +79,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if scale is not None:
                 grad *= scale[part, None]
             grad = grad.to(hidden.dtype)
-            torch.mm(grad, matrix, out=grad_hidden[part])
+            torch.mm(grad, narrow, out=grad_hidden[part])
             grad_matrix += grad.T @ hidden[part]
         if grad_hidden is not None and grad_matrix is not None:
             ctx.save_for_backward(grad_hidden, grad_matrix)

@@ -61,6 +61,17 @@ class PackedMask:
         """`inverse` is `[B * T]`: the slot that holds each position, over all groups in order;
         padding positions point one past the last slot."""
 
+    def to(self, device: torch.device | str) -> PackedMask:
+        """Return the same mask on another device."""
+        moved = PackedMask.__new__(PackedMask)
+        moved.blocks, moved.shape = self.blocks, self.shape
+        moved.groups = [
+            Group(g.index.to(device), g.bias.to(device), g.real.to(device), g.size)
+            for g in self.groups
+        ]
+        moved.inverse = self.inverse.to(device)
+        return moved
+
 
 def _lay_out(
     blocks: npt.NDArray[np.int64], shape: tuple[int, int]

@@ -1,0 +1,50 @@
+"""The README's own-text commands, typed as they stand, in both languages of the README."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from blankfill.cli.main import main
+from blankfill.demo.corpus import generate
+
+ROOT = Path(__file__).parents[2]
+
+
+def blocks(name: str) -> list[str]:
+    """Give the commands of the README that start with `blankfill`, in order."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    found = re.findall(r"```\n(.*?)```", text, re.DOTALL)
+    return [line for block in found for line in block.splitlines() if line.startswith("blankfill ")]
+
+
+def test_both_readmes_have_the_same_commands():
+    assert blocks("README.md") == blocks("README.zh.md")
+    assert len(blocks("README.md")) >= 10
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a small corpus of both languages."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "corpus").mkdir()
+    corpus = generate(3, num_train=700, num_valid=2)
+    for number, document in enumerate(corpus.train):
+        path = folder / "corpus" / f"{number % 40:03}.txt"
+        with path.open("a", encoding="utf-8") as file:
+            file.write(document.text + "\n\n")
+    return folder
+
+
+def test_the_readmes_commands_run(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    for line in blocks("README.md"):
+        words = shlex.split(line)[1:]
+        if words[0] == "demo":
+            continue
+        assert main(words) == 0, line
+        assert capsys.readouterr().out.strip(), line
+    assert main(["info", "store", "--json"]) == 0
+    assert main(["pretrain", "tiny", "--data", "store", "--out", "runs/mine"]) == 2
+    assert "--resume" in capsys.readouterr().err
