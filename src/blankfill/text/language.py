@@ -21,7 +21,7 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 _SAMPLE_CHARACTERS = 8192  # enough to tell a script; whole books need not be counted
 _HAN_WORTH = 3  # bytes of UTF-8 in a Han character; a Latin letter takes one
-_KANA_SHARE = 0.1  # Japanese prose has far more kana than this, Chinese next to none
+_KANA_SHARE = 0.3  # Japanese prose has half; Chinese about Japan has up to a fifth in its names
 
 
 def language_code(text: str) -> int:
