@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 
 import numpy as np
@@ -66,7 +67,7 @@ def small_corpus(num_documents=400, seed=0):
         "books",
         "water",
     ]
-    han = "\u4eba\u5c71\u6c34\u706b\u6728\u571f\u5929\u5730\u65e5\u6708\u4e66\u8bfb\u770b\u5356\u6765\u53bb"
+    han = "人山水火木土天地日月书读看卖来去"
     documents = []
     for i in range(num_documents):
         if i % 2:
@@ -90,3 +91,13 @@ def tokenizer_folder(tmp_path_factory):
     (folder / "corpus.txt").write_text("\n\n".join(small_corpus()), encoding="utf-8")
     train_tokenizer([folder / "corpus.txt"], folder / "tok", vocab_size=500)
     return folder / "tok"
+
+
+@pytest.fixture(autouse=True)
+def root_logger_as_found():
+    """Take away the handlers that a command left: their stream ends with the test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)

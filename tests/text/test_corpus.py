@@ -208,6 +208,8 @@ def test_parquet_rows_without_text_are_named(tmp_path):
         ("a.parquet", parquet(["a"]), {"text_field": "n"}, "holds int64"),
         ("a.docx", b"x", {}, "unknown kind of file"),
         ("a.txt", None, {}, "no such file"),
+        ("\0", None, {}, "no such file"),
+        ("a" * 5000, None, {}, "no such file"),
     ],
 )
 def test_unusable_files_are_named(tmp_path, name, data, options, reason):
@@ -246,3 +248,8 @@ def test_hostile_files_give_the_documents_that_they_hold(name):
     documents = list(read_documents([shared_path(f"data/nasty/{name}")]))
     assert len(documents) == EXPECTED[name]
     assert not documents or not documents[0].text.startswith("\ufeff")
+
+
+def test_no_files_at_all_is_one_clear_sentence():
+    with pytest.raises(DataError, match="no text was named"):
+        read()

@@ -89,6 +89,8 @@ def tokenizer_train(
     balance: bool = True,
     model_type: Literal["unigram", "bpe"] = "unigram",
     max_han_piece: int = 0,
+    character_coverage: float | None = None,
+    sample_bytes: int = 100_000_000,
     text_field: str = "text",
     strict: bool = False,
     overwrite: bool = False,
@@ -108,6 +110,9 @@ def tokenizer_train(
         balance: give English and Chinese the same number of bytes.
         model_type: unigram, or bpe for small and repetitive text.
         max_han_piece: longest piece of Han characters, for small and repetitive text; 0 is off.
+        character_coverage: share of all characters that get a piece, the rest being spelled in
+            bytes; 0.9995 where not given, 0.9999 from 50,000 ids.
+        sample_bytes: how much text the trainer sees at most, in UTF-8; bounds its memory.
         text_field: the JSON field or Parquet column that holds the text.
         strict: make anything that cannot be used an error, instead of skipping and counting it.
         overwrite: replace a tokenizer at --out.
@@ -120,7 +125,8 @@ def tokenizer_train(
 
     return train_tokenizer(
         list(files), Path(out), vocab_size=vocab_size, balance=balance, model_type=model_type,
-        max_han_piece=max_han_piece, text_field=text_field, strict=strict, overwrite=overwrite,
+        max_han_piece=max_han_piece, character_coverage=character_coverage,
+        sample_bytes=sample_bytes, text_field=text_field, strict=strict, overwrite=overwrite,
     )  # fmt: skip
 
 
@@ -195,7 +201,8 @@ def tokenizer_info(
         for role in ("mask", "smask", "gmask", "sop", "eop", "eos", "pad", "dblock")
     }
     kinds = Counter(
-        "byte" if loaded.byte_mask[i] else "special" if i in specials.values() else
+        "byte" if loaded.byte_mask[i] else
+        "special" if i in specials.values() or i == loaded.unknown_id else
         _script(loaded.decode([i]))
         for i in range(loaded.vocab_size)
     )  # fmt: skip

@@ -99,7 +99,10 @@ def find_files(paths: Iterable[str | Path], skips: Skips) -> list[tuple[str, For
         DataError: a path is missing or of an unknown kind.
     """
     found: list[tuple[str, Format | None]] = []
-    for path in map(str, paths):
+    names = [str(path) for path in paths]
+    if not names:
+        raise DataError("no text was named; name files, folders, or - for stdin")
+    for path in names:
         if path == "-":
             found.append((path, None))
         elif os.path.isdir(path):

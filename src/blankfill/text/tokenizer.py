@@ -131,6 +131,8 @@ class Tokenizer:
                 "train one with `blankfill tokenizer train`"
             )
         self.ids = SpecialIds(**found)
+        self.unknown_id: int = self._processor.unk_id()
+        """SentencePiece wants such an id; with byte pieces it never stands for any text."""
         self.byte_mask = np.zeros(size, dtype=np.bool_)
         """`[V]` which ids stand for one byte of a character without a piece."""
         self.byte_mask[list(byte_ids.values())] = True
