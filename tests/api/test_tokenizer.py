@@ -83,6 +83,13 @@ def test_the_verbs_answer_on_stdout(tokenizer_folder, capsys, options):
             assert isinstance(json.loads(out), dict)
 
 
+def test_decoded_text_is_printed_as_it_is(tokenizer_folder, capsys):
+    text = "a\r\n\tb  c\x0c\u2028[bold]"
+    ids = tokenizer_encode(tokenizer_folder, text).ids
+    assert main(["tokenizer", "decode", str(tokenizer_folder), *map(str, ids)]) == 0
+    assert capsys.readouterr().out == text + "\n"
+
+
 def test_training_by_command_names_what_was_skipped(tmp_path, capsys):
     (tmp_path / "a.jsonl").write_text('{"text": "some words and more"}\n' * 30 + "{}\n")
     command = ["tokenizer", "train", str(tmp_path / "a.jsonl"), "--vocab-size", "292"]

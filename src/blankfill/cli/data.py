@@ -10,7 +10,7 @@ from rich.text import Text
 
 from blankfill.api.data import BuildResult, ShowResult, StoreInfo
 
-__all__ = ["log_skipped", "print_build", "print_info", "print_show"]
+__all__ = ["log_skipped", "print_build", "print_info", "print_show", "print_text"]
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,15 @@ def print_show(result: ShowResult, console: Console) -> None:
     for document in result.documents:
         console.rule(f"document {document.index}, {document.language}, "
                      f"{document.num_tokens:,} tokens", align="left")  # fmt: skip
-        console.print(Text(document.text))
+        print_text(document.text, console)
+
+
+def print_text(text: str, console: Console) -> None:
+    """Print text as it is; on a terminal without the control characters that would act on it."""
+    if console.is_terminal:
+        console.print(Text(text))
+    else:
+        console.file.write(text + "\n")
 
 
 def log_skipped(total: int, counts: dict[str, int], first: list[str]) -> None:

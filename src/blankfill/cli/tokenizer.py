@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from blankfill.cli.data import log_skipped
+from blankfill.cli.data import log_skipped, print_text
 
 if TYPE_CHECKING:
     from blankfill.api.tokenizer import DecodeResult, EncodeResult, TokenizerInfo
@@ -45,7 +45,7 @@ def print_encode(result: EncodeResult, console: Console) -> None:
 
 def print_decode(result: DecodeResult, console: Console) -> None:
     """Print the text."""
-    console.print(Text(result.text))
+    print_text(result.text, console)
 
 
 def print_info(result: TokenizerInfo, console: Console) -> None:
