@@ -29,7 +29,7 @@ def print_info(store: StoreInfo, console: Console) -> None:
                   f"ids, fingerprint {store.fingerprint[:12]}", markup=False)  # fmt: skip
     table = Table()
     table.add_column("language")
-    for name in ("documents", "tokens", "characters", "bytes", "characters / token"):
+    for name in ("documents", "tokens", "characters", "bytes", "chars / token"):
         table.add_column(name, justify="right")
     for name, counts in store.languages.items():
         table.add_row(

@@ -60,8 +60,8 @@ def print_info(result: TokenizerInfo, console: Console) -> None:
         return
     table = Table()
     table.add_column("language")
-    for name in ("documents", "tokens", "characters / token", "bytes / token", "byte tokens",
-                 "came back exactly"):  # fmt: skip
+    for name in ("documents", "tokens", "chars / token", "bytes / token", "in bytes",
+                 "exact"):  # fmt: skip
         table.add_column(name, justify="right")
     for language, rate in result.languages.items():
         table.add_row(

@@ -85,7 +85,7 @@ class Skips:
             DataError: in strict mode.
         """
         if self.strict:
-            raise DataError(f"{skipped}; leave out strict to skip such cases")
+            raise DataError(f"{skipped}; leave out --strict to skip such cases")
         kind = skipped.reason.partition(" (")[0]
         self.counts[kind] = self.counts.get(kind, 0) + 1
         if len(self.first) < _FIRST_CASES:
