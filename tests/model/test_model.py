@@ -233,8 +233,13 @@ def test_pre_ln_initialisation_is_the_released_one():
     model = GLM(cfg)
     init_weights(model, 0)
     block = model.blocks["0"]
-    for weight, std in [(block.attention.qkv.weight, 0.02), (block.mlp.up.weight, 0.02),
-                        (block.attention.out.weight, 0.01), (block.mlp.down.weight, 0.01)]:  # fmt: skip
+    for module, std in [
+        (block.attention.qkv, 0.02),
+        (block.mlp.up, 0.02),
+        (block.attention.out, 0.01),
+        (block.mlp.down, 0.01),
+    ]:
+        weight = module.weight
         assert float(weight.detach().std()) == pytest.approx(std, rel=0.028)
 
 

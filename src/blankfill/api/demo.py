@@ -94,7 +94,7 @@ class _Clock:
         self._last = now
 
 
-def demo(*, out: Path = Path("runs/demo"), minutes: float = 4.75, seed: int = 1) -> DemoResult:
+def demo(*, out: Path = Path("runs/demo"), minutes: float = 4.9, seed: int = 1) -> DemoResult:
     """Train a small bilingual GLM on a generated world and watch it fill blanks.
 
     Example:
@@ -250,11 +250,14 @@ def _show_fills(run: Run, files: dict[str, Path]) -> list[DemoFill]:
         for item, fill in zip(
             items, fill_items(run.model, run.tokenizer, items, run.cfg.objective), strict=True
         ):
+            truth = run.tokenizer.decode(item.span)
+            text = run.tokenizer.decode(item.prompt(run.tokenizer.ids.mask))
             fills.append(
                 DemoFill(
                     language=language,
-                    text=run.tokenizer.decode(item.prompt(run.tokenizer.ids.mask)),
-                    truth=run.tokenizer.decode(item.span),
+                    # A piece brings the blank before its word; a reader expects it in the text.
+                    text=text.replace("[MASK]", " [MASK]") if truth.startswith(" ") else text,
+                    truth=truth,
                     answer=run.tokenizer.decode(fill.tokens),
                     probability=math.exp(fill.logprob),
                     correct=fill.ended and bool(np.array_equal(fill.tokens, item.span)),

@@ -21,9 +21,9 @@ def print_demo(result: DemoResult, console: Console) -> None:
     print_report(result.evaluation, console)
     for language in dict.fromkeys(fill.language for fill in result.fills):
         table = Table(title=f"held-out blanks, {language}", title_justify="left", show_lines=True)
-        table.add_column("text", ratio=5)
+        table.add_column("text", ratio=5, overflow="fold")
         for name in ("true answer", "model's answer"):
-            table.add_column(name, ratio=2)
+            table.add_column(name, ratio=2, overflow="fold")
         table.add_column("prob.", justify="right")
         table.add_column("")
         for fill in result.fills:

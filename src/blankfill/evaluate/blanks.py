@@ -4,14 +4,15 @@ From every held-out document (cut into pieces as in training) spans are drawn by
 Each span is one item. Four answers are compared on the same items:
 
 - the model, which reads both sides of the blank;
-- the same model with everything right of the blank taken away;
+- the same model with everything right of the blank taken away, told the true length for free:
+  without a right side there is nothing that says where a blank ends;
 - an interpolated Kneser-Ney trigram, estimated on the training text, which reads the two tokens to
   the left and is told the true length for free;
 - a unigram, told the length as well.
 
 Loss is nats per token of the span, `eop` apart, so that all four answer the same question; bits per
 byte divides by the bytes of the span's text. Exact match asks for the whole span, token by token,
-filled greedily; from the model it also asks for the right length.
+filled greedily; from the model that reads both sides it also asks for the right length.
 """
 
 from __future__ import annotations
@@ -247,7 +248,9 @@ def _score_model(
     name = "model" if both_sides else "model without the right side"
     fills = fill_items(model, tokenizer, items, cfg, both_sides=both_sides, description=name)
     exact = [
-        fill.ended and np.array_equal(fill.tokens, item.span)
+        np.array_equal(fill.tokens, item.span) and fill.ended
+        if both_sides
+        else np.array_equal(fill.tokens[: len(item.span)], item.span)
         for fill, item in zip(fills, items, strict=True)
     ]
     num_tokens, num_bytes = _sizes(tokenizer, items)
