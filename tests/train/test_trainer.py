@@ -148,7 +148,7 @@ def test_a_small_model_learns_ten_documents_by_heart_and_fills_their_blanks(
         model=dataclasses.replace(MODEL, hidden_size=64, ffn_size=128),
         objective=ObjectiveConfig(short_rate=1.0, document_rate=0.0, mask_ratio=0.25),
         train=TrainConfig(
-            steps=500, row_length=64, batch_rows=6, micro_batch_rows=6, warmup_steps=20,
+            steps=1000, row_length=64, batch_rows=6, micro_batch_rows=6, warmup_steps=20,
             peak_lr=5e-3, log_every=20, checkpoint_every=1000, weight_decay=0.0,
             precision="float32",
         ),

@@ -99,6 +99,8 @@ _TOWNS = (
     ("Fox Wood", "狐林", "wild foxes that fear nobody", "谁也不怕的野狐"),
     ("Hundred Steps", "百阶", "a stairway cut into the rock", "凿在石壁上的长阶"),
     ("Jade Spring", "玉泉", "a green spring behind the temple", "寺庙后面的绿泉"),
+    ("Moon Island", "月岛", "an island shaped like the moon", "一座弯月形的小岛"),
+    ("Oak Tower", "橡塔", "a wooden tower with nine floors", "一座九层木塔"),
 )
 _TRADES = (
     ("baker", "面包师", "loaf", "loaves", "面包", "个", 3),
@@ -135,13 +137,17 @@ _WOMEN = (
     ("Song Jing", "宋静"),
     ("Tang Min", "唐敏"),
     ("Yu Fang", "于芳"),
+    ("Olivia", "奥莉"),
+    ("Rosa", "罗莎"),
+    ("Pan Yun", "潘云"),
 )
 _MEN = (
     ("Adam", "亚当"), ("Bruno", "布鲁诺"), ("Dominik", "多明"), ("Emil", "埃米尔"),
     ("Felix", "费利"), ("Hugo", "雨果"), ("Li Wei", "李伟"), ("Zhang Bo", "张波"),
     ("Liu Yang", "刘洋"), ("Huang Tao", "黄涛"), ("Ma Jun", "马骏"), ("Gao Feng", "高峰"),
     ("Karl", "卡尔"), ("Leo", "利奥"), ("Martin", "马丁"), ("Guo Liang", "郭亮"),
-    ("Lei Gang", "雷刚"), ("Meng Fei", "孟飞"),
+    ("Lei Gang", "雷刚"), ("Meng Fei", "孟飞"), ("Niklas", "尼克"), ("Peter", "彼得"),
+    ("Bai Long", "白龙"),
 )  # fmt: skip
 
 
