@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,8 +38,9 @@ SHOWN_FILLS = 10
 """Blanks that are shown in each language."""
 MAX_BLANKS = 400
 """Held-out blanks that are scored in each language."""
-CALIBRATION_STEPS = 8
-"""Steps that are timed before training, to fit it into its minutes."""
+WARM_STEPS, CALIBRATION_STEPS = 5, 12
+"""Steps that are done, then timed, before training, to fit it into its minutes: the first ones
+take memory from the kernel and are slower than all others."""
 CONTINUATIONS = ("Early in the morning", "清晨，")
 """Openings that are continued after [gMASK]."""
 
@@ -200,11 +202,12 @@ def _configure(minutes: float, seed: int, files: dict[str, Path]) -> RunConfig:
     with Loader(
         trial.rows, batch_rows=train.batch_rows, micro_batch_rows=train.micro_batch_rows
     ) as loader:
-        trial.step(loader)
-        start = time.monotonic()
-        for _ in range(CALIBRATION_STEPS):
+        times: list[float] = []
+        for _ in range(WARM_STEPS + CALIBRATION_STEPS):
+            start = time.monotonic()
             trial.step(loader)
-        seconds = (time.monotonic() - start) / CALIBRATION_STEPS
+            times.append(time.monotonic() - start)
+        seconds = statistics.median(times[WARM_STEPS:])
     shutil.rmtree(files["store"].parent / "trial")
     steps = max(20, round(minutes * 60 / seconds))
     rate = train.batch_rows * train.row_length / seconds

@@ -37,7 +37,7 @@ def print_demo(result: DemoResult, console: Console) -> None:
     for text in result.continuations:
         console.print(Text("  " + text))
     seconds = ", ".join(f"{part} {value:.0f} s" for part, value in result.seconds.items())
-    console.print(f"\\ntook {sum(result.seconds.values()):.0f} s: {seconds}", markup=False)
+    console.print(f"took {sum(result.seconds.values()):.0f} s: {seconds}", markup=False)
     console.print(
         f"everything is in {result.run}: checkpoints/, metrics.jsonl, tensorboard/, run.json, and "
         f"the pictures {', '.join(path.rsplit('/', 1)[-1] for path in result.pictures)}",
