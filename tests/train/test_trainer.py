@@ -58,9 +58,15 @@ def weights(trainer):
     return {name: value.clone() for name, value in trainer.model.state_dict().items()}
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_a_resumed_run_is_bit_equal_to_one_that_never_stopped(tmp_path, make_trainer, dropout):
-    cfg = dataclasses.replace(CFG, model=dataclasses.replace(MODEL, dropout=dropout))
+@pytest.mark.parametrize(("dropout", "optimizer"), [(0.0, "adamw"), (0.2, "adamw"), (0.0, "muon")])
+def test_a_resumed_run_is_bit_equal_to_one_that_never_stopped(
+    tmp_path, make_trainer, dropout, optimizer
+):
+    cfg = dataclasses.replace(
+        CFG,
+        model=dataclasses.replace(MODEL, dropout=dropout),
+        train=dataclasses.replace(CFG.train, optimizer=optimizer),
+    )
     whole = make_trainer(tmp_path / "whole", cfg)
     whole.fit()
 

@@ -6,7 +6,7 @@
       metrics.jsonl                 one flat object per logged step
       checkpoints/step-00002000/
         model.safetensors           weights by name, float32
-        optimizer.safetensors       AdamW's moments by name
+        optimizer.safetensors       the optimizer's moments by name
         state.json                  step, and size and SHA-256 of the two files
 
 A checkpoint is written under a temporary name, flushed, and renamed; an older one goes only after

@@ -30,6 +30,10 @@ class TrainConfig:
     """Steps of linear warm-up; 0 starts at the peak."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Decay from the peak to the last learning rate."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """adamw for every tensor, or muon for the matrices of the blocks and adamw for the rest."""
+    muon_momentum: float = 0.95
+    """Muon's decay of the mean gradient."""
     beta1: float = 0.9
     """AdamW's decay of the mean gradient."""
     beta2: float = 0.95

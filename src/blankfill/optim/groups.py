@@ -1,41 +1,136 @@
-"""Which tensors are decayed, and the fused AdamW over them."""
+"""Which tensors are decayed, and which optimizer each of them gets."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 import torch
 from torch import nn
 
 from blankfill.config.train import TrainConfig
+from blankfill.errors import CheckpointError
 
-__all__ = ["build_optimizer", "parameter_groups"]
+__all__ = ["SplitOptimizer", "build_optimizer", "parameter_groups"]
+
+STATE: Final[dict[type[torch.optim.Optimizer], tuple[str, ...]]] = {
+    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.Muon: ("momentum_buffer",),
+}
+"""What each optimizer keeps for a parameter."""
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the parameters into decayed and not decayed.
+def parameter_groups(
+    named: list[tuple[str, nn.Parameter]], weight_decay: float
+) -> list[dict[str, Any]]:
+    """Split parameters into decayed and not decayed.
 
     Matrices and embeddings are decayed; biases and LayerNorms, which are vectors, are not
     (GLM `modeling_glm.py`; Megatron's convention).
 
     Returns:
-        Two groups for a torch optimizer, each in the model's order.
+        Two groups for a torch optimizer, each in the given order.
     """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for _, p in named if p.ndim >= 2]
-    kept = [p for _, p in named if p.ndim < 2]
     return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": kept, "weight_decay": 0.0},
+        {"params": [p for _, p in named if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
     ]
 
 
-def build_optimizer(model: nn.Module, cfg: TrainConfig) -> torch.optim.AdamW:
-    """Build AdamW (Loshchilov and Hutter 2019) in torch's fused form, four times the plain one."""
-    return torch.optim.AdamW(
-        parameter_groups(model, cfg.weight_decay),
-        lr=cfg.peak_lr,
-        betas=(cfg.beta1, cfg.beta2),
-        eps=cfg.eps,
-        fused=True,
-    )
+class SplitOptimizer:
+    """Torch optimizers over disjoint parameters that step as one.
+
+    Args:
+        named: every trained parameter by name.
+        parts: the optimizers; together they hold each parameter once.
+    """
+
+    def __init__(
+        self, named: list[tuple[str, nn.Parameter]], parts: list[torch.optim.Optimizer]
+    ) -> None:
+        self._parts = parts
+        owners = {
+            id(parameter): part
+            for part in parts
+            for group in part.param_groups
+            for parameter in group["params"]
+        }
+        self._owned = [(name, p, owners[id(p)]) for name, p in named]
+
+    def set_lr(self, lr: float) -> None:
+        """Use this learning rate from the next step on."""
+        for part in self._parts:
+            for group in part.param_groups:
+                group["lr"] = lr
+
+    def step(self) -> None:
+        """Move every parameter once."""
+        for part in self._parts:
+            part.step()
+
+    def zero_grad(self) -> None:
+        """Drop the gradients."""
+        for part in self._parts:
+            part.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Give the state as tensors named `<what>.<parameter>`, as a checkpoint keeps it."""
+        return {
+            f"{key}.{name}": value
+            for name, parameter, owner in self._owned
+            for key, value in owner.state[parameter].items()
+        }
+
+    def load(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Take the state up from what `tensors` gave.
+
+        Raises:
+            CheckpointError: the state of a parameter is missing.
+        """
+        for name, parameter, owner in self._owned:
+            keys = STATE[type(owner)]
+            missing = [f"{key}.{name}" for key in keys if f"{key}.{name}" not in tensors]
+            if missing:
+                raise CheckpointError(f"the optimizer's {missing[0]} is missing")
+            owner.state[parameter] = {key: tensors[f"{key}.{name}"] for key in keys}
+
+
+def build_optimizer(model: nn.Module, cfg: TrainConfig) -> SplitOptimizer:
+    """Build the optimizer that `cfg` names.
+
+    `adamw` is AdamW (Loshchilov and Hutter 2019) in torch's fused form. `muon` is Muon (Jordan et
+    al. 2024) for the matrices of the blocks and AdamW for the rest; Muon's update is scaled to
+    the size of AdamW's (Liu et al. 2025, "Muon is Scalable"), so one learning rate serves both.
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    matrices = [(name, p) for name, p in _matrices(named) if cfg.optimizer == "muon"]
+    taken = {name for name, _ in matrices}
+    rest = [(name, p) for name, p in named if name not in taken]
+    parts: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(
+            parameter_groups(rest, cfg.weight_decay),
+            lr=cfg.peak_lr,
+            betas=(cfg.beta1, cfg.beta2),
+            eps=cfg.eps,
+            fused=True,
+        )
+    ]
+    if matrices:
+        parts.append(
+            torch.optim.Muon(
+                [p for _, p in matrices],
+                lr=cfg.peak_lr,
+                weight_decay=cfg.weight_decay,
+                momentum=cfg.muon_momentum,
+                nesterov=True,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    return SplitOptimizer(named, parts)
+
+
+def _matrices(named: list[tuple[str, nn.Parameter]]) -> Iterator[tuple[str, nn.Parameter]]:
+    # The embedding and the head are lookups, not maps between hidden states; AdamW keeps them.
+    for name, parameter in named:
+        if parameter.ndim == 2 and name.startswith("blocks."):
+            yield name, parameter

@@ -110,10 +110,9 @@ class Trainer:
                 "finite; start again with --resume and a lower --train.peak-lr"
             )
         lr = lr_at(self.index, train)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        self.optimizer.set_lr(lr)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         self.index += 1
         return StepInfo(
             loss_nats=loss_nats, grad_norm=grad_norm, lr=lr,
@@ -208,7 +207,7 @@ class Trainer:
     def save(self) -> Path:
         """Write a checkpoint of the current step."""
         return save_checkpoint(
-            self.run, self.index, self.model.state_dict(), self._optimizer_tensors(), {},
+            self.run, self.index, self.model.state_dict(), self.optimizer.tensors(), {},
             keep=self.cfg.train.keep_checkpoints,
         )  # fmt: skip
 
@@ -222,20 +221,10 @@ class Trainer:
         moments = load_tensors(checkpoint.path / "optimizer.safetensors")
         try:
             self.model.load_state_dict(weights)
-            for name, parameter in self.model.named_parameters():
-                self.optimizer.state[parameter] = {
-                    key: moments[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
-                }
-        except (KeyError, RuntimeError) as error:
+            self.optimizer.load(moments)
+        except (CheckpointError, RuntimeError) as error:
             raise CheckpointError(
                 f"{checkpoint.path} does not fit this model ({error}); resume with the "
                 "configuration that the run was started with"
             ) from error
         self.index = checkpoint.step
-
-    def _optimizer_tensors(self) -> dict[str, torch.Tensor]:
-        return {
-            f"{key}.{name}": value
-            for name, parameter in self.model.named_parameters()
-            for key, value in self.optimizer.state[parameter].items()
-        }

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import torch
+
+from blankfill.config.model import ModelConfig
+from blankfill.config.train import TrainConfig
+from blankfill.errors import CheckpointError
+from blankfill.model.glm import GLM
+from blankfill.model.init import init_weights
+from blankfill.optim.groups import build_optimizer
+
+SMALL = ModelConfig(
+    vocab_size=64, hidden_size=16, num_layers=2, num_heads=2, ffn_size=24, max_position=32
+)
+
+
+def small_model():
+    model = GLM(SMALL)
+    init_weights(model, 1)
+    for i, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.randn(
+            parameter.shape, generator=torch.Generator().manual_seed(i), dtype=parameter.dtype
+        )
+    return model
+
+
+def config(**changes):
+    return TrainConfig(peak_lr=1e-2, weight_decay=0.1, **changes)
+
+
+def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest():
+    tensors = stepped(config(optimizer="muon")).tensors()
+    by_muon = {name.split(".", 1)[1] for name in tensors if name.startswith("momentum_buffer.")}
+    by_adamw = {name.split(".", 1)[1] for name in tensors if name.startswith("exp_avg.")}
+    names = dict(small_model().named_parameters())
+    assert by_muon == {n for n, p in names.items() if p.ndim == 2 and n.startswith("blocks.")}
+    assert by_adamw == set(names) - by_muon
+
+
+def stepped(cfg, model=None):
+    model = model or small_model()
+    optimizer = build_optimizer(model, cfg)
+    optimizer.step()
+    return optimizer
+
+
+def test_the_first_step_of_muon_is_the_orthogonal_factor_of_the_gradient():
+    # With U S V^T the singular value decomposition of the gradient, the exact update is
+    # 0.2 sqrt(larger side) U V^T (Liu et al. 2025). Muon's polynomial ends with singular values
+    # between 0.68 and 1.13 (Jordan et al. 2024) and runs in bfloat16, hence 0.65 to 1.2.
+    model = small_model()
+    name = next(n for n, p in model.named_parameters() if n.startswith("blocks.0") and p.ndim == 2)
+    parameter = dict(model.named_parameters())[name]
+    before, gradient = parameter.detach().double().numpy().copy(), parameter.grad.double().numpy()
+    stepped(config(optimizer="muon"), model)
+    after = parameter.detach().double().numpy()
+    move = (before * (1 - 1e-2 * 0.1) - after) / (1e-2 * 0.2 * np.sqrt(max(before.shape)))
+    u, _, vt = np.linalg.svd(gradient, full_matrices=False)
+    inner = u.T @ move @ vt.T
+    assert np.diag(inner).min() > 0.65
+    assert np.diag(inner).max() < 1.2
+    assert np.abs(inner - np.diag(np.diag(inner))).max() < 0.03
+
+
+def test_adamw_agrees_with_its_formula_in_float64():
+    # The first step of AdamW moves by lr * g / (|g| + eps), after decay; float32 rounds at 1e-7.
+    model = small_model()
+    before = {n: p.detach().double().clone() for n, p in model.named_parameters()}
+    grads = {n: p.grad.double().clone() for n, p in model.named_parameters()}
+    stepped(config(), model)
+    for name, parameter in model.named_parameters():
+        decay = 0.1 if parameter.ndim >= 2 else 0.0
+        expected = before[name] * (1 - 1e-2 * decay) - 1e-2 * grads[name].sign()
+        torch.testing.assert_close(parameter.detach().double(), expected, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_state_comes_back_from_its_tensors(optimizer):
+    cfg = config(optimizer=optimizer)
+    whole, parts = small_model(), small_model()
+    first, second = stepped(cfg, whole), stepped(cfg, parts)
+    again = build_optimizer(parts, cfg)
+    again.load({name: value.clone() for name, value in second.tensors().items()})
+    first.step()
+    again.step()
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_state_of_another_optimizer_is_refused():
+    tensors = stepped(config()).tensors()
+    with pytest.raises(CheckpointError, match="momentum_buffer"):
+        build_optimizer(small_model(), config(optimizer="muon")).load(tensors)
