@@ -11,7 +11,7 @@ from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.model.loss import blank_loss
 from blankfill.model.masks import PackedMask
-from blankfill.objective.batch import IGNORE_INDEX, Kind
+from blankfill.objective.batch import IGNORE_INDEX, End, Kind
 from blankfill.objective.blank import build_example
 from blankfill.objective.pack import stack
 from blankfill.objective.special import SpecialIds
@@ -36,7 +36,7 @@ def examples():
     )  # fmt: skip
     second = build_example(
         rng.integers(8, 20, 3).astype(np.int32), np.array([[1, 3]]), kind=Kind.DOCUMENT,
-        order=np.array([0]), ids=IDS, ends=False,
+        order=np.array([0]), ids=IDS, end=End.NONE,
     )  # fmt: skip
     return [first, second]
 

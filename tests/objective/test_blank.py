@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.errors import ConfigError, DataError
-from blankfill.objective.batch import IGNORE_INDEX, Kind
+from blankfill.objective.batch import IGNORE_INDEX, End, Kind
 from blankfill.objective.blank import build_example, build_prompt, restore
 from blankfill.objective.mask import visible
 from blankfill.objective.positions import blank_positions
@@ -44,7 +44,7 @@ def test_the_papers_numbers():
 def test_glm_130b_numbers_a_document_blank_straight_through():
     example = build_example(
         FOX, np.array([[2, 9]]), kind=Kind.DOCUMENT, order=np.array([0]), ids=IDS,
-        scheme="linear", ends=False,
+        scheme="linear", end=End.NONE,
     )  # fmt: skip
     assert example.tokens.tolist() == [10, 11, 3, 4, 12, 13, 14, 15, 16, 17]
     assert example.targets[3:].tolist() == [12, 13, 14, 15, 16, 17, 18]
@@ -58,7 +58,7 @@ def test_restore_undoes_what_was_drawn(scheme, n):
         tokens = np.random.default_rng(index).integers(8, 99, n).astype(np.int32)
         cfg = ObjectiveConfig(short_rate=0.5, document_rate=0.5, positions=scheme)
         example = draw_example(tokens, cfg, IDS, seed=3, epoch=1, index=index)
-        assert restore(example, IDS).tolist() == tokens.tolist()
+        assert restore(example).tolist() == tokens.tolist()
 
 
 @settings(deadline=None, max_examples=80)
@@ -72,7 +72,7 @@ def test_restore_undoes_any_spans_in_any_order(data, n, scheme):
     example = build_example(
         tokens, np.array(spans), kind=Kind.SHORT, order=np.array(order), ids=IDS, scheme=scheme
     )
-    assert restore(example, IDS).tolist() == tokens.tolist()
+    assert restore(example).tolist() == tokens.tolist()
     assert len(example.tokens) == n + 2 * len(spans)
 
 
@@ -153,7 +153,7 @@ def test_special_tokens_that_share_an_id_are_refused():
 
 @pytest.mark.parametrize(
     "values",
-    [{"short_rate": 0.5}, {"mask_ratio": 0.0}, {"mask_ratio": 1.1}, {"mean_span_length": 0},
+    [{"short_rate": 0.5}, {"mask_ratio": -0.1}, {"mask_ratio": 1.1}, {"mean_span_length": 0},
      {"short_rate": 1.5, "document_rate": -0.5}],
 )  # fmt: skip
 def test_impossible_objectives_are_refused(values):

@@ -46,7 +46,7 @@ def test_examples_are_the_released_ones(case):
     assert example.positions[0].tolist() == expected["position_ids"][0]
     if two_dimensional:
         assert example.positions[1].tolist() == expected["position_ids"][1]
-    assert restore(example, IDS).tolist() == tokens.tolist()
+    assert restore(example).tolist() == tokens.tolist()
 
 
 def test_there_are_many_cases():

@@ -12,13 +12,14 @@ from blankfill.config.objective import ObjectiveConfig, PositionScheme
 from blankfill.errors import ConfigError, DataError, RequestError
 
 if TYPE_CHECKING:
-    from blankfill.objective.batch import Example
     from blankfill.objective.render import TokenRow
     from blankfill.text.tokenizer import TextTokenizer
 
 __all__ = ["ExplainResult", "explain"]
 
 _SPAN = re.compile(r"(\d+):(\d+)")
+SHOWN_MASK = 48
+"""Tokens up to which the mask is shown in the terminal, two characters for each."""
 LONGEST = 2048
 """A longer text is cut to this many tokens: the longest row of the published models."""
 
@@ -82,6 +83,7 @@ def explain(
 
     from blankfill.objective.blank import build_example
     from blankfill.objective.render import draw_mask, mask_text, token_rows
+    from blankfill.objective.sample import draw_example
     from blankfill.text.tokenizer import Tokenizer, WordTokenizer
 
     chosen: TextTokenizer
@@ -109,9 +111,10 @@ def explain(
             tokens, ranges, kind=_kind(kind), order=order, ids=chosen.ids, scheme=positions
         )
     else:
-        example, ranges, order = _drawn(tokens, cfg, chosen, seed, index)
+        example = draw_example(tokens, cfg, chosen.ids, seed=seed, epoch=0, index=index)
+        ranges, order = example.spans, example.order
     segments = np.zeros(len(example.tokens), np.int32)
-    short = len(example.tokens) <= 64
+    short = len(example.tokens) <= SHOWN_MASK
     if picture is not None:
         blanks = "1 blank" if len(ranges) == 1 else f"{len(ranges)} blanks"
         title = f"{len(tokens)} tokens, {blanks}, {positions} positions"
@@ -140,22 +143,6 @@ def _kind(kind: str) -> Any:
     from blankfill.objective.batch import Kind
 
     return Kind.DOCUMENT if kind == "document" else Kind.SHORT
-
-
-def _drawn(
-    tokens: Any, cfg: ObjectiveConfig, chosen: TextTokenizer, seed: int, index: int
-) -> tuple[Example, Any, Any]:
-    """Draw an example, and say what was drawn."""
-    import numpy as np
-
-    from blankfill.objective.sample import draw_many, example_from, placed
-
-    draw = draw_many(
-        np.array([len(tokens)]), np.array([True]), np.array([index]), cfg, seed=seed, epoch=0
-    )[0]
-    spans, order = placed(draw, len(tokens), index, seed=seed, epoch=0)
-    example = example_from(draw, tokens, index, cfg, chosen.ids, seed=seed, epoch=0)
-    return example, spans, order
 
 
 def _from_store(data: Path, index: int) -> tuple[TextTokenizer, Any]:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from blankfill.errors import ConfigError
 
-__all__ = ["ObjectiveConfig", "PositionScheme"]
+__all__ = [
+    "MIXTURES",
+    "DocumentEnd",
+    "LengthLaw",
+    "LossWeights",
+    "ObjectiveConfig",
+    "Placement",
+    "PositionScheme",
+]
 
 PositionScheme = Literal["corrupted", "linear", "original"]
+LengthLaw = Literal["poisson", "fixed", "geometric", "uniform"]
+Placement = Literal["uniform", "released"]
+DocumentEnd = Literal["eop", "eos", "none"]
+LossWeights = Literal["token", "row", "kind"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,33 +30,134 @@ class ObjectiveConfig:
 
     short_rate: float = 0.7
     """Share of examples with short spans behind [MASK]."""
+    sentence_rate: float = 0.0
+    """Share of examples with whole sentences behind [sMASK]."""
     document_rate: float = 0.3
     """Share of examples with one long blank behind [gMASK]."""
+    causal_rate: float = 0.0
+    """Share of examples with the whole text behind [gMASK], an empty prefix before it."""
     mask_ratio: float = 0.15
-    """Share of a document's tokens that short spans cut out."""
+    """Share of a document's tokens that short spans, or sentences, cut out; at least one is."""
+    length_law: LengthLaw = "poisson"
+    """Law of short spans' lengths: poisson (its mean before 0 is taken out, as published), fixed,
+    geometric, or uniform from 1 to twice the mean less 1."""
     mean_span_length: float = 3.0
-    """Mean of the Poisson law of short spans, before 0 is taken out."""
+    """Mean of the law of short spans."""
+    max_span_length: int = 39
+    """Longest short span (released: 39)."""
+    single_span_rate: float = 0.0
+    """Share of short examples that have one span only, whatever the ratio."""
+    placement: Placement = "uniform"
+    """Where short spans go: uniform over all placements that leave a token between two, or the
+    released law, which sorts draws with replacement and so favours spans one token apart."""
+    shuffle_spans: bool = True
+    """Generate the spans in random order; false keeps that of the text (the papers' ablation)."""
+    block_dropout: float = 0.0
+    """Share of the inputs behind [S] of short spans that [dBLOCK] replaces (GLM-10B: 0.1)."""
     min_document_share: float = 0.2
     """Shortest document blank as a share of its text (GLM-130B: 0.2)."""
-    end_documents: bool = True
-    """End a document blank in eop where its text really ends, so that the model learns to stop;
-    false never ends it, as published."""
+    max_document_share: float = 1.0
+    """Longest document blank; 1 allows an empty prefix, as GLM-130B does."""
+    infill_rate: float = 0.0
+    """Share of document blanks that lie anywhere in the text rather than at its end."""
+    document_end: DocumentEnd = "eop"
+    """What a blank that reaches the real end of its text ends in, so that the model learns to stop;
+    none never ends it, as published. A blank with text behind it always ends in eop."""
+    short_sequence_rate: float = 0.0
+    """Share of pieces that are cut into shorter ones of random length (GLM-10B: 0.02)."""
     positions: PositionScheme = "corrupted"
     """Position ids; see blankfill.objective.positions."""
+    random_offset: bool = False
+    """Shift an example's text positions by a random offset that keeps them below the row length, so
+    that learned positions are all trained."""
+    loss_weights: LossWeights = "token"
+    """token: every target alike; row: every row alike (GLM-130B as published, where a short row's
+    targets weigh more); kind: by the four weights below."""
+    short_weight: float = 1.0
+    """Weight of a short target under loss_weights=kind."""
+    sentence_weight: float = 1.0
+    """Weight of a sentence target under loss_weights=kind."""
+    document_weight: float = 1.0
+    """Weight of a document target under loss_weights=kind."""
+    causal_weight: float = 1.0
+    """Weight of a causal target under loss_weights=kind."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.mask_ratio <= 1:
-            raise ConfigError(f"objective.mask_ratio={self.mask_ratio} must be in (0, 1]")
-        if not 0 < self.mean_span_length <= 20:
+        for name in ("mask_ratio", "single_span_rate", "block_dropout", "min_document_share",
+                     "max_document_share", "infill_rate", "short_sequence_rate"):  # fmt: skip
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ConfigError(f"objective.{name}={value} must be in [0, 1]")
+        if not 1 <= self.max_span_length <= 4096:
             raise ConfigError(
-                f"objective.mean_span_length={self.mean_span_length} must be in (0, 20]"
+                f"objective.max_span_length={self.max_span_length} must be in [1, 4096]"
             )
-        if not 0 <= self.min_document_share <= 1:
+        if not 0 < self.mean_span_length <= self.max_span_length:
             raise ConfigError(
-                f"objective.min_document_share={self.min_document_share} must be in [0, 1]"
+                f"objective.mean_span_length={self.mean_span_length} must be in (0, "
+                f"{self.max_span_length}], the longest span"
             )
-        if min(self.short_rate, self.document_rate) < 0:
+        if self.length_law != "poisson" and self.mean_span_length < 1:
+            raise ConfigError(
+                f"objective.mean_span_length={self.mean_span_length} must be at least 1 under "
+                f"length_law={self.length_law}"
+            )
+        if self.min_document_share > self.max_document_share:
+            raise ConfigError(
+                f"objective.min_document_share={self.min_document_share} must not exceed "
+                f"max_document_share={self.max_document_share}"
+            )
+        for name in ("short_weight", "sentence_weight", "document_weight", "causal_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"objective.{name}={getattr(self, name)} must be 0 or more")
+        if min(self.rates) < 0:
             raise ConfigError("objective rates must not be negative")
-        total = self.short_rate + self.document_rate
+        total = sum(self.rates)
         if abs(total - 1.0) > 1e-6:
-            raise ConfigError(f"objective rates sum to {total:g}; they must sum to 1")
+            raise ConfigError(
+                f"objective rates sum to {total:g}; short_rate, sentence_rate, document_rate and "
+                "causal_rate must sum to 1"
+            )
+
+    @property
+    def rates(self) -> tuple[float, float, float, float]:
+        """Share of each drawn kind, in the order of `objective.Kind`."""
+        return self.short_rate, self.sentence_rate, self.document_rate, self.causal_rate
+
+    @property
+    def kind_weights(self) -> tuple[float, float, float, float]:
+        """Weight of each drawn kind's targets under `loss_weights="kind"`."""
+        return (
+            self.short_weight, self.sentence_weight, self.document_weight, self.causal_weight
+        )  # fmt: skip
+
+
+MIXTURES: Final[dict[str, ObjectiveConfig]] = {
+    "ours": ObjectiveConfig(),
+    "glm-base": ObjectiveConfig(short_rate=1.0, document_rate=0.0, placement="released"),
+    "glm-10b-512": ObjectiveConfig(
+        short_rate=0.5, sentence_rate=0.3, document_rate=0.2, placement="released",
+        block_dropout=0.1, min_document_share=0.25, infill_rate=0.5, document_end="none",
+        short_sequence_rate=0.02,
+    ),
+    "glm-10b-1024": ObjectiveConfig(
+        short_rate=0.4, sentence_rate=0.3, document_rate=0.3, placement="released",
+        block_dropout=0.1, single_span_rate=0.05, min_document_share=0.25, infill_rate=0.5,
+        document_end="none", short_sequence_rate=0.5,
+    ),
+    "glm-large-zh": ObjectiveConfig(
+        short_rate=0.4, sentence_rate=0.3, document_rate=0.3, placement="released",
+        block_dropout=0.1, min_document_share=0.25, infill_rate=0.5, document_end="none",
+    ),
+    "glm-130b": ObjectiveConfig(
+        short_rate=0.3, document_rate=0.7, placement="released", single_span_rate=0.02,
+        document_end="none", short_sequence_rate=0.02, positions="linear", loss_weights="row",
+    ),
+    "ul2-r": ObjectiveConfig(short_rate=1.0, document_rate=0.0),
+    "ul2-x": ObjectiveConfig(
+        short_rate=1.0, document_rate=0.0, mask_ratio=0.5, mean_span_length=32,
+        max_span_length=128,
+    ),
+}  # fmt: skip
+"""Published mixtures by name (GLM: `config/ds_block_*.sh`; GLM-130B: `configs/glm-130b.sh`, whose
+5 % of instruction rows need pairs), UL2's R- and X-denoisers (Tay et al. 2022), and ours."""

@@ -1,16 +1,19 @@
 """The endless stream of packed rows: a pure function of stores, objective, seed and row index.
 
-Documents longer than a row are cut into pieces of equal length, so that Part B is never truncated
-and every token is in exactly one piece. An epoch puts all pieces into a pseudo-random order, draws
-each one's kind and span lengths, and packs them; that plan needs lengths only, no token. A batch
-then reads the few documents that its rows name. So any rank makes any row alone, and resuming at a
-step is asking for its rows.
+Documents longer than a row are cut into pieces, so that Part B is never truncated and every token
+is in exactly one piece; at sentence ends where the store knows them. An epoch puts all pieces into
+a pseudo-random order and takes them window by window: of each window it draws kinds and span
+lengths and packs the examples, which needs lengths only. A batch then reads the few documents that
+its rows name. So any rank makes any row alone, and resuming at a step is asking for its rows.
+
+Memory beside the stores: eight bytes for each document, and a few windows of 65,536 pieces.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
@@ -18,16 +21,22 @@ import numpy.typing as npt
 
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.errors import ConfigError, DataError
-from blankfill.objective.batch import Batch, Example, Int64, UInt8
-from blankfill.objective.pack import pack, stack
-from blankfill.objective.sample import Draw, draw_many, example_from, longest_piece
+from blankfill.objective.batch import Batch, Bool, Int32, Int64, UInt8
+from blankfill.objective.build import build_rows
+from blankfill.objective.many import Drawn, Sentences, draw_many, join, place_many
+from blankfill.objective.pack import pack
+from blankfill.objective.sample import longest_piece
 from blankfill.objective.special import SpecialIds
 from blankfill.rng import permute
 
-__all__ = ["DocumentStore", "RowSource"]
+__all__ = ["DocumentStore", "Pieces", "RowSource"]
 
 SHORTEST_ROW = 16
 """Rows below this hold no example worth learning from."""
+WINDOW = 1 << 16
+"""Pieces that are planned together."""
+KEPT_WINDOWS = 4
+"""Windows whose plans are kept: a batch, and a loader that runs ahead, reach into the next one."""
 
 
 class DocumentStore(Protocol):
@@ -49,13 +58,57 @@ class DocumentStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """One epoch: which pieces stand in which row, and what was drawn for them."""
+class _Window:
+    """A stretch of one epoch: which pieces stand in which row, and what was drawn for them."""
 
-    rows: list[list[int]]
-    """Piece numbers of each row."""
-    draws: dict[int, Draw]
-    """Draw of each piece."""
+    epoch: int
+    members: Int64
+    """Pieces of all rows, row by row, as numbers into `drawn`."""
+    first: Int64
+    """`[rows + 1]` offsets of the rows' members."""
+    drawn: Drawn
+
+
+class Pieces:
+    """The documents of several stores, the long ones cut.
+
+    Args:
+        stores: token stores.
+        longest: tokens of the longest piece.
+    """
+
+    def __init__(self, stores: Sequence[DocumentStore], longest: int) -> None:
+        self._stores = stores
+        lengths = [np.asarray(store.lengths, dtype=np.int64) for store in stores]
+        self._store_first = np.cumsum([0, *map(len, lengths)])
+        self._first = np.zeros(int(self._store_first[-1]) + 1, np.int64)
+        counts = [-(-length // longest) for length in lengths]
+        np.cumsum(np.concatenate([[0], *counts]), out=self._first)
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def look_up(self, pieces: Int64) -> tuple[Int64, Int64, Int64, Int64, Bool]:
+        """Say where pieces are.
+
+        Args:
+            pieces: `[n]`.
+
+        Returns:
+            Of each: its store, document, first token, end, and whether the document ends there.
+        """
+        every = np.searchsorted(self._first, pieces, side="right") - 1
+        source = np.searchsorted(self._store_first, every, side="right") - 1
+        document = every - self._store_first[source]
+        length = np.empty(len(pieces), np.int64)
+        for number, store in enumerate(self._stores):
+            mine = source == number
+            if mine.any():
+                length[mine] = np.asarray(store.lengths)[document[mine]]
+        count = self._first[every + 1] - self._first[every]
+        part = pieces - self._first[every]
+        start, end = length * part // count, length * (part + 1) // count
+        return source, document, start, end, part == count - 1
 
 
 class RowSource:
@@ -86,98 +139,111 @@ class RowSource:
             raise ConfigError(f"row_length={row_length} must be at least {SHORTEST_ROW}")
         self._stores, self._objective, self._ids = stores, objective, ids
         self._row_length, self._seed = row_length, seed
-        self._source, self._document, self._start, self._end, self._last = _cut(
-            stores, longest_piece(row_length, objective)
-        )
-        if not len(self._start):
+        longest = longest_piece(row_length, objective)
+        if longest < 1:
+            raise ConfigError(
+                f"row_length={row_length} cannot hold an example of one token under this "
+                "objective; take longer rows"
+            )
+        self._pieces = Pieces(stores, longest)
+        if not len(self._pieces):
             raise DataError("the token stores hold no token; build them from text that has some")
-        self._plans: dict[int, _Plan] = {}
+        self._windows_in_epoch = -(-len(self._pieces) // WINDOW)
+        self._windows: dict[int, _Window] = {}
         self._first_rows = [0]
-        """Row index at which each epoch begins, as far as they are known."""
+        """Row index at which each window begins, as far as they are known."""
 
     def batch(self, index: int, num_rows: int) -> Batch:
         """Make the rows `[index * num_rows, (index + 1) * num_rows)` of the stream."""
-        rows: list[list[Example]] = []
-        pieces: list[int] = []
-        for row in range(index * num_rows, (index + 1) * num_rows):
-            epoch, within = self._locate(row)
-            plan = self._plan(epoch)
-            numbers = plan.rows[within]
-            rows.append([self._example(piece, plan.draws[piece], epoch) for piece in numbers])
-            pieces += numbers
-        documents, sources = self._document[pieces], self._source[pieces]
-        return stack(
-            rows, self._row_length, pad=self._ids.pad, documents=documents.tolist(),
-            sources=sources.tolist(),
-            languages=[
-                int(self._stores[s].languages[d]) for s, d in zip(sources, documents, strict=True)
-            ],
+        places = [self._locate(row) for row in range(index * num_rows, (index + 1) * num_rows)]
+        placed, rows, pieces = [], [], []
+        done = 0
+        for number, group in groupby(places, key=lambda place: place[0]):
+            window, within = self._window(number), [row for _, row in group]
+            span = [window.members[window.first[r] : window.first[r + 1]] for r in within]
+            drawn = window.drawn.take(np.concatenate(span))
+            placed.append(
+                place_many(
+                    drawn, self._objective, seed=self._seed, epoch=window.epoch,
+                    row_length=self._row_length,
+                )
+            )  # fmt: skip
+            rows.append(np.repeat(np.arange(done, done + len(within)), [len(s) for s in span]))
+            pieces.append(drawn.numbers)
+            done += len(within)
+        source, document, start, end, _ = self._pieces.look_up(np.concatenate(pieces))
+        return build_rows(
+            self._read(source, document, start, end), join(placed), np.concatenate(rows),
+            self._objective, self._ids, row_length=self._row_length, documents=document,
+            sources=source.astype(np.int32), languages=self._languages(source, document),
         )  # fmt: skip
 
     def rows_in_epoch(self, epoch: int) -> int:
         """Count the rows of one epoch; it depends a little on what was drawn."""
-        return len(self._plan(epoch).rows)
+        last = (epoch + 1) * self._windows_in_epoch
+        self._plan_until(last)
+        return self._first_rows[last] - self._first_rows[epoch * self._windows_in_epoch]
 
     def epoch_at(self, row: int) -> float:
         """Tell how many passes over the data stand before a row."""
-        epoch, within = self._locate(row)
-        return epoch + within / self.rows_in_epoch(epoch)
+        number, within = self._locate(row)
+        rows = self._first_rows[number + 1] - self._first_rows[number]
+        epoch, window = divmod(number, self._windows_in_epoch)
+        pieces = min(WINDOW, len(self._pieces) - window * WINDOW)
+        return epoch + (window * WINDOW + pieces * within / rows) / len(self._pieces)
 
     def _locate(self, row: int) -> tuple[int, int]:
         while row >= self._first_rows[-1]:
-            epoch = len(self._first_rows) - 1
-            self._first_rows.append(self._first_rows[-1] + self.rows_in_epoch(epoch))
-        epoch = int(np.searchsorted(self._first_rows, row, side="right")) - 1
-        return epoch, row - self._first_rows[epoch]
+            self._plan_until(len(self._first_rows))
+        number = int(np.searchsorted(self._first_rows, row, side="right")) - 1
+        return number, row - self._first_rows[number]
 
-    def _plan(self, epoch: int) -> _Plan:
-        if epoch not in self._plans:
-            pieces = permute(
-                np.arange(len(self._start)), len(self._start), self._seed, "order", epoch
+    def _plan_until(self, windows: int) -> None:
+        while len(self._first_rows) <= windows:
+            number = len(self._first_rows) - 1
+            self._first_rows.append(self._first_rows[-1] + len(self._window(number).first) - 1)
+
+    def _window(self, number: int) -> _Window:
+        if number not in self._windows:
+            epoch, part = divmod(number, self._windows_in_epoch)
+            inside = np.arange(part * WINDOW, min((part + 1) * WINDOW, len(self._pieces)))
+            pieces = permute(inside, len(self._pieces), self._seed, "order", epoch)
+            source, document, start, end, last = self._pieces.look_up(pieces)
+            drawn = draw_many(
+                end - start, last, pieces, self._objective, seed=self._seed, epoch=epoch,
+                sentences=self._sentences(source, document, start, end),
+            )  # fmt: skip
+            rows = pack(drawn.example_lengths, self._row_length)
+            window = _Window(
+                epoch,
+                np.array([k for row in rows for k in row], np.int64),
+                np.cumsum([0, *map(len, rows)]),
+                drawn,
             )
-            lengths = (self._end - self._start)[pieces]
-            draws = draw_many(
-                lengths, self._last[pieces], pieces, self._objective, seed=self._seed, epoch=epoch
-            )
-            sizes = np.array(
-                [d.example_length(n) for d, n in zip(draws, lengths.tolist(), strict=True)]
-            )
-            rows = pack(sizes, self._row_length)
-            plan = _Plan(
-                [[int(pieces[k]) for k in row] for row in rows],
-                dict(zip(pieces.tolist(), draws, strict=True)),
-            )
-            # A batch reaches into one epoch or two, so older plans are let go.
-            self._plans = {e: p for e, p in self._plans.items() if e == epoch - 1} | {epoch: plan}
-        return self._plans[epoch]
+            while len(self._windows) >= KEPT_WINDOWS:
+                del self._windows[min(self._windows, key=lambda n: (n > number, n))]
+            self._windows[number] = window
+        return self._windows[number]
 
-    def _example(self, piece: int, draw: Draw, epoch: int) -> Example:
-        store = self._stores[int(self._source[piece])]
-        tokens = store.document(int(self._document[piece]))
-        tokens = tokens[int(self._start[piece]) : int(self._end[piece])].astype(np.int32)
-        return example_from(
-            draw, tokens, piece, self._objective, self._ids, seed=self._seed, epoch=epoch
-        )
+    def _sentences(
+        self, source: Int64, document: Int64, start: Int64, end: Int64
+    ) -> Sentences | None:
+        return None
 
+    def _read(self, source: Int64, document: Int64, start: Int64, end: Int64) -> Int32:
+        stores = self._stores
+        return np.concatenate(
+            [
+                stores[s].document(d)[a:b]
+                for s, d, a, b in zip(
+                    source.tolist(), document.tolist(), start.tolist(), end.tolist(), strict=True
+                )
+            ]
+        ).astype(np.int32)
 
-def _cut(
-    stores: Sequence[DocumentStore], longest: int
-) -> tuple[Int64, Int64, Int64, Int64, npt.NDArray[np.bool_]]:
-    """Cut documents into pieces of equal length, none longer than `longest`.
-
-    Returns:
-        Of each piece: its store, document, first token, end, and whether the document ends there.
-    """
-    parts: list[npt.NDArray[np.int64]] = []
-    for number, store in enumerate(stores):
-        lengths = np.asarray(store.lengths, dtype=np.int64)
-        counts = -(-lengths // longest)
-        document = np.repeat(np.arange(len(lengths)), counts)
-        total = int(counts.sum())
-        piece = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
-        length, count = lengths[document], counts[document]
-        start, end = length * piece // count, length * (piece + 1) // count
-        source = np.full(total, number)
-        parts.append(np.stack([source, document, start, end, piece == count - 1]))
-    table = np.concatenate(parts, axis=1) if parts else np.zeros((5, 0), np.int64)
-    return table[0], table[1], table[2], table[3], table[4].astype(bool)
+    def _languages(self, source: Int64, document: Int64) -> UInt8:
+        languages = np.empty(len(source), np.uint8)
+        for number, store in enumerate(self._stores):
+            mine = source == number
+            languages[mine] = np.asarray(store.languages)[document[mine]]
+        return languages

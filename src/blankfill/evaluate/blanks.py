@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
@@ -36,9 +37,10 @@ from blankfill.model.loss import blank_loss
 from blankfill.model.masks import PackedMask
 from blankfill.objective.batch import IGNORE_INDEX, Example, Int32, Kind
 from blankfill.objective.blank import build_example
+from blankfill.objective.draws import uniform_draws
 from blankfill.objective.pack import pack, stack
 from blankfill.objective.sample import longest_piece
-from blankfill.objective.spans import draw_lengths, max_spans, place_spans, uniform_draws
+from blankfill.objective.spans import draw_lengths, max_spans, place_spans
 from blankfill.rng import generator
 from blankfill.text.language import LANGUAGES
 from blankfill.text.tokenizer import Tokenizer
@@ -165,10 +167,14 @@ def draw_items(
 
 
 def _short_spans(num_tokens: int, cfg: ObjectiveConfig, seed: int, address: int) -> Int32:
-    most = int(max_spans(np.array([num_tokens]), cfg.mask_ratio, cfg.mean_span_length)[0])
-    draws = uniform_draws(np.array([address]), most, seed, "evaluation")[0]
-    lengths = draw_lengths(draws, num_tokens, cfg.mask_ratio, cfg.mean_span_length)
-    return place_spans(lengths, num_tokens, generator(seed, "evaluation", address))
+    where, most = np.array(address), int(max_spans(np.array(num_tokens), cfg))
+    lengths = draw_lengths(
+        uniform_draws(where, np.arange(most), seed, "evaluation"), num_tokens, cfg, single=False
+    )
+    places = (
+        float(uniform_draws(where, np.array(i), seed, "evaluation places")[0]) for i in count()
+    )
+    return place_spans(lengths, num_tokens, places, cfg.placement)
 
 
 def evaluate_blanks(

@@ -16,6 +16,7 @@ __all__ = [
     "PADDING_SEGMENT",
     "Batch",
     "Bool",
+    "End",
     "Example",
     "Float32",
     "Int32",
@@ -51,6 +52,17 @@ class Kind(IntEnum):
     """An instruction's answer."""
 
 
+class End(IntEnum):
+    """What the targets of a span end in."""
+
+    NONE = 0
+    """Nothing: the text goes on behind the last target."""
+    EOP = 1
+    """The end of a span."""
+    EOS = 2
+    """The end of a document."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
     """One document with its blanks: Part A, then Part B."""
@@ -67,6 +79,12 @@ class Example:
     """`[T]` loss weight of each target; 0 where there is none."""
     kind: Kind
     """What was cut out."""
+    end: End
+    """What each span's targets end in."""
+    spans: Int32
+    """`[S, 2]` half-open token ranges of the document that were cut out, sorted."""
+    order: Int32
+    """`[S]` the order in which Part B generates the spans."""
 
     @property
     def part_b_start(self) -> int:
@@ -94,6 +112,8 @@ class Batch:
     """`[K, 4]` of each example: row, first position, first position of Part B, end."""
     kinds: UInt8
     """`[K]` the `Kind` of each example."""
+    wished: UInt8
+    """`[K]` the kind that was drawn; another than `kinds` where a document could not take it."""
     languages: UInt8
     """`[K]` language code of each example's document (`text.language`)."""
     documents: Int64

@@ -10,13 +10,12 @@ Shapes: n tokens in the document, S spans, T = len(Part A) + len(Part B).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
 from blankfill.config.objective import PositionScheme
 from blankfill.errors import DataError
-from blankfill.objective.batch import IGNORE_INDEX, Example, Int32, Kind
+from blankfill.objective.batch import IGNORE_INDEX, End, Example, Int32, Kind
 from blankfill.objective.positions import blank_positions, part_a_positions
 from blankfill.objective.special import SpecialIds
 
@@ -50,7 +49,7 @@ def build_example(
     order: Int32,
     ids: SpecialIds,
     scheme: PositionScheme = "corrupted",
-    ends: bool = True,
+    end: End = End.EOP,
 ) -> Example:
     """Build the Part A / Part B example for the given blanks.
 
@@ -61,11 +60,11 @@ def build_example(
         order: `[S]` permutation; the order in which Part B generates the spans.
         ids: the special tokens.
         scheme: position convention.
-        ends: whether the targets of a span end in `eop`. False for a document blank whose text was
-            cut short and goes on: its last token is then only a target.
+        end: what the targets of a span end in; nothing for a document blank whose text goes on:
+            its last token is then only a target.
 
     Returns:
-        An example of length `n + 2S`, or one less where `ends` is false.
+        An example of length `n + 2S`, or `n + S` where nothing ends a span.
 
     Raises:
         DataError: spans overlap, are empty, unsorted, or leave the document; or `order` is not a
@@ -79,6 +78,7 @@ def build_example(
     mask_indices = spans[:, 0] - earlier[:-1] + np.arange(len(spans))
     part_a_parts: list[Int32] = []
     start = 0
+    end_id = ids.eos if end == End.EOS else ids.eop
     for span_start, span_end in spans:
         part_a_parts += [tokens[start:span_start], np.array([mask_id(kind, ids)], np.int32)]
         start = span_end
@@ -87,7 +87,7 @@ def build_example(
     positions.append(part_a_positions(len(part_a)))
     for s in order:
         span = tokens[spans[s, 0] : spans[s, 1]].astype(np.int32)
-        seen, wanted = (span, [ids.eop]) if ends else (span[:-1], [])
+        seen, wanted = (span, [end_id]) if end else (span[:-1], [])
         inputs += [np.array([ids.sop], np.int32), seen]
         targets += [span, np.array(wanted, np.int32)]
         positions.append(
@@ -104,36 +104,35 @@ def build_example(
         is_part_b=np.arange(len(all_targets)) >= len(part_a),
         weights=(all_targets != IGNORE_INDEX).astype(np.float32),
         kind=kind,
+        end=end,
+        spans=spans,
+        order=order,
     )
 
 
-def restore(example: Example, ids: SpecialIds) -> Int32:
+def restore(example: Example) -> Int32:
     """Undo `build_example`: put the spans back in place of their masks.
 
-    Args:
-        example: whose document's tokens are all ordinary ones.
-        ids: the special tokens.
+    Only Part A's tokens and Part B's targets are read, so documents may hold any ids, those of
+    special tokens included, and inputs may have been dropped.
 
     Returns:
         `[n]` the document's tokens.
     """
-    sep = example.part_b_start
-    part_a = example.tokens[:sep]
-    sops = np.flatnonzero(example.tokens[sep:] == ids.sop) + sep
-    spans: list[Int32] = []
-    for start, end in pairwise([*sops.tolist(), len(example.tokens)]):
-        targets = example.targets[start:end]
-        spans.append(targets[:-1] if targets[-1] == ids.eop else targets)
-    # Under every scheme the first id of `sop` grows with the blank's place in the text.
-    left_to_right = np.argsort(example.positions[0, sops], kind="stable")
-    masks = np.flatnonzero(np.isin(part_a, [ids.mask, ids.smask, ids.gmask]))
-    assert len(masks) == len(sops)
+    lengths = example.spans[:, 1] - example.spans[:, 0]
+    left = example.part_b_start
+    found: dict[int, Int32] = {}
+    for s in example.order.tolist():
+        found[s] = example.targets[left : left + lengths[s]]
+        left += int(lengths[s]) + (example.end != End.NONE)
+    assert left == len(example.tokens)
     parts: list[Int32] = []
     start = 0
-    for index, s in zip(masks, left_to_right, strict=True):
-        parts += [part_a[start:index], spans[s]]
+    for s, mask in enumerate(example.spans[:, 0] - np.cumsum(lengths) + lengths):
+        index = int(mask) + s
+        parts += [example.tokens[start:index], found[s]]
         start = index + 1
-    return np.concatenate([*parts, part_a[start:]])
+    return np.concatenate([*parts, example.tokens[start : example.part_b_start]])
 
 
 def build_prompt(tokens: Int32, ids: SpecialIds) -> Prompt:

@@ -23,9 +23,9 @@ import numpy as np
 from blankfill.config.objective import PositionScheme
 from blankfill.objective.batch import Int32, Kind
 
-__all__ = ["blank_positions", "part_a_positions"]
+__all__ = ["STRAIGHT", "blank_positions", "part_a_positions"]
 
-_STRAIGHT = (Kind.DOCUMENT, Kind.CAUSAL, Kind.PAIR)
+STRAIGHT = (Kind.DOCUMENT, Kind.CAUSAL, Kind.PAIR)
 """Kinds whose blank `linear` numbers straight through."""
 
 
@@ -69,7 +69,7 @@ def blank_positions(
         positions[0] = mask_index
         positions[1] = inputs + 1
     elif scheme == "linear":
-        positions[0] = part_a_length + inputs if kind in _STRAIGHT else mask_index
+        positions[0] = part_a_length + inputs if kind in STRAIGHT else mask_index
     else:
         inner = np.maximum(inputs - 1, 0)
         start = mask_index + sum(earlier_lengths) - len(earlier_lengths)

@@ -1,110 +1,70 @@
-"""One document's example: its kind, blanks and order, drawn from (seed, epoch, index)."""
+"""One document's example: its kind, blanks and order, drawn from (seed, epoch, index).
+
+The plain statement of what is drawn; `many` and `build` do the same for the rows of a batch.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import replace
+from itertools import count
 
 import numpy as np
 
-from blankfill import rng
 from blankfill.config.objective import ObjectiveConfig
-from blankfill.objective.batch import Bool, Example, Int32, Int64, Kind
+from blankfill.objective.batch import End, Example, Float32, Int32, Int64, Kind
 from blankfill.objective.blank import build_example
-from blankfill.objective.spans import draw_lengths, max_spans, place_spans, uniform_draws
+from blankfill.objective.draws import sort_keys, uniform_draws
+from blankfill.objective.spans import (
+    draw_lengths,
+    kind_edges,
+    max_spans,
+    place_spans,
+    span_budget,
+)
 from blankfill.objective.special import SpecialIds
 
-__all__ = ["Draw", "draw_example", "draw_many", "example_from", "longest_piece", "placed"]
+__all__ = ["draw_example", "drawn_kind", "longest_piece"]
 
 
-class Draw(NamedTuple):
-    """What was drawn for one document, before its places."""
+class _Draws:
+    """The draws of one document."""
 
-    kind: Kind
-    """What is cut out."""
-    lengths: Int32
-    """`[S]` tokens of each span."""
-    ends: bool
-    """Whether the targets end in `eop`."""
+    def __init__(self, seed: int, epoch: int, index: int) -> None:
+        self.seed, self.epoch, self.index = seed, epoch, np.array(index, np.int64)
 
-    def example_length(self, num_tokens: int) -> int:
-        """Positions of the example: every token, and two for each span."""
-        return num_tokens + 2 * len(self.lengths) - (not self.ends)
+    def one(self, number: int, purpose: str = "kind") -> float:
+        return float(self.many(purpose, number + 1)[number])
 
+    def many(self, purpose: str, size: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        return uniform_draws(self.index, np.arange(size), self.seed, purpose, self.epoch)
 
-def draw_many(
-    num_tokens: Int64, is_last: Bool, indices: Int64, cfg: ObjectiveConfig, *, seed: int,
-    epoch: int,
-) -> list[Draw]:  # fmt: skip
-    """Draw kind and span lengths of many documents at once.
-
-    Args:
-        num_tokens: `[n]` tokens of each document or piece, each at least 1.
-        is_last: `[n]` true where the text really ends with this piece.
-        indices: `[n]` number of each piece in the epoch's data.
-        cfg: the objective.
-        seed: the run's seed.
-        epoch: 0-based pass over the data.
-    """
-    first = uniform_draws(indices, 2, seed, "kind", epoch)
-    short = first[:, 0] < cfg.short_rate
-    draws: list[Draw] = []
-    chunk = 4096
-    for start in range(0, len(indices), chunk):
-        part = slice(start, start + chunk)
-        most = int(max_spans(num_tokens[part], cfg.mask_ratio, cfg.mean_span_length).max())
-        uniform = uniform_draws(indices[part], most, seed, "lengths", epoch)
-        for i, n in enumerate(num_tokens[part].tolist()):
-            if short[start + i]:
-                limit = int(max_spans(np.array([n]), cfg.mask_ratio, cfg.mean_span_length)[0])
-                lengths = draw_lengths(uniform[i, :limit], n, cfg.mask_ratio, cfg.mean_span_length)
-                draws.append(Draw(Kind.SHORT, lengths, True))
-            else:
-                # UniformInt over the configured share; the prefix may be empty (GLM-130B).
-                least = max(1, int(cfg.min_document_share * n))
-                length = least + int(first[start + i, 1] * (n - least + 1))
-                draws.append(
-                    Draw(
-                        Kind.DOCUMENT,
-                        np.array([length], np.int32),
-                        cfg.end_documents and bool(is_last[start + i]),
-                    )
-                )
-    return draws
+    def permutation(self, purpose: str, size: int) -> Int64:
+        keys = sort_keys(self.index, np.arange(size), self.seed, purpose, self.epoch)
+        return np.argsort(keys, kind="stable")
 
 
-def example_from(
-    draw: Draw, tokens: Int32, index: int, cfg: ObjectiveConfig, ids: SpecialIds, *, seed: int,
-    epoch: int,
-) -> Example:  # fmt: skip
-    """Place a draw's spans in its document and build the example."""
-    spans, order = placed(draw, len(tokens), index, seed=seed, epoch=epoch)
-    return build_example(
-        tokens, spans, kind=draw.kind, order=order, ids=ids, scheme=cfg.positions, ends=draw.ends
-    )
-
-
-def placed(
-    draw: Draw, num_tokens: int, index: int, *, seed: int, epoch: int
-) -> tuple[Int32, Int32]:
-    """Place a draw's spans, and order them for Part B.
-
-    Returns:
-        `[S, 2]` spans in the document, and the `[S]` order in which they are generated.
-    """
-    if draw.kind == Kind.DOCUMENT:
-        spans = np.array([[num_tokens - draw.lengths[0], num_tokens]], np.int32)
-        return spans, np.zeros(1, np.int32)
-    places = rng.generator(seed, "places", epoch, index)
-    lengths = draw.lengths[places.permutation(len(draw.lengths))]
-    spans = place_spans(lengths, num_tokens, places)
-    return spans, places.permutation(len(spans)).astype(np.int32)
+def drawn_kind(cfg: ObjectiveConfig, *, seed: int, epoch: int, index: int) -> Kind:
+    """Draw the kind of a document's blanks, before asking whether it can take it."""
+    draw = _Draws(seed, epoch, index).one(0)
+    return Kind(int(np.searchsorted(kind_edges(cfg), draw, side="right")))
 
 
 def draw_example(
-    tokens: Int32, cfg: ObjectiveConfig, ids: SpecialIds, *, seed: int, epoch: int, index: int,
+    tokens: Int32,
+    cfg: ObjectiveConfig,
+    ids: SpecialIds,
+    *,
+    seed: int,
+    epoch: int,
+    index: int,
     is_last: bool = True,
-) -> Example:  # fmt: skip
+    sentence_ends: Int64 | None = None,
+    row_length: int | None = None,
+) -> Example:
     """Draw the example of one document: the same one on any rank, any day.
+
+    A document that cannot take the drawn kind takes the next that fits: sentences need two of them,
+    short spans two tokens, a document blank one.
 
     Args:
         tokens: `[n]` document tokens, at least one.
@@ -114,16 +74,96 @@ def draw_example(
         epoch: 0-based pass over the data.
         index: number of the document (or piece) in the data.
         is_last: whether the text really ends with these tokens.
+        sentence_ends: token ends of its sentences, the last of them n.
+        row_length: bound of the positions under `random_offset`.
+
+    Returns:
+        The example; its weights are those of `loss_weights="token"` or `"kind"`, since a row's
+        depend on its other examples.
     """
-    draw = draw_many(
-        np.array([len(tokens)]), np.array([is_last]), np.array([index]), cfg, seed=seed,
-        epoch=epoch,
-    )[0]  # fmt: skip
-    return example_from(draw, tokens, index, cfg, ids, seed=seed, epoch=epoch)
+    draws = _Draws(seed, epoch, index)
+    n = len(tokens)
+    kind = drawn_kind(cfg, seed=seed, epoch=epoch, index=index)
+    if kind == Kind.SENTENCE and (sentence_ends is None or len(sentence_ends) < 2):
+        kind = Kind.SHORT
+    if kind == Kind.SHORT and n < 2:
+        kind = Kind.DOCUMENT
+    end = End.EOP
+    if kind == Kind.SHORT:
+        limit = int(max_spans(np.array(n), cfg))
+        single = draws.one(2) < cfg.single_span_rate
+        lengths = draw_lengths(draws.many("lengths", limit), n, cfg, single=single)
+        lengths = lengths[draws.permutation("arrangement", len(lengths))]
+        places = (draws.one(i, "places") for i in count())
+        spans = place_spans(lengths, n, places, cfg.placement)
+    elif kind == Kind.SENTENCE:
+        assert sentence_ends is not None
+        spans = _whole_sentences(sentence_ends, n, cfg, draws)
+    else:
+        start, stop = _long(n, kind, cfg, draws)
+        spans = np.array([[start, stop]], np.int32)
+        if stop == n:
+            rule = {"eop": End.EOP, "eos": End.EOS, "none": End.NONE}[cfg.document_end]
+            end = rule if is_last else End.NONE
+    order = np.arange(len(spans), dtype=np.int32)
+    if cfg.shuffle_spans:
+        order = draws.permutation("order", len(spans)).astype(np.int32)
+    example = build_example(
+        tokens, spans, kind=kind, order=order, ids=ids, scheme=cfg.positions, end=end
+    )
+    return _finished(example, cfg, ids, draws, row_length)
+
+
+def _whole_sentences(ends: Int64, n: int, cfg: ObjectiveConfig, draws: _Draws) -> Int32:
+    budget = int(span_budget(np.array(n), cfg.mask_ratio))
+    most = min(int(max_spans(np.array(n), cfg)), len(ends) - 1)
+    starts = np.concatenate([[0], ends[:-1]])
+    taken: list[tuple[int, int]] = []
+    for s in draws.permutation("sentences", len(ends)).tolist():
+        if len(taken) == most or sum(stop - start for start, stop in taken) >= budget:
+            break
+        taken.append((int(starts[s]), int(ends[s])))
+    return np.array(sorted(taken), np.int32)
+
+
+def _long(n: int, kind: Kind, cfg: ObjectiveConfig, draws: _Draws) -> tuple[int, int]:
+    """Draw a document blank; the prefix may be empty (GLM-130B). A causal one is the whole text."""
+    least = max(1, int(cfg.min_document_share * n))
+    most = max(least, int(cfg.max_document_share * n))
+    length = least + int(draws.one(1) * (most - least + 1))
+    if kind == Kind.CAUSAL:
+        length = n
+    start = n - length
+    if cfg.infill_rate and draws.one(3) < cfg.infill_rate:
+        start = int(draws.one(4) * (start + 1))
+    return start, start + length
+
+
+def _finished(
+    example: Example, cfg: ObjectiveConfig, ids: SpecialIds, draws: _Draws, row_length: int | None
+) -> Example:
+    """Apply what is drawn for the whole example: shift, dropout, weights."""
+    tokens, positions, weights = example.tokens, example.positions, example.weights
+    part_b = example.part_b_start
+    if cfg.random_offset:
+        room = (row_length or len(tokens)) - len(tokens)
+        positions = positions + np.array([[int(draws.one(5) * (room + 1))], [0]], np.int32)
+    if cfg.block_dropout and example.kind == Kind.SHORT:
+        dropped = draws.many("dropout", len(tokens) - part_b) < cfg.block_dropout
+        lengths = example.spans[example.order]
+        inputs = lengths[:, 1] - lengths[:, 0] + (example.end != End.NONE)
+        dropped[np.cumsum(inputs) - inputs] = False
+        tokens = tokens.copy()
+        tokens[part_b:][dropped] = ids.dblock
+    if cfg.loss_weights == "kind":
+        weight: Float32 = np.array(cfg.kind_weights, np.float32)[example.kind]
+        weights = weights * weight
+    return replace(example, tokens=tokens, positions=positions, weights=weights)
 
 
 def longest_piece(row_length: int, cfg: ObjectiveConfig) -> int:
     """Find the longest piece whose example fits a row, whatever is drawn."""
     n = np.arange(1, row_length + 1)
-    fits = n + 2 * max_spans(n, cfg.mask_ratio, cfg.mean_span_length) <= row_length
+    most = max_spans(n, cfg) if cfg.short_rate or cfg.sentence_rate else np.ones_like(n)
+    fits = n + 2 * most <= row_length
     return int(n[fits].max(initial=0))

@@ -1,0 +1,359 @@
+"""Drawing the blanks of many documents at once: the rules of `sample`, in vector operations.
+
+Everything ragged is flat with offsets: the spans of document i are `first[i] : first[i + 1]`.
+
+Shapes: n documents (or pieces), S spans of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from blankfill.config.objective import ObjectiveConfig
+from blankfill.objective.batch import Bool, End, Int64, Kind, UInt8
+from blankfill.objective.draws import KEY_BITS, sort_keys, uniform_draws
+from blankfill.objective.spans import kind_edges, length_steps, max_spans, span_budget
+
+__all__ = ["Drawn", "Placed", "Sentences", "draw_many", "join", "place_many", "ranks"]
+
+
+class Sentences(Protocol):
+    """Where sentences end."""
+
+    def __call__(self, selection: Int64, /) -> tuple[Int64, Int64]:
+        """Look the sentences of some documents up.
+
+        Args:
+            selection: `[m]` which of the documents, by their place in the call's arguments.
+
+        Returns:
+            `[m + 1]` offsets and the flat token ends of each document's sentences; the last of
+            each document is its length.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawn:
+    """What was drawn for n documents, before short spans are placed. Needs lengths, no tokens."""
+
+    numbers: Int64
+    """`[n]` number of each document, the address of its draws."""
+    num_tokens: Int64
+    """`[n]`."""
+    kinds: UInt8
+    """`[n]` what is cut out."""
+    wished: UInt8
+    """`[n]` the kind that was drawn; another where the document cannot take it."""
+    first: Int64
+    """`[n + 1]` offsets of the documents' spans."""
+    lengths: Int64
+    """`[S]` tokens of each span, short ones in the order in which they were drawn."""
+    starts: Int64
+    """`[S]` first token of each span in its document; -1 where it is yet to be placed."""
+    ends: UInt8
+    """`[n]` the `End` of each document's spans."""
+
+    @property
+    def example_lengths(self) -> Int64:
+        """`[n]` positions of each example: every token, and two for each span."""
+        return self.num_tokens + 2 * np.diff(self.first) - (self.ends == End.NONE)
+
+    def take(self, selection: Int64) -> Drawn:
+        """Return some of the documents, in the given order."""
+        counts = np.diff(self.first)[selection]
+        first = _offsets(counts)
+        spans = np.repeat(self.first[:-1][selection], counts) + ranks(first)
+        return Drawn(
+            numbers=self.numbers[selection], num_tokens=self.num_tokens[selection],
+            kinds=self.kinds[selection], wished=self.wished[selection], first=first,
+            lengths=self.lengths[spans], starts=self.starts[spans], ends=self.ends[selection],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placed:
+    """The blanks of n documents, ready to be built."""
+
+    drawn: Drawn
+    """Kinds, ends and offsets."""
+    spans: Int64
+    """`[S, 2]` half-open token ranges, sorted within each document."""
+    order: Int64
+    """`[S]` for each document the numbers of its spans in the order of Part B."""
+    shifts: Int64
+    """`[n]` offset of each example's text positions."""
+    dropped: Bool | None
+    """`[inputs of Part B]` which of them `dblock` replaces; None where none is."""
+
+
+def draw_many(
+    num_tokens: Int64,
+    is_last: Bool,
+    numbers: Int64,
+    cfg: ObjectiveConfig,
+    *,
+    seed: int,
+    epoch: int,
+    sentences: Sentences | None = None,
+) -> Drawn:
+    """Draw kind and span lengths of many documents.
+
+    Args:
+        num_tokens: `[n]` tokens of each document or piece, each at least 1.
+        is_last: `[n]` true where the text really ends with this piece.
+        numbers: `[n]` number of each piece in the epoch's data.
+        cfg: the objective.
+        seed: the run's seed.
+        epoch: 0-based pass over the data.
+        sentences: where sentences end; without, no document has two of them.
+    """
+    n = len(numbers)
+    kind_draw = uniform_draws(numbers, np.int64(0), seed, "kind", epoch)
+    wished = np.searchsorted(kind_edges(cfg), kind_draw, side="right").astype(np.uint8)
+    kinds = wished.copy()
+    groups: list[tuple[Int64, Int64, Int64, Int64]] = []
+    chosen = np.flatnonzero(kinds == Kind.SENTENCE)
+    if len(chosen):
+        kinds[chosen] = Kind.SHORT
+        if sentences is not None:
+            group = _whole_sentences(
+                num_tokens, numbers, cfg, seed, epoch, chosen, sentences(chosen)
+            )
+            kinds[group[0]] = Kind.SENTENCE
+            groups.append(group)
+    # One token alone cannot have a blank and something to read.
+    kinds[(kinds == Kind.SHORT) & (num_tokens < 2)] = Kind.DOCUMENT
+    groups.append(
+        _short(num_tokens, numbers, cfg, seed, epoch, np.flatnonzero(kinds == Kind.SHORT))
+    )
+    long = np.flatnonzero((kinds == Kind.DOCUMENT) | (kinds == Kind.CAUSAL))
+    lengths, starts = _long(num_tokens[long], numbers[long], kinds[long], cfg, seed, epoch)
+    groups.append((long, np.ones(len(long), np.int64), lengths, starts))
+
+    counts = np.zeros(n, np.int64)
+    for members, group_counts, _, _ in groups:
+        counts[members] = group_counts
+    first = _offsets(counts)
+    all_lengths, all_starts = np.empty(first[-1], np.int64), np.empty(first[-1], np.int64)
+    for members, group_counts, group_lengths, group_starts in groups:
+        into = np.repeat(first[members], group_counts) + ranks(_offsets(group_counts))
+        all_lengths[into], all_starts[into] = group_lengths, group_starts
+    ends = np.full(n, End.EOP, np.uint8)
+    to_the_end = long[starts + lengths == num_tokens[long]]
+    rule = {"eop": End.EOP, "eos": End.EOS, "none": End.NONE}[cfg.document_end]
+    ends[to_the_end] = np.where(is_last[to_the_end], rule, End.NONE)
+    return Drawn(
+        numbers=numbers, num_tokens=num_tokens, kinds=kinds, wished=wished, first=first,
+        lengths=all_lengths, starts=all_starts, ends=ends,
+    )  # fmt: skip
+
+
+def _short(
+    num_tokens: Int64, numbers: Int64, cfg: ObjectiveConfig, seed: int, epoch: int, members: Int64
+) -> tuple[Int64, Int64, Int64, Int64]:
+    """Draw the lengths of short spans: `spans.draw_lengths` of all members."""
+    n, number = num_tokens[members], numbers[members]
+    limit = max_spans(n, cfg)
+    first = _offsets(limit)
+    rank = ranks(first)
+    draws = uniform_draws(np.repeat(number, limit), rank, seed, "lengths", epoch)
+    lengths = 1 + np.searchsorted(length_steps(cfg), draws, side="right")
+    np.minimum(lengths, np.repeat(np.maximum(1, n // 2), limit), out=lengths)
+    total = np.cumsum(lengths)
+    total -= np.repeat(total[first[:-1]] - lengths[first[:-1]], limit)
+    budget = span_budget(n, cfg.mask_ratio)
+    if cfg.single_span_rate:
+        single = uniform_draws(number, np.int64(2), seed, "kind", epoch) < cfg.single_span_rate
+        budget = np.where(single, 1, budget)
+    kept = total - lengths < np.repeat(budget, limit)
+    kept &= total + rank <= np.repeat(n, limit)
+    counts = _sums(kept, first)
+    kept_lengths = lengths[kept]
+    return members, counts, kept_lengths, np.full(len(kept_lengths), -1, np.int64)
+
+
+def _whole_sentences(
+    num_tokens: Int64, numbers: Int64, cfg: ObjectiveConfig, seed: int, epoch: int, members: Int64,
+    found: tuple[Int64, Int64],
+) -> tuple[Int64, Int64, Int64, Int64]:  # fmt: skip
+    """Take sentences in random order until the budget is reached, but never the last one left."""
+    first, ends = found
+    counts = np.diff(first)
+    starts = np.concatenate([[0], ends[:-1]])
+    starts[first[:-1]] = 0
+    owner = np.repeat(np.arange(len(members)), counts)
+    keys = sort_keys(np.repeat(numbers[members], counts), ranks(first), seed, "sentences", epoch)
+    by_key = np.argsort((owner << KEY_BITS) | keys, kind="stable")
+    lengths = (ends - starts)[by_key]
+    total = np.cumsum(lengths)
+    before = total - lengths
+    before -= np.repeat(before[first[:-1]], counts)
+    rank = ranks(first)
+    budget = span_budget(num_tokens[members], cfg.mask_ratio)
+    most = np.minimum(max_spans(num_tokens[members], cfg), counts - 1)
+    taken = (before < np.repeat(budget, counts)) & (rank < np.repeat(most, counts))
+    chosen = np.sort(by_key[taken])
+    num_taken = _sums(taken, first)
+    able = num_taken > 0
+    return members[able], num_taken[able], (ends - starts)[chosen], starts[chosen]
+
+
+def _long(
+    n: Int64, numbers: Int64, kinds: UInt8, cfg: ObjectiveConfig, seed: int, epoch: int
+) -> tuple[Int64, Int64]:
+    """Draw length and start of document blanks; a causal one is the whole text."""
+    least = np.maximum(1, (cfg.min_document_share * n).astype(np.int64))
+    most = np.maximum(least, (cfg.max_document_share * n).astype(np.int64))
+    share = uniform_draws(numbers, np.int64(1), seed, "kind", epoch)
+    lengths = least + (share * (most - least + 1)).astype(np.int64)
+    lengths = np.where(kinds == Kind.CAUSAL, n, lengths)
+    starts = n - lengths
+    if cfg.infill_rate:
+        inside = uniform_draws(numbers, np.int64(3), seed, "kind", epoch) < cfg.infill_rate
+        place = uniform_draws(numbers, np.int64(4), seed, "kind", epoch)
+        starts = np.where(inside, (place * (starts + 1)).astype(np.int64), starts)
+    return lengths, starts
+
+
+def place_many(
+    drawn: Drawn, cfg: ObjectiveConfig, *, seed: int, epoch: int, row_length: int
+) -> Placed:
+    """Place short spans, put all spans into the order of Part B, and draw what else is drawn.
+
+    Args:
+        drawn: what `draw_many` drew with the same objective, seed and epoch.
+        cfg: the objective.
+        seed: the run's seed.
+        epoch: 0-based pass over the data.
+        row_length: bound of the positions of a shifted example.
+    """
+    counts = np.diff(drawn.first)
+    owner = np.repeat(np.arange(len(counts)), counts)
+    number, rank = np.repeat(drawn.numbers, counts), ranks(drawn.first)
+    lengths, starts = drawn.lengths.copy(), drawn.starts.copy()
+    loose = np.flatnonzero(starts < 0)
+    if len(loose):
+        keys = sort_keys(number[loose], rank[loose], seed, "arrangement", epoch)
+        lengths[loose] = lengths[loose][np.argsort((owner[loose] << KEY_BITS) | keys)]
+        starts[loose] = _places(
+            lengths[loose], drawn.num_tokens, drawn.numbers, owner[loose], cfg, seed, epoch
+        )
+    order = rank
+    if cfg.shuffle_spans:
+        keys = sort_keys(number, rank, seed, "order", epoch)
+        order = rank[np.argsort((owner << KEY_BITS) | keys)]
+    shifts = np.zeros(len(counts), np.int64)
+    if cfg.random_offset:
+        draw = uniform_draws(drawn.numbers, np.int64(5), seed, "kind", epoch)
+        shifts = (draw * (row_length - drawn.example_lengths + 1)).astype(np.int64)
+    placed = Placed(
+        drawn=drawn, spans=np.stack([starts, starts + lengths], axis=1), order=order,
+        shifts=shifts, dropped=None,
+    )  # fmt: skip
+    if not cfg.block_dropout:
+        return placed
+    return _with_dropout(placed, cfg, seed, epoch)
+
+
+def _places(
+    lengths: Int64, num_tokens: Int64, numbers: Int64, owner: Int64, cfg: ObjectiveConfig,
+    seed: int, epoch: int,
+) -> Int64:  # fmt: skip
+    """Draw the starts of short spans: `spans.place_spans` of all documents that have some."""
+    counts = np.bincount(owner, minlength=len(numbers))
+    first = _offsets(counts)
+    rank = ranks(first)
+    total = np.cumsum(lengths + 1)
+    before = total - lengths - 1
+    heads = first[:-1][counts > 0]
+    before -= np.repeat(before[heads], counts[counts > 0])
+    free = num_tokens + 1 - counts - np.bincount(owner, lengths, len(numbers)).astype(np.int64)
+    size = free + (1 if cfg.placement == "released" else counts)
+
+    def slots(documents: Int64, draws: Int64) -> Int64:
+        draw = uniform_draws(numbers[documents], draws, seed, "places", epoch)
+        return (documents << KEY_BITS) | (draw * size[documents]).astype(np.int64)
+
+    chosen = np.sort(slots(owner, rank))
+    if cfg.placement == "uniform":
+        # Draw again for every slot that was drawn twice, until each document's slots all differ.
+        used = counts.copy()
+        while True:
+            distinct = np.ones(len(chosen), bool)
+            distinct[1:] = chosen[1:] != chosen[:-1]
+            if distinct.all():
+                break
+            missing = np.bincount(chosen[~distinct] >> KEY_BITS, minlength=len(numbers))
+            again = np.repeat(np.arange(len(numbers)), missing)
+            draws = np.repeat(used, missing) + ranks(_offsets(missing))
+            used += missing
+            chosen = np.sort(np.concatenate([chosen[distinct], slots(again, draws)]))
+        chosen = chosen - rank
+    return (chosen & ((1 << KEY_BITS) - 1)) + before
+
+
+def _with_dropout(placed: Placed, cfg: ObjectiveConfig, seed: int, epoch: int) -> Placed:
+    """Draw which inputs of short spans `dblock` replaces; never a `sop`."""
+    drawn = placed.drawn
+    counts = np.diff(drawn.first)
+    inputs = drawn.example_lengths - drawn.num_tokens - counts + _sums(drawn.lengths, drawn.first)
+    first = _offsets(inputs)
+    draws = uniform_draws(
+        np.repeat(drawn.numbers, inputs), ranks(first), seed, "dropout", epoch
+    )  # fmt: skip
+    dropped = (draws < cfg.block_dropout) & np.repeat(drawn.kinds == Kind.SHORT, inputs)
+    spans = placed.spans[np.repeat(drawn.first[:-1], counts) + placed.order]
+    span_inputs = spans[:, 1] - spans[:, 0] + np.repeat(drawn.ends != End.NONE, counts)
+    dropped[np.cumsum(span_inputs) - span_inputs] = False
+    return Placed(
+        drawn=drawn, spans=placed.spans, order=placed.order, shifts=placed.shifts, dropped=dropped
+    )
+
+
+def join(parts: Sequence[Placed]) -> Placed:
+    """Put the documents of several calls behind one another; all have dropout, or none."""
+    if len(parts) == 1:
+        return parts[0]
+    drawn = [part.drawn for part in parts]
+    counts = np.concatenate([np.diff(d.first) for d in drawn])
+    dropped = [part.dropped for part in parts if part.dropped is not None]
+    return Placed(
+        drawn=Drawn(
+            numbers=np.concatenate([d.numbers for d in drawn]),
+            num_tokens=np.concatenate([d.num_tokens for d in drawn]),
+            kinds=np.concatenate([d.kinds for d in drawn]),
+            wished=np.concatenate([d.wished for d in drawn]),
+            first=_offsets(counts),
+            lengths=np.concatenate([d.lengths for d in drawn]),
+            starts=np.concatenate([d.starts for d in drawn]),
+            ends=np.concatenate([d.ends for d in drawn]),
+        ),
+        spans=np.concatenate([part.spans for part in parts]),
+        order=np.concatenate([part.order for part in parts]),
+        shifts=np.concatenate([part.shifts for part in parts]),
+        dropped=np.concatenate(dropped) if dropped else None,
+    )
+
+
+def ranks(first: Int64) -> Int64:
+    """Number the entries of each group from 0: offsets `[n + 1]` to `[first[-1]]`."""
+    return np.arange(first[-1]) - np.repeat(first[:-1], np.diff(first))
+
+
+def _offsets(counts: npt.NDArray[np.integer]) -> Int64:
+    first = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=first[1:])
+    return first
+
+
+def _sums(values: npt.NDArray[np.generic], first: Int64) -> Int64:
+    """Sum each group; empty groups sum to 0."""
+    total = np.zeros(len(values) + 1, np.int64)
+    np.cumsum(values, out=total[1:])
+    return total[first[1:]] - total[first[:-1]]
