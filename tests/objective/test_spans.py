@@ -11,12 +11,12 @@ from blankfill.objective import End
 from blankfill.objective.draws import sort_keys, uniform_draws
 from blankfill.objective.many import draw_many, place_many
 from blankfill.objective.sample import draw_example, longest_piece
-from blankfill.objective.spans import draw_lengths, length_law, max_spans, place_spans
+from blankfill.objective.spans import draw_lengths, length_law, max_spans, place_spans, span_budget
 from blankfill.objective.special import SpecialIds
 from shared import shared_path
 
 IDS = SpecialIds(pad=0, mask=1, smask=2, gmask=3, sop=4, eop=5, eos=6, dblock=7)
-SHORT = ObjectiveConfig(short_rate=1.0, document_rate=0.0)
+SHORT = ObjectiveConfig(short_rate=1.0, document_rate=0.0, ratio_law="fixed")
 LONG = ObjectiveConfig(short_rate=0.0, document_rate=1.0)
 
 
@@ -87,8 +87,8 @@ def test_the_number_of_spans_follows_its_law():
 def test_placements_follow_their_law(placement):
     # Fixed spans of 2 in 9 tokens at ratio 0.4: two spans, free = 4.
     cfg = ObjectiveConfig(
-        short_rate=1.0, document_rate=0.0, mask_ratio=0.4, length_law="fixed", mean_span_length=2.0,
-        placement=placement,
+        short_rate=1.0, document_rate=0.0, ratio_law="fixed", mask_ratio=0.4,
+        length_law="fixed", mean_span_length=2.0, placement=placement,
     )  # fmt: skip
     spans = placed_many(np.full(30_000, 9), cfg, seed=2).spans.reshape(-1, 2, 2)
     seen = {}
@@ -111,7 +111,12 @@ def test_placements_follow_their_law(placement):
 
 def test_every_order_of_part_b_is_equally_likely():
     cfg = ObjectiveConfig(
-        short_rate=1.0, document_rate=0.0, mask_ratio=0.3, length_law="fixed", mean_span_length=1.0
+        short_rate=1.0,
+        document_rate=0.0,
+        ratio_law="fixed",
+        mask_ratio=0.3,
+        length_law="fixed",
+        mean_span_length=1.0,
     )
     order = placed_many(np.full(24_000, 10), cfg, seed=3).order.reshape(-1, 3)
     counts = np.unique(order @ [9, 3, 1], return_counts=True)[1]
@@ -129,10 +134,11 @@ def test_a_permutation_from_keys_is_uniform():
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 20, 300])
 @pytest.mark.parametrize("ratio", [0.0, 0.01, 0.15, 0.5, 1.0])
 def test_spans_fit_and_leave_a_token_between_them(n, ratio):
-    cfg = ObjectiveConfig(mask_ratio=ratio)
+    cfg, shares = ObjectiveConfig(mask_ratio=ratio), np.array([ratio])
     for index in range(50):
-        draws = uniform_draws(np.array(index), np.arange(max_spans(np.array(n), cfg)), 0, "t")
-        lengths = draw_lengths(draws, n, cfg, single=False)
+        most = int(max_spans(np.array([n]), cfg, shares)[0])
+        draws = uniform_draws(np.array(index), np.arange(most), 0, "t")
+        lengths = draw_lengths(draws, n, cfg, budget=int(span_budget(np.array([n]), shares)[0]))
         places = np.random.default_rng(index).random(10_000).tolist()
         spans = place_spans(lengths, n, places)
         assert len(lengths) >= 1
@@ -155,8 +161,18 @@ def test_the_masked_share_overshoots_the_ratio_by_less_than_a_span():
     assert masked.mean() == pytest.approx(60 + 1.5, abs=0.5)  # half a size-biased span, less one
 
 
+def test_the_ratio_of_documents_is_uniform_up_to_twice_its_mean():
+    cfg = ObjectiveConfig(short_rate=1.0, document_rate=0.0, length_law="fixed", mean_span_length=1)
+    masked = np.diff(drawn_many(np.full(12_000, 400), cfg).first)  # one token each, of 0 to 119
+    # Budgets 0 and 1 are one; in 6 bins of 20 counts: 5 degrees of freedom, 99.99 % quantile 25.7.
+    assert masked.max() == 119
+    assert chi_square(np.bincount(masked // 20, minlength=6), [2000] * 6) < 25.7
+
+
 def test_a_single_span_comes_at_its_rate():
-    cfg = ObjectiveConfig(short_rate=1.0, document_rate=0.0, single_span_rate=0.25)
+    cfg = ObjectiveConfig(
+        short_rate=1.0, document_rate=0.0, single_span_rate=0.25, ratio_law="fixed"
+    )
     counts = np.diff(drawn_many(np.full(8000, 400), cfg).first)
     # Four standard errors of a share of 1/4 in 8,000 are 0.019.
     assert (counts == 1).mean() == pytest.approx(0.25, abs=0.019)

@@ -15,9 +15,11 @@ __all__ = [
     "ObjectiveConfig",
     "Placement",
     "PositionScheme",
+    "RatioLaw",
 ]
 
 PositionScheme = Literal["corrupted", "linear", "original"]
+RatioLaw = Literal["fixed", "uniform"]
 LengthLaw = Literal["poisson", "fixed", "geometric", "uniform"]
 Placement = Literal["uniform", "released"]
 DocumentEnd = Literal["eop", "eos", "none"]
@@ -38,6 +40,10 @@ class ObjectiveConfig:
     """Share of examples with the whole text behind [gMASK], an empty prefix before it."""
     mask_ratio: float = 0.15
     """Share of a document's tokens that short spans, or sentences, cut out; at least one is."""
+    ratio_law: RatioLaw = "uniform"
+    """fixed, as published: each document at mask_ratio. uniform: each at a ratio of its own between
+    0 and twice as much, so that the model also learns texts of few blanks, as users have them;
+    trained at one density, it does not know where the blank of a text with a single one ends."""
     length_law: LengthLaw = "poisson"
     """Law of short spans' lengths: poisson (its mean before 0 is taken out, as published), fixed,
     geometric, or uniform from 1 to twice the mean less 1."""
@@ -120,6 +126,11 @@ class ObjectiveConfig:
             )
 
     @property
+    def max_ratio(self) -> float:
+        """The largest share of a document that short spans may be asked to cut out."""
+        return self.mask_ratio if self.ratio_law == "fixed" else min(1.0, 2 * self.mask_ratio)
+
+    @property
     def rates(self) -> tuple[float, float, float, float]:
         """Share of each drawn kind, in the order of `objective.Kind`."""
         return self.short_rate, self.sentence_rate, self.document_rate, self.causal_rate
@@ -134,28 +145,32 @@ class ObjectiveConfig:
 
 MIXTURES: Final[dict[str, ObjectiveConfig]] = {
     "ours": ObjectiveConfig(),
-    "glm-base": ObjectiveConfig(short_rate=1.0, document_rate=0.0, placement="released"),
+    "glm-base": ObjectiveConfig(
+        short_rate=1.0, document_rate=0.0, ratio_law="fixed", placement="released"
+    ),
     "glm-10b-512": ObjectiveConfig(
-        short_rate=0.5, sentence_rate=0.3, document_rate=0.2, placement="released",
-        block_dropout=0.1, min_document_share=0.25, infill_rate=0.5, document_end="none",
-        short_sequence_rate=0.02,
+        short_rate=0.5, sentence_rate=0.3, document_rate=0.2, ratio_law="fixed",
+        placement="released", block_dropout=0.1, min_document_share=0.25, infill_rate=0.5,
+        document_end="none", short_sequence_rate=0.02,
     ),
     "glm-10b-1024": ObjectiveConfig(
-        short_rate=0.4, sentence_rate=0.3, document_rate=0.3, placement="released",
-        block_dropout=0.1, single_span_rate=0.05, min_document_share=0.25, infill_rate=0.5,
-        document_end="none", short_sequence_rate=0.5,
+        short_rate=0.4, sentence_rate=0.3, document_rate=0.3, ratio_law="fixed",
+        placement="released", block_dropout=0.1, single_span_rate=0.05, min_document_share=0.25,
+        infill_rate=0.5, document_end="none", short_sequence_rate=0.5,
     ),
     "glm-large-zh": ObjectiveConfig(
-        short_rate=0.4, sentence_rate=0.3, document_rate=0.3, placement="released",
-        block_dropout=0.1, min_document_share=0.25, infill_rate=0.5, document_end="none",
+        short_rate=0.4, sentence_rate=0.3, document_rate=0.3, ratio_law="fixed",
+        placement="released", block_dropout=0.1, min_document_share=0.25, infill_rate=0.5,
+        document_end="none",
     ),
     "glm-130b": ObjectiveConfig(
-        short_rate=0.3, document_rate=0.7, placement="released", single_span_rate=0.02,
+        short_rate=0.3, document_rate=0.7, ratio_law="fixed", placement="released",
+        single_span_rate=0.02,
         document_end="none", short_sequence_rate=0.02, positions="linear", loss_weights="row",
     ),
-    "ul2-r": ObjectiveConfig(short_rate=1.0, document_rate=0.0),
+    "ul2-r": ObjectiveConfig(short_rate=1.0, document_rate=0.0, ratio_law="fixed"),
     "ul2-x": ObjectiveConfig(
-        short_rate=1.0, document_rate=0.0, mask_ratio=0.5, mean_span_length=32,
+        short_rate=1.0, document_rate=0.0, ratio_law="fixed", mask_ratio=0.5, mean_span_length=32,
         max_span_length=128,
     ),
 }  # fmt: skip

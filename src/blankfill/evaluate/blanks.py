@@ -40,7 +40,7 @@ from blankfill.objective.blank import build_example
 from blankfill.objective.draws import uniform_draws
 from blankfill.objective.pack import pack, stack
 from blankfill.objective.sample import longest_piece
-from blankfill.objective.spans import draw_lengths, max_spans, place_spans
+from blankfill.objective.spans import draw_lengths, max_spans, place_spans, span_budget
 from blankfill.rng import generator
 from blankfill.text.language import LANGUAGES
 from blankfill.text.tokenizer import Tokenizer
@@ -167,10 +167,12 @@ def draw_items(
 
 
 def _short_spans(num_tokens: int, cfg: ObjectiveConfig, seed: int, address: int) -> Int32:
-    where, most = np.array(address), int(max_spans(np.array(num_tokens), cfg))
+    where, n, ratio = np.array(address), np.array([num_tokens]), np.array([cfg.mask_ratio])
+    most = int(max_spans(n, cfg, ratio)[0])
     lengths = draw_lengths(
-        uniform_draws(where, np.arange(most), seed, "evaluation"), num_tokens, cfg, single=False
-    )
+        uniform_draws(where, np.arange(most), seed, "evaluation"), num_tokens, cfg,
+        budget=int(span_budget(n, ratio)[0]),
+    )  # fmt: skip
     places = (
         float(uniform_draws(where, np.array(i), seed, "evaluation places")[0]) for i in count()
     )

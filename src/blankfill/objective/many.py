@@ -17,7 +17,7 @@ import numpy.typing as npt
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.objective.batch import Bool, End, Int64, Kind, UInt8
 from blankfill.objective.draws import KEY_BITS, sort_keys, uniform_draws
-from blankfill.objective.spans import kind_edges, length_steps, max_spans, span_budget
+from blankfill.objective.spans import drawn_ratio, kind_edges, length_steps, max_spans, span_budget
 
 __all__ = ["Drawn", "Placed", "Sentences", "draw_many", "join", "place_many", "ranks"]
 
@@ -159,7 +159,8 @@ def _short(
 ) -> tuple[Int64, Int64, Int64, Int64]:
     """Draw the lengths of short spans: `spans.draw_lengths` of all members."""
     n, number = num_tokens[members], numbers[members]
-    limit = max_spans(n, cfg)
+    ratio = drawn_ratio(uniform_draws(number, np.int64(6), seed, "kind", epoch), cfg)
+    limit = max_spans(n, cfg, ratio)
     first = _offsets(limit)
     rank = ranks(first)
     draws = uniform_draws(np.repeat(number, limit), rank, seed, "lengths", epoch)
@@ -167,7 +168,7 @@ def _short(
     np.minimum(lengths, np.repeat(np.maximum(1, n // 2), limit), out=lengths)
     total = np.cumsum(lengths)
     total -= np.repeat(total[first[:-1]] - lengths[first[:-1]], limit)
-    budget = span_budget(n, cfg.mask_ratio)
+    budget = span_budget(n, ratio)
     if cfg.single_span_rate:
         single = uniform_draws(number, np.int64(2), seed, "kind", epoch) < cfg.single_span_rate
         budget = np.where(single, 1, budget)
@@ -195,8 +196,9 @@ def _whole_sentences(
     before = total - lengths
     before -= np.repeat(before[first[:-1]], counts)
     rank = ranks(first)
-    budget = span_budget(num_tokens[members], cfg.mask_ratio)
-    most = np.minimum(max_spans(num_tokens[members], cfg), counts - 1)
+    ratio = drawn_ratio(uniform_draws(numbers[members], np.int64(6), seed, "kind", epoch), cfg)
+    budget = span_budget(num_tokens[members], ratio)
+    most = np.minimum(max_spans(num_tokens[members], cfg, ratio), counts - 1)
     taken = (before < np.repeat(budget, counts)) & (rank < np.repeat(most, counts))
     chosen = np.sort(by_key[taken])
     num_taken = _sums(taken, first)

@@ -16,6 +16,7 @@ from blankfill.objective.blank import build_example
 from blankfill.objective.draws import sort_keys, uniform_draws
 from blankfill.objective.spans import (
     draw_lengths,
+    drawn_ratio,
     kind_edges,
     max_spans,
     place_spans,
@@ -37,6 +38,12 @@ class _Draws:
 
     def many(self, purpose: str, size: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         return uniform_draws(self.index, np.arange(size), self.seed, purpose, self.epoch)
+
+    def bounds(self, n: int, cfg: ObjectiveConfig) -> tuple[int, int]:
+        """Give the most spans of the document, and the tokens at which drawing stops."""
+        ratio = drawn_ratio(np.array([self.one(6)]), cfg)
+        tokens = np.array([n])
+        return int(max_spans(tokens, cfg, ratio)[0]), int(span_budget(tokens, ratio)[0])
 
     def permutation(self, purpose: str, size: int) -> Int64:
         keys = sort_keys(self.index, np.arange(size), self.seed, purpose, self.epoch)
@@ -90,9 +97,10 @@ def draw_example(
         kind = Kind.DOCUMENT
     end = End.EOP
     if kind == Kind.SHORT:
-        limit = int(max_spans(np.array(n), cfg))
-        single = draws.one(2) < cfg.single_span_rate
-        lengths = draw_lengths(draws.many("lengths", limit), n, cfg, single=single)
+        limit, budget = draws.bounds(n, cfg)
+        if draws.one(2) < cfg.single_span_rate:
+            budget = 1
+        lengths = draw_lengths(draws.many("lengths", limit), n, cfg, budget=budget)
         lengths = lengths[draws.permutation("arrangement", len(lengths))]
         places = (draws.one(i, "places") for i in count())
         spans = place_spans(lengths, n, places, cfg.placement)
@@ -115,8 +123,8 @@ def draw_example(
 
 
 def _whole_sentences(ends: Int64, n: int, cfg: ObjectiveConfig, draws: _Draws) -> Int32:
-    budget = int(span_budget(np.array(n), cfg.mask_ratio))
-    most = min(int(max_spans(np.array(n), cfg)), len(ends) - 1)
+    limit, budget = draws.bounds(n, cfg)
+    most = min(limit, len(ends) - 1)
     starts = np.concatenate([[0], ends[:-1]])
     taken: list[tuple[int, int]] = []
     for s in draws.permutation("sentences", len(ends)).tolist():
@@ -164,6 +172,7 @@ def _finished(
 def longest_piece(row_length: int, cfg: ObjectiveConfig) -> int:
     """Find the longest piece whose example fits a row, whatever is drawn."""
     n = np.arange(1, row_length + 1)
-    most = max_spans(n, cfg) if cfg.short_rate or cfg.sentence_rate else np.ones_like(n)
+    ratio = np.full(row_length, cfg.max_ratio)
+    most = max_spans(n, cfg, ratio) if cfg.short_rate or cfg.sentence_rate else np.ones_like(n)
     fits = n + 2 * most <= row_length
     return int(n[fits].max(initial=0))

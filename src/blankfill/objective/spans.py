@@ -23,6 +23,7 @@ from blankfill.objective.draws import Float64
 
 __all__ = [
     "draw_lengths",
+    "drawn_ratio",
     "kind_edges",
     "length_law",
     "length_steps",
@@ -67,13 +68,18 @@ def kind_edges(cfg: ObjectiveConfig) -> Float64:
     return edges
 
 
-def span_budget(num_tokens: Int64, ratio: float) -> Int64:
+def drawn_ratio(draw: Float64, cfg: ObjectiveConfig) -> Float64:
+    """Turn a uniform draw into a document's share of masked tokens."""
+    return np.full_like(draw, cfg.mask_ratio) if cfg.ratio_law == "fixed" else draw * cfg.max_ratio
+
+
+def span_budget(num_tokens: Int64, ratio: Float64) -> Int64:
     """Give how many tokens are to be cut out at least: a share of them, and never 0."""
     return np.maximum(1, (ratio * num_tokens).astype(np.int64))
 
 
-def max_spans(num_tokens: Int64, cfg: ObjectiveConfig) -> Int64:
-    """Bound the spans of a document: 4.5 standard deviations above the expected number.
+def max_spans(num_tokens: Int64, cfg: ObjectiveConfig, ratio: Float64) -> Int64:
+    """Bound the spans of documents at their ratios: 4.5 standard deviations above the mean.
 
     A bound is what lets a row be planned before anything is drawn; it is reached about three times
     in a million documents, which then have a little less masked.
@@ -82,26 +88,25 @@ def max_spans(num_tokens: Int64, cfg: ObjectiveConfig) -> Int64:
     k = np.arange(1, len(law) + 1)
     first = (law * k).sum()
     variance = (law * k * k).sum() - first**2
-    expected = cfg.mask_ratio * num_tokens / first + 1
+    expected = ratio * num_tokens / first + 1
     bound = expected + 4.5 * np.sqrt(np.maximum(0, expected * variance)) / first
     # No more than one span for every two tokens fit, with a visible token between them.
     return np.minimum(np.ceil(bound).astype(np.int64), (num_tokens + 1) // 2)
 
 
-def draw_lengths(draws: Float64, num_tokens: int, cfg: ObjectiveConfig, *, single: bool) -> Int32:
+def draw_lengths(draws: Float64, num_tokens: int, cfg: ObjectiveConfig, *, budget: int) -> Int32:
     """Turn uniform draws into the span lengths of one document.
 
     Args:
         draws: `[m]` in [0, 1), m = `max_spans`.
         num_tokens: tokens in the document, at least 1.
-        cfg: ratio and law.
-        single: draw one span only.
+        cfg: gives the law.
+        budget: stop when this many tokens are reached.
 
     Returns:
         `[S]` lengths, S >= 1, that leave a visible token between spans.
     """
     steps = length_steps(cfg)
-    budget = int(span_budget(np.array(num_tokens), cfg.mask_ratio))
     lengths: list[int] = []
     for draw in draws:
         # A document of a few tokens keeps half of them visible: there must be something to read.
@@ -111,7 +116,7 @@ def draw_lengths(draws: Float64, num_tokens: int, cfg: ObjectiveConfig, *, singl
         if lengths and sum(lengths) + length + len(lengths) > num_tokens:
             break
         lengths.append(length)
-        if single or sum(lengths) >= budget:
+        if sum(lengths) >= budget:
             break
     return np.array(lengths, np.int32)
 
