@@ -21,8 +21,13 @@ class MemoryStore:
             [1] * len(documents) if languages is None else languages, dtype=np.uint8
         )
 
+    has_sentences = False
+
     def document(self, index):
         return self.documents[index]
+
+    def sentence_ends(self, index, start, end):
+        return np.zeros(0, np.int64)
 
 
 @pytest.fixture

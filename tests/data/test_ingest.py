@@ -179,3 +179,21 @@ def test_memory_does_not_grow_with_the_input(tmp_path, tokenizer_folder):
         )
         peaks.append(int(done.stdout))
     assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_sentences_of_a_document_are_those_of_its_text(tmp_path, tokenizer_folder):
+    text = "The old fox came. The dog slept.\n\n狐狸来了。狗睡着了。“走吧！”"
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    build_store([tmp_path / "a.txt"], tokenizer_folder, tmp_path / "s")
+    store = TokenStore.open(tmp_path / "s")
+    found = []
+    tokenizer = Tokenizer.load(tokenizer_folder)
+    for i in range(len(store)):
+        tokens, start = store.document(i), 0
+        for end in store.sentence_ends(i, 0, len(tokens)):
+            found.append(tokenizer.decode(tokens[start:end]))
+            start = end
+    assert "".join(found).split() == text.split()
+    assert [s.strip() for s in found] == [
+        "The old fox came.", "The dog slept.", "狐狸来了。", "狗睡着了。", "“走吧！”",
+    ]  # fmt: skip

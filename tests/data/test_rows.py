@@ -131,6 +131,7 @@ def test_tokens_beyond_65_535_pass_through(ids):
     class Wide:
         lengths = np.array([30])
         languages = np.array([2], np.uint8)
+        has_sentences = False
 
         def document(self, index):
             return np.arange(140_000, 140_030, dtype=np.uint32)

@@ -189,3 +189,35 @@ def test_damage_is_named(tmp_path, reason):
 def test_a_missing_store_names_the_command_that_makes_one(tmp_path):
     with pytest.raises(DataError, match="blankfill data build"):
         TokenStore.open(tmp_path / "nothing")
+
+
+def test_sentences_come_back_across_flushes(tmp_path, monkeypatch):
+    monkeypatch.setattr("blankfill.data.store.BUFFERED_DOCUMENTS", 3)
+    rng = np.random.default_rng(0)
+    wanted = []
+    with StoreWriter(tmp_path / "s", vocab_size=100, tokenizer_fingerprint="f") as writer:
+        for n in (5, 1, 13, 8, 3, 40, 7):
+            ends = np.unique(np.append(rng.integers(1, n + 1, 3), n))
+            writer.add(np.arange(n), 0, sentence_ends=ends)
+            wanted.append(ends)
+        writer.finish()
+    store = TokenStore.open(tmp_path / "s", verify=True)
+    for i, ends in enumerate(wanted):
+        n = int(store.lengths[i])
+        assert store.sentence_ends(i, 0, n).tolist() == ends.tolist()
+        inside = [e for e in ends if 2 < e <= n - 1]
+        assert store.sentence_ends(i, 2, n - 1).tolist() == inside if n > 3 else True
+
+
+def test_a_store_of_version_1_is_read_without_sentences(tmp_path):
+    with StoreWriter(tmp_path / "s", vocab_size=100, tokenizer_fingerprint="f") as writer:
+        writer.add(np.arange(9), 0)
+        writer.finish()
+    manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
+    manifest["version"] = 1
+    del manifest["sha256"]["sentences.bin"]
+    (tmp_path / "s" / "sentences.bin").unlink()
+    (tmp_path / "s" / "manifest.json").write_text(json.dumps(manifest))
+    store = TokenStore.open(tmp_path / "s", verify=True)
+    assert not store.has_sentences
+    assert store.document(0).tolist() == list(range(9))

@@ -33,6 +33,7 @@ from blankfill.errors import DataError
 from blankfill.runtime import available_cores
 from blankfill.text.corpus import no_documents, read_records
 from blankfill.text.records import Record, Skipped, Skips, parse_record
+from blankfill.text.sentences import sentence_ends
 from blankfill.text.tokenizer import Tokenizer
 
 __all__ = ["build_store"]
@@ -56,6 +57,7 @@ class _Encoded(NamedTuple):
     language: int
     characters: int
     num_bytes: int
+    sentence_ends: npt.NDArray[np.int64]
 
 
 _tokenizer: Tokenizer | None = None
@@ -107,7 +109,7 @@ def build_store(
                     continue
                 writer.add(
                     result.tokens, result.language, characters=result.characters,
-                    num_bytes=result.num_bytes,
+                    num_bytes=result.num_bytes, sentence_ends=result.sentence_ends,
                 )  # fmt: skip
             tokens = int(writer.counts[:, 1].sum())
             meter.advance(len(results), f"{tokens / 1e6:.1f} M tokens")
@@ -222,4 +224,17 @@ def _encode_one(record: Record, tokenizer: Tokenizer, text_field: str) -> _Encod
     if isinstance(document, Skipped):
         return document
     tokens = tokenizer.encode(document.text)
-    return _Encoded(tokens, document.language, len(document.text), document.num_bytes)
+    ends = _sentence_tokens(document.text, tokens, tokenizer)
+    return _Encoded(tokens, document.language, len(document.text), document.num_bytes, ends)
+
+
+def _sentence_tokens(
+    text: str, tokens: npt.NDArray[np.int32], tokenizer: Tokenizer
+) -> npt.NDArray[np.int64]:
+    """Find the tokens behind which sentences end; a sentence that ends inside of one is skipped."""
+    ends = sentence_ends(text)
+    sizes = [len(text[a:b].encode()) for a, b in zip([0, *ends], ends, strict=False)]
+    in_bytes = np.cumsum(sizes)
+    of_tokens = np.cumsum(tokenizer.byte_lengths[tokens])
+    found = np.searchsorted(of_tokens, in_bytes)
+    return found[of_tokens[found] == in_bytes] + 1

@@ -23,7 +23,7 @@ from blankfill.config.objective import ObjectiveConfig
 from blankfill.errors import ConfigError, DataError
 from blankfill.objective.batch import Batch, Bool, Int32, Int64, UInt8
 from blankfill.objective.build import build_rows
-from blankfill.objective.many import Drawn, Sentences, draw_many, join, place_many
+from blankfill.objective.many import Drawn, draw_many, join, place_many
 from blankfill.objective.pack import pack
 from blankfill.objective.sample import longest_piece
 from blankfill.objective.special import SpecialIds
@@ -33,6 +33,8 @@ __all__ = ["DocumentStore", "Pieces", "RowSource"]
 
 SHORTEST_ROW = 16
 """Rows below this hold no example worth learning from."""
+SLACK = 8
+"""A cut may move back by one part in this many of the longest piece, to where a sentence ends."""
 WINDOW = 1 << 16
 """Pieces that are planned together."""
 KEPT_WINDOWS = 4
@@ -52,8 +54,17 @@ class DocumentStore(Protocol):
         """`[N]` language code of each document."""
         ...
 
+    @property
+    def has_sentences(self) -> bool:
+        """Whether it knows where sentences end."""
+        ...
+
     def document(self, index: int) -> npt.NDArray[np.generic]:
         """Return the tokens of one document."""
+        ...
+
+    def sentence_ends(self, index: int, start: int, end: int) -> Int64:
+        """Return the token ends of sentences in (start, end] of one document."""
         ...
 
 
@@ -70,7 +81,7 @@ class _Window:
 
 
 class Pieces:
-    """The documents of several stores, the long ones cut.
+    """The documents of several stores, the long ones cut, at sentence ends where there are some.
 
     Args:
         stores: token stores.
@@ -82,7 +93,11 @@ class Pieces:
         lengths = [np.asarray(store.lengths, dtype=np.int64) for store in stores]
         self._store_first = np.cumsum([0, *map(len, lengths)])
         self._first = np.zeros(int(self._store_first[-1]) + 1, np.int64)
-        counts = [-(-length // longest) for length in lengths]
+        self._slack = longest // SLACK
+        counts = [
+            np.where(length > longest, -(-length // (longest - self._slack)), length > 0)
+            for length in lengths
+        ]
         np.cumsum(np.concatenate([[0], *counts]), out=self._first)
 
     def __len__(self) -> int:
@@ -108,7 +123,45 @@ class Pieces:
         count = self._first[every + 1] - self._first[every]
         part = pieces - self._first[every]
         start, end = length * part // count, length * (part + 1) // count
-        return source, document, start, end, part == count - 1
+        is_last = part == count - 1
+        if self._slack:
+            for bounds, inner in ((start, part > 0), (end, ~is_last)):
+                for piece in np.flatnonzero(inner).tolist():
+                    bounds[piece] = self._cut(
+                        int(source[piece]), int(document[piece]), int(bounds[piece])
+                    )
+        return source, document, start, end, is_last
+
+    def _cut(self, source: int, document: int, place: int) -> int:
+        """Move a cut back to the end of a sentence, if one ends shortly before it."""
+        store = self._stores[source]
+        if not store.has_sentences:
+            return place
+        ends = store.sentence_ends(document, place - self._slack, place)
+        return int(ends[-1]) if len(ends) else place
+
+    def sentences(
+        self, source: Int64, document: Int64, start: Int64, end: Int64
+    ) -> tuple[Int64, Int64]:
+        """Say where the sentences of pieces end.
+
+        Args:
+            source: `[n]` store of each piece.
+            document: `[n]` its document.
+            start: `[n]` its first token.
+            end: `[n]` its end.
+
+        Returns:
+            `[n + 1]` offsets, and the flat ends in tokens of each piece, its length the last.
+        """
+        found: list[Int64] = []
+        for s, d, a, b in zip(
+            source.tolist(), document.tolist(), start.tolist(), end.tolist(), strict=True
+        ):
+            store = self._stores[s]
+            ends = store.sentence_ends(d, a, b) - a if store.has_sentences else np.zeros(0, int)
+            found.append(ends if len(ends) and ends[-1] == b - a else np.append(ends, b - a))
+        return np.cumsum([0, *map(len, found)]), np.concatenate(found)
 
 
 class RowSource:
@@ -211,7 +264,9 @@ class RowSource:
             source, document, start, end, last = self._pieces.look_up(pieces)
             drawn = draw_many(
                 end - start, last, pieces, self._objective, seed=self._seed, epoch=epoch,
-                sentences=self._sentences(source, document, start, end),
+                sentences=lambda chosen: self._pieces.sentences(
+                    source[chosen], document[chosen], start[chosen], end[chosen]
+                ),
             )  # fmt: skip
             rows = pack(drawn.example_lengths, self._row_length)
             window = _Window(
@@ -224,11 +279,6 @@ class RowSource:
                 del self._windows[min(self._windows, key=lambda n: (n > number, n))]
             self._windows[number] = window
         return self._windows[number]
-
-    def _sentences(
-        self, source: Int64, document: Int64, start: Int64, end: Int64
-    ) -> Sentences | None:
-        return None
 
     def _read(self, source: Int64, document: Int64, start: Int64, end: Int64) -> Int32:
         stores = self._stores

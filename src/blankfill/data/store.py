@@ -4,11 +4,12 @@
       tokens.bin      little-endian uint16 (uint32 where the vocabulary is beyond 65,536): all ids
       offsets.bin     little-endian int64, N + 1: document i is tokens[offsets[i] : offsets[i + 1]]
       languages.bin   uint8, N: index into the manifest's `languages`
+      sentences.bin   one bit for each token, least significant first: set where a sentence ends
       manifest.json   format version, dtype, counts, SHA-256 of each file, tokenizer fingerprint
       tokenizer/      a copy of the tokenizer, so that a store can be read back as text
 
 A store is written under a temporary name beside its place and renamed when it is complete. Its
-fingerprint is the SHA-256 of the three arrays' checksums and the tokenizer's fingerprint.
+fingerprint is the SHA-256 of the arrays' checksums and the tokenizer's fingerprint.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ from blankfill.text.tokenizer import copy_tokenizer
 __all__ = ["MANIFEST", "StoreWriter", "TokenStore"]
 
 MANIFEST = "manifest.json"
-VERSION = 1
-"""Version of the folder's format, in the manifest."""
-ARRAYS = ("tokens.bin", "offsets.bin", "languages.bin")
+VERSION = 2
+"""Version of the folder's format, in the manifest. Version 1 had no sentences and is still read."""
+ARRAYS = ("tokens.bin", "offsets.bin", "languages.bin", "sentences.bin")
 DTYPES = ("<u2", "<u4")
 """Widths of a token; the first holds ids up to 65,535."""
 COUNTED = ("documents", "tokens", "characters", "bytes")
@@ -59,6 +60,14 @@ class TokenStore:
         self.tokens = _map(path / "tokens.bin", dtype, int(manifest["tokens"]))
         self.offsets = _map(path / "offsets.bin", "<i8", num_documents + 1)
         self.languages: npt.NDArray[np.uint8] = _map(path / "languages.bin", "u1", num_documents)
+        self.has_sentences = int(manifest["version"]) > 1
+        """Whether it knows where sentences end."""
+        num_bytes = -(-len(self.tokens) // 8) if self.has_sentences else 0
+        self._sentences: npt.NDArray[np.uint8] = (
+            _map(path / "sentences.bin", "u1", num_bytes)
+            if self.has_sentences
+            else np.zeros(0, np.uint8)
+        )
         if int(self.offsets[0]) != 0 or int(self.offsets[-1]) != len(self.tokens):
             raise ValueError("the offsets do not span the tokens")
         self.vocab_size = int(manifest["vocab_size"])
@@ -101,9 +110,9 @@ class TokenStore:
             raise DataError(
                 f"{path / MANIFEST} is damaged ({error}); build the store again"
             ) from error
-        if version != VERSION:
+        if version not in (1, VERSION):
             raise DataError(
-                f"{path} has format version {version}, this blankfill reads {VERSION}; "
+                f"{path} has format version {version}, this blankfill reads 1 and {VERSION}; "
                 "build the store again"
             )
         try:
@@ -125,6 +134,23 @@ class TokenStore:
         """Return the ids of one document, a view of the file."""
         return self.tokens[int(self.offsets[index]) : int(self.offsets[index + 1])]
 
+    def sentence_ends(self, index: int, start: int, end: int) -> npt.NDArray[np.int64]:
+        """Say where sentences end in a part of a document.
+
+        Args:
+            index: number of the document.
+            start: first token of the part.
+            end: its end.
+
+        Returns:
+            Ascending ends in (start, end], in tokens of the document; none from a store of
+            version 1.
+        """
+        first = int(self.offsets[index])
+        low, high = first + start, first + end
+        bits = np.unpackbits(self._sentences[low >> 3 : (high + 7) >> 3], bitorder="little")
+        return np.flatnonzero(bits[low & 7 : (low & 7) + end - start]) + (start + 1)
+
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
         """`[N]` tokens of each document."""
@@ -137,7 +163,7 @@ class TokenStore:
 
     def _verify(self) -> None:
         """Read everything; raise ValueError where it is not what was written."""
-        for name in ARRAYS:
+        for name in self.manifest["sha256"]:
             if _sha256(self.path / name) != self.manifest["sha256"][name]:
                 raise ValueError(f"{name} is not the file that was written")
         if (self.lengths < 0).any():
@@ -191,6 +217,7 @@ class StoreWriter:
         self._hashes = {name: hashlib.sha256() for name in ARRAYS}
         self._end = 0
         self._offsets, self._languages = [0], bytearray()
+        self._marks: list[npt.NDArray[np.uint8]] = []
         self.counts = np.zeros((len(LANGUAGES), len(COUNTED)), dtype=np.int64)
         """Documents, tokens, characters and bytes of each language."""
         with self._writing():
@@ -202,8 +229,9 @@ class StoreWriter:
                 self._files[name] = (self._temporary / name).open("wb")
 
     def add(
-        self, tokens: npt.NDArray[Any], language: int, *, characters: int = 0, num_bytes: int = 0
-    ) -> None:
+        self, tokens: npt.NDArray[Any], language: int, *, characters: int = 0, num_bytes: int = 0,
+        sentence_ends: npt.NDArray[np.int64] | None = None,
+    ) -> None:  # fmt: skip
         """Append one document.
 
         Args:
@@ -211,7 +239,13 @@ class StoreWriter:
             language: index into `text.language.LANGUAGES`.
             characters: of its text, for the manifest.
             num_bytes: of its text in UTF-8, for the manifest.
+            sentence_ends: `[s]` token ends of its sentences; the document is one where not given.
         """
+        marks = np.zeros(len(tokens), np.uint8)
+        marks[len(tokens) - 1 :] = 1
+        if sentence_ends is not None:
+            marks[sentence_ends - 1] = 1
+        self._marks.append(marks)
         self._write("tokens.bin", tokens.astype(self._dtype).tobytes())
         self._end += len(tokens)
         self._offsets.append(self._end)
@@ -232,7 +266,7 @@ class StoreWriter:
         Raises:
             DataError: the disk is full, or `path` was taken meanwhile.
         """
-        self._flush()
+        self._flush(last=True)
         with self._writing():
             for file in self._files.values():
                 file.flush()
@@ -271,7 +305,12 @@ class StoreWriter:
             "sha256": sums,
         }
 
-    def _flush(self) -> None:
+    def _flush(self, *, last: bool = False) -> None:
+        # Bytes hold eight tokens each, so a few marks wait for the next flush.
+        marks = np.concatenate([np.zeros(0, np.uint8), *self._marks])
+        whole = len(marks) if last else len(marks) // 8 * 8
+        self._write("sentences.bin", np.packbits(marks[:whole], bitorder="little").tobytes())
+        self._marks = [marks[whole:]]
         self._write("offsets.bin", np.array(self._offsets, "<i8").tobytes())
         self._write("languages.bin", bytes(self._languages))
         self._offsets, self._languages = [], bytearray()

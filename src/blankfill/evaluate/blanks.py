@@ -27,6 +27,7 @@ import torch
 
 from blankfill import progress
 from blankfill.config.objective import ObjectiveConfig
+from blankfill.data.rows import Pieces
 from blankfill.data.store import TokenStore
 from blankfill.errors import DataError
 from blankfill.evaluate.ngram import Trigram, Unigram
@@ -143,20 +144,17 @@ def draw_items(
     """
     longest = longest_piece(row_length, cfg)
     items: dict[str, list[BlankItem]] = {}
-    for number, store in enumerate(stores):
-        for d in range(len(store)):
-            document = np.asarray(store.document(d)).astype(np.int32)
-            count = -(-len(document) // longest)
-            for p in range(count):
-                first, last = len(document) * p // count, len(document) * (p + 1) // count
-                address = (number * 1_000_003 + d) * 4099 + p
-                piece = document[first:last]
-                before = tuple(int(t) for t in document[max(0, first - 2) : first])
-                language = LANGUAGES[int(store.languages[d])]
-                items.setdefault(language, []).extend(
-                    BlankItem(piece, before, int(s), int(e), language)
-                    for s, e in _short_spans(len(piece), cfg, seed, address)
-                )
+    pieces = Pieces(stores, longest)
+    where = zip(*(a.tolist() for a in pieces.look_up(np.arange(len(pieces)))), strict=True)
+    for address, (number, d, first, last, _) in enumerate(where):
+        document = np.asarray(stores[number].document(d))
+        piece = document[first:last].astype(np.int32)
+        before = tuple(int(t) for t in document[max(0, first - 2) : first])
+        language = LANGUAGES[int(stores[number].languages[d])]
+        items.setdefault(language, []).extend(
+            BlankItem(piece, before, int(s), int(e), language)
+            for s, e in _short_spans(len(piece), cfg, seed, address)
+        )
     return {
         language: [
             found[i]

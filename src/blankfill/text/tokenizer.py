@@ -142,6 +142,8 @@ class Tokenizer:
             value_of[i] if i in value_of else piece.replace(_SPACE_MARK, " ").encode()
             for i, piece in enumerate(pieces)
         ]
+        self.byte_lengths = np.array([len(piece) for piece in self._bytes], np.int64)
+        """`[V]` bytes of UTF-8 that each id stands for; those of a text's ids add up to it."""
 
     @staticmethod
     def load(path: str | Path) -> Tokenizer:

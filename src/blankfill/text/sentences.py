@@ -1,0 +1,79 @@
+"""Where sentences end, in Chinese and English.
+
+A sentence ends behind a stop and the closing quotes and brackets that follow it, or behind a line
+break. A full stop of a decimal, an abbreviation, an initial or an address ends nothing, and no stop
+does whose sentence goes on in lower case or behind a comma (`"Stop!" he said.`). The blank between
+two sentences belongs to the second, as the pieces of a tokenizer have it.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["sentence_ends"]
+
+_CLOSERS = "”’\"'）)】」』》〉］]}"
+_STOP = re.compile(rf"([.。！？!?…；]+)([{re.escape(_CLOSERS)}]*)|\n\s*")
+_WORD = re.compile(r"[A-Za-z](?:[A-Za-z]|\.(?=[A-Za-z]))*$")
+_LONGEST_WORD = 24
+_GOES_ON = frozenset("，、：,:;—")
+_ABBREVIATIONS = frozenset(
+    """
+    adm approx apr art assoc aug ave bros capt ch chap cf co col comdr corp cpl dec dept dr eds
+    eq esq est etc ex feb fig figs fr gen gov govt hon inc incl jan jr jul jun lat lieut lit lt
+    ltd maj mar messrs mme mr mrs ms mt nov oct op pl pp pres prof ref rep rev sec sen sept sgt
+    sq sr st ste tel transl univ viz vol vols vs a.d a.m b.c e.g i.e p.m ph.d u.k u.n u.s
+    """.split()  # noqa: SIM905
+)
+"""What a full stop follows without ending a sentence, in lower case."""
+
+
+def sentence_ends(text: str) -> list[int]:
+    """Find where the sentences of a text end.
+
+    Returns:
+        Character offsets, ascending; the last is the text's length, none where it is empty. Cutting
+        the text there loses nothing.
+    """
+    ends: list[int] = []
+    for stop in _STOP.finditer(text):
+        end = stop.end()
+        if stop[1] and not _ends_here(text, stop[1], stop.start(), end, bool(stop[2])):
+            continue
+        if not text[ends[-1] if ends else 0 : end].strip():
+            # Blanks and line breaks alone are no sentence; they stay with the one before.
+            if ends:
+                ends[-1] = end
+            continue
+        ends.append(end)
+    if text and (not ends or ends[-1] != len(text)):
+        if ends and not text[ends[-1] :].strip():
+            ends[-1] = len(text)
+        else:
+            ends.append(len(text))
+    return ends
+
+
+def _ends_here(text: str, stops: str, start: int, end: int, closed: bool) -> bool:
+    """Tell whether the stops that stand at `start:end`, closers included, end a sentence."""
+    following = text[end : end + 1]
+    behind = text[end : end + 40].lstrip(" \t\u3000")[:1]
+    if behind in _GOES_ON and behind:
+        return False
+    if behind.islower():
+        return False
+    if stops[-1] != ".":
+        return True
+    if following and not closed and not following.isspace() and following.isascii():
+        return False  # 3.14, example.org, U.S.A
+    if len(stops) > 1:
+        return True
+    word = _WORD.search(text, max(0, start - _LONGEST_WORD), start)
+    if word is None:
+        # The number of a list's item or of a heading ("1. ") opens a sentence.
+        line = text[max(0, start - 4) : start].rpartition("\n")
+        return not (line[2].strip().isdigit() and (line[1] or start <= len(line[2])))
+    name = word[0]
+    if len(name) == 1 and name.isupper() and name != "I":
+        return False
+    return name.lower() not in _ABBREVIATIONS or (not behind)
