@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from blankfill.config.objective import ObjectiveConfig
-from blankfill.data.rows import RowSource
+from blankfill.data.rows import Pieces, RowSource
 from blankfill.errors import ConfigError, DataError
 from blankfill.objective.batch import IGNORE_INDEX, Kind
+from conftest import MemoryStore
 
 
 @pytest.fixture
@@ -26,7 +27,6 @@ def test_an_epoch_passes_over_every_token_once_and_loses_no_target(random_store,
     documents = [
         np.arange(s, s + n) for s, n in zip(np.cumsum([8, *lengths])[:-1], lengths, strict=True)
     ]
-    from conftest import MemoryStore
 
     store = MemoryStore(documents)
     cfg = ObjectiveConfig(short_rate=0.6, document_rate=0.4)
@@ -70,7 +70,7 @@ sys.path.insert(0, "tests")
 import numpy as np
 from conftest import MemoryStore
 from blankfill.config.objective import ObjectiveConfig
-from blankfill.data.rows import RowSource
+from blankfill.data.rows import Pieces, RowSource
 from blankfill.objective.special import SpecialIds
 ids = SpecialIds(pad=0, mask=1, smask=2, gmask=3, sop=4, eop=5, eos=6, dblock=7)
 rng = np.random.default_rng(0)
@@ -139,3 +139,79 @@ def test_tokens_beyond_65_535_pass_through(ids):
     batch = RowSource([Wide()], ObjectiveConfig(), ids, row_length=64, seed=0).batch(0, 1)
     assert batch.tokens.max() >= 140_000
     assert batch.languages.tolist() == [2]
+
+
+class MarkedStore(MemoryStore):
+    """Documents whose sentences end behind every seventh token."""
+
+    has_sentences = True
+
+    def sentence_ends(self, index, start, end):
+        n = len(self.documents[index])
+        ends = np.unique(np.append(np.arange(7, n, 7), n))
+        return ends[(ends > start) & (ends <= end)]
+
+
+def test_long_documents_are_cut_at_sentence_ends_and_stay_whole():
+    lengths = [3, 50, 300, 1000, 57, 64]
+    store = MarkedStore([np.arange(n) for n in lengths])
+    pieces = Pieces([store], 60)
+    _, document, start, end, last = pieces.look_up(np.arange(len(pieces)))
+    assert (end - start).max() <= 60
+    for d, n in enumerate(lengths):
+        mine = document == d
+        assert start[mine].tolist() == [0, *end[mine][:-1].tolist()]
+        assert end[mine][-1] == n
+        assert last[mine].tolist() == [False] * (mine.sum() - 1) + [True]
+        assert (end[mine][:-1] % 7 == 0).all()  # slack 7 always finds an end
+
+
+def test_sentences_are_blanks_of_whole_sentences(ids):
+    store = MarkedStore([np.arange(100, 163)] * 40)
+    cfg = ObjectiveConfig(short_rate=0, sentence_rate=1, document_rate=0)
+    batch = RowSource([store], cfg, ids, row_length=96, seed=0).batch(0, 20)
+    assert set(batch.kinds.tolist()) == {Kind.SENTENCE}
+    for row, _, part_b, end in batch.blocks:
+        inside = batch.tokens[row, part_b:end]
+        starts = np.flatnonzero(inside == ids.sop)
+        for a, b in zip(starts, [*starts[1:], len(inside)], strict=True):
+            span = inside[a + 1 : b] - 100
+            assert span[0] % 7 == 0
+            assert len(span) == 7
+
+
+def test_short_sequences_cut_pieces_and_lose_nothing(ids):
+    lengths = [200, 90, 40, 31, 120] * 20
+    documents = [np.arange(s, s + n) for s, n in zip(np.cumsum([8, *lengths])[:-1], lengths,
+                                                     strict=True)]  # fmt: skip
+    store = MarkedStore(documents)
+    for rate in (0.0, 1.0):
+        cfg = ObjectiveConfig(short_sequence_rate=rate)
+        rows = RowSource([store], cfg, ids, row_length=256, seed=2)
+        drawn = [d for d, _ in rows.windows(0)]
+        assert sum(int(d.num_tokens.sum()) for d in drawn) == sum(lengths)
+        batch = rows.batch(0, rows.rows_in_epoch(0))
+        part_a = batch.tokens[(batch.segment_ids >= 0) & ~batch.is_part_b]
+        seen = [t for t in part_a.tolist() if t >= 8]
+        seen += [t for t in batch.targets.ravel().tolist() if t >= 8]
+        assert sorted(seen) == list(range(8, 8 + sum(lengths)))
+        examples = sum(len(d.num_tokens) for d in drawn)
+        assert examples == 100 if rate == 0 else examples > 120
+
+
+def test_windows_do_not_change_what_an_example_is(source, monkeypatch):
+    lengths = [5, 40, 90, 12, 33] * 30
+
+    def examples(rows):
+        batch = rows.batch(0, rows.rows_in_epoch(0))
+        return sorted(
+            (int(d), batch.tokens[r, a:b].tolist(), batch.positions[r, :, a:b].tolist())
+            for (r, a, _, b), d in zip(batch.blocks, batch.documents, strict=True)
+        )
+
+    whole = examples(source(lengths, 128))
+    monkeypatch.setattr("blankfill.data.rows.WINDOW", 16)
+    parts = source(lengths, 128)
+    assert examples(parts) == whole
+    assert parts.epoch_at(parts.rows_in_epoch(0)) == pytest.approx(1)
+    assert [parts.epoch_at(r) for r in range(20)] == sorted(parts.epoch_at(r) for r in range(20))

@@ -33,7 +33,7 @@ from blankfill.errors import DataError
 from blankfill.runtime import available_cores
 from blankfill.text.corpus import no_documents, read_records
 from blankfill.text.records import Record, Skipped, Skips, parse_record
-from blankfill.text.sentences import sentence_ends
+from blankfill.text.sentences import sentence_tokens
 from blankfill.text.tokenizer import Tokenizer
 
 __all__ = ["build_store"]
@@ -224,17 +224,5 @@ def _encode_one(record: Record, tokenizer: Tokenizer, text_field: str) -> _Encod
     if isinstance(document, Skipped):
         return document
     tokens = tokenizer.encode(document.text)
-    ends = _sentence_tokens(document.text, tokens, tokenizer)
+    ends = sentence_tokens(document.text, tokens, tokenizer)
     return _Encoded(tokens, document.language, len(document.text), document.num_bytes, ends)
-
-
-def _sentence_tokens(
-    text: str, tokens: npt.NDArray[np.int32], tokenizer: Tokenizer
-) -> npt.NDArray[np.int64]:
-    """Find the tokens behind which sentences end; a sentence that ends inside of one is skipped."""
-    ends = sentence_ends(text)
-    sizes = [len(text[a:b].encode()) for a, b in zip([0, *ends], ends, strict=False)]
-    in_bytes = np.cumsum(sizes)
-    of_tokens = np.cumsum(tokenizer.byte_lengths[tokens])
-    found = np.searchsorted(of_tokens, in_bytes)
-    return found[of_tokens[found] == in_bytes] + 1

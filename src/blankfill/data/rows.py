@@ -11,7 +11,7 @@ Memory beside the stores: eight bytes for each document, and a few windows of 65
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
@@ -23,7 +23,8 @@ from blankfill.config.objective import ObjectiveConfig
 from blankfill.errors import ConfigError, DataError
 from blankfill.objective.batch import Batch, Bool, Int32, Int64, UInt8
 from blankfill.objective.build import build_rows
-from blankfill.objective.many import Drawn, draw_many, join, place_many
+from blankfill.objective.draws import uniform_draws
+from blankfill.objective.many import Drawn, Placed, draw_many, join, place_many, ranks
 from blankfill.objective.pack import pack
 from blankfill.objective.sample import longest_piece
 from blankfill.objective.special import SpecialIds
@@ -37,8 +38,14 @@ SLACK = 8
 """A cut may move back by one part in this many of the longest piece, to where a sentence ends."""
 WINDOW = 1 << 16
 """Pieces that are planned together."""
+SHORTEST_SEQUENCE = 32
+"""Shortest target length of `short_sequence_rate` (released `blocklm_utils.py: split_samples`)."""
 KEPT_WINDOWS = 4
 """Windows whose plans are kept: a batch, and a loader that runs ahead, reach into the next one."""
+
+
+Where = tuple[Int64, Int64, Int64, Int64, Bool]
+"""Of each piece: its store, document, first token, end, and whether the document ends there."""
 
 
 class DocumentStore(Protocol):
@@ -73,8 +80,13 @@ class _Window:
     """A stretch of one epoch: which pieces stand in which row, and what was drawn for them."""
 
     epoch: int
+    source: Int64
+    document: Int64
+    start: Int64
+    end: Int64
+    """`[n]` where the text of each example is: store, document, first token and end."""
     members: Int64
-    """Pieces of all rows, row by row, as numbers into `drawn`."""
+    """Examples of all rows, row by row, as numbers into the window's n."""
     first: Int64
     """`[rows + 1]` offsets of the rows' members."""
     drawn: Drawn
@@ -103,15 +115,8 @@ class Pieces:
     def __len__(self) -> int:
         return int(self._first[-1])
 
-    def look_up(self, pieces: Int64) -> tuple[Int64, Int64, Int64, Int64, Bool]:
-        """Say where pieces are.
-
-        Args:
-            pieces: `[n]`.
-
-        Returns:
-            Of each: its store, document, first token, end, and whether the document ends there.
-        """
+    def look_up(self, pieces: Int64) -> Where:
+        """Say where the pieces of these numbers are: `[n]` each."""
         every = np.searchsorted(self._first, pieces, side="right") - 1
         source = np.searchsorted(self._store_first, every, side="right") - 1
         document = every - self._store_first[source]
@@ -127,17 +132,17 @@ class Pieces:
         if self._slack:
             for bounds, inner in ((start, part > 0), (end, ~is_last)):
                 for piece in np.flatnonzero(inner).tolist():
-                    bounds[piece] = self._cut(
-                        int(source[piece]), int(document[piece]), int(bounds[piece])
+                    bounds[piece] = self.cut(
+                        int(source[piece]), int(document[piece]), int(bounds[piece]), self._slack
                     )
         return source, document, start, end, is_last
 
-    def _cut(self, source: int, document: int, place: int) -> int:
-        """Move a cut back to the end of a sentence, if one ends shortly before it."""
+    def cut(self, source: int, document: int, place: int, slack: int) -> int:
+        """Move a cut back by less than `slack` to the end of a sentence, where one ends there."""
         store = self._stores[source]
-        if not store.has_sentences:
+        if not store.has_sentences or slack < 2:
             return place
-        ends = store.sentence_ends(document, place - self._slack, place)
+        ends = store.sentence_ends(document, place - slack + 1, place)
         return int(ends[-1]) if len(ends) else place
 
     def sentences(
@@ -209,12 +214,15 @@ class RowSource:
     def batch(self, index: int, num_rows: int) -> Batch:
         """Make the rows `[index * num_rows, (index + 1) * num_rows)` of the stream."""
         places = [self._locate(row) for row in range(index * num_rows, (index + 1) * num_rows)]
-        placed, rows, pieces = [], [], []
+        placed: list[Placed] = []
+        rows: list[Int64] = []
+        texts: list[Int64] = []
         done = 0
         for number, group in groupby(places, key=lambda place: place[0]):
             window, within = self._window(number), [row for _, row in group]
             span = [window.members[window.first[r] : window.first[r + 1]] for r in within]
-            drawn = window.drawn.take(np.concatenate(span))
+            chosen = np.concatenate(span)
+            drawn = window.drawn.take(chosen)
             placed.append(
                 place_many(
                     drawn, self._objective, seed=self._seed, epoch=window.epoch,
@@ -222,14 +230,27 @@ class RowSource:
                 )
             )  # fmt: skip
             rows.append(np.repeat(np.arange(done, done + len(within)), [len(s) for s in span]))
-            pieces.append(drawn.numbers)
+            texts.append(
+                np.stack([window.source, window.document, window.start, window.end])[:, chosen]
+            )
             done += len(within)
-        source, document, start, end, _ = self._pieces.look_up(np.concatenate(pieces))
+        source, document, start, end = np.concatenate(texts, axis=1)
         return build_rows(
             self._read(source, document, start, end), join(placed), np.concatenate(rows),
             self._objective, self._ids, row_length=self._row_length, documents=document,
             sources=source.astype(np.int32), languages=self._languages(source, document),
         )  # fmt: skip
+
+    def windows(self, epoch: int) -> Iterator[tuple[Drawn, Int64]]:
+        """Go over the windows of one epoch.
+
+        Yields:
+            What was drawn for its n examples, and the `[rows]` positions that each row fills.
+        """
+        for number in range(epoch * self._windows_in_epoch, (epoch + 1) * self._windows_in_epoch):
+            window = self._window(number)
+            sizes = window.drawn.example_lengths[window.members]
+            yield window.drawn, np.add.reduceat(sizes, window.first[:-1])
 
     def rows_in_epoch(self, epoch: int) -> int:
         """Count the rows of one epoch; it depends a little on what was drawn."""
@@ -261,9 +282,12 @@ class RowSource:
             epoch, part = divmod(number, self._windows_in_epoch)
             inside = np.arange(part * WINDOW, min((part + 1) * WINDOW, len(self._pieces)))
             pieces = permute(inside, len(self._pieces), self._seed, "order", epoch)
-            source, document, start, end, last = self._pieces.look_up(pieces)
+            numbers, where = pieces, self._pieces.look_up(pieces)
+            if self._objective.short_sequence_rate:
+                numbers, where = self._shortened(numbers, where, epoch)
+            source, document, start, end, last = where
             drawn = draw_many(
-                end - start, last, pieces, self._objective, seed=self._seed, epoch=epoch,
+                end - start, last, numbers, self._objective, seed=self._seed, epoch=epoch,
                 sentences=lambda chosen: self._pieces.sentences(
                     source[chosen], document[chosen], start[chosen], end[chosen]
                 ),
@@ -271,6 +295,10 @@ class RowSource:
             rows = pack(drawn.example_lengths, self._row_length)
             window = _Window(
                 epoch,
+                source,
+                document,
+                start,
+                end,
                 np.array([k for row in rows for k in row], np.int64),
                 np.cumsum([0, *map(len, rows)]),
                 drawn,
@@ -279,6 +307,31 @@ class RowSource:
                 del self._windows[min(self._windows, key=lambda n: (n > number, n))]
             self._windows[number] = window
         return self._windows[number]
+
+    def _shortened(self, pieces: Int64, where: Where, epoch: int) -> tuple[Int64, Where]:
+        """Cut some pieces into shorter ones of random length, at sentence ends where possible."""
+        rate, seed = self._objective.short_sequence_rate, self._seed
+        source, document, start, end, last = where
+        chosen = uniform_draws(pieces, np.int64(0), seed, "short sequence", epoch) < rate
+        chosen &= end - start > SHORTEST_SEQUENCE
+        room = end - start - SHORTEST_SEQUENCE
+        draw = uniform_draws(pieces, np.int64(1), seed, "short sequence", epoch)
+        target = SHORTEST_SEQUENCE + (draw * room).astype(np.int64)
+        parts = np.where(chosen, -(-(end - start) // np.maximum(1, target)), 1)
+        owner = np.repeat(np.arange(len(pieces)), parts)
+        number = ranks(np.cumsum(np.concatenate([[0], parts])))
+        length, of, begin = (end - start)[owner], parts[owner], start[owner]
+        low, high = begin + length * number // of, begin + length * (number + 1) // of
+        for bounds, inner in ((low, number > 0), (high, number < of - 1)):
+            for i in np.flatnonzero(inner).tolist():
+                slack = int(length[i] // of[i]) // 2
+                bounds[i] = self._pieces.cut(
+                    int(source[owner[i]]), int(document[owner[i]]), int(bounds[i]), slack
+                )
+        # The draws of a part have an address of their own, apart from those of all pieces.
+        address = pieces[owner] + (number << 40)
+        ends_here = last[owner] & (number == of - 1)
+        return address, (source[owner], document[owner], low, high, ends_here)
 
     def _read(self, source: Int64, document: Int64, start: Int64, end: Int64) -> Int32:
         stores = self._stores

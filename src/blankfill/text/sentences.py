@@ -10,7 +10,12 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["sentence_ends"]
+import numpy as np
+import numpy.typing as npt
+
+from blankfill.text.tokenizer import TextTokenizer, Tokenizer
+
+__all__ = ["sentence_ends", "sentence_tokens"]
 
 _CLOSERS = "”’\"'）)】」』》〉］]}"
 _STOP = re.compile(rf"([.。！？!?…；]+)([{re.escape(_CLOSERS)}]*)|\n\s*")
@@ -52,6 +57,31 @@ def sentence_ends(text: str) -> list[int]:
         else:
             ends.append(len(text))
     return ends
+
+
+def sentence_tokens(
+    text: str, tokens: npt.NDArray[np.int32], tokenizer: TextTokenizer
+) -> npt.NDArray[np.int64]:
+    """Find the tokens behind which the sentences of a text end.
+
+    Args:
+        text: the text.
+        tokens: `[n]` its ids.
+        tokenizer: made them.
+
+    Returns:
+        Ascending ends in tokens, the last of them n; the end of a sentence that lies inside of a
+        token is left out.
+    """
+    ends = sentence_ends(text)
+    parts = [text[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+    if isinstance(tokenizer, Tokenizer):
+        sizes, of_tokens = [len(part.encode()) for part in parts], tokenizer.byte_lengths[tokens]
+    else:
+        sizes, of_tokens = [len(part.split()) for part in parts], np.ones(len(tokens), np.int64)
+    wanted, have = np.cumsum(sizes, dtype=np.int64), np.cumsum(of_tokens)
+    found = np.searchsorted(have, wanted)
+    return np.unique(found[(wanted > 0) & (have[found] == wanted)]) + 1
 
 
 def _ends_here(text: str, stops: str, start: int, end: int, closed: bool) -> bool:
