@@ -139,7 +139,7 @@ def demo(*, out: Path = Path("runs/demo"), minutes: float = 4.9, seed: int = 1) 
     fills = _show_fills(run, files)
     continuations = _continue(run)
     clock.lap("fills")
-    pictures = _draw(out, trainer, report)
+    pictures = _draw(out, trainer, report, run.tokenizer.ids.sop)
     clock.lap("pictures")
     return DemoResult(
         run=str(out), seconds=clock.seconds, steps=cfg.train.steps, evaluation=report, fills=fills,
@@ -279,7 +279,7 @@ def _continue(run: Run) -> list[str]:
     return [item.text for item in items]
 
 
-def _draw(out: Path, trainer: Trainer, report: BlankReport) -> Sequence[Path]:
+def _draw(out: Path, trainer: Trainer, report: BlankReport, sop: int) -> Sequence[Path]:
     from blankfill.evaluate.pictures import draw_curves, draw_exact
     from blankfill.metrics import read_metrics
     from blankfill.objective.render import draw_row
@@ -289,5 +289,5 @@ def _draw(out: Path, trainer: Trainer, report: BlankReport) -> Sequence[Path]:
     draw_exact(report, pictures[1])
     batch = trainer.rows.batch(0, 1)
     title = "Who sees whom in one packed row: the first of this run"
-    draw_row(batch, 0, pictures[2], title=title)
+    draw_row(batch, 0, pictures[2], sop=sop, title=title)
     return pictures

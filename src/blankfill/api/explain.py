@@ -1,4 +1,4 @@
-"""`blankfill explain`: one training example, part by part, without torch."""
+"""`blankfill explain`: one training example, part by part; or a whole store's; without torch."""
 
 from __future__ import annotations
 
@@ -8,28 +8,53 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from blankfill.config.objective import ObjectiveConfig, PositionScheme
+from blankfill.config.objective import MIXTURES, ObjectiveConfig, PositionScheme
 from blankfill.errors import ConfigError, DataError, RequestError
 
 if TYPE_CHECKING:
+    from blankfill.data.statistics import EpochStatistics
+    from blankfill.objective.batch import Example
     from blankfill.objective.render import TokenRow
     from blankfill.text.tokenizer import TextTokenizer
 
-__all__ = ["ExplainResult", "explain"]
+__all__ = ["Draw", "ExplainResult", "explain"]
 
 _SPAN = re.compile(r"(\d+):(\d+)")
 SHOWN_MASK = 48
 """Tokens up to which the mask is shown in the terminal, two characters for each."""
 LONGEST = 2048
 """A longer text is cut to this many tokens: the longest row of the published models."""
+SCHEMES: tuple[PositionScheme, ...] = ("corrupted", "linear", "original")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draw:
+    """How the example came about."""
+
+    mixture: str
+    """Name of the objective."""
+    wished: str
+    """The kind that was drawn; the example's is another where the text cannot take it."""
+    lengths: list[int]
+    """Tokens of each span, left to right."""
+    placement: str
+    """Law of the places of short spans."""
+    end: str
+    """What each span's targets end in."""
+    seed: int
+    """Seed of the draw."""
+    epoch: int
+    """Pass over the data."""
+    index: int
+    """Number of the document, part of the draw's address."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExplainResult:
-    """One example and how it came about."""
+    """One example and how it came about, or what an epoch of a store is like."""
 
     kind: str
-    """short or document."""
+    """short, sentence, document or causal."""
     positions: str
     """Position scheme."""
     spans: list[list[int]]
@@ -44,6 +69,14 @@ class ExplainResult:
     """Who sees whom, a line per query: # Part A, + Part B, . nothing; empty where it is long."""
     picture: str | None
     """The picture that was drawn."""
+    draw: Draw | None
+    """How it was drawn; none where the spans were given."""
+    compare: dict[str, list[list[int]]] | None
+    """With --compare: both positions of every token under each scheme."""
+    statistics: EpochStatistics | None
+    """With --stats: one epoch of the store."""
+    language: str
+    """Language of the explanation."""
 
 
 def explain(
@@ -53,16 +86,24 @@ def explain(
     spans: tuple[str, ...] = (),
     tokenizer: str = "words",
     positions: PositionScheme = "corrupted",
-    kind: Literal["drawn", "short", "document"] = "drawn",
+    kind: Literal["drawn", "short", "sentence", "document", "causal"] = "drawn",
+    mixture: str = "ours",
     data: Path | None = None,
     index: int = 0,
     seed: int = 1,
+    epoch: int = 0,
+    compare: bool = False,
+    stats: bool = False,
+    row_length: int = 512,
     picture: Path | None = None,
+    lang: Literal["en", "zh"] = "en",
 ) -> ExplainResult:
     """Show one training example: Part A, Part B, both positions, targets, and who sees whom.
 
     Example:
         blankfill explain "The quick brown fox jumps over the lazy dog." --spans 2:4
+        blankfill explain --data store --index 17 --compare
+        blankfill explain --data store --stats --mixture glm-130b --row-length 2048
 
     Args:
         text: a text of yours; - reads stdin. Or name a store with --data.
@@ -70,82 +111,138 @@ def explain(
         tokenizer: words, which splits at blanks, or the folder of a trained tokenizer.
         positions: corrupted (the papers), linear (GLM-130B) or original (the article).
         kind: what to draw where no spans are given.
+        mixture: objective to draw from: ours, glm-base, glm-10b-512, glm-10b-1024, glm-large-zh,
+            glm-130b, ul2-r or ul2-x.
         data: token store to take the document from, with its own tokenizer.
         index: number of the document in the store.
         seed: seed of the draw.
+        epoch: pass over the data, from 0.
+        compare: show the positions under every scheme side by side.
+        stats: count one epoch of the store instead: kinds, masked share, span lengths against their
+            law, fill, targets per row, and what is lost.
+        row_length: positions of a row, for --stats.
         picture: draw the attention mask into this .png, .svg or .pdf file.
+        lang: language of the explanation, en or zh.
 
     Raises:
         RequestError: there is no text.
         DataError: a span does not fit the text, or the store has no such document.
     """
+    if (text is None) == (data is None):
+        raise RequestError("name a text or a token store with --data, one of the two")
+    if stats and data is None:
+        raise RequestError("--stats counts a token store; name one with --data")
+    if picture is not None and picture.suffix not in (".png", ".svg", ".pdf"):
+        raise ConfigError(f"--picture {picture} must end in .png, .svg or .pdf")
+    cfg = _config(mixture, kind, positions)
+    if stats:
+        assert data is not None
+        return _statistics(data, cfg, row_length=row_length, seed=seed, epoch=epoch, lang=lang)
+    chosen, tokens, sentence_ends = _document(text, data, index, tokenizer)
+    draw = None
+    if spans:
+        example = _given(tokens, spans, kind, chosen, positions)
+    else:
+        example, draw = _drawn(tokens, sentence_ends, cfg, chosen, mixture, seed, epoch, index)
+    return _result(
+        example, draw, tokens, chosen, positions, compare=compare, picture=picture, lang=lang
+    )
+
+
+def _result(
+    example: Example, draw: Draw | None, tokens: Any, chosen: TextTokenizer,
+    positions: PositionScheme, *, compare: bool, picture: Path | None, lang: str,
+) -> ExplainResult:  # fmt: skip
     import numpy as np
 
     from blankfill.objective.blank import build_example
     from blankfill.objective.render import draw_mask, mask_text, token_rows
-    from blankfill.objective.sample import draw_example
+
+    if picture is not None:
+        count = len(example.spans)
+        blanks = "1 blank" if count == 1 else f"{count} blanks"
+        title = f"{len(tokens)} tokens, {blanks}, {positions} positions"
+        draw_mask(example, chosen.token, picture, title=title)
+    schemes = {
+        scheme: build_example(
+            tokens, example.spans, kind=example.kind, order=example.order, ids=chosen.ids,
+            scheme=scheme, end=example.end,
+        ).positions.tolist()
+        for scheme in SCHEMES
+    } if compare else None  # fmt: skip
+    segments = np.zeros(len(example.tokens), np.int32)
+    short = len(example.tokens) <= SHOWN_MASK
+    return ExplainResult(
+        kind=example.kind.name.lower(),
+        positions=positions,
+        spans=example.spans.tolist(),
+        order=example.order.tolist(),
+        tokens=token_rows(example, chosen.token),
+        document=chosen.decode(tokens),
+        mask=mask_text(segments, example.is_part_b).split("\n") if short else [],
+        picture=None if picture is None else str(picture),
+        draw=draw,
+        compare=schemes,
+        statistics=None,
+        language=lang,
+    )
+
+
+def _statistics(
+    data: Path, cfg: ObjectiveConfig, *, row_length: int, seed: int, epoch: int, lang: str
+) -> ExplainResult:
+    from blankfill.data.statistics import epoch_statistics
+    from blankfill.data.store import TokenStore
+    from blankfill.text.tokenizer import Tokenizer
+
+    store = TokenStore.open(data)
+    found = epoch_statistics(
+        [store], cfg, Tokenizer.load(Path(data) / "tokenizer").ids, row_length=row_length,
+        seed=seed, epoch=epoch,
+    )  # fmt: skip
+    return ExplainResult(
+        kind="statistics", positions=cfg.positions, spans=[], order=[], tokens=[], document="",
+        mask=[], picture=None, draw=None, compare=None, statistics=found, language=lang,
+    )  # fmt: skip
+
+
+def _config(mixture: str, kind: str, positions: PositionScheme) -> ObjectiveConfig:
+    if mixture not in MIXTURES:
+        raise ConfigError(f"there is no mixture {mixture!r}; take one of: {', '.join(MIXTURES)}")
+    cfg = replace(MIXTURES[mixture], positions=positions)
+    if kind == "drawn":
+        return cfg
+    rates = {f"{name}_rate": 0.0 for name in ("short", "sentence", "document", "causal")}
+    return replace(cfg, **(rates | {f"{kind}_rate": 1.0}))
+
+
+def _document(
+    text: str | None, data: Path | None, index: int, tokenizer: str
+) -> tuple[TextTokenizer, Any, Any]:
+    """Give the tokenizer, the tokens, and where their sentences end."""
+    import numpy as np
+
+    from blankfill.text.sentences import sentence_tokens
     from blankfill.text.tokenizer import Tokenizer, WordTokenizer
 
     chosen: TextTokenizer
-    if (text is None) == (data is None):
-        raise RequestError("name a text or a token store with --data, one of the two")
-    if text is not None:
+    if data is not None:
+        chosen, tokens, ends = _from_store(data, index)
+    else:
+        assert text is not None
         text = _stdin() if text == "-" else _checked(text)
         if not text.strip():
             raise RequestError("the text is empty; give at least one word")
         chosen = WordTokenizer(text) if tokenizer == "words" else Tokenizer.load(tokenizer)
         tokens = chosen.encode(text)
-    else:
-        assert data is not None
-        chosen, tokens = _from_store(data, index)
+        ends = sentence_tokens(text, tokens, chosen)
     if not len(tokens):
         raise RequestError("the text holds no token; give at least one word")
     tokens = tokens[:LONGEST]
-    if picture is not None and picture.suffix not in (".png", ".svg", ".pdf"):
-        raise ConfigError(f"--picture {picture} must end in .png, .svg or .pdf")
-    cfg = _config(kind, positions)
-    if spans:
-        ranges = np.array([_range(span) for span in spans], np.int32)
-        order = np.arange(len(ranges), dtype=np.int32)
-        example = build_example(
-            tokens, ranges, kind=_kind(kind), order=order, ids=chosen.ids, scheme=positions
-        )
-    else:
-        example = draw_example(tokens, cfg, chosen.ids, seed=seed, epoch=0, index=index)
-        ranges, order = example.spans, example.order
-    segments = np.zeros(len(example.tokens), np.int32)
-    short = len(example.tokens) <= SHOWN_MASK
-    if picture is not None:
-        blanks = "1 blank" if len(ranges) == 1 else f"{len(ranges)} blanks"
-        title = f"{len(tokens)} tokens, {blanks}, {positions} positions"
-        draw_mask(example, chosen.token, picture, title=title)
-    return ExplainResult(
-        kind=example.kind.name.lower(),
-        positions=positions,
-        spans=ranges.tolist(),
-        order=order.tolist(),
-        tokens=token_rows(example, chosen.token),
-        document=chosen.decode(tokens),
-        mask=mask_text(segments, example.is_part_b).split("\n") if short else [],
-        picture=None if picture is None else str(picture),
-    )
+    return chosen, tokens, np.unique(np.append(ends[ends < len(tokens)], len(tokens)))
 
 
-def _config(kind: str, positions: PositionScheme) -> ObjectiveConfig:
-    cfg = replace(ObjectiveConfig(), positions=positions)
-    if kind == "drawn":
-        return cfg
-    share = 1.0 if kind == "short" else 0.0
-    return replace(cfg, short_rate=share, document_rate=1.0 - share)
-
-
-def _kind(kind: str) -> Any:
-    from blankfill.objective.batch import Kind
-
-    return Kind.DOCUMENT if kind == "document" else Kind.SHORT
-
-
-def _from_store(data: Path, index: int) -> tuple[TextTokenizer, Any]:
+def _from_store(data: Path, index: int) -> tuple[TextTokenizer, Any, Any]:
     import numpy as np
 
     from blankfill.data.store import TokenStore
@@ -154,7 +251,45 @@ def _from_store(data: Path, index: int) -> tuple[TextTokenizer, Any]:
     store = TokenStore.open(data)
     if not 0 <= index < len(store):
         raise DataError(f"{data} has documents 0 to {len(store) - 1}, not {index}")
-    return Tokenizer.load(Path(data) / "tokenizer"), store.document(index).astype(np.int32)
+    tokens = store.document(index).astype(np.int32)
+    ends = np.zeros(0, np.int64)
+    if store.has_sentences:
+        ends = store.sentence_ends(index, 0, len(tokens))
+    return Tokenizer.load(Path(data) / "tokenizer"), tokens, ends
+
+
+def _given(
+    tokens: Any, spans: tuple[str, ...], kind: str, chosen: TextTokenizer, positions: PositionScheme
+) -> Example:
+    """Build the example of the user's own spans, in the order of the text."""
+    import numpy as np
+
+    from blankfill.objective.batch import Kind
+    from blankfill.objective.blank import build_example
+
+    ranges = np.array([_range(span) for span in spans], np.int32)
+    return build_example(
+        tokens, ranges, kind=Kind.SHORT if kind == "drawn" else Kind[kind.upper()],
+        order=np.arange(len(ranges), dtype=np.int32), ids=chosen.ids, scheme=positions,
+    )  # fmt: skip
+
+
+def _drawn(
+    tokens: Any, sentence_ends: Any, cfg: ObjectiveConfig, chosen: TextTokenizer, mixture: str,
+    seed: int, epoch: int, index: int,
+) -> tuple[Example, Draw]:  # fmt: skip
+    """Draw an example, and say what was drawn."""
+    from blankfill.objective.sample import draw_example, drawn_kind
+
+    example = draw_example(
+        tokens, cfg, chosen.ids, seed=seed, epoch=epoch, index=index, sentence_ends=sentence_ends
+    )
+    wished = drawn_kind(cfg, seed=seed, epoch=epoch, index=index)
+    return example, Draw(
+        mixture=mixture, wished=wished.name.lower(),
+        lengths=(example.spans[:, 1] - example.spans[:, 0]).tolist(), placement=cfg.placement,
+        end=example.end.name.lower(), seed=seed, epoch=epoch, index=index,
+    )  # fmt: skip
 
 
 def _range(span: str) -> tuple[int, int]:

@@ -47,6 +47,8 @@ class TokenRow:
     """What this position predicts."""
     weight: float
     """Its weight in the loss."""
+    segment: int
+    """Number of its example in the row; examples never see each other."""
 
 
 def token_rows(example: Example, token: Token) -> list[TokenRow]:
@@ -59,6 +61,7 @@ def token_rows(example: Example, token: Token) -> list[TokenRow]:
             block_position=int(example.positions[1, i]),
             target=None if target == IGNORE_INDEX else token(target),
             weight=float(example.weights[i]),
+            segment=0,
         )
         for i, target in enumerate(example.targets.tolist())
     ]
@@ -83,33 +86,35 @@ def draw_mask(example: Example, token: Token, path: Path, *, title: str = "") ->
     length = len(example.tokens)
     edges = [(0, example.part_b_start, length)]
     labels = [token(int(i)) for i in example.tokens] if length <= LABELLED_TOKENS else None
-    starts = _span_starts(example.positions[1], example.part_b_start, length)
+    inputs = [int(b - a) + bool(example.end) for a, b in example.spans[example.order]]
+    starts = (example.part_b_start + np.cumsum(inputs)[:-1]).tolist()
     _draw(
         np.zeros(length, np.int32), example.is_part_b, edges, path, title=title, labels=labels,
         spans=starts,
     )  # fmt: skip
 
 
-def draw_row(batch: Batch, row: int, path: Path, *, title: str = "") -> None:
-    """Draw the attention mask of one packed row, its examples and their parts labelled."""
+def draw_row(batch: Batch, row: int, path: Path, *, sop: int, title: str = "") -> None:
+    """Draw the attention mask of one packed row, its examples and their parts labelled.
+
+    Args:
+        batch: rows.
+        row: which of them.
+        path: .png, .svg or .pdf; written whole or not at all.
+        sop: the token that opens a span.
+        title: above the picture.
+    """
     blocks = batch.blocks[batch.blocks[:, 0] == row]
     edges = [(int(start), int(part_b), int(end)) for _, start, part_b, end in blocks]
     spans = [
         place
         for _, part_b, end in edges
-        for place in _span_starts(batch.positions[row, 1], part_b, end)
+        for place in (part_b + np.flatnonzero(batch.tokens[row, part_b:end] == sop)[1:]).tolist()
     ]
     _draw(
         batch.segment_ids[row], batch.is_part_b[row], edges, path, title=title, labels=None,
         spans=spans,
     )  # fmt: skip
-
-
-def _span_starts(block_positions: Int32, part_b: int, end: int) -> list[int]:
-    """Find where spans begin in Part B: the position inside the span does not rise there."""
-    inner = block_positions[part_b:end]
-    falls = np.flatnonzero(np.diff(inner) < 0) + 1
-    return [part_b + int(i) for i in falls]
 
 
 def _drawable(

@@ -74,6 +74,9 @@ def sentence_tokens(
         token is left out.
     """
     ends = sentence_ends(text)
+    if not isinstance(tokenizer, Tokenizer):
+        # Words at white space: the end of a sentence inside of a word is none.
+        ends = [e for e in ends if e == len(text) or text[e - 1].isspace() or text[e].isspace()]
     parts = [text[a:b] for a, b in zip([0, *ends], ends, strict=False)]
     if isinstance(tokenizer, Tokenizer):
         sizes, of_tokens = [len(part.encode()) for part in parts], tokenizer.byte_lengths[tokens]
