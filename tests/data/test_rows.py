@@ -133,8 +133,8 @@ def test_tokens_beyond_65_535_pass_through(ids):
         languages = np.array([2], np.uint8)
         has_sentences = False
 
-        def document(self, index):
-            return np.arange(140_000, 140_030, dtype=np.uint32)
+        def read(self, documents, starts, ends):
+            return np.arange(140_000, 140_030, dtype=np.int32)
 
     batch = RowSource([Wide()], ObjectiveConfig(), ids, row_length=64, seed=0).batch(0, 1)
     assert batch.tokens.max() >= 140_000

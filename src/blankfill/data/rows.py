@@ -17,7 +17,6 @@ from itertools import groupby
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.errors import ConfigError, DataError
@@ -66,8 +65,8 @@ class DocumentStore(Protocol):
         """Whether it knows where sentences end."""
         ...
 
-    def document(self, index: int) -> npt.NDArray[np.generic]:
-        """Return the tokens of one document."""
+    def read(self, documents: Int64, starts: Int64, ends: Int64) -> Int32:
+        """Return the tokens `starts:ends` of documents, one behind another."""
         ...
 
     def sentence_ends(self, index: int, start: int, end: int) -> Int64:
@@ -334,15 +333,15 @@ class RowSource:
         return address, (source[owner], document[owner], low, high, ends_here)
 
     def _read(self, source: Int64, document: Int64, start: Int64, end: Int64) -> Int32:
-        stores = self._stores
-        return np.concatenate(
-            [
-                stores[s].document(d)[a:b]
-                for s, d, a, b in zip(
-                    source.tolist(), document.tolist(), start.tolist(), end.tolist(), strict=True
-                )
-            ]
-        ).astype(np.int32)
+        if len(self._stores) == 1:
+            return self._stores[0].read(document, start, end)
+        sizes = end - start
+        tokens = np.empty(int(sizes.sum()), np.int32)
+        of_token = np.repeat(source, sizes)
+        for number, store in enumerate(self._stores):
+            mine = source == number
+            tokens[of_token == number] = store.read(document[mine], start[mine], end[mine])
+        return tokens
 
     def _languages(self, source: Int64, document: Int64) -> UInt8:
         languages = np.empty(len(source), np.uint8)

@@ -32,7 +32,7 @@ from blankfill.errors import DataError
 from blankfill.text.language import LANGUAGES
 from blankfill.text.tokenizer import copy_tokenizer
 
-__all__ = ["MANIFEST", "StoreWriter", "TokenStore"]
+__all__ = ["MANIFEST", "StoreWriter", "TokenStore", "gather"]
 
 MANIFEST = "manifest.json"
 VERSION = 2
@@ -133,6 +133,22 @@ class TokenStore:
     def document(self, index: int) -> npt.NDArray[np.unsignedinteger[Any]]:
         """Return the ids of one document, a view of the file."""
         return self.tokens[int(self.offsets[index]) : int(self.offsets[index + 1])]
+
+    def read(
+        self, documents: npt.NDArray[np.int64], starts: npt.NDArray[np.int64],
+        ends: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.int32]:  # fmt: skip
+        """Read parts of many documents.
+
+        Args:
+            documents: `[n]` number of each document.
+            starts: `[n]` first token of each part.
+            ends: `[n]` its end.
+
+        Returns:
+            The tokens of all parts, one behind another.
+        """
+        return gather(self.tokens, self.offsets[documents] + starts, ends - starts)
 
     def sentence_ends(self, index: int, start: int, end: int) -> npt.NDArray[np.int64]:
         """Say where sentences end in a part of a document.
@@ -352,6 +368,16 @@ class StoreWriter:
         trace: TracebackType | None,
     ) -> None:
         self._discard()
+
+
+def gather(
+    tokens: npt.NDArray[Any], starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int32]:
+    """Copy stretches `[starts, starts + sizes)` of an array one behind another."""
+    ends = np.cumsum(sizes)
+    index = np.repeat(starts - ends + sizes, sizes)
+    index += np.arange(len(index))
+    return tokens.take(index).astype(np.int32)
 
 
 def _map(path: Path, dtype: str, count: int) -> npt.NDArray[Any]:

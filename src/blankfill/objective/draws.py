@@ -12,14 +12,14 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["KEY_BITS", "draw_bits", "sort_keys", "uniform_draws"]
+__all__ = ["draw_bits", "permuted_ranks", "sort_keys", "uniform_draws"]
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 UInt64 = npt.NDArray[np.uint64]
 
-KEY_BITS = 40
-"""Bits of a sorting key; a batch sorts (example number, key) as one integer."""
+KEY_BITS = 32
+"""Bits of a sorting key; a batch sorts (example, key, rank) as one integer."""
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -59,6 +59,27 @@ def sort_keys(
     """Draw integer keys below `2**KEY_BITS` whose order is a random permutation."""
     bits = draw_bits(documents, draws, seed, *address)
     return (bits >> np.uint64(64 - KEY_BITS)).astype(np.int64)
+
+
+def permuted_ranks(owner: Int64, rank: Int64, keys: Int64) -> Int64:
+    """Put the members of each group into the order of their keys, ties in the order they stand.
+
+    Args:
+        owner: `[s]` group of each member, ascending from 0.
+        rank: `[s]` number of the member in its group, from 0.
+        keys: `[s]` from `sort_keys`.
+
+    Returns:
+        `[s]` for each group the ranks of its members in their new order.
+    """
+    if not len(owner):
+        return rank
+    bits = int(rank.max()).bit_length()
+    assert int(owner[-1]).bit_length() + KEY_BITS + bits < 64
+    # Sorting whole integers is faster than sorting an index by them.
+    order = (((owner << KEY_BITS) | keys) << bits) | rank
+    order.sort()
+    return order & ((1 << bits) - 1)
 
 
 def _mixed(x: UInt64) -> UInt64:

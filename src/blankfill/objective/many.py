@@ -7,7 +7,7 @@ Shapes: n documents (or pieces), S spans of all of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,10 +16,14 @@ import numpy.typing as npt
 
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.objective.batch import Bool, End, Int64, Kind, UInt8
-from blankfill.objective.draws import KEY_BITS, sort_keys, uniform_draws
+from blankfill.objective.draws import permuted_ranks, sort_keys, uniform_draws
 from blankfill.objective.spans import drawn_ratio, kind_edges, length_steps, max_spans, span_budget
 
 __all__ = ["Drawn", "Placed", "Sentences", "draw_many", "join", "place_many", "ranks"]
+
+
+SLOT_BITS = 32
+"""Bits of a slot of a document, below its number in one integer."""
 
 
 class Sentences(Protocol):
@@ -189,13 +193,13 @@ def _whole_sentences(
     starts = np.concatenate([[0], ends[:-1]])
     starts[first[:-1]] = 0
     owner = np.repeat(np.arange(len(members)), counts)
-    keys = sort_keys(np.repeat(numbers[members], counts), ranks(first), seed, "sentences", epoch)
-    by_key = np.argsort((owner << KEY_BITS) | keys, kind="stable")
+    rank = ranks(first)
+    keys = sort_keys(np.repeat(numbers[members], counts), rank, seed, "sentences", epoch)
+    by_key = np.repeat(first[:-1], counts) + permuted_ranks(owner, rank, keys)
     lengths = (ends - starts)[by_key]
     total = np.cumsum(lengths)
     before = total - lengths
     before -= np.repeat(before[first[:-1]], counts)
-    rank = ranks(first)
     ratio = drawn_ratio(uniform_draws(numbers[members], np.int64(6), seed, "kind", epoch), cfg)
     budget = span_budget(num_tokens[members], ratio)
     most = np.minimum(max_spans(num_tokens[members], cfg, ratio), counts - 1)
@@ -242,14 +246,15 @@ def place_many(
     loose = np.flatnonzero(starts < 0)
     if len(loose):
         keys = sort_keys(number[loose], rank[loose], seed, "arrangement", epoch)
-        lengths[loose] = lengths[loose][np.argsort((owner[loose] << KEY_BITS) | keys)]
+        by_key = permuted_ranks(owner[loose], rank[loose], keys)
+        lengths[loose] = lengths[drawn.first[owner[loose]] + by_key]
         starts[loose] = _places(
             lengths[loose], drawn.num_tokens, drawn.numbers, owner[loose], cfg, seed, epoch
         )
     order = rank
     if cfg.shuffle_spans:
         keys = sort_keys(number, rank, seed, "order", epoch)
-        order = rank[np.argsort((owner << KEY_BITS) | keys)]
+        order = permuted_ranks(owner, rank, keys)
     shifts = np.zeros(len(counts), np.int64)
     if cfg.random_offset:
         draw = uniform_draws(drawn.numbers, np.int64(5), seed, "kind", epoch)
@@ -280,24 +285,33 @@ def _places(
 
     def slots(documents: Int64, draws: Int64) -> Int64:
         draw = uniform_draws(numbers[documents], draws, seed, "places", epoch)
-        return (documents << KEY_BITS) | (draw * size[documents]).astype(np.int64)
+        return (documents << SLOT_BITS) | (draw * size[documents]).astype(np.int64)
 
     chosen = np.sort(slots(owner, rank))
     if cfg.placement == "uniform":
-        # Draw again for every slot that was drawn twice, until each document's slots all differ.
-        used = counts.copy()
-        while True:
-            distinct = np.ones(len(chosen), bool)
-            distinct[1:] = chosen[1:] != chosen[:-1]
-            if distinct.all():
-                break
-            missing = np.bincount(chosen[~distinct] >> KEY_BITS, minlength=len(numbers))
-            again = np.repeat(np.arange(len(numbers)), missing)
-            draws = np.repeat(used, missing) + ranks(_offsets(missing))
-            used += missing
-            chosen = np.sort(np.concatenate([chosen[distinct], slots(again, draws)]))
-        chosen = chosen - rank
-    return (chosen & ((1 << KEY_BITS) - 1)) + before
+        twice = chosen[1:][chosen[1:] == chosen[:-1]] >> SLOT_BITS
+        if len(twice):
+            crowded = np.zeros(len(numbers), bool)
+            crowded[twice] = True
+            some = crowded[owner]
+            chosen[some] = _distinct(chosen[some], counts, slots)
+        chosen -= rank
+    return (chosen & ((1 << SLOT_BITS) - 1)) + before
+
+
+def _distinct(chosen: Int64, counts: Int64, slots: Callable[[Int64, Int64], Int64]) -> Int64:
+    """Draw again for every slot that was drawn twice, until each document's slots all differ."""
+    used = counts.copy()
+    while True:
+        fresh = np.ones(len(chosen), bool)
+        fresh[1:] = chosen[1:] != chosen[:-1]
+        if fresh.all():
+            return chosen
+        missing = np.bincount(chosen[~fresh] >> SLOT_BITS, minlength=len(counts))
+        again = np.repeat(np.arange(len(counts)), missing)
+        draws = np.repeat(used, missing) + ranks(_offsets(missing))
+        used += missing
+        chosen = np.sort(np.concatenate([chosen[fresh], slots(again, draws)]))
 
 
 def _with_dropout(placed: Placed, cfg: ObjectiveConfig, seed: int, epoch: int) -> Placed:

@@ -7,7 +7,7 @@ plan is a pure function of the lengths and their order.
 
 from __future__ import annotations
 
-import bisect
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,24 +39,26 @@ def pack(lengths: Int64, row_length: int, *, open_rows: int = OPEN_ROWS) -> list
     """
     assert lengths.size == 0 or lengths.max() <= row_length
     rows: list[list[int]] = []
-    # Open rows as (free positions, opening number), kept sorted; the members beside them.
-    free: list[tuple[int, int]] = []
-    members: dict[int, list[int]] = {}
+    # The free positions of open rows, sorted, and the rows that have as many.
+    free: list[int] = []
+    open_by_free: list[list[list[int]]] = [[] for _ in range(row_length + 1)]
     for example, length in enumerate(lengths.tolist()):
-        place = bisect.bisect_left(free, (length, -1))
+        place = bisect_left(free, length)
         if place < len(free):
-            left, name = free.pop(place)
+            room = free.pop(place)
+            members = open_by_free[room].pop()
+            members.append(example)
         else:
             if len(free) == open_rows:
-                rows.append(members.pop(free.pop(0)[1]))
-            left, name = row_length, example
-            members[name] = []
-        members[name].append(example)
-        if left == length:
-            rows.append(members.pop(name))
+                rows.append(open_by_free[free.pop(0)].pop())
+            room, members = row_length, [example]
+        left = room - length
+        if left:
+            insort(free, left)
+            open_by_free[left].append(members)
         else:
-            bisect.insort(free, (left - length, name))
-    return rows + [members[name] for _, name in free]
+            rows.append(members)
+    return rows + [members for same in open_by_free for members in same]
 
 
 def stack(
