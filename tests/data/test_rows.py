@@ -4,8 +4,8 @@ import sys
 import numpy as np
 import pytest
 
-from blankfill.config.objective import ObjectiveConfig
-from blankfill.data.rows import Pieces, RowSource
+from blankfill.config.objective import MIXTURES, ObjectiveConfig
+from blankfill.data.rows import RowSource, _Cutter
 from blankfill.errors import ConfigError, DataError
 from blankfill.objective.batch import IGNORE_INDEX, Kind
 from conftest import MemoryStore
@@ -69,8 +69,8 @@ import sys, hashlib
 sys.path.insert(0, "tests")
 import numpy as np
 from conftest import MemoryStore
-from blankfill.config.objective import ObjectiveConfig
-from blankfill.data.rows import Pieces, RowSource
+from blankfill.config.objective import MIXTURES, ObjectiveConfig
+from blankfill.data.rows import RowSource, _Cutter
 from blankfill.objective.special import SpecialIds
 ids = SpecialIds(pad=0, mask=1, smask=2, gmask=3, sop=4, eop=5, eos=6, dblock=7)
 rng = np.random.default_rng(0)
@@ -155,15 +155,31 @@ class MarkedStore(MemoryStore):
 def test_long_documents_are_cut_at_sentence_ends_and_stay_whole():
     lengths = [3, 50, 300, 1000, 57, 64]
     store = MarkedStore([np.arange(n) for n in lengths])
-    pieces = Pieces([store], 60)
-    _, document, start, end, last = pieces.look_up(np.arange(len(pieces)))
-    assert (end - start).max() <= 60
+    cutter = _Cutter([store], ObjectiveConfig(), 128, 3)
+    index = np.arange(len(lengths))
+    pieces = cutter.pieces(index, index * 0, index, 0)
+    assert (pieces.ends - pieces.starts).max() <= 126
     for d, n in enumerate(lengths):
-        mine = document == d
-        assert start[mine].tolist() == [0, *end[mine][:-1].tolist()]
-        assert end[mine][-1] == n
-        assert last[mine].tolist() == [False] * (mine.sum() - 1) + [True]
-        assert (end[mine][:-1] % 7 == 0).all()  # slack 7 always finds an end
+        mine = pieces.take(np.flatnonzero(pieces.documents == d))
+        mine = mine.take(np.argsort(mine.starts))
+        assert mine.starts.tolist() == [0, *mine.ends[:-1].tolist()]
+        assert mine.ends[-1] == n
+        assert mine.are_last.tolist() == [False] * (len(mine.ends) - 1) + [True]
+        assert (mine.ends[:-1] % 7 == 0).all()  # slack 16 always finds an end
+        assert len(set(mine.numbers.tolist())) == len(mine.numbers)
+    again = cutter.pieces(index, index * 0, index, 1)
+    assert sorted(again.ends.tolist()) != sorted(pieces.ends.tolist())
+
+
+@pytest.mark.parametrize("mixture", MIXTURES)
+@pytest.mark.parametrize("row_length", [16, 64, 256, 1024])
+def test_pieces_of_long_documents_fit_and_fill_their_rows(memory_store, ids, mixture, row_length):
+    store = memory_store([np.full(n, 9) for n in (1, 40_000, 9000, 3, 20_000)])
+    rows = RowSource([store], MIXTURES[mixture], ids, row_length=row_length, seed=3)
+    fills = np.concatenate([f for _, f in rows.windows(0)])
+    assert fills.max() <= row_length
+    # The plan of long rows comes from what is drawn; that of short ones from a bound.
+    assert fills.mean() / row_length >= {16: 0.5, 64: 0.7, 256: 0.93, 1024: 0.95}[row_length]
 
 
 def test_sentences_are_blanks_of_whole_sentences(ids):
@@ -211,7 +227,8 @@ def test_windows_do_not_change_what_an_example_is(source, monkeypatch):
         )
 
     whole = examples(source(lengths, 128))
-    monkeypatch.setattr("blankfill.data.rows.WINDOW", 16)
+    monkeypatch.setattr("blankfill.data.rows.MAX_WINDOW", 16)
+    monkeypatch.setattr("blankfill.data.rows.MIN_WINDOW", 16)
     parts = source(lengths, 128)
     assert examples(parts) == whole
     assert parts.epoch_at(parts.rows_in_epoch(0)) == pytest.approx(1)

@@ -9,8 +9,9 @@ import pytest
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.objective import End
 from blankfill.objective.draws import sort_keys, uniform_draws
+from blankfill.objective.fit import longest_piece
 from blankfill.objective.many import draw_many, place_many
-from blankfill.objective.sample import draw_example, longest_piece
+from blankfill.objective.sample import draw_example
 from blankfill.objective.spans import draw_lengths, length_law, max_spans, place_spans, span_budget
 from blankfill.objective.special import SpecialIds
 from shared import shared_path

@@ -1,19 +1,20 @@
 """The endless stream of packed rows: a pure function of stores, objective, seed and row index.
 
-Documents longer than a row are cut into pieces, so that Part B is never truncated and every token
-is in exactly one piece; at sentence ends where the store knows them. An epoch puts all pieces into
-a pseudo-random order and takes them window by window: of each window it draws kinds and span
-lengths and packs the examples, which needs lengths only. A batch then reads the few documents that
-its rows name. So any rank makes any row alone, and resuming at a step is asking for its rows.
+An epoch puts all documents into a pseudo-random order and takes them window by window. Documents
+longer than a row are cut into pieces, each as long as what is drawn for it allows, at the ends of
+sentences where the store knows them: Part B is never truncated, and every token is in exactly one
+piece. Kinds and span lengths are drawn and the examples packed from lengths alone. A batch then
+reads the few documents that its rows name. So any rank makes any row alone, and resuming at a step
+is asking for its rows.
 
-Memory beside the stores: eight bytes for each document, and a few windows of 65,536 pieces.
+Memory beside the stores: four bytes for each document, and the plans of a few windows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, fields
+from itertools import count, groupby
 from typing import Protocol
 
 import numpy as np
@@ -22,29 +23,29 @@ from blankfill.config.objective import ObjectiveConfig
 from blankfill.errors import ConfigError, DataError
 from blankfill.objective.batch import Batch, Bool, Int32, Int64, UInt8
 from blankfill.objective.build import build_rows
-from blankfill.objective.draws import uniform_draws
+from blankfill.objective.draws import sort_keys, uniform_draws
+from blankfill.objective.fit import longest_fit, longest_piece
 from blankfill.objective.many import Drawn, Placed, draw_many, join, place_many, ranks
 from blankfill.objective.pack import pack
-from blankfill.objective.sample import longest_piece
 from blankfill.objective.special import SpecialIds
 from blankfill.rng import permute
 
-__all__ = ["DocumentStore", "Pieces", "RowSource"]
+__all__ = ["DocumentStore", "RowSource"]
 
 SHORTEST_ROW = 16
 """Rows below this hold no example worth learning from."""
 SLACK = 8
-"""A cut may move back by one part in this many of the longest piece, to where a sentence ends."""
-WINDOW = 1 << 16
-"""Pieces that are planned together."""
+"""A cut may move back by one part in this many of a row, to where a sentence ends."""
+WINDOW_TOKENS = 1 << 24
+"""About as many tokens are planned together; a window has a fixed number of documents."""
+MIN_WINDOW, MAX_WINDOW = 256, 1 << 16
+"""Fewest and most documents of a window."""
+PART_SHIFT, SHORT_SHIFT = 32, 52
+"""A piece's address is its document, and from these bits on its part and its shorter part."""
 SHORTEST_SEQUENCE = 32
 """Shortest target length of `short_sequence_rate` (released `blocklm_utils.py: split_samples`)."""
 KEPT_WINDOWS = 4
 """Windows whose plans are kept: a batch, and a loader that runs ahead, reach into the next one."""
-
-
-Where = tuple[Int64, Int64, Int64, Int64, Bool]
-"""Of each piece: its store, document, first token, end, and whether the document ends there."""
 
 
 class DocumentStore(Protocol):
@@ -75,68 +76,140 @@ class DocumentStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class _Pieces:
+    """Stretches of documents, each the text of one example. All `[n]`."""
+
+    numbers: Int64
+    """Address of the piece's draws."""
+    sources: Int64
+    """Its store."""
+    documents: Int64
+    """Its document in the store."""
+    starts: Int64
+    """Its first token."""
+    ends: Int64
+    """Its end."""
+    are_last: Bool
+    """Whether the document ends with it."""
+
+    def take(self, selection: Int64) -> _Pieces:
+        """Return some of them, in the given order."""
+        return _Pieces(
+            self.numbers[selection], self.sources[selection], self.documents[selection],
+            self.starts[selection], self.ends[selection], self.are_last[selection],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class _Window:
     """A stretch of one epoch: which pieces stand in which row, and what was drawn for them."""
 
     epoch: int
-    source: Int64
-    document: Int64
-    start: Int64
-    end: Int64
-    """`[n]` where the text of each example is: store, document, first token and end."""
+    pieces: _Pieces
+    drawn: Drawn
     members: Int64
-    """Examples of all rows, row by row, as numbers into the window's n."""
+    """Pieces of all rows, row by row."""
     first: Int64
     """`[rows + 1]` offsets of the rows' members."""
-    drawn: Drawn
 
 
-class Pieces:
-    """The documents of several stores, the long ones cut, at sentence ends where there are some.
+class _Cutter:
+    """Cuts documents into pieces whose examples fit a row.
 
     Args:
         stores: token stores.
-        longest: tokens of the longest piece.
+        objective: what is cut out.
+        row_length: positions of a row.
+        seed: the run's seed.
     """
 
-    def __init__(self, stores: Sequence[DocumentStore], longest: int) -> None:
-        self._stores = stores
-        lengths = [np.asarray(store.lengths, dtype=np.int64) for store in stores]
-        self._store_first = np.cumsum([0, *map(len, lengths)])
-        self._first = np.zeros(int(self._store_first[-1]) + 1, np.int64)
-        self._slack = longest // SLACK
-        counts = [
-            np.where(length > longest, -(-length // (longest - self._slack)), length > 0)
-            for length in lengths
+    def __init__(
+        self,
+        stores: Sequence[DocumentStore],
+        objective: ObjectiveConfig,
+        row_length: int,
+        seed: int,
+    ) -> None:
+        self._stores, self._objective = stores, objective
+        self._row_length, self._seed = row_length, seed
+        lengths = [np.asarray(store.lengths, np.int32) for store in stores]
+        self._lengths = np.concatenate([np.zeros(0, np.int32), *lengths])
+
+    def pieces(self, documents: Int64, source: Int64, index: Int64, epoch: int) -> _Pieces:
+        """Cut some documents.
+
+        Each piece is as long as the example that is drawn for it allows, less what it takes to end
+        where a sentence does; so the cuts of a document differ from epoch to epoch.
+
+        Args:
+            documents: `[n]` number of each among all documents.
+            source: `[n]` its store.
+            index: `[n]` its number in its store.
+            epoch: 0-based pass over the data.
+        """
+        length = self._lengths[documents].astype(np.int64)
+        found: list[_Pieces] = []
+        alive = np.flatnonzero(length)
+        start = np.zeros(len(documents), np.int64)
+        for part in count():
+            if not len(alive):
+                break
+            numbers = documents[alive] + (part << PART_SHIFT)
+            left = length[alive] - start[alive]
+            size = longest_fit(
+                numbers, left, self._objective, seed=self._seed, epoch=epoch,
+                row_length=self._row_length,
+            )  # fmt: skip
+            end = start[alive] + size
+            slack = self._row_length // SLACK
+            for i in np.flatnonzero(size < left).tolist():
+                end[i] = self._cut(
+                    int(source[alive[i]]), int(index[alive[i]]), int(end[i]),
+                    min(slack, int(size[i])),
+                )  # fmt: skip
+            found.append(
+                _Pieces(
+                    numbers, source[alive], index[alive], start[alive], end, end == length[alive]
+                )
+            )
+            start[alive] = end
+            alive = alive[end < length[alive]]
+        pieces = _Pieces(
+            *(np.concatenate([getattr(part, f.name) for part in found]) for f in fields(_Pieces))
+        )
+        if self._objective.short_sequence_rate:
+            pieces = self._shortened(pieces, epoch)
+        # Pieces of one document stand apart, so that a row holds different texts.
+        keys = sort_keys(pieces.numbers, np.int64(0), self._seed, "order", epoch)
+        return pieces.take(np.argsort(keys, kind="stable"))
+
+    def _shortened(self, pieces: _Pieces, epoch: int) -> _Pieces:
+        """Cut some pieces into shorter ones of random length, at sentence ends where possible."""
+        size = pieces.ends - pieces.starts
+        draws = [
+            uniform_draws(pieces.numbers, np.int64(i), self._seed, "short sequence", epoch)
+            for i in (0, 1)
         ]
-        np.cumsum(np.concatenate([[0], *counts]), out=self._first)
+        chosen = (draws[0] < self._objective.short_sequence_rate) & (size > SHORTEST_SEQUENCE)
+        target = SHORTEST_SEQUENCE + (draws[1] * (size - SHORTEST_SEQUENCE)).astype(np.int64)
+        parts = np.where(chosen, -(-size // np.maximum(1, target)), 1)
+        owner = np.repeat(np.arange(len(size)), parts)
+        number = ranks(np.cumsum(np.concatenate([[0], parts])))
+        of, whole = parts[owner], pieces.take(owner)
+        low = whole.starts + size[owner] * number // of
+        high = whole.starts + size[owner] * (number + 1) // of
+        for bounds, inner in ((low, number > 0), (high, number < of - 1)):
+            for i in np.flatnonzero(inner).tolist():
+                slack = int(size[owner[i]] // of[i]) // 2
+                bounds[i] = self._cut(
+                    int(whole.sources[i]), int(whole.documents[i]), int(bounds[i]), slack
+                )
+        return _Pieces(
+            whole.numbers + (number << SHORT_SHIFT), whole.sources, whole.documents, low, high,
+            whole.are_last & (number == of - 1),
+        )  # fmt: skip
 
-    def __len__(self) -> int:
-        return int(self._first[-1])
-
-    def look_up(self, pieces: Int64) -> Where:
-        """Say where the pieces of these numbers are: `[n]` each."""
-        every = np.searchsorted(self._first, pieces, side="right") - 1
-        source = np.searchsorted(self._store_first, every, side="right") - 1
-        document = every - self._store_first[source]
-        length = np.empty(len(pieces), np.int64)
-        for number, store in enumerate(self._stores):
-            mine = source == number
-            if mine.any():
-                length[mine] = np.asarray(store.lengths)[document[mine]]
-        count = self._first[every + 1] - self._first[every]
-        part = pieces - self._first[every]
-        start, end = length * part // count, length * (part + 1) // count
-        is_last = part == count - 1
-        if self._slack:
-            for bounds, inner in ((start, part > 0), (end, ~is_last)):
-                for piece in np.flatnonzero(inner).tolist():
-                    bounds[piece] = self.cut(
-                        int(source[piece]), int(document[piece]), int(bounds[piece]), self._slack
-                    )
-        return source, document, start, end, is_last
-
-    def cut(self, source: int, document: int, place: int, slack: int) -> int:
+    def _cut(self, source: int, document: int, place: int, slack: int) -> int:
         """Move a cut back by less than `slack` to the end of a sentence, where one ends there."""
         store = self._stores[source]
         if not store.has_sentences or slack < 2:
@@ -144,24 +217,13 @@ class Pieces:
         ends = store.sentence_ends(document, place - slack + 1, place)
         return int(ends[-1]) if len(ends) else place
 
-    def sentences(
-        self, source: Int64, document: Int64, start: Int64, end: Int64
-    ) -> tuple[Int64, Int64]:
-        """Say where the sentences of pieces end.
-
-        Args:
-            source: `[n]` store of each piece.
-            document: `[n]` its document.
-            start: `[n]` its first token.
-            end: `[n]` its end.
-
-        Returns:
-            `[n + 1]` offsets, and the flat ends in tokens of each piece, its length the last.
-        """
+    def sentences(self, pieces: _Pieces) -> tuple[Int64, Int64]:
+        """Say where the sentences of pieces end; see `many.Sentences`."""
         found: list[Int64] = []
         for s, d, a, b in zip(
-            source.tolist(), document.tolist(), start.tolist(), end.tolist(), strict=True
-        ):
+            pieces.sources.tolist(), pieces.documents.tolist(), pieces.starts.tolist(),
+            pieces.ends.tolist(), strict=True,
+        ):  # fmt: skip
             store = self._stores[s]
             ends = store.sentence_ends(d, a, b) - a if store.has_sentences else np.zeros(0, int)
             found.append(ends if len(ends) and ends[-1] == b - a else np.append(ends, b - a))
@@ -196,16 +258,21 @@ class RowSource:
             raise ConfigError(f"row_length={row_length} must be at least {SHORTEST_ROW}")
         self._stores, self._objective, self._ids = stores, objective, ids
         self._row_length, self._seed = row_length, seed
-        longest = longest_piece(row_length, objective)
-        if longest < 1:
+        if longest_piece(row_length, objective) < 1:
             raise ConfigError(
                 f"row_length={row_length} cannot hold an example of one token under this "
                 "objective; take longer rows"
             )
-        self._pieces = Pieces(stores, longest)
-        if not len(self._pieces):
+        lengths = [np.asarray(store.lengths) for store in stores]
+        self._store_first = np.cumsum([0, *map(len, lengths)])
+        tokens = sum(int(length.sum()) for length in lengths)
+        if not tokens:
             raise DataError("the token stores hold no token; build them from text that has some")
-        self._windows_in_epoch = -(-len(self._pieces) // WINDOW)
+        self._cutter = _Cutter(stores, objective, row_length, seed)
+        self._num_documents = int(self._store_first[-1])
+        per_window = WINDOW_TOKENS * self._num_documents // tokens
+        self._window_documents = max(MIN_WINDOW, min(MAX_WINDOW, per_window))
+        self._windows_in_epoch = -(-self._num_documents // self._window_documents)
         self._windows: dict[int, _Window] = {}
         self._first_rows = [0]
         """Row index at which each window begins, as far as they are known."""
@@ -221,17 +288,15 @@ class RowSource:
             window, within = self._window(number), [row for _, row in group]
             span = [window.members[window.first[r] : window.first[r + 1]] for r in within]
             chosen = np.concatenate(span)
-            drawn = window.drawn.take(chosen)
             placed.append(
                 place_many(
-                    drawn, self._objective, seed=self._seed, epoch=window.epoch,
-                    row_length=self._row_length,
+                    window.drawn.take(chosen), self._objective, seed=self._seed,
+                    epoch=window.epoch, row_length=self._row_length,
                 )
             )  # fmt: skip
             rows.append(np.repeat(np.arange(done, done + len(within)), [len(s) for s in span]))
-            texts.append(
-                np.stack([window.source, window.document, window.start, window.end])[:, chosen]
-            )
+            found = window.pieces.take(chosen)
+            texts.append(np.stack([found.sources, found.documents, found.starts, found.ends]))
             done += len(within)
         source, document, start, end = np.concatenate(texts, axis=1)
         return build_rows(
@@ -262,8 +327,9 @@ class RowSource:
         number, within = self._locate(row)
         rows = self._first_rows[number + 1] - self._first_rows[number]
         epoch, window = divmod(number, self._windows_in_epoch)
-        pieces = min(WINDOW, len(self._pieces) - window * WINDOW)
-        return epoch + (window * WINDOW + pieces * within / rows) / len(self._pieces)
+        size = self._window_documents
+        here = min(size, self._num_documents - window * size)
+        return epoch + (window * size + here * within / rows) / self._num_documents
 
     def _locate(self, row: int) -> tuple[int, int]:
         while row >= self._first_rows[-1]:
@@ -279,58 +345,26 @@ class RowSource:
     def _window(self, number: int) -> _Window:
         if number not in self._windows:
             epoch, part = divmod(number, self._windows_in_epoch)
-            inside = np.arange(part * WINDOW, min((part + 1) * WINDOW, len(self._pieces)))
-            pieces = permute(inside, len(self._pieces), self._seed, "order", epoch)
-            numbers, where = pieces, self._pieces.look_up(pieces)
-            if self._objective.short_sequence_rate:
-                numbers, where = self._shortened(numbers, where, epoch)
-            source, document, start, end, last = where
+            first = part * self._window_documents
+            inside = np.arange(first, min(first + self._window_documents, self._num_documents))
+            documents = permute(inside, self._num_documents, self._seed, "order", epoch)
+            source = np.searchsorted(self._store_first, documents, side="right") - 1
+            index = documents - self._store_first[source]
+            pieces = self._cutter.pieces(documents, source, index, epoch)
             drawn = draw_many(
-                end - start, last, numbers, self._objective, seed=self._seed, epoch=epoch,
-                sentences=lambda chosen: self._pieces.sentences(
-                    source[chosen], document[chosen], start[chosen], end[chosen]
-                ),
+                pieces.ends - pieces.starts, pieces.are_last, pieces.numbers, self._objective,
+                seed=self._seed, epoch=epoch,
+                sentences=lambda chosen: self._cutter.sentences(pieces.take(chosen)),
             )  # fmt: skip
             rows = pack(drawn.example_lengths, self._row_length)
             window = _Window(
-                epoch,
-                source,
-                document,
-                start,
-                end,
-                np.array([k for row in rows for k in row], np.int64),
+                epoch, pieces, drawn, np.array([k for row in rows for k in row], np.int64),
                 np.cumsum([0, *map(len, rows)]),
-                drawn,
-            )
+            )  # fmt: skip
             while len(self._windows) >= KEPT_WINDOWS:
                 del self._windows[min(self._windows, key=lambda n: (n > number, n))]
             self._windows[number] = window
         return self._windows[number]
-
-    def _shortened(self, pieces: Int64, where: Where, epoch: int) -> tuple[Int64, Where]:
-        """Cut some pieces into shorter ones of random length, at sentence ends where possible."""
-        rate, seed = self._objective.short_sequence_rate, self._seed
-        source, document, start, end, last = where
-        chosen = uniform_draws(pieces, np.int64(0), seed, "short sequence", epoch) < rate
-        chosen &= end - start > SHORTEST_SEQUENCE
-        room = end - start - SHORTEST_SEQUENCE
-        draw = uniform_draws(pieces, np.int64(1), seed, "short sequence", epoch)
-        target = SHORTEST_SEQUENCE + (draw * room).astype(np.int64)
-        parts = np.where(chosen, -(-(end - start) // np.maximum(1, target)), 1)
-        owner = np.repeat(np.arange(len(pieces)), parts)
-        number = ranks(np.cumsum(np.concatenate([[0], parts])))
-        length, of, begin = (end - start)[owner], parts[owner], start[owner]
-        low, high = begin + length * number // of, begin + length * (number + 1) // of
-        for bounds, inner in ((low, number > 0), (high, number < of - 1)):
-            for i in np.flatnonzero(inner).tolist():
-                slack = int(length[i] // of[i]) // 2
-                bounds[i] = self._pieces.cut(
-                    int(source[owner[i]]), int(document[owner[i]]), int(bounds[i]), slack
-                )
-        # The draws of a part have an address of their own, apart from those of all pieces.
-        address = pieces[owner] + (number << 40)
-        ends_here = last[owner] & (number == of - 1)
-        return address, (source[owner], document[owner], low, high, ends_here)
 
     def _read(self, source: Int64, document: Int64, start: Int64, end: Int64) -> Int32:
         if len(self._stores) == 1:

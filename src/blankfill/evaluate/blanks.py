@@ -20,14 +20,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count as count_from
+from itertools import pairwise
 
 import numpy as np
 import torch
 
 from blankfill import progress
 from blankfill.config.objective import ObjectiveConfig
-from blankfill.data.rows import Pieces
 from blankfill.data.store import TokenStore
 from blankfill.errors import DataError
 from blankfill.evaluate.ngram import Trigram, Unigram
@@ -39,8 +39,8 @@ from blankfill.model.masks import PackedMask
 from blankfill.objective.batch import IGNORE_INDEX, Example, Int32, Kind
 from blankfill.objective.blank import build_example
 from blankfill.objective.draws import uniform_draws
+from blankfill.objective.fit import longest_piece
 from blankfill.objective.pack import pack, stack
-from blankfill.objective.sample import longest_piece
 from blankfill.objective.spans import draw_lengths, max_spans, place_spans, span_budget
 from blankfill.rng import generator
 from blankfill.text.language import LANGUAGES
@@ -144,17 +144,19 @@ def draw_items(
     """
     longest = longest_piece(row_length, cfg)
     items: dict[str, list[BlankItem]] = {}
-    pieces = Pieces(stores, longest)
-    where = zip(*(a.tolist() for a in pieces.look_up(np.arange(len(pieces)))), strict=True)
-    for address, (number, d, first, last, _) in enumerate(where):
-        document = np.asarray(stores[number].document(d))
-        piece = document[first:last].astype(np.int32)
-        before = tuple(int(t) for t in document[max(0, first - 2) : first])
-        language = LANGUAGES[int(stores[number].languages[d])]
-        items.setdefault(language, []).extend(
-            BlankItem(piece, before, int(s), int(e), language)
-            for s, e in _short_spans(len(piece), cfg, seed, address)
-        )
+    for number, store in enumerate(stores):
+        for d in range(len(store)):
+            document = np.asarray(store.document(d)).astype(np.int32)
+            language = LANGUAGES[int(store.languages[d])]
+            count = -(-len(document) // longest)
+            bounds = [len(document) * p // count for p in range(count + 1)] if count else []
+            for p, (first, last) in enumerate(pairwise(bounds)):
+                address = (number * 1_000_003 + d) * 4099 + p
+                piece, before = document[first:last], tuple(document[:first][-2:].tolist())
+                items.setdefault(language, []).extend(
+                    BlankItem(piece, before, int(s), int(e), language)
+                    for s, e in _short_spans(len(piece), cfg, seed, address)
+                )
     return {
         language: [
             found[i]
@@ -172,7 +174,7 @@ def _short_spans(num_tokens: int, cfg: ObjectiveConfig, seed: int, address: int)
         budget=int(span_budget(n, ratio)[0]),
     )  # fmt: skip
     places = (
-        float(uniform_draws(where, np.array(i), seed, "evaluation places")[0]) for i in count()
+        float(uniform_draws(where, np.array(i), seed, "evaluation places")[0]) for i in count_from()
     )
     return place_spans(lengths, num_tokens, places, cfg.placement)
 

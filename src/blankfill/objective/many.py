@@ -19,7 +19,16 @@ from blankfill.objective.batch import Bool, End, Int64, Kind, UInt8
 from blankfill.objective.draws import permuted_ranks, sort_keys, uniform_draws
 from blankfill.objective.spans import drawn_ratio, kind_edges, length_steps, max_spans, span_budget
 
-__all__ = ["Drawn", "Placed", "Sentences", "draw_many", "join", "place_many", "ranks"]
+__all__ = [
+    "Drawn",
+    "Placed",
+    "Sentences",
+    "draw_many",
+    "join",
+    "place_many",
+    "ranks",
+    "short_lengths",
+]
 
 
 SLOT_BITS = 32
@@ -133,9 +142,11 @@ def draw_many(
             groups.append(group)
     # One token alone cannot have a blank and something to read.
     kinds[(kinds == Kind.SHORT) & (num_tokens < 2)] = Kind.DOCUMENT
-    groups.append(
-        _short(num_tokens, numbers, cfg, seed, epoch, np.flatnonzero(kinds == Kind.SHORT))
+    short = np.flatnonzero(kinds == Kind.SHORT)
+    counts, drawn_lengths = short_lengths(
+        num_tokens[short], numbers[short], cfg, seed=seed, epoch=epoch
     )
+    groups.append((short, counts, drawn_lengths, np.full(len(drawn_lengths), -1, np.int64)))
     long = np.flatnonzero((kinds == Kind.DOCUMENT) | (kinds == Kind.CAUSAL))
     lengths, starts = _long(num_tokens[long], numbers[long], kinds[long], cfg, seed, epoch)
     groups.append((long, np.ones(len(long), np.int64), lengths, starts))
@@ -158,11 +169,14 @@ def draw_many(
     )  # fmt: skip
 
 
-def _short(
-    num_tokens: Int64, numbers: Int64, cfg: ObjectiveConfig, seed: int, epoch: int, members: Int64
-) -> tuple[Int64, Int64, Int64, Int64]:
-    """Draw the lengths of short spans: `spans.draw_lengths` of all members."""
-    n, number = num_tokens[members], numbers[members]
+def short_lengths(
+    n: Int64, number: Int64, cfg: ObjectiveConfig, *, seed: int, epoch: int
+) -> tuple[Int64, Int64]:
+    """Draw the lengths of short spans: `spans.draw_lengths` of many documents.
+
+    Returns:
+        `[n]` how many spans each document has, and the lengths of all of them.
+    """
     ratio = drawn_ratio(uniform_draws(number, np.int64(6), seed, "kind", epoch), cfg)
     limit = max_spans(n, cfg, ratio)
     first = _offsets(limit)
@@ -178,9 +192,7 @@ def _short(
         budget = np.where(single, 1, budget)
     kept = total - lengths < np.repeat(budget, limit)
     kept &= total + rank <= np.repeat(n, limit)
-    counts = _sums(kept, first)
-    kept_lengths = lengths[kept]
-    return members, counts, kept_lengths, np.full(len(kept_lengths), -1, np.int64)
+    return _sums(kept, first), lengths[kept]
 
 
 def _whole_sentences(

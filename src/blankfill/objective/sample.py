@@ -24,7 +24,7 @@ from blankfill.objective.spans import (
 )
 from blankfill.objective.special import SpecialIds
 
-__all__ = ["draw_example", "drawn_kind", "longest_piece"]
+__all__ = ["draw_example", "drawn_kind"]
 
 
 class _Draws:
@@ -167,12 +167,3 @@ def _finished(
         weight: Float32 = np.array(cfg.kind_weights, np.float32)[example.kind]
         weights = weights * weight
     return replace(example, tokens=tokens, positions=positions, weights=weights)
-
-
-def longest_piece(row_length: int, cfg: ObjectiveConfig) -> int:
-    """Find the longest piece whose example fits a row, whatever is drawn."""
-    n = np.arange(1, row_length + 1)
-    ratio = np.full(row_length, cfg.max_ratio)
-    most = max_spans(n, cfg, ratio) if cfg.short_rate or cfg.sentence_rate else np.ones_like(n)
-    fits = n + 2 * most <= row_length
-    return int(n[fits].max(initial=0))
