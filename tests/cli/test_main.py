@@ -1,6 +1,8 @@
 import json
+import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -174,6 +176,28 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(words, message, capsys, tmp_p
 def test_a_text_that_cannot_be_filled_is_one_sentence(world, text, capsys):
     assert main(["fill", str(world / "run"), text]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")
+def test_a_build_that_is_terminated_leaves_nothing(world, tmp_path):
+    fifo = tmp_path / "endless.txt"
+    os.mkfifo(fifo)
+    out = tmp_path / "out"
+    out.mkdir()
+    code = "from blankfill.cli.main import entry_point; entry_point()"
+    words = ["data", "build", fifo, "--tokenizer", world / "tok", "--out", out / "s"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)], stderr=subprocess.DEVNULL
+    )
+    with fifo.open("wb", buffering=0) as file:
+        file.write(b"some words of a text\n\n" * 1000)
+        deadline = time.monotonic() + 30
+        while not list(out.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert list(out.iterdir())  # it is being written
+        process.terminate()
+        assert process.wait(30) == 143
+    assert list(out.iterdir()) == []
 
 
 def test_hostile_files_as_text_end_in_0_or_2(world):

@@ -159,3 +159,18 @@ def test_special_tokens_that_share_an_id_are_refused():
 def test_impossible_objectives_are_refused(values):
     with pytest.raises(ConfigError, match="objective"):
         ObjectiveConfig(**values)
+
+
+def test_ids_that_collide_are_refused_unless_they_are_named():
+    ids = {"pad": 0, "mask": 1, "smask": 2, "gmask": 5, "sop": 4, "eop": 5, "eos": 6, "dblock": 7}
+    with pytest.raises(DataError, match=r"gmask.*share the id 5.*shared=\("):
+        SpecialIds(**ids)
+    known = SpecialIds(**ids, shared=("gmask", "eop"))
+    with pytest.raises(DataError, match="share the id 5"):
+        SpecialIds(**(ids | {"eos": 5}), shared=("gmask", "eop"))
+    with pytest.raises(DataError, match="'mars'"):
+        SpecialIds(**ids, shared=("mars",))
+    example = build_example(
+        FOX, np.array([[4, 9]]), kind=Kind.DOCUMENT, order=np.array([0]), ids=known
+    )
+    assert restore(example).tolist() == FOX.tolist()

@@ -16,6 +16,7 @@ import json
 import logging
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -101,7 +102,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def entry_point() -> None:
     """Start from the shell."""
+    # Unwinding removes what is half-written; a run that trains has a handler of its own.
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(main())
+
+
+def _terminate(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _dispatch(args: list[str]) -> int:

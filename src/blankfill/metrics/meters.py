@@ -1,4 +1,4 @@
-"""Loss sums by kind and language, and rates, between two lines of metrics."""
+"""Loss sums by kind, language and source, and rates, between two lines of metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from blankfill.objective.batch import IGNORE_INDEX, Batch, Kind
 from blankfill.text.language import LANGUAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator
 
 __all__ = ["LossMeter", "RateMeter", "example_of_targets"]
 
@@ -30,10 +30,10 @@ def example_of_targets(batch: Batch) -> npt.NDArray[np.int64]:
 
 
 class LossMeter:
-    """Sums of negative log-likelihood and target counts per kind and language."""
+    """Sums of negative log-likelihood and target counts per kind, language and source."""
 
     def __init__(self) -> None:
-        shape = (len(Kind), len(LANGUAGES))
+        shape = (len(Kind), len(LANGUAGES), 0)
         self._nll = np.zeros(shape)
         self._count = np.zeros(shape, dtype=np.int64)
 
@@ -45,7 +45,15 @@ class LossMeter:
             nll: `[n]` nats of each target, row-major, as `blank_loss` returns them.
         """
         example = example_of_targets(batch)
-        index = (batch.kinds[example].astype(np.int64), batch.languages[example].astype(np.int64))
+        more = int(batch.sources.max(initial=0)) + 1 - self._nll.shape[2]
+        if more > 0:
+            self._nll = np.pad(self._nll, ((0, 0), (0, 0), (0, more)))
+            self._count = np.pad(self._count, ((0, 0), (0, 0), (0, more)))
+        index = (
+            batch.kinds[example].astype(np.int64),
+            batch.languages[example].astype(np.int64),
+            batch.sources[example],
+        )
         np.add.at(self._nll, index, nll.astype(np.float64))
         np.add.at(self._count, index, 1)
 
@@ -55,18 +63,29 @@ class LossMeter:
         return int(self._count.sum())
 
     def means(self) -> dict[str, float]:
-        """Give mean nats per target: over all, per kind, per language; empty ones are left out."""
-        groups: list[tuple[str, Sequence[int] | slice, Sequence[int] | slice]] = [
-            ("", slice(None), slice(None)),
-            *((f"_{kind.name.lower()}", [kind], slice(None)) for kind in Kind),
-            *((f"_{name}", slice(None), [code]) for code, name in enumerate(LANGUAGES)),
-        ]
-        means: dict[str, float] = {}
-        for suffix, kinds, languages in groups:
-            count = self._count[kinds, :][:, languages].sum()
-            if count:
-                means[f"loss_nats{suffix}"] = float(self._nll[kinds, :][:, languages].sum() / count)
-        return means
+        """Give mean nats per target: over all, per kind, per language, and per source where there
+        are several; empty ones are left out."""
+        return {f"loss_nats{suffix}": nll / count for suffix, nll, count in self._groups() if count}
+
+    def counts(self) -> dict[str, int]:
+        """Give the number of targets of the same groups, but not of all."""
+        groups = ((suffix, count) for suffix, _, count in self._groups())
+        return {f"targets{suffix}": count for suffix, count in groups if suffix and count}
+
+    def _groups(self) -> Iterator[tuple[str, float, int]]:
+        names = (
+            [kind.name.lower() for kind in Kind],
+            LANGUAGES,
+            [f"source_{i}" for i in range(self._nll.shape[2])],
+        )
+        yield "", float(self._nll.sum()), self.num_targets
+        for axis, labels in enumerate(names):
+            if axis == 2 and len(labels) < 2:
+                continue
+            others = tuple(a for a in range(3) if a != axis)
+            sums, counts = self._nll.sum(others), self._count.sum(others)
+            for label, nll, count in zip(labels, sums.tolist(), counts.tolist(), strict=True):
+                yield f"_{label}", nll, count
 
 
 class RateMeter:

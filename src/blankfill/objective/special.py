@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from blankfill.errors import DataError
 
@@ -45,14 +45,19 @@ class SpecialIds:
     """Fills the rest of a row."""
     dblock: int
     """Replaces a Part B input under decoder-input dropout."""
+    shared: tuple[str, ...] = ()
+    """Roles that are known to share one id: `("gmask", "eop")` in glm-10b-chinese as released,
+    where a document blank and the end of a span look alike."""
 
     def __post_init__(self) -> None:
+        if wrong := set(self.shared) - set(DISPLAY):
+            raise DataError(f"shared names {min(wrong)!r}, which is none of: {', '.join(DISPLAY)}")
         seen: dict[int, str] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value in seen:
+        for role in DISPLAY:
+            value = getattr(self, role)
+            if value in seen and not {role, seen[value]} <= set(self.shared):
                 raise DataError(
-                    f"the special tokens {seen[value]} and {field.name} share the id {value}; "
-                    "give each role an id of its own"
+                    f"the special tokens {seen[value]} and {role} share the id {value}; give each "
+                    f'role an id of its own, or name them: shared=("{seen[value]}", "{role}")'
                 )
-            seen[value] = field.name
+            seen[value] = role

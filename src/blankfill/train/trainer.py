@@ -164,6 +164,7 @@ class Trainer:
     def _metrics(self, info: StepInfo, rates: RateMeter) -> dict[str, float]:
         values = {
             **self._losses.means(),
+            **self._losses.counts(),
             "grad_norm": info.grad_norm,
             "learning_rate": info.lr,
             "epoch": self.rows.epoch_at(self.index * self.cfg.train.batch_rows),
