@@ -185,11 +185,13 @@ def test_a_build_that_is_terminated_leaves_nothing(world, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     code = "from blankfill.cli.main import entry_point; entry_point()"
-    words = ["data", "build", fifo, "--tokenizer", world / "tok", "--out", out / "s"]
+    tokenizer = world / "run" / "tokenizer"
+    words = ["data", "build", fifo, "--tokenizer", tokenizer, "--out", out / "s"]
     process = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, words)], stderr=subprocess.DEVNULL
     )
-    with fifo.open("wb", buffering=0) as file:
+    # Open for reading too, so that a child that ended early cannot make this wait for a reader.
+    with open(os.open(fifo, os.O_RDWR), "wb", buffering=0) as file:
         file.write(b"some words of a text\n\n" * 1000)
         deadline = time.monotonic() + 30
         while not list(out.iterdir()) and time.monotonic() < deadline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from blankfill.errors import DataError
@@ -61,3 +62,11 @@ class SpecialIds:
                     f'role an id of its own, or name them: shared=("{seen[value]}", "{role}")'
                 )
             seen[value] = role
+
+    @classmethod
+    def of_roles(cls, ids: Mapping[str, int], *, shared: tuple[str, ...] = ()) -> SpecialIds:
+        """Take the id of every role in `DISPLAY` from a mapping."""
+        return cls(
+            mask=ids["mask"], smask=ids["smask"], gmask=ids["gmask"], sop=ids["sop"],
+            eop=ids["eop"], eos=ids["eos"], pad=ids["pad"], dblock=ids["dblock"], shared=shared,
+        )  # fmt: skip

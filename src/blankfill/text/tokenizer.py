@@ -130,7 +130,7 @@ class Tokenizer:
                 f"{path}: a SentencePiece model without blankfill's special tokens or byte pieces; "
                 "train one with `blankfill tokenizer train`"
             )
-        self.ids = SpecialIds(**found)
+        self.ids = SpecialIds.of_roles(found)
         self.unknown_id: int = self._processor.unk_id()
         """SentencePiece wants such an id; with byte pieces it never stands for any text."""
         self.byte_mask = np.zeros(size, dtype=np.bool_)
@@ -250,7 +250,7 @@ class WordTokenizer:
         words = [*DISPLAY.values(), *(w for w in text.split() if w not in _ROLE_OF)]
         self._words = list(dict.fromkeys(words))
         self._id_of = {word: i for i, word in enumerate(self._words)}
-        self.ids = SpecialIds(**{role: self._id_of[shown] for role, shown in DISPLAY.items()})
+        self.ids = SpecialIds.of_roles({r: self._id_of[shown] for r, shown in DISPLAY.items()})
         self.vocab_size = len(self._words)
         self.fingerprint = hashlib.sha256("\n".join(self._words).encode()).hexdigest()
 
