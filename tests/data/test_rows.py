@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from blankfill.config.objective import MIXTURES, ObjectiveConfig
-from blankfill.data.rows import RowSource, _Cutter
+from blankfill.data.pieces import Cutter, Objectives
+from blankfill.data.rows import RowSource
 from blankfill.errors import ConfigError, DataError
 from blankfill.objective.batch import IGNORE_INDEX, Kind
 from conftest import MemoryStore
@@ -70,7 +71,7 @@ sys.path.insert(0, "tests")
 import numpy as np
 from conftest import MemoryStore
 from blankfill.config.objective import MIXTURES, ObjectiveConfig
-from blankfill.data.rows import RowSource, _Cutter
+from blankfill.data.rows import RowSource
 from blankfill.objective.special import SpecialIds
 ids = SpecialIds(pad=0, mask=1, smask=2, gmask=3, sop=4, eop=5, eos=6, dblock=7)
 rng = np.random.default_rng(0)
@@ -132,6 +133,7 @@ def test_tokens_beyond_65_535_pass_through(ids):
         lengths = np.array([30])
         languages = np.array([2], np.uint8)
         has_sentences = False
+        prompts = None
 
         def read(self, documents, starts, ends):
             return np.arange(140_000, 140_030, dtype=np.int32)
@@ -155,7 +157,7 @@ class MarkedStore(MemoryStore):
 def test_long_documents_are_cut_at_sentence_ends_and_stay_whole():
     lengths = [3, 50, 300, 1000, 57, 64]
     store = MarkedStore([np.arange(n) for n in lengths])
-    cutter = _Cutter([store], ObjectiveConfig(), 128, 3)
+    cutter = Cutter([store], Objectives(ObjectiveConfig(), 1), 128, 3)
     index = np.arange(len(lengths))
     pieces = cutter.pieces(index, index * 0, index, 0)
     assert (pieces.ends - pieces.starts).max() <= 126

@@ -73,6 +73,7 @@ def fill(
     with progress.bar("fill", len(lines), "texts") as meter:
         items = fill_texts(
             loaded.model, loaded.tokenizer, lines, scheme=loaded.cfg.objective.positions,
+            sentinels_behind=loaded.cfg.sentinels_behind,
             max_new_tokens=max_new_tokens, num_candidates=num_candidates, sampling=sampling,
             advance=meter.advance,
         )  # fmt: skip
@@ -117,6 +118,7 @@ def generate(
     loaded = load_run(Path(run))
     items = continue_texts(
         loaded.model, loaded.tokenizer, lines, scheme=loaded.cfg.objective.positions,
+            sentinels_behind=loaded.cfg.sentinels_behind,
         max_new_tokens=max_new_tokens, sampling=sampling,
     )  # fmt: skip
     return FillResult(run=str(run), step=loaded.step, items=items)

@@ -212,7 +212,14 @@ def evaluate_blanks(
     reports: list[LanguageReport] = []
     for language, found in items.items():
         scores = [
-            _score_model(model, tokenizer, found, cfg, both_sides=both_sides)
+            _score_model(
+                model,
+                tokenizer,
+                found,
+                cfg,
+                both_sides=both_sides,
+                sentinels_behind=row_length if cfg.sentinels else None,
+            )
             for both_sides in (True, False)
         ]
         if baselines is not None:
@@ -242,19 +249,23 @@ def _fit(stores: Sequence[TokenStore], vocab_size: int) -> tuple[Unigram, Trigra
 
 def _score_model(
     model: GLM, tokenizer: Tokenizer, items: Sequence[BlankItem], cfg: ObjectiveConfig, *,
-    both_sides: bool,
+    both_sides: bool, sentinels_behind: int | None,
 ) -> BlankScores:  # fmt: skip
     examples = [
         build_example(
             item.tokens if both_sides else item.tokens[: item.end],
             np.array([[item.start, item.end]], np.int32),
             kind=Kind.SHORT, order=np.zeros(1, np.int32), ids=tokenizer.ids, scheme=cfg.positions,
+            sentinels_behind=sentinels_behind,
         )
         for item in items
     ]  # fmt: skip
     token_nats, end_nats = _loss(model, examples, pad=tokenizer.ids.pad)
     name = "model" if both_sides else "model without the right side"
-    fills = fill_items(model, tokenizer, items, cfg, both_sides=both_sides, description=name)
+    fills = fill_items(
+        model, tokenizer, items, cfg, both_sides=both_sides, description=name,
+        sentinels_behind=sentinels_behind,
+    )  # fmt: skip
     exact = [
         np.array_equal(fill.tokens, item.span) and fill.ended
         if both_sides
@@ -271,13 +282,14 @@ def _score_model(
 
 def fill_items(
     model: GLM, tokenizer: Tokenizer, items: Sequence[BlankItem], cfg: ObjectiveConfig, *,
-    both_sides: bool = True, description: str = "fill",
+    both_sides: bool = True, description: str = "fill", sentinels_behind: int | None = None,
 ) -> list[FilledBlank]:  # fmt: skip
     """Fill each item's blank greedily."""
     prompts = [item.prompt(tokenizer.ids.mask, both_sides=both_sides) for item in items]
     with progress.bar(description, len(items), "blanks") as meter:
         filled = fill_tokens(
             model, prompts, tokenizer.ids, max_new_tokens=48, scheme=cfg.positions,
+            sentinels_behind=sentinels_behind,
             num_real_tokens=tokenizer.vocab_size, advance=meter.advance,
         )  # fmt: skip
     return [text.blanks[0] for text in filled]
