@@ -25,7 +25,6 @@ __all__ = ["Flops", "count_parameters", "forward_flops", "training_flops", "visi
 
 BACKWARD_PER_FORWARD = 2
 """Each product has two in the backward pass: one for either factor's gradient."""
-_GATED = frozenset({"geglu", "swiglu"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ def forward_flops(
     """Count a forward pass; arguments as for `training_flops`."""
     B, T = shape
     D, F = cfg.hidden_size, cfg.ffn_size
-    up = 2 * F if cfg.activation in _GATED else F
+    up = 2 * F if cfg.is_gated else F
     linear = 2 * B * T * (4 * D * D + up * D + F * D)  # qkv and out; up; down
     per_pair = 4 * D  # a score and a weighted value, over all heads
     per_target = 2 * cfg.vocab_size * D
@@ -91,13 +90,16 @@ def count_parameters(cfg: ModelConfig) -> dict[str, int]:
         `positions` and `head`.
     """
     D, F = cfg.hidden_size, cfg.ffn_size
-    up = 2 * F if cfg.activation in _GATED else F
+    up = 2 * F if cfg.is_gated else F
+    per_layer = 4 if cfg.block == "sandwich" else 2
     parts = {
         "embedding": cfg.vocab_size * D,
         "attention": cfg.num_layers * (4 * D * D + 4 * D),
         "feed_forward": cfg.num_layers * (up * D + up + F * D + D),
-        "norms": (2 * cfg.num_layers + 1) * 2 * D,
+        "norms": 2 * D * (cfg.num_layers * per_layer + cfg.has_final_norm),
     }
+    if cfg.qk_norm:
+        parts["norms"] += cfg.num_layers * 4 * cfg.head_size
     if cfg.positions == "learned_2d":
         parts["positions"] = 2 * (cfg.max_position + 1) * D
     if not cfg.tie_head:

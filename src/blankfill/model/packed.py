@@ -23,6 +23,9 @@ from torch.utils.flop_counter import register_flop_formula
 
 __all__ = ["block_attention", "rectangles"]
 
+WIDE = frozenset({torch.float32, torch.float64})
+"""Types whose softmax is computed in themselves; it is computed in float32 for the others."""
+
 
 def block_attention(
     q: torch.Tensor,
@@ -30,7 +33,8 @@ def block_attention(
     v: torch.Tensor,
     table: torch.Tensor,
     room: int,
-    dropout: float = 0.0,
+    dropout: float,
+    scale: float,
 ) -> torch.Tensor:
     """Attend within each example.
 
@@ -42,12 +46,13 @@ def block_attention(
             end; empty examples are skipped.
         room: at least the number of (query, key) pairs in all rectangles.
         dropout: rate on the attention weights.
+        scale: of the scores; applied to them in the precision of the softmax.
 
     Returns:
         `[B, T, N, H]`; zero where there is no example. Softmax is computed in float32, or float64
         where the inputs are.
     """
-    return _forward(q, k, v, table, room, dropout)[0]
+    return _forward(q, k, v, table, room, dropout, scale)[0]
 
 
 def rectangles(table: torch.Tensor, row_length: int) -> Iterator[tuple[int, int, int, int]]:
@@ -68,24 +73,25 @@ def rectangles(table: torch.Tensor, row_length: int) -> Iterator[tuple[int, int,
 @torch.library.custom_op("blankfill::block_attention", mutates_args=())
 def _forward(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, room: int,
-    dropout: float,
+    dropout: float, scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Return the result, and the softmax weights of all rectangles; behind them, where there is
     dropout, what it left of them."""
-    scale = 1 / math.sqrt(q.shape[-1])
     out = torch.zeros_like(q, memory_format=torch.contiguous_format)
     buffer = _room(q, room, dropout)
+    wide = q.dtype in WIDE
     queries, keys, values, results = (_by_head(x) for x in (q, k, v, out))
     blocked = _blocked(table, buffer)
     for first, query, end, causal, weights, kept in _walk(table, q.shape, buffer, dropout):
-        # Scaled scores; weights is overwritten, beta=0 ignores what it holds.
-        key_rows = keys[:, first:end].transpose(1, 2)
-        torch.baddbmm(
-            weights, queries[:, query:end], key_rows, beta=0, alpha=scale, out=weights
-        )
+        key_columns = keys[:, first:end].transpose(1, 2)
+        alpha = scale if wide else 1.0
+        torch.baddbmm(weights, queries[:, query:end], key_columns, beta=0, alpha=alpha, out=weights)
         if causal:
             weights[:, :, -causal:] += blocked[:causal, :causal]
-        _softmax_(weights)
+        if wide:
+            torch.softmax(weights, -1, out=weights)
+        else:
+            weights.copy_(torch.softmax(weights.float().mul_(scale), -1))
         if dropout:
             kept.copy_(torch.dropout(weights, dropout, True))
         torch.bmm(kept, values[:, first:end], out=results[:, query:end])
@@ -95,13 +101,11 @@ def _forward(
 @torch.library.custom_op("blankfill::block_attention_backward", mutates_args=())
 def _backward(
     grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, buffer: torch.Tensor,
-    table: torch.Tensor, dropout: float,
+    table: torch.Tensor, dropout: float, scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-    scale = 1 / math.sqrt(q.shape[-1])
     made = [torch.zeros_like(q, memory_format=torch.contiguous_format) for _ in range(3)]
     grads, queries, keys, values = (_by_head(x) for x in (grad, q, k, v))
     grad_q, grad_k, grad_v = (_by_head(x) for x in made)
-    largest = 0
     walk = list(_walk(table, q.shape, buffer, dropout))
     largest = max((weights.numel() for *_, weights, _ in walk), default=0)
     scratch = q.new_empty(largest)
@@ -157,16 +161,9 @@ def _blocked(table: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return like.new_full((size, size), -math.inf).triu_(1)
 
 
-def _softmax_(scores: torch.Tensor) -> None:
-    if scores.dtype in (torch.float32, torch.float64):
-        torch.softmax(scores, -1, out=scores)
-    else:
-        scores.copy_(torch.softmax(scores, -1, dtype=torch.float32))
-
-
 def _softmax_backward_(grad: torch.Tensor, weights: torch.Tensor) -> None:
     """Turn the gradient of the weights into that of the scores, in place."""
-    if grad.dtype in (torch.float32, torch.float64):
+    if grad.dtype in WIDE:
         torch.ops.aten._softmax_backward_data.out(grad, weights, -1, grad.dtype, grad_input=grad)
     else:
         wide = weights.float()
@@ -176,7 +173,7 @@ def _softmax_backward_(grad: torch.Tensor, weights: torch.Tensor) -> None:
 @_forward.register_fake
 def _(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, room: int,
-    dropout: float,
+    dropout: float, scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     return torch.empty_like(q, memory_format=torch.contiguous_format), _room(q, room, dropout)
 
@@ -184,25 +181,41 @@ def _(
 @_backward.register_fake
 def _(
     grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, buffer: torch.Tensor,
-    table: torch.Tensor, dropout: float,
+    table: torch.Tensor, dropout: float, scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     made = [torch.empty_like(q, memory_format=torch.contiguous_format) for _ in range(3)]
     return made[0], made[1], made[2]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    q, k, v, table, _, dropout = inputs
+    q, k, v, table, _, dropout, scale = inputs
     ctx.save_for_backward(q, k, v, output[1], table)
-    ctx.dropout = dropout
+    ctx.dropout, ctx.scale = dropout, scale
     ctx.mark_non_differentiable(output[1])
 
 
 def _differentiate(ctx: Any, grad: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
     q, k, v, buffer, table = ctx.saved_tensors
     grads = torch.ops.blankfill.block_attention_backward(
-        grad, q, k, v, buffer, table, ctx.dropout
+        grad, q, k, v, buffer, table, ctx.dropout, ctx.scale
     )
-    return (*grads, None, None, None)
+    return (*grads, None, None, None, None)
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
+
+
+@register_flop_formula(torch.ops.blankfill.block_attention, get_raw=True)
+def _count_forward(q: torch.Tensor, *args: Any, **_: Any) -> int:
+    return 2 * _count_product(q, args[2])
+
+
+@register_flop_formula(torch.ops.blankfill.block_attention_backward, get_raw=True)
+def _count_backward(grad: torch.Tensor, *args: Any, **_: Any) -> int:
+    return 4 * _count_product(grad, args[4])
+
+
+def _count_product(q: torch.Tensor, table: torch.Tensor) -> int:
+    """Count one product over all rectangles, of scores or of values."""
+    area = sum((end - query) * (end - first) for first, query, end, _ in rectangles(table, 0))
+    return 2 * q.shape[2] * q.shape[3] * area
