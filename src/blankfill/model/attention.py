@@ -162,8 +162,8 @@ def flex_attention(
     """
     from torch.nn.attention.flex_attention import flex_attention as attend_tiles
 
-    heads_first = (x.transpose(1, 2) for x in (q, k, v))
-    attended = attend_tiles(*heads_first, block_mask=mask.block_mask, scale=scale)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    attended = attend_tiles(q, k, v, block_mask=mask.block_mask, scale=scale)
     return cast("torch.Tensor", attended).transpose(1, 2)
 
 
@@ -193,21 +193,26 @@ def varlen_attention(
         `[B, T, N, H]`; zero on padding.
     """
     attend = varlen_kernel if kernel is None else kernel
-    flat = [x.flatten(0, 1) for x in (q, k, v)]  # [B * T, N, H]
-    a = [x.index_select(0, mask.part_a) for x in flat]
-    both = [x.index_select(0, mask.both) for x in flat[1:]]
+    shape = q.shape
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))  # [B * T, N, H]
     longest_a, longest_b, longest = mask.longest
-    result = torch.zeros_like(flat[0])
+    result = torch.zeros_like(q)
     if longest_a:
-        bounds = (mask.a_bounds, mask.a_bounds)
-        part = attend(*a, *bounds, longest_a, longest_a, causal=False, scale=scale)
+        qa, ka, va = (x.index_select(0, mask.part_a) for x in (q, k, v))
+        part = attend(
+            qa, ka, va, mask.a_bounds, mask.a_bounds, longest_a, longest_a,
+            causal=False, scale=scale,
+        )  # fmt: skip
         result = result.index_copy(0, mask.part_a, part)
     if longest_b:
-        b = flat[0].index_select(0, mask.part_b)
-        bounds = (mask.b_bounds, mask.both_bounds)
-        part = attend(b, *both, *bounds, longest_b, longest, causal=True, scale=scale)
+        qb = q.index_select(0, mask.part_b)
+        kb, vb = (x.index_select(0, mask.both) for x in (k, v))
+        part = attend(
+            qb, kb, vb, mask.b_bounds, mask.both_bounds, longest_b, longest,
+            causal=True, scale=scale,
+        )  # fmt: skip
         result = result.index_copy(0, mask.part_b, part)
-    return result.view_as(q)
+    return result.view(shape)
 
 
 class VarlenKernel(Protocol):

@@ -16,10 +16,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from blankfill.config.train import AttentionKind
+from blankfill.errors import ConfigError
+
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
-__all__ = ["DenseMask", "FlexMask", "Mask", "PackedMask", "VarlenMask"]
+__all__ = [
+    "DenseMask",
+    "FlexMask",
+    "Mask",
+    "PackedMask",
+    "VarlenMask",
+    "build_mask",
+    "choose_attention",
+]
 
 TILE = 128
 """Side of FlexAttention's tiles (its default)."""
@@ -97,15 +108,16 @@ class FlexMask:
 
         pairs = tile_pairs(blocks, shape)
         whole = pairs == TILE * TILE
-        lists = [
+        part_count, part_list, whole_count, whole_list = (
             torch.from_numpy(array[:, None]).to(device, non_blocking=True)
             for tiles in ((pairs > 0) & ~whole, whole)
             for array in (
                 tiles.sum(-1, dtype=np.int32),
                 np.argsort(~tiles, axis=-1, kind="stable").astype(np.int32),
             )
-        ]
+        )
         lengths = (int(shape[1]), int(shape[1]))
+        lists = (part_count, part_list, whole_count, whole_list)
         return cls(BlockMask.from_kv_blocks(*lists, TILE, rule, lengths))
 
 
@@ -144,6 +156,69 @@ class VarlenMask:
 
 Mask = PackedMask | DenseMask | FlexMask | VarlenMask
 """What attention takes."""
+
+
+def choose_attention(
+    wanted: AttentionKind, device: str, dtype: torch.dtype, *, dropout: float = 0.0
+) -> AttentionKind:
+    """Settle `auto`, and refuse what the device cannot do.
+
+    On a CPU `blocks` was the fastest of all that we measured, at every row length. On CUDA `auto`
+    takes `varlen` for half precision and `flex` otherwise: by its count of operations, not by
+    measurement, which is still to be done. Both lack dropout on the attention weights.
+
+    Args:
+        wanted: what the user named.
+        device: type of the device, such as `cuda`.
+        dtype: of the products.
+        dropout: rate on the attention weights in training.
+
+    Raises:
+        ConfigError: the device, the type or the dropout rules the named one out.
+    """
+    half = dtype in (torch.float16, torch.bfloat16)
+    if wanted == "auto":
+        if device != "cuda" or dropout:
+            return "blocks"
+        return "varlen" if half else "flex"
+    if wanted in ("flex", "varlen"):
+        if device != "cuda":
+            raise ConfigError(
+                f"train.attention={wanted} trains on CUDA only; on {device} take auto or blocks"
+            )
+        if dropout:
+            raise ConfigError(
+                f"train.attention={wanted} has no dropout on attention weights; set "
+                "model.attention_dropout to 0 or take blocks"
+            )
+        if wanted == "varlen" and not half:
+            raise ConfigError(
+                "train.attention=varlen needs bfloat16 or float16; take flex, or another "
+                "train.precision"
+            )
+    return wanted
+
+
+def build_mask(
+    blocks: Blocks, shape: tuple[int, ...], kind: AttentionKind, device: torch.device | str = "cpu"
+) -> Mask:
+    """Make the mask that one way of attention takes, on the device.
+
+    Args:
+        blocks: `[K, 4]` of each example: row, first position, first of Part B, end.
+        shape: (B, T) of the batch.
+        kind: settled by `choose_attention`.
+        device: where queries will be.
+    """
+    match kind:
+        case "flex":
+            return FlexMask.of(blocks, shape, device)
+        case "varlen":
+            return VarlenMask.of(blocks, shape, device)
+        case "dense":
+            return DenseMask.of(blocks, shape).to(device)
+        case _:
+            return PackedMask(blocks, shape)
 
 
 def tile_pairs(blocks: Blocks, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
