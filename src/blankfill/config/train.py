@@ -7,7 +7,9 @@ from typing import Literal
 
 from blankfill.errors import ConfigError
 
-__all__ = ["TrainConfig"]
+__all__ = ["AttentionKind", "TrainConfig"]
+
+AttentionKind = Literal["auto", "blocks", "flex", "varlen", "dense"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +55,13 @@ class TrainConfig:
     """Clip the gradient to this global norm; 0 is off."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Arithmetic of matrix products; auto takes bfloat16 where the CPU or GPU multiplies it."""
+    attention: AttentionKind = "auto"
+    """How attention is computed; the mathematics is one. blocks: exact rectangles, on any device;
+    flex and varlen: FlexAttention and variable-length FlashAttention, on CUDA; dense: the whole
+    square of a row. auto takes blocks on a CPU."""
+    z_loss: float = 0.0
+    """Weight of the squared log of the softmax's denominator in the loss, which keeps logits from
+    drifting (PaLM: 1e-4); 0 is off. Reported losses are without it."""
     compile: bool = False
     """Compile each block with Inductor; pays on runs longer than about five minutes."""
     threads: int = 0
@@ -78,6 +87,8 @@ class TrainConfig:
                 f"train.micro_batch_rows={self.micro_batch_rows} must divide "
                 f"train.batch_rows={self.batch_rows}"
             )
+        if not 0.0 <= self.z_loss < float("inf"):
+            raise ConfigError(f"train.z_loss={self.z_loss} must be 0 (off) or positive")
         if not self.peak_lr > 0:
             raise ConfigError(f"train.peak_lr={self.peak_lr} must be positive")
         if not self.warmup_steps >= 0:

@@ -44,7 +44,7 @@ RUN_FILES = ("run.json", "metrics.jsonl", "checkpoints", "tokenizer")
 """What a run writes into its folder; a folder that holds one of these is taken."""
 CHANGEABLE = frozenset(
     ("steps", "log_every", "checkpoint_every", "keep_checkpoints", "validate_every", "threads",
-     "precision", "compile")
+     "precision", "compile", "attention")
 )  # fmt: skip
 """Fields of `train` that a resumed run may change without becoming another run."""
 

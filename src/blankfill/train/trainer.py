@@ -21,10 +21,12 @@ import torch
 from blankfill import progress
 from blankfill.checkpoint import Checkpoint, load_tensors, save_checkpoint
 from blankfill.config.run import RunConfig
+from blankfill.config.train import AttentionKind
 from blankfill.errors import CheckpointError, DataError
 from blankfill.metrics import LossMeter, MetricsWriter, RateMeter
 from blankfill.model.glm import GLM
 from blankfill.model.loss import blank_loss
+from blankfill.model.masks import choose_attention
 from blankfill.optim import build_optimizer, lr_at, shrink_at
 from blankfill.train.loader import Loader
 from blankfill.train.transfer import choose_precision, precision_context, to_tensors
@@ -73,6 +75,9 @@ class Trainer:
     ) -> None:
         self.cfg, self.model, self.rows, self.run = cfg, model, rows, run
         self.dtype = choose_precision(cfg.train.precision)
+        self.attention: AttentionKind = choose_attention(
+            cfg.train.attention, "cpu", self.dtype, dropout=cfg.model.attention_dropout_rate
+        )
         self.optimizer = build_optimizer(model, cfg.train)
         self.index = 0
         self._validate = validate
@@ -97,10 +102,12 @@ class Trainer:
             raise DataError(f"step {self.index} has no targets; is the training text empty?")
         loss_nats = 0.0
         for batch in batches:
-            tensors = to_tensors(batch)
+            tensors = to_tensors(batch, self.attention)
             with precision_context(self.dtype):
                 hidden = self.model(tensors.tokens, tensors.positions, tensors.mask)
-                loss, nll = blank_loss(self.model, hidden, tensors.targets, tensors.weights)
+                loss, nll = blank_loss(
+                    self.model, hidden, tensors.targets, tensors.weights, train.z_loss
+                )
             loss = loss / total_weight
             loss.backward()
             loss_nats += loss.item()
