@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from blankfill.checkpoint import (
-    layout,
     list_checkpoints,
     load_tensors,
     newest_checkpoint,
     read_run,
     save_checkpoint,
+    write,
 )
 from blankfill.errors import CheckpointError
 
@@ -64,7 +64,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     def full(*_args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(layout, "_flush", full)
+    monkeypatch.setattr(write, "_flush", full)
     with pytest.raises(CheckpointError, match="disk is full"):
         save(tmp_path, 2)
     monkeypatch.undo()
@@ -78,7 +78,7 @@ def test_a_crash_between_write_and_rename_leaves_nothing_that_counts(tmp_path, m
     def crash(*_args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(layout.os, "replace", crash)
+    monkeypatch.setattr(write.os, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path, 2)
     monkeypatch.undo()

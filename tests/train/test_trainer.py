@@ -12,7 +12,7 @@ from blankfill.config.objective import ObjectiveConfig
 from blankfill.config.run import RunConfig
 from blankfill.config.train import TrainConfig
 from blankfill.data.rows import RowSource
-from blankfill.errors import CheckpointError
+from blankfill.errors import CheckpointError, TrainingError
 from blankfill.generate.infill import fill_tokens
 from blankfill.metrics import read_metrics
 from blankfill.model.glm import GLM
@@ -134,7 +134,7 @@ def test_a_loss_that_is_not_finite_stops_with_one_sentence(tmp_path, make_traine
     trainer = make_trainer(tmp_path / "run")
     with torch.no_grad():
         trainer.model.norm.weight.fill_(float("nan"))
-    with pytest.raises(CheckpointError, match="not finite"):
+    with pytest.raises(TrainingError, match="not finite"):
         trainer.fit()
 
 

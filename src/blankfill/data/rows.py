@@ -280,7 +280,7 @@ class RowSource:
         self._sizes: dict[int, int] = {}
         """Rows of each window that was planned."""
         self._base, self._first_rows = 0, [0]
-        """A window, and the row index at which it and each one behind it begins, as far as known."""
+        """A window, and the row at which it and each one behind it begins, as far as known."""
 
     def batch(self, index: int, num_rows: int) -> Batch:
         """Make the rows `[index * num_rows, (index + 1) * num_rows)` of the stream."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from blankfill.optim.groups import SplitOptimizer, build_optimizer, parameter_groups
+from blankfill.optim.scaler import LossScaler
 from blankfill.optim.schedule import lr_at
 
-__all__ = ["SplitOptimizer", "build_optimizer", "lr_at", "parameter_groups"]
+__all__ = ["LossScaler", "SplitOptimizer", "build_optimizer", "lr_at", "parameter_groups"]
