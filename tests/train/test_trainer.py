@@ -7,55 +7,13 @@ import pytest
 import torch
 
 from blankfill.checkpoint import newest_checkpoint
-from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.config.run import RunConfig
 from blankfill.config.train import TrainConfig
-from blankfill.data.rows import RowSource
 from blankfill.errors import CheckpointError, TrainingError
 from blankfill.generate.infill import fill_tokens
 from blankfill.metrics import read_metrics
-from blankfill.model.glm import GLM
-from blankfill.model.init import init_weights
-from blankfill.train.trainer import Trainer
-
-MODEL = ModelConfig(
-    vocab_size=200, hidden_size=32, num_layers=2, num_heads=2, ffn_size=48, max_position=64
-)
-CFG = RunConfig(
-    model=MODEL,
-    train=TrainConfig(
-        steps=12, row_length=64, batch_rows=4, micro_batch_rows=2, warmup_steps=2, log_every=1,
-        checkpoint_every=100, peak_lr=1e-2, threads=1,
-    ),
-)  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def make_trainer(random_store, ids):
-    def make(run, cfg=CFG, store=None):
-        run.mkdir(exist_ok=True)
-        store = store or random_store([5, 17, 30, 44, 120, 9, 60, 33] * 4)
-        model = GLM(cfg.model)
-        init_weights(model, cfg.train.seed)
-        rows = RowSource(
-            [store], cfg.objective, ids, row_length=cfg.train.row_length, seed=cfg.train.seed
-        )
-        return Trainer(cfg, model, rows, run)
-
-    return make
-
-
-def weights(trainer):
-    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+from train.conftest import CFG, MODEL, weights
 
 
 @pytest.mark.parametrize(("dropout", "optimizer"), [(0.0, "adamw"), (0.2, "adamw"), (0.0, "muon")])
