@@ -33,11 +33,19 @@ class TrainConfig:
     """Last learning rate as a share of peak_lr."""
     warmup_steps: int = 100
     """Steps of linear warm-up; 0 starts at the peak."""
-    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
-    """Decay from the peak to the last learning rate; wsd (warm-up, stable, decay) stays at the peak
-    until the last cooldown_steps, so a run can be cooled down from any of its checkpoints."""
+    schedule: Literal["cosine", "linear", "constant", "wsd", "glm_cosine", "glm_linear"] = "cosine"
+    """Decay from the peak to the last learning rate. wsd (warm-up, stable, decay) stays at the peak
+    until the last cooldown_steps, so a run can be cooled down from any of its checkpoints. The glm_
+    forms are the released ones: step 0 does not move, and glm_linear goes on falling past its end.
+    """
     cooldown_steps: int = 0
     """Last steps of schedule wsd, in which the rate falls linearly; 0 takes a tenth of steps."""
+    decay_steps: int = 0
+    """Step at which the decay ends, warm-up included; 0 is the last step."""
+    shrink_hold_steps: int = 0
+    """Steps for which model.embedding_gradient_shrink is held before it rises to 1."""
+    shrink_rise_steps: int = 0
+    """Steps over which it rises; 0 holds it for good."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """adamw for every tensor, or muon for the matrices of the blocks and adamw for the rest."""
     muon_momentum: float = 0.95
@@ -107,7 +115,8 @@ class TrainConfig:
             )
         if not self.peak_lr > 0:
             raise ConfigError(f"train.peak_lr={self.peak_lr} must be positive")
-        for name in ("warmup_steps", "cooldown_steps", "keep_every", "ramp_from_rows", "ramp_rows"):
+        for name in ("warmup_steps", "cooldown_steps", "keep_every", "ramp_from_rows", "ramp_rows",
+                     "decay_steps", "shrink_hold_steps", "shrink_rise_steps"):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"train.{name}={getattr(self, name)} must not be negative")
         if not 0 <= self.ema_decay < 1:
@@ -126,6 +135,11 @@ class TrainConfig:
                 f"train.ramp_from_rows={self.ramp_from_rows} must be a multiple of "
                 f"train.micro_batch_rows={self.micro_batch_rows} and at most "
                 f"train.batch_rows={self.batch_rows}"
+            )
+        if self.shrink_hold_steps and not self.shrink_rise_steps:
+            raise ConfigError(
+                f"train.shrink_hold_steps={self.shrink_hold_steps} needs train.shrink_rise_steps: "
+                "without it the share is held for good"
             )
         for entry in self.skip_steps:
             first, dash, last = entry.partition("-")

@@ -33,7 +33,7 @@ from blankfill.metrics import LossMeter, MetricsWriter, RateMeter
 from blankfill.model.glm import GLM
 from blankfill.model.loss import blank_loss
 from blankfill.objective.batch import Batch, Float32
-from blankfill.optim import LossScaler, build_optimizer, lr_at
+from blankfill.optim import LossScaler, build_optimizer, lr_at, shrink_at
 from blankfill.train.guards import bad_weights
 from blankfill.train.incident import Incident
 from blankfill.train.keeper import Keeper
@@ -126,6 +126,8 @@ class Trainer:
             return self._leave_out(num_rows, lr)
         # Dropout is drawn from the step's own seed, so a resumed run drops the same units.
         torch.manual_seed(train.seed * 1_000_003 + self.index)
+        share = self.model.cfg.embedding_gradient_shrink
+        self.model.embed.shrink = shrink_at(self.index, share, train)
         batches = loader.batches(self.row, num_rows)
         loss_nats, nlls = self._forward_backward(batches)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
