@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import platform
 import statistics
@@ -98,7 +99,7 @@ def step_times(cfg, folder, name, *, background):
 
     trainer.step, trainer.save = timed_step, timed_save
     trainer.fit()
-    times = [b - a for a, b in zip(beginnings, beginnings[1:], strict=False)]
+    times = [b - a for a, b in itertools.pairwise(beginnings)]
     # The save of step k happens at the end of its interval; its writing reaches into the next.
     due = [(index + 1) % cfg.train.checkpoint_every == 0 for index in range(len(times))]
     warm = range(cfg.train.checkpoint_every, len(times))

@@ -147,3 +147,29 @@ def test_the_embeddings_share_of_the_gradient_follows_its_schedule(tmp_path, mak
     trainer.step = record
     trainer.fit()
     assert shares == pytest.approx([0.1, 0.1, 0.1, 0.325, 0.55, 0.775])
+
+
+def test_float16_scales_its_loss_and_resumes_with_its_scale(tmp_path, make_trainer):
+    cfg = dataclasses.replace(
+        CFG, train=dataclasses.replace(CFG.train, precision="float16", loss_scale_window=4)
+    )
+    trainer = make_trainer(tmp_path / "run", cfg)
+    trainer.scaler.scale = 2.0**40  # overflows until it has been halved enough
+    trainer.fit()
+    rows = read_metrics(tmp_path / "run")
+    assert rows[-1]["loss_scale"] < 2.0**40
+    lost = [row["step"] for row in rows if "loss_nats" not in row]
+    assert lost == list(range(1, len(lost) + 1)) != []
+    again = make_trainer(tmp_path / "run", cfg)
+    again.restore(newest_checkpoint(tmp_path / "run"))
+    assert again.scaler.state() == trainer.scaler.state()
+
+
+def test_float16_learns_what_float32_learns(tmp_path, make_trainer):
+    # Ten bits of mantissa: losses of a short run agree to a few thousandths.
+    runs = []
+    for precision in ("float16", "float32"):
+        cfg = dataclasses.replace(CFG, train=dataclasses.replace(CFG.train, precision=precision))
+        make_trainer(tmp_path / precision, cfg).fit()
+        runs.append([row["loss_nats"] for row in read_metrics(tmp_path / precision)])
+    assert runs[0] == pytest.approx(runs[1], rel=5e-3)
