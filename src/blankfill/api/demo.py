@@ -199,9 +199,7 @@ def _configure(minutes: float, seed: int, files: dict[str, Path]) -> RunConfig:
     train = dataclasses.replace(cfg.train, seed=seed)
     cfg = dataclasses.replace(cfg, train=train)
     trial = build_trainer(cfg, data=[files["store"]], run=files["store"].parent / "trial")
-    with Loader(
-        trial.rows, batch_rows=train.batch_rows, micro_batch_rows=train.micro_batch_rows
-    ) as loader:
+    with Loader(trial.rows, micro_batch_rows=train.micro_batch_rows) as loader:
         times: list[float] = []
         for _ in range(WARM_STEPS + CALIBRATION_STEPS):
             start = time.monotonic()

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from blankfill.errors import ConfigError
 
@@ -41,6 +41,7 @@ def evaluate(
     baselines: bool = True,
     max_blanks: int = 400,
     seed: int = 0,
+    weights: Literal["last", "ema"] = "last",
 ) -> EvaluateResult:
     """Evaluate a run on held-out text, beside n-gram models.
 
@@ -57,6 +58,7 @@ def evaluate(
         baselines: estimate the n-gram models; the run's training stores must still be there.
         max_blanks: most blanks of each language.
         seed: seed of the blanks.
+        weights: the last ones, or their moving average (--train.ema-decay).
 
     Raises:
         CheckpointError: the folder is not a run.
@@ -74,7 +76,7 @@ def evaluate(
     from blankfill.train.transfer import choose_precision
     from blankfill.train.validate import score_batches, validation_batches
 
-    loaded = load_run(Path(run))
+    loaded = load_run(Path(run), weights=weights)
     cfg = loaded.cfg
     stores = open_stores([Path(path) for path in data], loaded.tokenizer.fingerprint)
     training = [Path(entry["path"]) for entry in loaded.info["data"]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +56,24 @@ class LossMeter:
         )
         np.add.at(self._nll, index, nll.astype(np.float64))
         np.add.at(self._count, index, 1)
+
+    def state(self) -> dict[str, Any]:
+        """Give what a checkpoint keeps: number of sources, and `[kind, language, source, nats,
+        count]` of each group that has targets."""
+        return {
+            "sources": self._nll.shape[2],
+            "groups": [
+                [*group, float(self._nll[tuple(group)]), int(self._count[tuple(group)])]
+                for group in np.argwhere(self._count).tolist()
+            ],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what `state` gave."""
+        self._nll = np.zeros((len(Kind), len(LANGUAGES), state["sources"]))
+        self._count = np.zeros(self._nll.shape, dtype=np.int64)
+        for *group, nll, count in state["groups"]:
+            self._nll[tuple(group)], self._count[tuple(group)] = nll, count
 
     @property
     def num_targets(self) -> int:
