@@ -81,6 +81,7 @@ def pretrain(
     from blankfill.runtime import tune_process
 
     tune_process()
+    from blankfill.evaluate.watch import BlankWatch
     from blankfill.metrics import read_metrics
     from blankfill.train import build_trainer
 
@@ -90,6 +91,7 @@ def pretrain(
         run=Path(out),
         validation=[Path(path) for path in validation],
         resume=resume,
+        watch=BlankWatch,
     )
     finished = trainer.fit()
     rows = read_metrics(Path(out))

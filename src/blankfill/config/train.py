@@ -60,6 +60,10 @@ class TrainConfig:
     """Newest checkpoints that stay on disk."""
     validate_every: int = 0
     """Steps between two validations; 0 validates never. Needs validation data."""
+    validate_blanks: int = 64
+    """Held-out blanks of each language that a validation fills greedily as well; 0 fills none."""
+    show_fills: int = 6
+    """Of those, how many of each language are kept as text, in samples.jsonl and TensorBoard."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "row_length", "batch_rows", "micro_batch_rows", "log_every",
@@ -71,6 +75,9 @@ class TrainConfig:
                 f"train.micro_batch_rows={self.micro_batch_rows} must divide "
                 f"train.batch_rows={self.batch_rows}"
             )
+        for name in ("validate_every", "validate_blanks", "show_fills"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"train.{name}={getattr(self, name)} must be 0 (off) or more")
         if not self.peak_lr > 0:
             raise ConfigError(f"train.peak_lr={self.peak_lr} must be positive")
         if not self.warmup_steps >= 0:

@@ -1,9 +1,8 @@
-"""Where the numbers and fills of a run go: metrics.jsonl, samples.jsonl, and TensorBoard.
+"""Where the numbers of a run go: metrics.jsonl, and TensorBoard beside it. Fills: samples.py.
 
 metrics.jsonl holds one flat object per line, `step` first, units in the keys (`loss_nats`,
-`positions_per_second`); samples.jsonl holds one filled blank per line. Both are appended to and
-flushed line by line, so a killed run keeps its history. Resuming at a step drops the lines after
-it, which the resumed run writes again.
+`positions_per_second`); it is appended to and flushed line by line, so a killed run keeps its
+history. Resuming at a step drops the lines at and after it, which the resumed run writes again.
 """
 
 from __future__ import annotations
@@ -12,44 +11,30 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
+
+from blankfill.metrics.samples import Sample, append_samples, drop_samples
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
 
-__all__ = ["MetricsWriter", "Sample", "read_metrics", "read_samples"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
-    """One held-out blank and what the model wrote into it."""
-
-    language: str
-    """Language of the document."""
-    before: str
-    """Text before the blank."""
-    truth: str
-    """What was cut out."""
-    answer: str
-    """What the model wrote."""
-    after: str
-    """Text behind the blank."""
-    probability: float
-    """The model's probability of its answer, its end included."""
-    correct: bool
-    """Whether the two are the same, token by token."""
+__all__ = ["MetricsWriter", "read_metrics"]
 
 
 class MetricsWriter:
     """Appends flat dictionaries of numbers to a run's metrics."""
 
     def __init__(self, run: Path, *, start_step: int = 0) -> None:
-        self._file = _reopen(run / "metrics.jsonl", start_step)
-        self._samples = _reopen(run / "samples.jsonl", start_step)
+        self._path = run / "metrics.jsonl"
+        kept = [row for row in read_metrics(run) if row["step"] <= start_step and start_step > 0]
+        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        os.replace(temporary, self._path)
+        self._file = self._path.open("a", encoding="utf-8")
         self._board = _tensorboard(run / "tensorboard", start_step)
+        drop_samples(run, start_step)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Write the values that belong to `step`."""
@@ -59,14 +44,10 @@ class MetricsWriter:
             self._board.add_scalar(key, value, step)
 
     def write_samples(self, step: int, samples: Sequence[Sample]) -> None:
-        """Write what the model filled at `step`."""
-        for sample in samples:
-            row = {"step": step, **asdict(sample)}
-            self._samples.write(json.dumps(row, ensure_ascii=False) + "\n")
-        self._samples.flush()
+        """Write what the model filled at `step` to samples.jsonl and as text to TensorBoard."""
+        append_samples(self._path.parent, step, samples)
         for number, sample in enumerate(samples):
-            text = f"{sample.before} **[{sample.answer}]** (*{sample.truth}*) {sample.after}"
-            self._board.add_text(f"fills_{sample.language}/{number}", text, step)
+            self._board.add_text(f"fills_{sample.language}/{number}", sample.markdown(), step)
 
     def __enter__(self) -> MetricsWriter:
         return self
@@ -78,21 +59,12 @@ class MetricsWriter:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
-        self._samples.close()
         self._board.close()
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """Read a run's metrics.jsonl; a last line cut short by a crash is left out."""
-    return _read(run / "metrics.jsonl")
-
-
-def read_samples(run: Path) -> list[dict[str, Any]]:
-    """Read a run's samples.jsonl: the fields of `Sample`, and `step`."""
-    return _read(run / "samples.jsonl")
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
+    path = run / "metrics.jsonl"
     if not path.is_file():
         return []
     rows: list[dict[str, Any]] = []
@@ -104,16 +76,6 @@ def _read(path: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict) and isinstance(row.get("step"), int):
             rows.append(row)
     return rows
-
-
-def _reopen(path: Path, start_step: int) -> IO[str]:
-    """Open a file of lines to append to, without the lines after `start_step`."""
-    kept = [row for row in _read(path) if row["step"] <= start_step and start_step > 0]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
-    temporary.write_text(lines, encoding="utf-8")
-    os.replace(temporary, path)
-    return path.open("a", encoding="utf-8")
 
 
 def _tensorboard(folder: Path, start_step: int) -> SummaryWriter:

@@ -24,13 +24,20 @@ from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.data.rows import RowSource
 from blankfill.data.store import TokenStore
 from blankfill.errors import CheckpointError, ConfigError, DataError
+from blankfill.metrics import find_peak
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.runtime import available_cores
 from blankfill.text.tokenizer import Tokenizer
 from blankfill.train.trainer import Trainer
 from blankfill.train.transfer import choose_precision
-from blankfill.train.validate import score_batches, validation_batches
+from blankfill.train.validate import (
+    Check,
+    Validation,
+    run_checks,
+    score_batches,
+    validation_batches,
+)
 
 __all__ = ["Run", "build_trainer", "load_run", "open_stores", "set_threads"]
 
@@ -44,7 +51,7 @@ RUN_FILES = ("run.json", "metrics.jsonl", "checkpoints", "tokenizer")
 """What a run writes into its folder; a folder that holds one of these is taken."""
 CHANGEABLE = frozenset(
     ("steps", "log_every", "checkpoint_every", "keep_checkpoints", "validate_every", "threads",
-     "precision", "compile")
+     "precision", "compile", "validate_blanks", "show_fills")
 )  # fmt: skip
 """Fields of `train` that a resumed run may change without becoming another run."""
 
@@ -105,6 +112,7 @@ def build_trainer(
     run: Path,
     validation: Sequence[Path] = (),
     resume: bool = False,
+    watch: Callable[[RunConfig, Tokenizer, Sequence[TokenStore]], Check] | None = None,
 ) -> Trainer:
     """Prepare a run folder and a trainer that stands at its first or its next step.
 
@@ -114,6 +122,7 @@ def build_trainer(
         run: the run's folder; must not exist unless `resume`.
         validation: token stores to validate on.
         resume: go on from the newest checkpoint of `run`, where there is one.
+        watch: makes a further check of the held-out stores, such as filling their blanks.
 
     Raises:
         ConfigError: the folder exists, or a resumed run's configuration differs.
@@ -148,7 +157,7 @@ def build_trainer(
     rows = RowSource(
         stores, cfg.objective, tokenizer.ids, row_length=cfg.train.row_length, seed=cfg.train.seed
     )
-    validate: Callable[[GLM], dict[str, float]] | None = None
+    checks: list[Check] = []
     dtype = choose_precision(cfg.train.precision)
     if held_out:
         batches = validation_batches(
@@ -158,9 +167,15 @@ def build_trainer(
             max_rows=VALIDATION_ROWS,
             micro_batch_rows=cfg.train.micro_batch_rows,
         )
-        validate = functools.partial(score_batches, batches=batches, dtype=dtype)
+        checks.append(lambda model: Validation(values=score_batches(model, batches, dtype)))
+        if watch is not None and cfg.train.validate_blanks:
+            checks.append(watch(cfg, tokenizer, held_out))
 
-    trainer = Trainer(cfg, model, rows, run, validate=validate)
+    peak = find_peak(dtype)
+    info["hardware"]["peak_flops_per_second"] = round(peak.flops_per_second)
+    info["hardware"]["peak_source"] = peak.source
+    validate = functools.partial(run_checks, checks=checks) if checks else None
+    trainer = Trainer(cfg, model, rows, run, validate=validate, peak=peak)
     if resuming and any((run / "checkpoints").glob("step-*")):
         trainer.restore(newest_checkpoint(run))
     run.mkdir(parents=True, exist_ok=True)
@@ -168,9 +183,9 @@ def build_trainer(
     if not (run / "tokenizer").exists():
         shutil.copytree(data[0] / "tokenizer", run / "tokenizer")
     log.info(
-        "%s parameters, %s, %d threads, %s to step %d",
+        "%s parameters, %s, %d threads, %.3g TFLOP/s (%s), from step %d to step %d",
         f"{sum(p.numel() for p in model.parameters()):,}", str(dtype).removeprefix("torch."),
-        threads, f"from step {trainer.index}", cfg.train.steps,
+        threads, peak.flops_per_second / 1e12, peak.source, trainer.index, cfg.train.steps,
     )  # fmt: skip
     return trainer
 

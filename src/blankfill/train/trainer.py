@@ -10,7 +10,7 @@ import logging
 import math
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,14 @@ from blankfill import progress
 from blankfill.checkpoint import Checkpoint, load_tensors, save_checkpoint
 from blankfill.config.run import RunConfig
 from blankfill.errors import CheckpointError, DataError
-from blankfill.metrics import LossMeter, MetricsWriter, RateMeter
+from blankfill.metrics import Flops, LossMeter, MetricsWriter, Peak, RateMeter, training_flops
 from blankfill.model.glm import GLM
 from blankfill.model.loss import blank_loss
+from blankfill.objective.batch import Batch
 from blankfill.optim import build_optimizer, lr_at
 from blankfill.train.loader import Loader
 from blankfill.train.transfer import choose_precision, precision_context, to_tensors
+from blankfill.train.validate import Validation
 
 if TYPE_CHECKING:
     from blankfill.data.rows import RowSource
@@ -49,6 +51,8 @@ class StepInfo:
     """Learning rate used."""
     num_targets: int
     """Positions that predicted something."""
+    flops: Flops
+    """Operations of its products."""
 
 
 class Trainer:
@@ -59,7 +63,8 @@ class Trainer:
         model: the model, with its weights.
         rows: the packed stream.
         run: the run's folder, which exists.
-        validate: called with the model; returns metrics such as `validation_loss_nats_en`.
+        validate: called with the model; gives metrics such as `validation_loss_nats_en`, and fills.
+        peak: what the rate of arithmetic is measured against.
     """
 
     def __init__(
@@ -69,7 +74,8 @@ class Trainer:
         rows: RowSource,
         run: Path,
         *,
-        validate: Callable[[GLM], dict[str, float]] | None = None,
+        validate: Callable[[GLM], Validation] | None = None,
+        peak: Peak | None = None,
     ) -> None:
         self.cfg, self.model, self.rows, self.run = cfg, model, rows, run
         self.dtype = choose_precision(cfg.train.precision)
@@ -77,6 +83,8 @@ class Trainer:
         self.index = 0
         self._validate = validate
         self._losses = LossMeter()
+        self._rates = RateMeter()
+        self._peak = peak
         self._stop = threading.Event()
         if cfg.train.compile:
             for block in model.blocks.values():
@@ -116,8 +124,14 @@ class Trainer:
         self.index += 1
         return StepInfo(
             loss_nats=loss_nats, grad_norm=grad_norm, lr=lr,
-            num_targets=sum(batch.num_targets for batch in batches),
+            num_targets=sum(batch.num_targets for batch in batches), flops=self._flops(batches),
         )  # fmt: skip
+
+    def _flops(self, batches: Sequence[Batch]) -> Flops:
+        found = [
+            training_flops(self.cfg.model, b.blocks, b.num_targets, b.tokens.shape) for b in batches
+        ]
+        return Flops(model=sum(f.model for f in found), dense=sum(f.dense for f in found))
 
     def _clip(self) -> float:
         limit = self.cfg.train.max_grad_norm or math.inf
@@ -137,7 +151,7 @@ class Trainer:
         train = self.cfg.train
         positions = train.batch_rows * train.row_length
         self.model.train()
-        rates = RateMeter()
+        self._rates = rates = RateMeter(self._peak.flops_per_second if self._peak else 0.0)
         with (
             MetricsWriter(self.run, start_step=self.index) as writer,
             Loader(
@@ -150,8 +164,9 @@ class Trainer:
                 self._run_validation(writer)
             while self.index < train.steps and not self._stop.is_set():
                 info = self.step(loader)
-                rates.add(positions, info.num_targets)
-                meter.advance(positions, f"step {self.index}  loss {info.loss_nats:.3f}")
+                rates.add(positions, info.num_targets, info.flops)
+                note = f"step {self.index}  loss {info.loss_nats:.3f}  {rates.note()}"
+                meter.advance(positions, note)
                 last = self.index == train.steps or self._stop.is_set()
                 if self.index % train.log_every == 0 or last:
                     writer.write(self.index, self._metrics(info, rates))
@@ -159,6 +174,7 @@ class Trainer:
                     self._run_validation(writer)
                 if self.index % train.checkpoint_every == 0 or last:
                     self.save()
+                    rates.pause("save")
         return self.index >= train.steps
 
     def _metrics(self, info: StepInfo, rates: RateMeter) -> dict[str, float]:
@@ -177,8 +193,13 @@ class Trainer:
         if self._validate is None:
             return
         self.model.eval()
-        writer.write(self.index, self._validate(self.model))
+        found = self._validate(self.model)
         self.model.train()
+        writer.write(self.index, found.values)
+        writer.write_samples(self.index, found.samples)
+        seconds = self._rates.pause("validation")
+        log.info("step %d: %s; %.1f s, %.1f %% of the time so far", self.index, found.summary(),
+                 seconds, 100 * self._rates.share("validation"))  # fmt: skip
 
     @contextmanager
     def _signals(self) -> Generator[None]:
