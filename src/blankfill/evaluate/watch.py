@@ -8,6 +8,7 @@ draws nothing, and a run that is watched has the weights of one that is not.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from blankfill.config.run import RunConfig
@@ -25,6 +26,7 @@ CONTEXT_CHARACTERS = 160
 """Text that a sample keeps on either side of its blank."""
 BLANK_LOSS = "validation_blank_loss_nats_"
 """Key of the nats per token of the blanks, before the language."""
+_BLANK_LINES = re.compile(r"\n\s+")
 
 
 class BlankWatch:
@@ -83,8 +85,10 @@ class BlankWatch:
 
 
 def _end_of(text: str, size: int) -> str:
+    text = _BLANK_LINES.sub("\n", text)
     return text if len(text) <= size else "\u2026" + text[-size:]
 
 
 def _start_of(text: str, size: int) -> str:
+    text = _BLANK_LINES.sub("\n", text)
     return text if len(text) <= size else text[:size] + "\u2026"

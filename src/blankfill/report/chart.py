@@ -62,6 +62,8 @@ class Chart:
     """Whether values are shares, shown in percent."""
     may_be_log: bool = False
     """Whether values of very different size are put on a logarithmic axis."""
+    names_shown: bool = False
+    """Whether a single line has its name in the legend, too."""
     log_note: str = ""
     """What to say beside the unit when they are."""
 
@@ -78,7 +80,7 @@ def draw_chart(chart: Chart) -> str:
     return (
         '<figure class="chart">'
         f'<figcaption><b>{escape(chart.title)}</b> <span class="unit">{escape(unit)}</span>'
-        f"</figcaption>{_legend(lines)}"
+        f"</figcaption>{_legend(lines, chart.names_shown)}"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
         f"{axes.draw(chart)}{drawn}"
         f'<line class="cursor" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/></svg>'
@@ -173,14 +175,14 @@ def _draw_line(line: Line, axes: _Axes, chart: Chart) -> str:
     return drawn
 
 
-def _legend(lines: Sequence[Line]) -> str:
+def _legend(lines: Sequence[Line], always: bool) -> str:
     items = [
         f'<li><i class="{line.style}" style="--c:var(--c{line.colour % NUM_COLOURS})"></i>'
         f"{escape(line.name)}</li>"
         for line in lines
         if line.style != "level"
     ]
-    return f'<ul class="legend">{"".join(items)}</ul>' if len(items) > 1 else ""
+    return f'<ul class="legend">{"".join(items)}</ul>' if always or len(items) > 1 else ""
 
 
 def _values(lines: Sequence[Line], axes: _Axes, chart: Chart) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from blankfill.objective.batch import Kind
 from blankfill.report.chart import Chart, Line
-from blankfill.report.read import Point, RunRecord, part
+from blankfill.report.read import Evaluated, Point, RunRecord
 from blankfill.report.words import Language, say
 from blankfill.text.language import LANGUAGES
 
@@ -101,7 +101,7 @@ class _Drawer:
     ) -> Chart:  # fmt: skip
         """Draw one key of every run."""
         lines = self._each(lambda record: record.points(key), key)
-        shown = f"{self.word(title)}: {member}" if member else self.word(title)
+        shown = self.word("member", self.word(title), member) if member else self.word(title)
         return self._chart(shown, unit, lines, from_zero=from_zero, percent=percent, log=log)
 
     def over_hours(self, title: str, key: str) -> Chart:
@@ -125,25 +125,26 @@ class _Drawer:
         charts: list[Chart] = []
         for language in LANGUAGES:
             key = f"validation_blank_loss_nats_{language}"
-            scores = {r.path: _scores(r, language) for r in self.records}
-            if key not in self.present and not any(scores.values()):
+            found = [_evaluated(record, language) for record in self.records]
+            if key not in self.present and not any(found):
                 continue
             lines = self._each(lambda record, key=key: record.points(key), key)
             if len(lines) == 1:
                 lines = [_line(self.word("validation short"), lines[0].points, 1, dots=True)]
-            for number, record in enumerate(self.records):
-                at = part(record.evaluation, "step") if record.evaluation else None
-                score = scores[record.path].get("model")
-                if score is not None and isinstance(at, int | float):
-                    name = self.word("evaluated")
-                    name = name if len(self.records) == 1 else f"{self.names[number]}, {name}"
-                    colour = 4 if len(self.records) == 1 else number
-                    lines.append(_line(name, [Point(at, score)], colour, dots=True))
-            first = next((found for found in scores.values() if found), {})
+            for number, one in enumerate(found):
+                scores = one.scores if one else ()
+                step = one.step if one else 0
+                points = [Point(step, s.loss_nats) for s in scores if s.system == "model"]
+                name = self.word("evaluated")
+                if len(self.records) == 1:
+                    lines.append(_line(name, points, 4, dots=True))
+                else:
+                    lines.append(_line(f"{self.names[number]}, {name}", points, number, dots=True))
+            first = next((one.scores for one in found if one), ())
             lines += [
-                Line(name=self.word(system), points=[Point(0, first[system])], colour=colour,
-                     style="level")
-                for system, colour in LEVELS.items() if system in first
+                Line(name=self.word(score.system), points=[Point(0, score.loss_nats)],
+                     colour=LEVELS[score.system], style="level")
+                for score in first if score.system in LEVELS
             ]  # fmt: skip
             title = self.word("blank loss", self.word(language))
             charts.append(self._chart(title, "nats per token", lines))
@@ -184,7 +185,7 @@ class _Drawer:
         return Chart(
             title=title, unit=self.word(unit), lines=lines, x_name=self.word(x_name),
             from_zero=from_zero, percent=percent, may_be_log=log,
-            log_note=self.word("logarithmic"),
+            log_note=self.word("logarithmic"), names_shown=len(self.records) > 1,
         )  # fmt: skip
 
 
@@ -209,13 +210,5 @@ def _interpolate(known: Sequence[Point], step: float) -> float:
     return known[-1].value
 
 
-def _scores(record: RunRecord, language: str) -> dict[str, float]:
-    """Give the nats per token of each system of the recorded evaluation."""
-    for report in part(record.evaluation, "blanks", "languages") or []:
-        if part(report, "language") == language:
-            return {
-                score["system"]: score["loss_nats"]
-                for score in part(report, "scores") or []
-                if isinstance(part(score, "loss_nats"), int | float) and part(score, "system")
-            }
-    return {}
+def _evaluated(record: RunRecord, language: str) -> Evaluated | None:
+    return next((found for found in record.evaluated if found.language == language), None)

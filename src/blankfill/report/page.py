@@ -50,7 +50,7 @@ def build_page(records: Sequence[RunRecord], names: Sequence[str], lang: Languag
         _section("learning", _grid(learning_charts(records, names, lang)), lang),
         _section("fills", sample_fills(records, names, lang), lang),
         _section("baselines", _per_run(records, names, baseline_tables, lang), lang),
-        _section("speed", _grid(speed_charts(records, names, lang)), lang),
+        _section("speed", _speed(records, names, lang), lang),
         "" if several else _section("figures", _figures(records, names, lang), lang),
         _section("data", _per_run(records, names, data_table, lang), lang),
         _section("hardware", _per_run(records, names, machine_table, lang), lang),
@@ -162,6 +162,20 @@ def _figures(records: Sequence[RunRecord], names: Sequence[str], lang: Language)
 def _grid(charts: Sequence[Chart]) -> str:
     drawn = "".join(map(draw_chart, charts))
     return f'<div class="charts">{drawn}</div>' if drawn else ""
+
+
+def _speed(records: Sequence[RunRecord], names: Sequence[str], lang: Language) -> str:
+    charts = _grid(speed_charts(records, names, lang))
+    if not charts or not any(record.points("mfu") for record in records):
+        return charts
+    peaks = [
+        say("peak", lang, format_value(float(f"{rate:.3g}")),
+            part(record.info, "hardware", "peak_source") or "?")
+        for record in records
+        if (rate := record.last("peak_flops_per_second"))
+    ]  # fmt: skip
+    note = escape("".join(dict.fromkeys(peaks)) + say("mfu note", lang))
+    return f'<p class="note">{note}</p>{charts}'
 
 
 def _per_run(

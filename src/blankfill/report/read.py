@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from blankfill.checkpoint import read_run
 from blankfill.metrics import read_metrics, read_samples
 
-__all__ = ["Point", "RunRecord", "read_record", "unique_names"]
+__all__ = ["Evaluated", "Point", "RunRecord", "Score", "read_record", "unique_names"]
 
 
 class Point(NamedTuple):
@@ -24,6 +24,29 @@ class Point(NamedTuple):
 
     step: float
     value: float
+
+
+class Score(NamedTuple):
+    """How one system did on the held-out blanks of one language."""
+
+    system: str
+    loss_nats: float
+    bits_per_byte: float
+    exact_match: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluated:
+    """A recorded evaluation in one language."""
+
+    language: str
+    """en or zh."""
+    num_blanks: int
+    """Blanks scored."""
+    step: int
+    """Optimizer steps of the model that was scored."""
+    scores: tuple[Score, ...]
+    """The model first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,8 +61,8 @@ class RunRecord:
     """Lines of metrics.jsonl."""
     samples: list[dict[str, Any]]
     """Lines of samples.jsonl."""
-    evaluation: dict[str, Any] | None
-    """Content of evaluation.json: held-out blanks beside n-gram models."""
+    evaluated: list[Evaluated]
+    """Content of evaluation.json: held-out blanks beside n-gram models, by language."""
 
     def points(self, key: str) -> list[Point]:
         """Give the finite values of a key, by step."""
@@ -99,7 +122,7 @@ def read_record(run: Path) -> RunRecord:
     info = read_run(run)
     rows = [row for row in read_metrics(run) if _is_number(row["step"])]
     return RunRecord(
-        path=run, info=info, rows=rows, samples=read_samples(run), evaluation=_evaluation(run)
+        path=run, info=info, rows=rows, samples=read_samples(run), evaluated=_evaluated(run)
     )
 
 
@@ -120,12 +143,31 @@ def part(value: Any, *path: str) -> Any:
     return {} if value is None else value
 
 
-def _evaluation(run: Path) -> dict[str, Any] | None:
+def _evaluated(run: Path) -> list[Evaluated]:
     try:
         value = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        return []
+    found: list[Evaluated] = []
+    languages = part(value, "blanks", "languages")
+    for report in languages if isinstance(languages, list) else []:
+        scores = part(report, "scores")
+        numbers = [part(report, "num_blanks"), part(value, "step")]
+        if isinstance(scores, list) and all(map(_is_number, numbers)):
+            found.append(
+                Evaluated(
+                    language=str(part(report, "language")), num_blanks=int(numbers[0]),
+                    step=int(numbers[1]), scores=tuple(filter(None, map(_score, scores))),
+                )
+            )  # fmt: skip
+    return found
+
+
+def _score(value: Any) -> Score | None:
+    numbers = [part(value, key) for key in Score._fields[1:]]
+    if not all(map(_is_number, numbers)):
         return None
-    return value if isinstance(value, dict) else None
+    return Score(str(part(value, "system")), *numbers)
 
 
 def _is_number(value: Any) -> bool:

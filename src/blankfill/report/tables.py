@@ -198,24 +198,19 @@ def machine_table(record: RunRecord, lang: Language) -> str:
 
 def baseline_tables(record: RunRecord, lang: Language) -> str:
     """Write the recorded evaluation: the model beside n-gram models, per language."""
-    shown: list[str] = []
     head = [say(k, lang) for k in ("system", "nats per token", "bits per byte", "exact fills")]
-    for report in part(record.evaluation, "blanks", "languages") or []:
+    shown: list[str] = []
+    for found in record.evaluated:
         rows = [
             [
-                escape(say(score["system"], lang) if score["system"] in SYSTEMS
-                       else str(score["system"])),
-                f"{score['loss_nats']:.3f}", f"{score['bits_per_byte']:.3f}",
-                f"{score['exact_match']:.1%}",
+                say(score.system, lang) if score.system in SYSTEMS else escape(score.system),
+                f"{score.loss_nats:.3f}", f"{score.bits_per_byte:.3f}", f"{score.exact_match:.1%}",
             ]
-            for score in part(report, "scores") or []
-            if ({"system", "loss_nats", "bits_per_byte", "exact_match"} <= set(score)
-            and None not in score.values()) or score.get("end_loss_nats", 0) is None
+            for score in found.scores
         ]  # fmt: skip
-        name = report.get("language", "?")
-        word = say(name, lang) if name in LANGUAGES else escape(str(name))
-        step = part(record.evaluation, "step") or 0
-        note = say("baseline note", lang, report.get("num_blanks", "?"), f"{step:,}")
+        known = found.language in LANGUAGES
+        word = say(found.language, lang) if known else escape(found.language)
+        note = say("baseline note", lang, f"{found.num_blanks:,}", f"{found.step:,}")
         shown.append(f"<div><h4>{word}</h4>{table(head, rows)}<p class='note'>{note}</p></div>")
     return f'<div class="parts">{"".join(shown)}</div>' if shown else ""
 

@@ -72,6 +72,15 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "loss by time": ("Training loss over time", "训练损失随时间"),
     "validation by time": ("Validation loss over time", "验证损失随时间"),
     "evaluated": ("evaluated at the end", "最终评测"),
+    "member": ("{}: {}", "{}：{}"),
+    "peak": ("Peak: {}FLOP/s ({}). ", "峰值：{}FLOP/s（{}）。"),
+    "mfu note": (
+        "MFU is the rate of arithmetic as really done (visible rectangles of attention, the output "
+        "layer on targets alone) over the peak. The dense convention counts whole rows and every "
+        "position.",
+        "MFU 为实际完成的运算速率（注意力的可见矩形、仅在目标处计算输出层）与峰值之比。"
+        "稠密约定则按整行与全部位置计算。",
+    ),
     # Units and axes.
     "step": ("step", "步"),
     "hours": ("hours", "小时"),
