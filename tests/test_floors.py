@@ -14,7 +14,7 @@ FLOORS = {
     "rng": 1, "runtime": 1, "progress": 1, "objective": 1, "text": 1.5,
     "data": 2, "model": 2,
     "optim": 3, "checkpoint": 3, "metrics": 3,
-    "train": 4, "generate": 4,
+    "train": 4, "generate": 4, "interop": 4,
     "evaluate": 5, "report": 5, "demo": 5,
     "api": 6,
     "cli": 7,

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -233,3 +234,26 @@ def test_windows_do_not_change_what_an_example_is(source, monkeypatch):
     assert examples(parts) == whole
     assert parts.epoch_at(parts.rows_in_epoch(0)) == pytest.approx(1)
     assert [parts.epoch_at(r) for r in range(20)] == sorted(parts.epoch_at(r) for r in range(20))
+
+
+def test_a_late_row_is_found_from_an_anchor_without_planning_what_comes_before(source):
+    lengths = [5, 40, 90, 12, 33] * 30
+    whole, late = source(lengths), source(lengths)
+    row = whole.rows_in_epoch(0) + whole.rows_in_epoch(1) + 3
+    expected, anchor = whole.rows(row, 4), whole.anchor(row)
+    late.start_at(*anchor)
+    assert np.array_equal(late.rows(row, 4).tokens, expected.tokens)
+    assert late.epoch_at(row) == whole.epoch_at(row)
+    assert min(late._sizes) >= anchor[0] == 2
+    assert np.array_equal(late.rows(0, 4).tokens, whole.rows(0, 4).tokens)  # and back again
+
+
+def test_threads_that_plan_at_once_agree(source):
+    lengths = [5, 40, 90, 12, 33] * 30
+    alone, shared = source(lengths), source(lengths)
+    with ThreadPoolExecutor(8) as pool:
+        epochs = list(pool.map(shared.epoch_at, range(0, 400, 10)))
+        batches = list(pool.map(lambda first: shared.rows(first, 5), range(0, 400, 40)))
+    assert epochs == [alone.epoch_at(row) for row in range(0, 400, 10)]
+    for first, batch in zip(range(0, 400, 40), batches, strict=True):
+        assert np.array_equal(batch.tokens, alone.rows(first, 5).tokens)

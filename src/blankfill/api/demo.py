@@ -131,7 +131,7 @@ def demo(*, out: Path = Path("runs/demo"), minutes: float = 4.9, seed: int = 1) 
     cfg = _configure(minutes, seed, files)
     log.info("== pretraining: %d steps, about %.1f minutes", cfg.train.steps, minutes)
     trainer = build_trainer(cfg, data=[files["store"]], run=out, validation=[files["valid"]],
-                            watch=BlankWatch)  # fmt: skip
+                            check_blanks=BlankWatch)  # fmt: skip
     if not trainer.fit():
         raise KeyboardInterrupt
     clock.lap("training")
@@ -203,9 +203,7 @@ def _configure(minutes: float, seed: int, files: dict[str, Path]) -> RunConfig:
     train = dataclasses.replace(cfg.train, seed=seed)
     cfg = dataclasses.replace(cfg, train=train)
     trial = build_trainer(cfg, data=[files["store"]], run=files["store"].parent / "trial")
-    with Loader(
-        trial.rows, batch_rows=train.batch_rows, micro_batch_rows=train.micro_batch_rows
-    ) as loader:
+    with Loader(trial.rows, micro_batch_rows=train.micro_batch_rows) as loader:
         times: list[float] = []
         for _ in range(WARM_STEPS + CALIBRATION_STEPS):
             start = time.monotonic()

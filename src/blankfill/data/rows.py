@@ -12,6 +12,7 @@ Memory beside the stores: four bytes for each document, and the plans of a few w
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import count, groupby
@@ -273,19 +274,31 @@ class RowSource:
         per_window = WINDOW_TOKENS * self._num_documents // tokens
         self._window_documents = max(MIN_WINDOW, min(MAX_WINDOW, per_window))
         self._windows_in_epoch = -(-self._num_documents // self._window_documents)
+        self._lock = threading.RLock()
+        """Held while planning: a loader's thread and the trainer's both ask."""
         self._windows: dict[int, _Window] = {}
-        self._first_rows = [0]
-        """Row index at which each window begins, as far as they are known."""
+        self._sizes: dict[int, int] = {}
+        """Rows of each window that was planned."""
+        self._base, self._first_rows = 0, [0]
+        """A window, and the row at which it and each one behind it begins, as far as known."""
 
     def batch(self, index: int, num_rows: int) -> Batch:
         """Make the rows `[index * num_rows, (index + 1) * num_rows)` of the stream."""
-        places = [self._locate(row) for row in range(index * num_rows, (index + 1) * num_rows)]
+        return self.rows(index * num_rows, num_rows)
+
+    def rows(self, first: int, num_rows: int) -> Batch:
+        """Make the rows `[first, first + num_rows)` of the stream."""
+        with self._lock:
+            places = [self._locate(row) for row in range(first, first + num_rows)]
+            parts = [
+                (self._window(number), [row for _, row in group])
+                for number, group in groupby(places, key=lambda place: place[0])
+            ]
         placed: list[Placed] = []
         rows: list[Int64] = []
         texts: list[Int64] = []
         done = 0
-        for number, group in groupby(places, key=lambda place: place[0]):
-            window, within = self._window(number), [row for _, row in group]
+        for window, within in parts:
             span = [window.members[window.first[r] : window.first[r + 1]] for r in within]
             chosen = np.concatenate(span)
             placed.append(
@@ -318,53 +331,73 @@ class RowSource:
 
     def rows_in_epoch(self, epoch: int) -> int:
         """Count the rows of one epoch; it depends a little on what was drawn."""
-        last = (epoch + 1) * self._windows_in_epoch
-        self._plan_until(last)
-        return self._first_rows[last] - self._first_rows[epoch * self._windows_in_epoch]
+        first = epoch * self._windows_in_epoch
+        return sum(self._size(first + part) for part in range(self._windows_in_epoch))
 
     def epoch_at(self, row: int) -> float:
         """Tell how many passes over the data stand before a row."""
-        number, within = self._locate(row)
-        rows = self._first_rows[number + 1] - self._first_rows[number]
+        with self._lock:
+            number, within = self._locate(row)
+            rows = self._size(number)
         epoch, window = divmod(number, self._windows_in_epoch)
         size = self._window_documents
         here = min(size, self._num_documents - window * size)
         return epoch + (window * size + here * within / rows) / self._num_documents
 
-    def _locate(self, row: int) -> tuple[int, int]:
-        while row >= self._first_rows[-1]:
-            self._plan_until(len(self._first_rows))
-        number = int(np.searchsorted(self._first_rows, row, side="right")) - 1
-        return number, row - self._first_rows[number]
+    def anchor(self, row: int) -> tuple[int, int]:
+        """Tell where the plan of a row begins: its window, and that window's first row.
 
-    def _plan_until(self, windows: int) -> None:
-        while len(self._first_rows) <= windows:
-            number = len(self._first_rows) - 1
-            self._first_rows.append(self._first_rows[-1] + len(self._window(number).first) - 1)
+        `start_at` takes it, so that a late row is found without planning all that come before it.
+        """
+        with self._lock:
+            number, within = self._locate(row)
+            return number, row - within
+
+    def start_at(self, window: int, first_row: int) -> None:
+        """Take over an anchor of the same stream; rows before it can still be asked for."""
+        with self._lock:
+            self._base, self._first_rows = window, [first_row]
+
+    def _locate(self, row: int) -> tuple[int, int]:
+        if row < self._first_rows[0]:
+            self._base, self._first_rows = 0, [0]
+        while row >= self._first_rows[-1]:
+            number = self._base + len(self._first_rows) - 1
+            self._first_rows.append(self._first_rows[-1] + self._size(number))
+        place = int(np.searchsorted(self._first_rows, row, side="right")) - 1
+        return self._base + place, row - self._first_rows[place]
+
+    def _size(self, number: int) -> int:
+        if number not in self._sizes:
+            self._sizes[number] = len(self._window(number).first) - 1
+        return self._sizes[number]
 
     def _window(self, number: int) -> _Window:
-        if number not in self._windows:
-            epoch, part = divmod(number, self._windows_in_epoch)
-            first = part * self._window_documents
-            inside = np.arange(first, min(first + self._window_documents, self._num_documents))
-            documents = permute(inside, self._num_documents, self._seed, "order", epoch)
-            source = np.searchsorted(self._store_first, documents, side="right") - 1
-            index = documents - self._store_first[source]
-            pieces = self._cutter.pieces(documents, source, index, epoch)
-            drawn = draw_many(
-                pieces.ends - pieces.starts, pieces.are_last, pieces.numbers, self._objective,
-                seed=self._seed, epoch=epoch,
-                sentences=lambda chosen: self._cutter.sentences(pieces.take(chosen)),
-            )  # fmt: skip
-            rows = pack(drawn.example_lengths, self._row_length)
-            window = _Window(
-                epoch, pieces, drawn, np.array([k for row in rows for k in row], np.int64),
-                np.cumsum([0, *map(len, rows)]),
-            )  # fmt: skip
-            while len(self._windows) >= KEPT_WINDOWS:
-                del self._windows[min(self._windows, key=lambda n: (n > number, n))]
-            self._windows[number] = window
-        return self._windows[number]
+        with self._lock:
+            if number not in self._windows:
+                while len(self._windows) >= KEPT_WINDOWS:
+                    del self._windows[min(self._windows, key=lambda n: (n > number, n))]
+                self._windows[number] = self._plan(number)
+            return self._windows[number]
+
+    def _plan(self, number: int) -> _Window:
+        epoch, part = divmod(number, self._windows_in_epoch)
+        first = part * self._window_documents
+        inside = np.arange(first, min(first + self._window_documents, self._num_documents))
+        documents = permute(inside, self._num_documents, self._seed, "order", epoch)
+        source = np.searchsorted(self._store_first, documents, side="right") - 1
+        index = documents - self._store_first[source]
+        pieces = self._cutter.pieces(documents, source, index, epoch)
+        drawn = draw_many(
+            pieces.ends - pieces.starts, pieces.are_last, pieces.numbers, self._objective,
+            seed=self._seed, epoch=epoch,
+            sentences=lambda chosen: self._cutter.sentences(pieces.take(chosen)),
+        )  # fmt: skip
+        rows = pack(drawn.example_lengths, self._row_length)
+        return _Window(
+            epoch, pieces, drawn, np.array([k for row in rows for k in row], np.int64),
+            np.cumsum([0, *map(len, rows)]),
+        )  # fmt: skip
 
     def _read(self, source: Int64, document: Int64, start: Int64, end: Int64) -> Int32:
         if len(self._stores) == 1:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from blankfill.metrics.flops import Flops
+from blankfill.config.model import ModelConfig
+from blankfill.metrics.flops import Flops, training_flops
 from blankfill.objective.batch import IGNORE_INDEX, Batch, Kind
 from blankfill.text.language import LANGUAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LossMeter", "RateMeter", "example_of_targets"]
+__all__ = ["LossMeter", "RateMeter", "count_flops", "example_of_targets"]
 
 RECENT_STEPS = 20
 """Steps whose rates a progress bar shows."""
@@ -33,6 +35,12 @@ def example_of_targets(batch: Batch) -> npt.NDArray[np.int64]:
     for k, (row, start, _, end) in enumerate(batch.blocks):
         example[row, start:end] = k
     return example[batch.targets != IGNORE_INDEX]
+
+
+def count_flops(cfg: ModelConfig, batches: Sequence[Batch]) -> Flops:
+    """Count the operations of a step's forward and backward passes."""
+    counts = [training_flops(cfg, b.blocks, b.num_targets, b.tokens.shape) for b in batches]
+    return Flops(model=sum(c.model for c in counts), dense=sum(c.dense for c in counts))
 
 
 class LossMeter:
@@ -62,6 +70,24 @@ class LossMeter:
         )
         np.add.at(self._nll, index, nll.astype(np.float64))
         np.add.at(self._count, index, 1)
+
+    def state(self) -> dict[str, Any]:
+        """Give what a checkpoint keeps: number of sources, and `[kind, language, source, nats,
+        count]` of each group that has targets."""
+        return {
+            "sources": self._nll.shape[2],
+            "groups": [
+                [*group, float(self._nll[tuple(group)]), int(self._count[tuple(group)])]
+                for group in np.argwhere(self._count).tolist()
+            ],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what `state` gave."""
+        self._nll = np.zeros((len(Kind), len(LANGUAGES), state["sources"]))
+        self._count = np.zeros(self._nll.shape, dtype=np.int64)
+        for *group, nll, count in state["groups"]:
+            self._nll[tuple(group)], self._count[tuple(group)] = nll, count
 
     @property
     def num_targets(self) -> int:

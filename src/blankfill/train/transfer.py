@@ -43,13 +43,17 @@ def to_tensors(batch: Batch) -> TensorBatch:
     )
 
 
-def choose_precision(wanted: Literal["auto", "bfloat16", "float32"]) -> torch.dtype:
+def choose_precision(
+    wanted: Literal["auto", "bfloat16", "float16", "float32"],
+) -> torch.dtype:
     """Settle `auto`: bfloat16 where the CPU has instructions for it, else float32.
 
     Raises:
         ConfigError: bfloat16 was asked for by name on a CPU that would emulate it.
     """
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]  # torch has no public question for it
+    if wanted == "float16":
+        return torch.float16
     if wanted == "float32" or (wanted == "auto" and not native):
         return torch.float32
     if not native:
