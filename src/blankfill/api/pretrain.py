@@ -88,6 +88,7 @@ def pretrain(
     from blankfill.runtime import tune_process
 
     tune_process()
+    from blankfill.evaluate.watch import BlankWatch
     from blankfill.metrics import read_metrics
     from blankfill.train import build_trainer
 
@@ -97,6 +98,7 @@ def pretrain(
         run=Path(out),
         validation=[Path(path) for path in validation],
         resume=resume,
+        check_blanks=BlankWatch,
         init=None if init is None else Path(init),
         allow_change=allow_change,
     )

@@ -30,7 +30,15 @@ from blankfill.checkpoint import (
 from blankfill.config.run import RunConfig
 from blankfill.config.train import AttentionKind
 from blankfill.errors import CheckpointError, DataError, TrainingError
-from blankfill.metrics import LossMeter, MetricsWriter, RateMeter
+from blankfill.metrics import (
+    NO_FLOPS,
+    Flops,
+    LossMeter,
+    MetricsWriter,
+    Peak,
+    RateMeter,
+    count_flops,
+)
 from blankfill.model.glm import GLM
 from blankfill.model.loss import blank_loss
 from blankfill.model.masks import choose_attention
@@ -42,6 +50,7 @@ from blankfill.train.keeper import Keeper
 from blankfill.train.loader import Loader
 from blankfill.train.signals import stop_on_signals
 from blankfill.train.transfer import choose_precision, precision_context, to_tensors
+from blankfill.train.validate import Validation
 from blankfill.train.watch import Watch
 
 if TYPE_CHECKING:
@@ -67,6 +76,8 @@ class StepInfo:
     """Rows it read or left out."""
     num_targets: int
     """Positions that predicted something."""
+    flops: Flops = NO_FLOPS
+    """Operations of its products."""
 
 
 class Trainer:
@@ -77,9 +88,10 @@ class Trainer:
         model: the model, with its weights.
         rows: the packed stream.
         run: the run's folder, which exists.
-        validate: called with the model; returns metrics such as `validation_loss_nats_en`.
+        validate: called with the model; gives metrics such as `validation_loss_nats_en`, and fills.
         tokenizer: turns the batch of an incident into text.
         lock: on the run's folder; released when `fit` ends.
+        peak: what the rate of arithmetic is measured against.
     """
 
     def __init__(
@@ -89,9 +101,10 @@ class Trainer:
         rows: RowSource,
         run: Path,
         *,
-        validate: Callable[[GLM], dict[str, float]] | None = None,
+        validate: Callable[[GLM], Validation] | None = None,
         tokenizer: TextTokenizer | None = None,
         lock: RunLock | None = None,
+        peak: Peak | None = None,
     ) -> None:
         self.cfg, self.model, self.rows, self.run = cfg, model, rows, run
         train = cfg.train
@@ -105,6 +118,7 @@ class Trainer:
         self.index = self.row = 0
         self._validate, self._lock = validate, lock
         self._losses = LossMeter()
+        self._rates, self._peak = RateMeter(), peak.flops_per_second if peak else 0.0
         self._watch = Watch(train, run, tokenizer)
         self._keeper = Keeper(train, run)
         self._validation: tuple[int, dict[str, float]] = (-1, {})
@@ -164,6 +178,7 @@ class Trainer:
         return StepInfo(
             loss_nats=loss_nats, grad_norm=grad_norm, lr=lr, num_rows=num_rows,
             num_targets=sum(batch.num_targets for batch in batches),
+            flops=count_flops(self.cfg.model, batches),
         )  # fmt: skip
 
     def _forward_backward(self, batches: Sequence[Batch]) -> tuple[float, list[Float32]]:
@@ -247,7 +262,7 @@ class Trainer:
         """
         train = self.cfg.train
         self.model.train()
-        rates = RateMeter()
+        self._rates = rates = RateMeter(self._peak)
         total = (train.steps - self.index) * train.batch_rows * train.row_length
         try:
             with (
@@ -269,8 +284,9 @@ class Trainer:
                         writer.rewind(self.index)
                         continue
                     positions = info.num_rows * train.row_length
-                    rates.add(positions, info.num_targets)
-                    meter.advance(positions, f"step {self.index}  loss {info.loss_nats:.3f}")
+                    rates.add(positions, info.num_targets, info.flops)
+                    note = f"step {self.index}  loss {info.loss_nats:.3f}  {rates.note()}"
+                    meter.advance(positions, note)
                     self._after_step(writer, info, rates)
                 if self._keeper.saved_at != self.index:
                     writer.sync()
@@ -296,6 +312,7 @@ class Trainer:
             self._run_validation(writer)
         if self.index % train.checkpoint_every == 0 or last:
             self._save_if_possible(writer)
+            rates.pause("save")
 
     def _metrics(self, info: StepInfo, rates: RateMeter) -> dict[str, float]:
         values = {
@@ -314,10 +331,14 @@ class Trainer:
         if self._validate is None:
             return
         self.model.eval()
-        values = self._validate(self.model)
+        found = self._validate(self.model)
         self.model.train()
-        writer.write(self.index, values)
-        self._validation = self.index, values
+        writer.write(self.index, found.values)
+        writer.write_samples(self.index, found.samples)
+        self._validation = self.index, found.values
+        seconds = self._rates.pause("validation")
+        log.info("step %d: %s; %.1f s, %.1f %% of the time so far", self.index, found.summary(),
+                 seconds, 100 * self._rates.share("validation"))  # fmt: skip
 
     # -- state ------------------------------------------------------------------------------------
 
