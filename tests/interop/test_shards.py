@@ -55,7 +55,8 @@ def test_tensors_of_safetensors_come_back_bit_for_bit(tmp_path):
 
 def test_what_training_leaves_beside_the_weights_is_passed_over(tmp_path):
     state = {
-        "module": {"w": torch.ones(2)}, "np_rng_state": np.random.get_state(),
+        "module": {"w": torch.ones(2)},
+        "np_rng_state": ("MT19937", np.arange(9, dtype=np.uint32), 3, 0, 0.0),
         "args": argparse.Namespace(x=np.float64(1.0)), "names": {"a"}, "iteration": 3,
         "torch_rng_state": torch.get_rng_state(),
     }  # fmt: skip

@@ -106,6 +106,14 @@ def _run(folder: Path) -> dict[str, str | int | float]:
         "training data": ", ".join(entry["path"] for entry in described["data"]),
         "steps planned": cfg.train.steps,
     }
+    if "imported" in described:
+        facts["imported from"] = "{source} ({layout})".format(**described["imported"])
+        facts["checksum"] = described["imported"]["checksum"]
+        facts["tokenizer"] = (
+            str(folder / "tokenizer")
+            if described["tokenizer"]
+            else "none; import it again with --tokenizer"
+        )
     if list_checkpoints(folder):
         newest = newest_checkpoint(folder)
         facts["newest checkpoint"] = str(newest.path)

@@ -103,7 +103,7 @@ class SafetensorsWriter:
         step = CHUNK_BYTES // expected.dtype.itemsize
         for start in range(0, flat.numel(), step):
             part = flat[start : start + step].to(expected.dtype)
-            data = memoryview(part.view(torch.uint8).numpy()).cast("B")
+            data = part.view(torch.uint8).numpy().data
             digest.update(data)
             self._put(data)
         return digest.hexdigest()

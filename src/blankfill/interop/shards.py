@@ -2,9 +2,9 @@
 
 Opening a file reads names, shapes and places, no weights. A file of `torch.save` is opened with
 `torch.load(weights_only=True, mmap=True)`, which knows tensors and plain containers and refuses
-everything else; the mapped storages are never touched, only their place in the archive is taken, so
-that a tensor is later read with an ordinary `read` and the process holds nothing but it. Bookkeeping
-that training leaves beside the weights (random states, arguments) becomes an inert `_Ignored`.
+everything else. The mapped storages are never touched, only their place in the archive is taken: a
+tensor is later read with an ordinary `read`, and the process holds nothing but it. Bookkeeping that
+training leaves beside the weights (random states, arguments) becomes an inert `_Ignored`.
 
 A safetensors file is opened by its library, which checks the header against the file.
 """
@@ -78,7 +78,7 @@ class StoredTensor:
             return torch.empty(self.shape, dtype=self.dtype)
         length = 1 + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
         flat = torch.empty(length, dtype=self.dtype)
-        self._fill(memoryview(flat.view(torch.uint8).numpy()).cast("B"))
+        self._fill(flat.view(torch.uint8).numpy().data)
         return flat.as_strided(self.shape, self.stride).contiguous()
 
     def _fill(self, buffer: memoryview) -> None:
@@ -182,7 +182,7 @@ def _open_torch(path: Path, *, archive: bool) -> dict[str, StoredTensor]:
     ignored: list[Any] = [(_Ignored, name) for name in names]
     mapped: dict[int, int] = {}
 
-    def stay(storage: torch.UntypedStorage, _location: str) -> torch.UntypedStorage:
+    def stay(storage: Any, _location: str) -> Any:
         mapped[storage.data_ptr()] = storage.nbytes()
         return storage
 
@@ -205,7 +205,7 @@ def _open_torch(path: Path, *, archive: bool) -> dict[str, StoredTensor]:
         stored[name] = StoredTensor(
             path=path, name=name, dtype=value.dtype, shape=tuple(value.shape),
             stride=tuple(value.stride()), record=record,
-            offset=record.start + value.storage_offset() * value.dtype.itemsize,
+            offset=record.start + int(value.storage_offset()) * value.dtype.itemsize,
         )  # fmt: skip
     return stored
 

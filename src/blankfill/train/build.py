@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 from blankfill import __version__
-from blankfill.checkpoint import load_tensors, newest_checkpoint, read_run, write_json
+from blankfill.checkpoint import newest_checkpoint, read_run, write_json
 from blankfill.checkpoint.layout import VERSION
+from blankfill.checkpoint.weights import load_weights
 from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.data.rows import RowSource
 from blankfill.data.store import TokenStore
@@ -27,7 +28,8 @@ from blankfill.errors import CheckpointError, ConfigError, DataError
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.runtime import available_cores
-from blankfill.text.tokenizer import Tokenizer
+from blankfill.text.tokenizer import TextTokenizer, Tokenizer
+from blankfill.text.vocabularies import load_tokenizer
 from blankfill.train.trainer import Trainer
 from blankfill.train.transfer import choose_precision
 from blankfill.train.validate import score_batches, validation_batches
@@ -59,8 +61,8 @@ class Run:
     """Its configuration."""
     model: GLM
     """Its weights at `step`, in evaluation mode, float32."""
-    tokenizer: Tokenizer
-    """Its tokenizer."""
+    tokenizer: TextTokenizer
+    """Its tokenizer: our own, or the vocabulary of an imported model."""
     step: int
     """Optimizer steps done."""
     info: dict[str, Any]
@@ -183,7 +185,12 @@ def load_run(path: Path) -> Run:
     """
     info = read_run(path)
     cfg = from_dict(RunConfig, info["config"])
-    tokenizer = Tokenizer.load(path / "tokenizer")
+    if info["tokenizer"] is None:
+        raise CheckpointError(
+            f"{path} was imported without a tokenizer, so it reads and writes no text; import it "
+            f"again: blankfill import {path} --tokenizer PATH --out NEW"
+        )
+    tokenizer = load_tokenizer(path / "tokenizer")
     if tokenizer.fingerprint != info["tokenizer"]["fingerprint"]:
         raise CheckpointError(f"{path / 'tokenizer'} is not the tokenizer that {path} was trained "
                               "with; restore it")  # fmt: skip
@@ -191,11 +198,7 @@ def load_run(path: Path) -> Run:
     with torch.device("meta"):
         model = GLM(cfg.model)
     model = model.to_empty(device="cpu")
-    try:
-        model.load_state_dict(load_tensors(checkpoint.path / "model.safetensors"))
-    except RuntimeError as error:
-        raise CheckpointError(f"{checkpoint.path} does not fit {path / 'run.json'} "
-                              f"({error})") from error  # fmt: skip
+    load_weights(model, checkpoint.path)
     model.eval()
     set_threads(cfg.train.threads)
     return Run(

@@ -7,9 +7,10 @@ Source: `data_utils/tokenization.py` of GLM. They need the library `tokenizers`.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,6 @@ import numpy.typing as npt
 from blankfill.errors import DataError
 from blankfill.objective.special import SpecialIds
 from blankfill.text.vocabularies.prompt import Frame, checked, decode_between, encode_prompt
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["BytePairVocabulary", "WordPieceVocabulary"]
 
@@ -34,19 +32,16 @@ class WordPieceVocabulary:
 
     def __init__(self, vocab: bytes, *, path: str = "vocab.txt"):
         """Make the vocabulary of its `vocab.txt`, one piece a line."""
-        try:
-            from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
-        except ImportError as error:
-            raise DataError(_NEEDS) from error
+        library = _library()
         pieces = _decoded(vocab, path).split("\n")
         id_of = {piece.rstrip("\r"): i for i, piece in enumerate(pieces) if piece.rstrip("\r")}
         for needed in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"):
             if needed not in id_of:
                 raise DataError(f"{path}: no vocabulary of BERT, the piece {needed} is missing")
-        model = Tokenizer(models.WordPiece(id_of, unk_token="[UNK]"))
-        model.normalizer = normalizers.BertNormalizer(lowercase=True)
-        model.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        model.decoder = decoders.WordPiece()
+        model = library.Tokenizer(library.models.WordPiece(id_of, unk_token="[UNK]"))
+        model.normalizer = library.normalizers.BertNormalizer(lowercase=True)
+        model.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+        model.decoder = library.decoders.WordPiece()
         self._encode: Callable[[str], list[int]] = lambda text: model.encode(text).ids
         self._decode: Callable[[list[int]], str] = model.decode
         self._name: Callable[[int], str | None] = model.id_to_token
@@ -87,19 +82,16 @@ class BytePairVocabulary:
 
     def __init__(self, vocab: bytes, merges: bytes, *, path: str = "vocab.json"):
         """Make the vocabulary of its `vocab.json` and `merges.txt`."""
-        try:
-            from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-        except ImportError as error:
-            raise DataError(_NEEDS) from error
+        library = _library()
         id_of = _vocabulary(vocab, path)
         lines = [line for line in _decoded(merges, path).split("\n") if line.strip()]
         pairs = [tuple(line.split(" ")) for line in lines if not line.startswith("#version")]
         try:
-            model = Tokenizer(models.BPE(id_of, [(a, b) for a, b in pairs]))
+            model = library.Tokenizer(library.models.BPE(id_of, [(a, b) for a, b in pairs]))
         except Exception as error:
             raise DataError(f"{path}: its merges.txt does not belong to it ({error})") from error
-        model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        model.decoder = decoders.ByteLevel()
+        model.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        model.decoder = library.decoders.ByteLevel()
         self._encode: Callable[[str], list[int]] = lambda text: model.encode(text).ids
         self._decode: Callable[[list[int]], str] = model.decode
         self._name: Callable[[int], str | None] = model.id_to_token
@@ -141,6 +133,14 @@ class BytePairVocabulary:
         """Show one token in a table."""
         (index,) = checked([token_id], self.vocab_size)
         return self._name(index) or _shown(index, self.ids)
+
+
+def _library() -> Any:
+    """Load `tokenizers`, which only these vocabularies need."""
+    try:
+        return importlib.import_module("tokenizers")
+    except ImportError as error:
+        raise DataError(_NEEDS) from error
 
 
 def _shown(index: int, ids: SpecialIds) -> str:

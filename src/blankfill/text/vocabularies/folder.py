@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from blankfill.errors import DataError
-from blankfill.text.tokenizer import MANIFEST_NAME, MODEL_NAME, TextTokenizer, Tokenizer
+from blankfill.text.tokenizer import MANIFEST_NAME, MODEL_NAME, Tokenizer
 from blankfill.text.vocabularies.english import BytePairVocabulary, WordPieceVocabulary
 from blankfill.text.vocabularies.pieces import CogVocabulary, IceVocabulary, newline_id
 from blankfill.text.vocabularies.prompt import Vocabulary
@@ -40,9 +40,9 @@ def open_vocabulary(
     """
     path = Path(path)
     if path.is_dir():
-        if (path / VOCABULARY_NAME).is_file() or (path / MANIFEST_NAME).is_file() and (
-            path / MODEL_NAME
-        ).is_file():
+        if (path / VOCABULARY_NAME).is_file() or (
+            (path / MANIFEST_NAME).is_file() and (path / MODEL_NAME).is_file()
+        ):
             return load_tokenizer(path)
         found = [path / name for name in _NAMES if (path / name).is_file()]
         if not found:

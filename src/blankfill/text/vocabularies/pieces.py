@@ -175,8 +175,8 @@ class IceVocabulary:
 def _appended() -> bytes:
     """Serialise the pieces that icetk appends, to stand behind a serialised model.
 
-    Protocol buffers that are joined are merged: repeated fields (pieces, field 1 of the model) grow,
-    and of single ones (byte_fallback, field 35 of trainer_spec, field 2) the last counts.
+    Protocol buffers that are joined are merged: repeated fields (pieces, field 1 of the model)
+    grow, and of single ones (byte_fallback, field 35 of trainer_spec, field 2) the last counts.
     """
     blanks = [f"<|blank_{n}|>" for n in range(2, MAX_BLANK + 1)]
     pieces = [_piece(name, _CONTROL) for name in _COMMANDS]
