@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from interop import foreign
 
 from blankfill.api import fill, import_, info
 from blankfill.config.model import ModelConfig
 from blankfill.interop.merge import dequantise
 from blankfill.model.glm import GLM
+from interop import foreign
 from shared import shared_path
 
 

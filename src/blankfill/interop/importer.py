@@ -11,6 +11,7 @@ Tensors go through memory one at a time. The folder is written under a temporary
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import logging
@@ -86,12 +87,16 @@ def run_import(
     if vocabulary is not None:
         check_vocabulary(vocabulary, plan)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    made = [folder for folder in temporary.parents if not folder.exists()]
     try:
         temporary.mkdir(parents=True)
         written = _write(plan, temporary, vocabulary, max_file_bytes, advance or (lambda _: None))
         os.replace(temporary, out)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         raise
     return written
 
