@@ -60,7 +60,7 @@ def draw(*, gated, positions, tied, dtype=torch.float16, layers=2, hidden=32, he
 
 
 def ours(model: Logical) -> dict:
-    """Write the model down as blankfill names it (the contract: all Q, all K, all V; linear first)."""
+    """Write the model down as blankfill names it: all Q, all K, all V; the linear half first."""
     found = {"embed.word.weight": model.vocab}
     if model.position is not None:
         found |= {"embed.position.weight": model.position,
@@ -200,8 +200,10 @@ def largescale(folder, model, tp):
         files = {1: {"word_embeddings.weight": model.vocab.chunk(tp)[rank].clone()}}
         for i, layer in enumerate(model.layers):
             held = layer_of_rank(layer, rank, tp, interleaved=True)
-            files[3 + i] = {k.replace("attention.", "self_attention.", 1)
-                            if k.startswith("attention.") else k: v for k, v in held.items()}  # fmt: skip
+            files[3 + i] = {
+                f"self_{name}" if name.startswith("attention.") else name: value
+                for name, value in held.items()
+            }
         files[last] = {"weight": model.final[0].clone(), "bias": model.final[1].clone()}
         for number, state in files.items():
             torch.save(state, folder / f"layer_{number:02d}-model_{rank:02d}-model_states.pt")
