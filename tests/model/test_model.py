@@ -21,6 +21,9 @@ SHAPES = {
     "glm": {"block": "pre_ln", "activation": "gelu_tanh", "positions": "learned_2d"},
     "glm-130b": {"deepnorm": "su", "positions": "rope_1d"},
     "untied": {"tie_head": False, "activation": "gelu"},
+    "post-ln": {"block": "post_ln", "activation": "relu", "positions": "none"},
+    "paper": {"block": "deepnorm_paper", "activation": "swiglu", "pb_relax": 32.0},
+    "sandwich": {"block": "sandwich", "qk_norm": True},
 }
 
 

@@ -170,3 +170,22 @@ def test_a_small_model_learns_ten_documents_by_heart_and_fills_their_blanks(
     filled = fill_tokens(trainer.model, prompts, ids, max_new_tokens=8)
     exact = [np.array_equal(f.blanks[0].tokens, t) for f, t in zip(filled, truths, strict=True)]
     assert all(exact)
+
+
+def test_the_embeddings_share_of_the_gradient_follows_its_schedule(tmp_path, make_trainer):
+    cfg = dataclasses.replace(
+        CFG,
+        model=dataclasses.replace(MODEL, embedding_gradient_shrink=0.1),
+        train=dataclasses.replace(CFG.train, steps=6, shrink_hold_steps=2, shrink_rise_steps=4),
+    )
+    trainer = make_trainer(tmp_path / "run", cfg)
+    step, shares = trainer.step, []
+
+    def record(loader):
+        info = step(loader)
+        shares.append(trainer.model.embed.shrink)
+        return info
+
+    trainer.step = record
+    trainer.fit()
+    assert shares == pytest.approx([0.1, 0.1, 0.1, 0.325, 0.55, 0.775])

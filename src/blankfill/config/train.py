@@ -28,8 +28,15 @@ class TrainConfig:
     """Last learning rate as a share of peak_lr."""
     warmup_steps: int = 100
     """Steps of linear warm-up; 0 starts at the peak."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """Decay from the peak to the last learning rate."""
+    schedule: Literal["cosine", "linear", "constant", "glm_cosine", "glm_linear"] = "cosine"
+    """Decay from the peak to the last learning rate. The glm_ forms are the released ones: step 0
+    does not move, and glm_linear goes on falling past its end."""
+    decay_steps: int = 0
+    """Step at which the decay ends, warm-up included; 0 is the last step."""
+    shrink_hold_steps: int = 0
+    """Steps for which model.embedding_gradient_shrink is held before it rises to 1."""
+    shrink_rise_steps: int = 0
+    """Steps over which it rises; 0 holds it for good."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """adamw for every tensor, or muon for the matrices of the blocks and adamw for the rest."""
     muon_momentum: float = 0.95
@@ -75,3 +82,11 @@ class TrainConfig:
             raise ConfigError(f"train.peak_lr={self.peak_lr} must be positive")
         if not self.warmup_steps >= 0:
             raise ConfigError(f"train.warmup_steps={self.warmup_steps} must not be negative")
+        for name in ("decay_steps", "shrink_hold_steps", "shrink_rise_steps"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"train.{name}={getattr(self, name)} must not be negative")
+        if self.shrink_hold_steps and not self.shrink_rise_steps:
+            raise ConfigError(
+                f"train.shrink_hold_steps={self.shrink_hold_steps} needs train.shrink_rise_steps: "
+                "without it the share is held for good"
+            )

@@ -25,7 +25,7 @@ from blankfill.errors import CheckpointError, DataError
 from blankfill.metrics import LossMeter, MetricsWriter, RateMeter
 from blankfill.model.glm import GLM
 from blankfill.model.loss import blank_loss
-from blankfill.optim import build_optimizer, lr_at
+from blankfill.optim import build_optimizer, lr_at, shrink_at
 from blankfill.train.loader import Loader
 from blankfill.train.transfer import choose_precision, precision_context, to_tensors
 
@@ -89,6 +89,8 @@ class Trainer:
         train = self.cfg.train
         # Dropout is drawn from the step's own seed, so a resumed run drops the same units.
         torch.manual_seed(train.seed * 1_000_003 + self.index)
+        share = self.model.cfg.embedding_gradient_shrink
+        self.model.embed.shrink = shrink_at(self.index, share, train)
         batches = loader.batches(self.index)
         total_weight = sum(float(batch.weights.sum()) for batch in batches)
         if not total_weight:
