@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blankfill.config.model import ModelConfig
-from blankfill.config.presets import PRESETS, preset
+from blankfill.config.presets import PRESETS, is_preset, preset
 from blankfill.errors import DataError
 
 __all__ = ["InfoResult", "info"]
@@ -38,7 +38,7 @@ def info(path: str, /) -> InfoResult:
         DataError: there is nothing there that blankfill knows.
     """
     folder = Path(path)
-    if not folder.exists() and path in PRESETS:
+    if not folder.exists() and is_preset(path):
         return InfoResult(path=path, kind="preset", facts=_preset(path))
     if (folder / "run.json").is_file():
         return InfoResult(path=path, kind="run", facts=_run(folder))

@@ -60,7 +60,9 @@ def pretrain(
         blankfill pretrain tiny --data store --out runs/mine --train.steps 2000
 
     Args:
-        preset: where to start from: demo, tiny, small, base, large, xl, 10b, 130b.
+        preset: where to start from: demo, tiny, small, base, large or xl; or as published:
+            glm-base, glm-large, glm-roberta, glm-large-zh, glm-410m, glm-515m, glm-2b, glm-10b,
+            glm-10b-zh, glm-130b, chatglm-6b or chatglm-6b-v0.
         data: token stores to train on.
         out: folder of the run; new, unless resuming.
         validation: token stores to validate on, every --train.validate-every steps.

@@ -177,10 +177,10 @@ def _description(command: Callable[..., Any]) -> str:
 def _with_preset_defaults(args: list[str]) -> Callable[..., Any]:
     """Give `pretrain` the options of the named preset, with its values as defaults."""
     from blankfill.api.pretrain import command_for
-    from blankfill.config.presets import PRESETS
+    from blankfill.config.presets import is_preset
 
     named = next((arg for arg in args if not arg.startswith("-")), None)
-    return command_for(named if named in PRESETS else "tiny")
+    return command_for(named if named and is_preset(named) else "tiny")
 
 
 def _load(package: str, path: str) -> Callable[..., Any]:

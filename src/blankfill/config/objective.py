@@ -148,6 +148,10 @@ MIXTURES: Final[dict[str, ObjectiveConfig]] = {
     "glm-base": ObjectiveConfig(
         short_rate=1.0, document_rate=0.0, ratio_law="fixed", placement="released"
     ),
+    "glm-doc": ObjectiveConfig(
+        short_rate=0.5, document_rate=0.5, ratio_law="fixed", placement="released",
+        min_document_share=0.5, document_end="none",
+    ),
     "glm-10b-512": ObjectiveConfig(
         short_rate=0.5, sentence_rate=0.3, document_rate=0.2, ratio_law="fixed",
         placement="released", block_dropout=0.1, min_document_share=0.25, infill_rate=0.5,
@@ -158,10 +162,15 @@ MIXTURES: Final[dict[str, ObjectiveConfig]] = {
         placement="released", block_dropout=0.1, single_span_rate=0.05, min_document_share=0.25,
         infill_rate=0.5, document_end="none", short_sequence_rate=0.5,
     ),
+    "glm-2b": ObjectiveConfig(
+        short_rate=0.4, sentence_rate=0.3, document_rate=0.3, ratio_law="fixed",
+        placement="released", block_dropout=0.1, min_document_share=0.25, infill_rate=0.5,
+        document_end="none", short_sequence_rate=0.02,
+    ),
     "glm-large-zh": ObjectiveConfig(
         short_rate=0.4, sentence_rate=0.3, document_rate=0.3, ratio_law="fixed",
         placement="released", block_dropout=0.1, min_document_share=0.25, infill_rate=0.5,
-        document_end="none",
+        document_end="none", short_sequence_rate=0.02,
     ),
     "glm-130b": ObjectiveConfig(
         short_rate=0.3, document_rate=0.7, ratio_law="fixed", placement="released",
@@ -174,5 +183,6 @@ MIXTURES: Final[dict[str, ObjectiveConfig]] = {
         max_span_length=128,
     ),
 }  # fmt: skip
-"""Published mixtures by name (GLM: `config/ds_block_*.sh`; GLM-130B: `configs/glm-130b.sh`, whose
-5 % of instruction rows need pairs), UL2's R- and X-denoisers (Tay et al. 2022), and ours."""
+"""Published mixtures by name (GLM: `config/ds_block_*.sh`, and its paper's section 3.2 for glm-doc,
+short spans and documents with equal chances; GLM-130B: `configs/glm-130b.sh`, whose 5 % of
+instruction rows need pairs), UL2's R- and X-denoisers (Tay et al. 2022), and ours."""
