@@ -116,7 +116,11 @@ def test_icetk_shows_images_and_blanks_and_hides_the_end(ice):
     vocabulary = IceVocabulary(ice.read_bytes())
     ids = vocabulary.encode_with_blanks("the [MASK] dog")
     assert ids[-1] == vocabulary.ids.eos  # GLM-130B closes a text that does not end in a blank
-    assert vocabulary.decode([12, *ids.tolist()]) == "<image_12>the[MASK]dog"
+    assert (
+        vocabulary.decode([12, *ids.tolist(), 3, 4]) == "<image_12>the[MASK]dog<image_3><image_4>"
+    )
+    words = vocabulary.encode("the dog").tolist()
+    assert vocabulary.decode([*words, 9, *words]) == "the dog<image_9>the dog"
     assert vocabulary.encode_with_blanks("the fox [gMASK]")[-1] == vocabulary.ids.gmask
     assert vocabulary.encode("[MASK]").tolist() != [vocabulary.ids.mask]
 

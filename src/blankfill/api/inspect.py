@@ -46,7 +46,7 @@ def info(path: str, /) -> InfoResult:
         return InfoResult(path=path, kind="checkpoint", facts=_checkpoint(folder))
     if (folder / "tokens.bin").is_file():
         return InfoResult(path=path, kind="store", facts=_store(folder))
-    if (folder / "tokenizer.model").is_file():
+    if (folder / "tokenizer.model").is_file() or (folder / "blankfill.json").is_file():
         return InfoResult(path=path, kind="tokenizer", facts=_tokenizer(folder))
     raise DataError(
         f"{path} is not a tokenizer, store, run or checkpoint folder, nor a preset "
@@ -152,7 +152,7 @@ def _store(folder: Path) -> dict[str, str | int | float]:
 
 
 def _tokenizer(folder: Path) -> dict[str, str | int | float]:
-    from blankfill.text.tokenizer import Tokenizer
+    from blankfill.text.vocabularies import load_tokenizer
 
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     return {"ids": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint}

@@ -29,6 +29,7 @@ import torch
 from blankfill import __version__
 from blankfill.checkpoint.layout import VERSION, write_json
 from blankfill.config.objective import MIXTURES, ObjectiveConfig
+from blankfill.config.presets import preset
 from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.config.train import TrainConfig
 from blankfill.errors import ConversionError
@@ -212,6 +213,8 @@ def _run_config(plan: ImportPlan) -> RunConfig:
 
 
 def _objective(plan: ImportPlan) -> ObjectiveConfig:
+    if plan.preset:
+        return preset(plan.preset).objective
     if plan.source.layout in ("sat-glm-130b", "largescale"):
         return MIXTURES["glm-130b"]
     if plan.cfg.positions != "learned_2d":

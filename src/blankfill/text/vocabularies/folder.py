@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from blankfill.errors import DataError
-from blankfill.text.tokenizer import MANIFEST_NAME, MODEL_NAME, Tokenizer
+from blankfill.text.tokenizer import MANIFEST_NAME, MODEL_NAME, VOCABULARY_NAME, Tokenizer
 from blankfill.text.vocabularies.english import BytePairVocabulary, WordPieceVocabulary
 from blankfill.text.vocabularies.pieces import CogVocabulary, IceVocabulary, newline_id
 from blankfill.text.vocabularies.prompt import Vocabulary
 
 __all__ = ["load_tokenizer", "open_vocabulary", "save_vocabulary"]
 
-VOCABULARY_NAME = "blankfill.json"
 VERSION = 1
 _NAMES = ("ice_text.model", "cog-pretrain.model", "vocab.json", "vocab.txt")
 

@@ -12,6 +12,7 @@ file of April 2023 the image codes are gone (offset 0) and the appended pieces a
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -151,16 +152,12 @@ class IceVocabulary:
         return decode_between(ids, self._decode, self.ids, self._frame, self.vocab_size)
 
     def _decode(self, ids: list[int]) -> str:
-        text, stretch = "", list[int]()
-        for i in ids:
-            if i < self._offset:
-                text += self._decode(stretch) if stretch else ""
-                text += f"<image_{i}>"
-                stretch = []
+        text = ""
+        for is_image, stretch in itertools.groupby(ids, lambda i: i < self._offset):
+            if is_image:
+                text += "".join(f"<image_{i}>" for i in stretch)
             else:
-                stretch.append(i - self._offset)
-        if stretch:
-            text += str(self._processor.decode(stretch))
+                text += str(self._processor.decode([i - self._offset for i in stretch]))
         text = text.replace("<n>", "\n").replace("<|tab|>", "\t")
         return re.sub(r"<\|blank_(\d+)\|>", lambda found: " " * int(found.group(1)), text)
 
