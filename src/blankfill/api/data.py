@@ -190,14 +190,14 @@ def data_show(
     """
     from blankfill.data.store import TokenStore
     from blankfill.text.language import LANGUAGES
-    from blankfill.text.tokenizer import Tokenizer
+    from blankfill.text.vocabularies import load_tokenizer
 
     opened = TokenStore.open(Path(store))
     if not 0 <= index < len(opened):
         raise DataError(f"{store} has documents 0 to {len(opened) - 1}, not {index}")
     if count < 1:
         raise ConfigError(f"count={count} must be at least 1")
-    loaded = Tokenizer.load(Path(tokenizer) if tokenizer else Path(store) / "tokenizer")
+    loaded = load_tokenizer(Path(tokenizer) if tokenizer else Path(store) / "tokenizer")
     if loaded.fingerprint != opened.tokenizer_fingerprint:
         raise DataError(f"{store} was built with another tokenizer than {tokenizer}; leave out "
                         "--tokenizer to use the store's own copy")  # fmt: skip

@@ -85,7 +85,9 @@ def evaluate(
     if baselines and missing:
         log.warning("no n-gram models: the training store %s is not there", missing[0])
     train_stores = (
-        open_stores(training, loaded.tokenizer.fingerprint) if baselines and not missing else []
+        open_stores(training, loaded.tokenizer.fingerprint)
+        if baselines and training and not missing
+        else []
     )
     report = evaluate_blanks(
         loaded.model, loaded.tokenizer, stores, cfg.objective, row_length=cfg.train.row_length,

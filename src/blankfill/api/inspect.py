@@ -49,7 +49,7 @@ def info(path: str, /) -> InfoResult:
         return InfoResult(path=path, kind="checkpoint", facts=_checkpoint(folder))
     if (folder / "tokens.bin").is_file():
         return InfoResult(path=path, kind="store", facts=_store(folder))
-    if (folder / "tokenizer.model").is_file():
+    if (folder / "tokenizer.model").is_file() or (folder / "blankfill.json").is_file():
         return InfoResult(path=path, kind="tokenizer", facts=_tokenizer(folder))
     raise DataError(
         f"{path} is not a tokenizer, store, run or checkpoint folder, nor a preset "
@@ -121,6 +121,14 @@ def _run(folder: Path) -> dict[str, str | int | float]:
         "training data": ", ".join(entry["path"] for entry in described["data"]),
         "steps planned": cfg.train.steps,
     }
+    if "imported" in described:
+        facts["imported from"] = "{source} ({layout})".format(**described["imported"])
+        facts["checksum"] = described["imported"]["checksum"]
+        facts["tokenizer"] = (
+            str(folder / "tokenizer")
+            if described["tokenizer"]
+            else "none; import it again with --tokenizer"
+        )
     if list_checkpoints(folder):
         newest = newest_checkpoint(folder)
         facts["newest checkpoint"] = str(newest.path)
@@ -159,7 +167,7 @@ def _store(folder: Path) -> dict[str, str | int | float]:
 
 
 def _tokenizer(folder: Path) -> dict[str, str | int | float]:
-    from blankfill.text.tokenizer import Tokenizer
+    from blankfill.text.vocabularies import load_tokenizer
 
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     return {"ids": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint}

@@ -149,9 +149,9 @@ def tokenizer_encode(tokenizer: Path, text: str, /, *, blanks: bool = False) -> 
         DataError: the folder is not a tokenizer.
         RequestError: stdin is not UTF-8.
     """
-    from blankfill.text.tokenizer import Tokenizer
+    from blankfill.text.vocabularies import load_tokenizer
 
-    loaded = Tokenizer.load(Path(tokenizer))
+    loaded = load_tokenizer(Path(tokenizer))
     text = _stdin() if text == "-" else text
     ids = (loaded.encode_with_blanks(text) if blanks else loaded.encode(text)).tolist()
     return EncodeResult(ids=ids, tokens=[loaded.token(i) for i in ids])
@@ -170,9 +170,9 @@ def tokenizer_decode(tokenizer: Path, ids: list[str], /) -> DecodeResult:
     Raises:
         DataError: an id is not a number or outside the vocabulary.
     """
-    from blankfill.text.tokenizer import Tokenizer
+    from blankfill.text.vocabularies import load_tokenizer
 
-    loaded = Tokenizer.load(Path(tokenizer))
+    loaded = load_tokenizer(Path(tokenizer))
     words = (_stdin() if ids == ["-"] else " ".join(ids)).replace(",", " ").split()
     try:
         numbers = [int(word) for word in words]

@@ -66,6 +66,9 @@ VERBS: dict[str, Verb] = {
     ),
     "fill": Verb("infill:fill", "infill:print_fill", "fill the blanks of a text"),
     "generate": Verb("infill:generate", "infill:print_generate", "continue a text"),
+    "import": Verb(
+        "interop:import_", "interop:print_import", "turn a published GLM into a model of ours"
+    ),
     "info": Verb("inspect:info", "inspect:print_info", "what a folder or preset is"),
 }
 

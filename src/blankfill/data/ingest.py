@@ -34,7 +34,8 @@ from blankfill.runtime import available_cores
 from blankfill.text.corpus import no_documents, read_records
 from blankfill.text.records import Record, Skipped, Skips, parse_record
 from blankfill.text.sentences import sentence_tokens
-from blankfill.text.tokenizer import Tokenizer
+from blankfill.text.tokenizer import TextTokenizer
+from blankfill.text.vocabularies import load_tokenizer
 
 __all__ = ["build_store"]
 
@@ -68,7 +69,7 @@ class _Fields(NamedTuple):
     answer: str
 
 
-_tokenizer: Tokenizer | None = None
+_tokenizer: TextTokenizer | None = None
 """A worker's tokenizer: set once, when the worker starts."""
 
 
@@ -101,7 +102,7 @@ def build_store(
     Raises:
         DataError: nothing can be read, nothing is left, or the disk is full.
     """
-    loaded = Tokenizer.load(tokenizer)
+    loaded = load_tokenizer(tokenizer)
     skips = Skips(strict=strict)
     records = read_records(files, text_field=text_field, skips=skips)
     workers = num_workers or available_cores()
@@ -134,7 +135,7 @@ def build_store(
 
 
 def _encode(
-    records: Iterator[Record], loaded: Tokenizer, tokenizer: Path, fields: _Fields, workers: int
+    records: Iterator[Record], loaded: TextTokenizer, tokenizer: Path, fields: _Fields, workers: int
 ) -> Iterator[list[_Encoded | Skipped]]:
     packets = _packets(records)
     first = next(packets, None)
@@ -215,7 +216,7 @@ def _start_worker(tokenizer: Path) -> None:
     global _tokenizer  # the one thing that a worker keeps between packets
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _tokenizer = Tokenizer.load(tokenizer)
+    _tokenizer = load_tokenizer(tokenizer)
 
 
 def _end_with_parent() -> None:
@@ -231,7 +232,7 @@ def _encode_packet(packet: list[Record], fields: _Fields) -> list[_Encoded | Ski
     return [_encode_one(record, _tokenizer, fields) for record in packet]
 
 
-def _encode_one(record: Record, tokenizer: Tokenizer, fields: _Fields) -> _Encoded | Skipped:
+def _encode_one(record: Record, tokenizer: TextTokenizer, fields: _Fields) -> _Encoded | Skipped:
     document = parse_record(record, fields.text, fields.answer)
     if isinstance(document, Skipped):
         return document

@@ -44,7 +44,7 @@ from blankfill.objective.pack import pack, stack
 from blankfill.objective.spans import draw_lengths, max_spans, place_spans, span_budget
 from blankfill.rng import generator
 from blankfill.text.language import LANGUAGES
-from blankfill.text.tokenizer import Tokenizer
+from blankfill.text.tokenizer import TextTokenizer
 
 __all__ = [
     "BlankItem",
@@ -190,7 +190,7 @@ def _short_spans(num_tokens: int, cfg: ObjectiveConfig, seed: int, address: int)
 
 def evaluate_blanks(
     model: GLM,
-    tokenizer: Tokenizer,
+    tokenizer: TextTokenizer,
     stores: Sequence[TokenStore],
     cfg: ObjectiveConfig,
     *,
@@ -257,7 +257,7 @@ def _fit(stores: Sequence[TokenStore], vocab_size: int) -> tuple[Unigram, Trigra
 
 
 def _score_model(
-    model: GLM, tokenizer: Tokenizer, items: Sequence[BlankItem], cfg: ObjectiveConfig, *,
+    model: GLM, tokenizer: TextTokenizer, items: Sequence[BlankItem], cfg: ObjectiveConfig, *,
     both_sides: bool, sentinels_behind: int | None,
 ) -> BlankScores:  # fmt: skip
     name = "model" if both_sides else "model without the right side"
@@ -282,7 +282,7 @@ def _score_model(
 
 
 def score_items(
-    model: GLM, tokenizer: Tokenizer, items: Sequence[BlankItem], cfg: ObjectiveConfig, *,
+    model: GLM, tokenizer: TextTokenizer, items: Sequence[BlankItem], cfg: ObjectiveConfig, *,
     both_sides: bool = True, sentinels_behind: int | None = None,
 ) -> tuple[float, float]:  # fmt: skip
     """Sum nats over the tokens of all items' spans, and over their `eop`."""
@@ -309,7 +309,7 @@ def is_exact(fill: FilledBlank, item: BlankItem, *, both_sides: bool = True) -> 
 
 
 def fill_items(
-    model: GLM, tokenizer: Tokenizer, items: Sequence[BlankItem], cfg: ObjectiveConfig, *,
+    model: GLM, tokenizer: TextTokenizer, items: Sequence[BlankItem], cfg: ObjectiveConfig, *,
     both_sides: bool = True, max_new_tokens: int = 48, sentinels_behind: int | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> list[FilledBlank]:  # fmt: skip
@@ -349,7 +349,7 @@ def _loss(model: GLM, examples: Sequence[Example], *, pad: int) -> tuple[float, 
 
 
 def _score_baselines(
-    unigram: Unigram, trigram: Trigram, tokenizer: Tokenizer, items: Sequence[BlankItem]
+    unigram: Unigram, trigram: Trigram, tokenizer: TextTokenizer, items: Sequence[BlankItem]
 ) -> list[BlankScores]:
     nats = {"trigram": 0.0, "unigram": 0.0}
     exact = {"trigram": 0, "unigram": 0}
@@ -374,6 +374,6 @@ def _score_baselines(
     ]  # fmt: skip
 
 
-def _sizes(tokenizer: Tokenizer, items: Sequence[BlankItem]) -> tuple[int, int]:
+def _sizes(tokenizer: TextTokenizer, items: Sequence[BlankItem]) -> tuple[int, int]:
     num_bytes = sum(len(tokenizer.decode(item.span).encode("utf-8", "replace")) for item in items)
     return sum(len(item.span) for item in items), num_bytes

@@ -17,7 +17,7 @@ from blankfill.evaluate.blanks import BlankItem, draw_items, fill_items, is_exac
 from blankfill.generate.infill import FilledBlank
 from blankfill.metrics import Sample
 from blankfill.model.glm import GLM
-from blankfill.text.tokenizer import Tokenizer
+from blankfill.text.tokenizer import TextTokenizer
 from blankfill.train.validate import EXACT_MATCH, Validation
 
 __all__ = ["BlankWatch"]
@@ -38,7 +38,9 @@ class BlankWatch:
         stores: held-out documents.
     """
 
-    def __init__(self, cfg: RunConfig, tokenizer: Tokenizer, stores: Sequence[TokenStore]) -> None:
+    def __init__(
+        self, cfg: RunConfig, tokenizer: TextTokenizer, stores: Sequence[TokenStore]
+    ) -> None:
         self._cfg, self._tokenizer = cfg, tokenizer
         self._items = draw_items(
             stores, cfg.objective, row_length=cfg.train.row_length,

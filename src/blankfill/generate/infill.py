@@ -223,6 +223,7 @@ def _banned(model: GLM, ids: SpecialIds, num_real_tokens: int | None) -> torch.T
     banned[[*ids.mask_sentinels, *ids.sop_sentinels]] = True
     if num_real_tokens is not None:
         banned[num_real_tokens:] = True
+    banned[[ids.eop, ids.eos]] = False  # released vocabularies give eos the id of pad
     return banned
 
 

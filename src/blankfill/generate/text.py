@@ -14,7 +14,7 @@ from blankfill.generate.infill import FilledBlank, FilledText, fill_tokens
 from blankfill.generate.sampling import GREEDY, Sampling
 from blankfill.model.glm import GLM
 from blankfill.objective.batch import Int32
-from blankfill.text.tokenizer import Tokenizer
+from blankfill.text.tokenizer import TextTokenizer
 
 __all__ = ["Candidate", "FilledItem", "TextBlank", "continue_texts", "fill_texts"]
 
@@ -66,7 +66,7 @@ class FilledItem:
 
 def fill_texts(
     model: GLM,
-    tokenizer: Tokenizer,
+    tokenizer: TextTokenizer,
     texts: Sequence[str],
     *,
     scheme: PositionScheme,
@@ -125,7 +125,7 @@ def fill_texts(
 
 def continue_texts(
     model: GLM,
-    tokenizer: Tokenizer,
+    tokenizer: TextTokenizer,
     texts: Sequence[str],
     *,
     scheme: PositionScheme,
@@ -197,7 +197,7 @@ def _more(
 
 
 def _text_blank(
-    tokenizer: Tokenizer, blank: FilledBlank, more: list[FilledBlank], num_candidates: int
+    tokenizer: TextTokenizer, blank: FilledBlank, more: list[FilledBlank], num_candidates: int
 ) -> TextBlank:
     candidates: dict[str, Candidate] = {}
     if num_candidates > 1:
@@ -211,7 +211,7 @@ def _text_blank(
     )  # fmt: skip
 
 
-def _candidate(tokenizer: Tokenizer, fill: FilledBlank, text: str) -> Candidate:
+def _candidate(tokenizer: TextTokenizer, fill: FilledBlank, text: str) -> Candidate:
     return Candidate(
         text=text,
         probability=math.exp(fill.logprob),

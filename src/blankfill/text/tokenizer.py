@@ -38,6 +38,7 @@ from blankfill.objective.special import DISPLAY, SpecialIds, sentinel_names
 __all__ = [
     "MANIFEST_NAME",
     "MODEL_NAME",
+    "VOCABULARY_NAME",
     "TextTokenizer",
     "Tokenizer",
     "WordTokenizer",
@@ -48,6 +49,8 @@ Int32 = npt.NDArray[np.int32]
 
 MODEL_NAME = "tokenizer.model"
 MANIFEST_NAME = "tokenizer.json"
+VOCABULARY_NAME = "blankfill.json"
+"""Manifest of a published vocabulary, which is other files (`text.vocabularies`)."""
 VERSION = 1
 
 _SPACE_MARK = "\u2581"
@@ -286,7 +289,9 @@ def copy_tokenizer(source: str | Path, target: str | Path) -> None:
     """Copy a tokenizer's files into a new folder, such as one inside a store or a run."""
     target = Path(target)
     target.mkdir(parents=True, exist_ok=True)
-    for name in (MODEL_NAME, MANIFEST_NAME):
+    published = (Path(source) / VOCABULARY_NAME).is_file()  # a vocabulary of other files
+    names = [p.name for p in Path(source).iterdir()] if published else (MODEL_NAME, MANIFEST_NAME)
+    for name in names:
         shutil.copyfile(Path(source) / name, target / name)
 
 

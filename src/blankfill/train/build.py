@@ -21,7 +21,6 @@ from blankfill import __version__
 from blankfill.checkpoint import (
     RunLock,
     list_checkpoints,
-    load_tensors,
     newest_checkpoint,
     read_run,
     set_aside,
@@ -29,6 +28,7 @@ from blankfill.checkpoint import (
     write_json,
 )
 from blankfill.checkpoint.layout import VERSION
+from blankfill.checkpoint.weights import load_weights
 from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.data.rows import RowSource
 from blankfill.data.store import TokenStore
@@ -37,7 +37,8 @@ from blankfill.metrics import find_peak
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.runtime import available_cores
-from blankfill.text.tokenizer import Tokenizer
+from blankfill.text.tokenizer import TextTokenizer
+from blankfill.text.vocabularies import load_tokenizer
 from blankfill.train.resume import MODEL_BY_NAME, Change, changes_on_resume
 from blankfill.train.trainer import Trainer
 from blankfill.train.transfer import choose_precision
@@ -71,8 +72,8 @@ class Run:
     """Its configuration."""
     model: GLM
     """Its weights at `step`, in evaluation mode, float32."""
-    tokenizer: Tokenizer
-    """Its tokenizer."""
+    tokenizer: TextTokenizer
+    """Its tokenizer: our own, or the vocabulary of an imported model."""
     step: int
     """Optimizer steps done."""
     info: dict[str, Any]
@@ -119,7 +120,7 @@ def build_trainer(
     resume: bool = False,
     init: Path | None = None,
     allow_change: Sequence[str] = (),
-    check_blanks: Callable[[RunConfig, Tokenizer, Sequence[TokenStore]], Check] | None = None,
+    check_blanks: Callable[[RunConfig, TextTokenizer, Sequence[TokenStore]], Check] | None = None,
 ) -> Trainer:
     """Prepare a run folder and a trainer that stands at its first or its next step.
 
@@ -144,7 +145,7 @@ def build_trainer(
     stores = open_stores(data)
     fingerprint = stores[0].tokenizer_fingerprint
     held_out = open_stores(validation, fingerprint) if validation else []
-    tokenizer = Tokenizer.load(data[0] / "tokenizer")
+    tokenizer = load_tokenizer(data[0] / "tokenizer")
     vocab_size = -(-tokenizer.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
     if vocab_size != cfg.model.vocab_size:
         log.info("model.vocab_size is %d, the tokenizer's %d ids rounded up", vocab_size,
@@ -231,7 +232,12 @@ def load_run(path: Path, *, weights: Literal["last", "ema"] = "last") -> Run:
     """
     info = read_run(path)
     cfg = from_dict(RunConfig, info["config"])
-    tokenizer = Tokenizer.load(path / "tokenizer")
+    if info["tokenizer"] is None:
+        raise CheckpointError(
+            f"{path} was imported without a tokenizer, so it reads and writes no text; import it "
+            f"again: blankfill import {path} --tokenizer PATH --out NEW"
+        )
+    tokenizer = load_tokenizer(path / "tokenizer")
     if tokenizer.fingerprint != info["tokenizer"]["fingerprint"]:
         raise CheckpointError(f"{path / 'tokenizer'} is not the tokenizer that {path} was trained "
                               "with; restore it")  # fmt: skip
@@ -239,15 +245,11 @@ def load_run(path: Path, *, weights: Literal["last", "ema"] = "last") -> Run:
     with torch.device("meta"):
         model = GLM(cfg.model)
     model = model.to_empty(device="cpu")
-    name = "ema.safetensors" if weights == "ema" else "model.safetensors"
-    if name not in checkpoint.state["files"]:
-        raise CheckpointError(f"{checkpoint.path} has no {name}: the run keeps no moving average; "
-                              "train with --train.ema-decay 0.999 to have one")  # fmt: skip
-    try:
-        model.load_state_dict(load_tensors(checkpoint.path / name))
-    except RuntimeError as error:
-        raise CheckpointError(f"{checkpoint.path} does not fit {path / 'run.json'} "
-                              f"({error})") from error  # fmt: skip
+    name = "ema" if weights == "ema" else "model"
+    if name == "ema" and f"{name}.safetensors" not in checkpoint.state["files"]:
+        raise CheckpointError(f"{checkpoint.path} has no moving average of its weights; train with "
+                              "--train.ema-decay 0.999 to have one")  # fmt: skip
+    load_weights(model, checkpoint.path, name=name)
     model.eval()
     set_threads(cfg.train.threads)
     return Run(
