@@ -64,3 +64,33 @@ def test_every_field_has_a_doc_with_content():
             after = source.split(f"    {field.name}: ", 1)[1].split("\n", 1)[1]
             assert after.lstrip(' )"\n').strip(), field.name
             assert after.strip().startswith('"""'), field.name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"block": "pre_ln", "residual_scale": 2.0}, "residual_scale=2.0 needs block=deepnorm"),
+        ({"residual_scale": -1.0}, "residual_scale=-1.0"),
+        ({"pb_relax": 0.5}, "pb_relax=0.5"),
+        ({"positions": "none", "rope_angles": "float16"}, "rope_angles=float16 needs"),
+        ({"tie_head": False, "shrink_head": True}, "shrink_head=True needs tie_head"),
+        ({"attention_dropout": 1.0}, "attention_dropout=1.0"),
+        ({"embedding_dropout": -0.1}, "embedding_dropout=-0.1"),
+        ({"norm_eps": 0.0}, "norm_eps=0.0"),
+    ],
+)
+def test_options_that_would_be_ignored_or_break_the_model_are_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        ModelConfig(**change)
+
+
+def test_dropout_rates_that_are_not_given_are_the_common_one():
+    cfg = ModelConfig(dropout=0.2, attention_dropout=0.0)
+    assert (cfg.attention_dropout_rate, cfg.embedding_dropout_rate) == (0.0, 0.2)
+
+
+def test_an_optional_number_is_checked_when_read():
+    assert from_dict(ModelConfig, {"attention_dropout": None}).attention_dropout is None
+    assert from_dict(ModelConfig, {"attention_dropout": 0}).attention_dropout == 0.0
+    with pytest.raises(ConfigError, match="attention_dropout='much'"):
+        from_dict(ModelConfig, {"attention_dropout": "much"})

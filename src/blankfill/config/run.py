@@ -77,7 +77,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where}={value!r} is not one of: {allowed}")
         return value
     if origin in (typing.Union, types.UnionType):
-        return value
+        if value is None:
+            return None
+        (inner,) = (a for a in typing.get_args(hint) if a is not types.NoneType)
+        return _value(inner, value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and (

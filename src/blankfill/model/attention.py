@@ -31,7 +31,13 @@ class Attention(nn.Module):
         self.head_size = cfg.head_size
         self.qkv = nn.Linear(cfg.hidden_size, 3 * cfg.hidden_size)
         self.out = nn.Linear(cfg.hidden_size, cfg.hidden_size)
-        self.dropout = cfg.dropout
+        self.q_norm: nn.LayerNorm | None = None
+        self.k_norm: nn.LayerNorm | None = None
+        if cfg.qk_norm:
+            self.q_norm = nn.LayerNorm(cfg.head_size, eps=cfg.norm_eps)
+            self.k_norm = nn.LayerNorm(cfg.head_size, eps=cfg.norm_eps)
+        self.pb_relax = cfg.pb_relax
+        self.dropout = cfg.attention_dropout_rate
 
     def forward(
         self,
@@ -55,23 +61,36 @@ class Attention(nn.Module):
         """
         B, T, D = x.shape
         qkv = self.qkv(x).view(B, T, 3, -1, self.head_size)
-        if rotation is None:
-            q, k, v = qkv.unbind(2)  # each [B, T, N, H]
-        else:
-            q, k = rotate(qkv[:, :, :2].flatten(2, 3), rotation).unflatten(2, (2, -1)).unbind(2)
-            v = qkv[:, :, 2]
+        qk, v = qkv[:, :, :2], qkv[:, :, 2]
+        if self.q_norm is not None and self.k_norm is not None:
+            qk = torch.stack([self.q_norm(qk[:, :, 0]), self.k_norm(qk[:, :, 1])], dim=2)
+        if rotation is not None:
+            qk = rotate(qk.flatten(2, 3), rotation).unflatten(2, (2, -1))
+        q, k = qk.unbind(2)  # each [B, T, N, H]
+        scale = 1 / math.sqrt(self.head_size)
+        if self.pb_relax:
+            # PB-relax (Zeng et al. 2022; Ding et al. 2021): the product of q and k, which float16
+            # could not hold, is computed pb_relax times smaller and scaled back in float32. What
+            # it subtracts before the softmax is the identity on one that subtracts each row's
+            # maximum in float32, as ours does.
+            q, scale = q * (scale / self.pb_relax), self.pb_relax
         dropout = self.dropout if self.training else 0.0
         if isinstance(mask, PackedMask):
-            attended = packed_attention(q, k, v, mask, dropout)
+            attended = packed_attention(q, k, v, mask, dropout, scale)
         else:
             if cache is not None:
                 k, v = cache.append(layer, k, v)
-            attended = dense_attention(q, k, v, mask, dropout)
+            attended = dense_attention(q, k, v, mask, dropout, scale)
         return self.out(attended.reshape(B, T, D))
 
 
 def dense_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: DenseMask, dropout: float = 0.0
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: DenseMask,
+    dropout: float = 0.0,
+    scale: float | None = None,
 ) -> torch.Tensor:
     """Attend under any mask.
 
@@ -81,18 +100,25 @@ def dense_attention(
         v: `[B, Tk, N, H]`.
         mask: `[B or 1, Tq, Tk]`; each query must see at least one key.
         dropout: rate on the attention weights.
+        scale: of the scores, applied in float32; 1 / sqrt(H) where not given.
 
     Returns:
         `[B, Tq, N, H]`.
     """
-    scores = torch.einsum("bqnh,bknh->bnqk", q, k).to(_wide(q)) / math.sqrt(q.shape[-1])
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    scores = torch.einsum("bqnh,bknh->bnqk", q, k).to(_wide(q)) * scale
     scores = scores.masked_fill(~mask.visible[:, None], float("-inf"))
     weights = nn.functional.dropout(scores.softmax(dim=-1), dropout, dropout > 0)
     return torch.einsum("bnqk,bknh->bqnh", weights.to(v.dtype), v)
 
 
 def packed_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: PackedMask, dropout: float = 0.0
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: PackedMask,
+    dropout: float = 0.0,
+    scale: float | None = None,
 ) -> torch.Tensor:
     """Attend within each example of packed rows.
 
@@ -102,11 +128,13 @@ def packed_attention(
         v: values.
         mask: the examples.
         dropout: rate on the attention weights.
+        scale: of the scores, applied in float32; 1 / sqrt(H) where not given.
 
     Returns:
         `[B, T, N, H]`; zero on padding.
     """
-    return _PackedAttention.apply(q, k, v, mask, dropout)  # pyright: ignore[reportReturnType]  # apply is untyped
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    return _PackedAttention.apply(q, k, v, mask, dropout, scale)  # pyright: ignore[reportReturnType]  # apply is untyped
 
 
 class _PackedAttention(torch.autograd.Function):
@@ -118,8 +146,8 @@ class _PackedAttention(torch.autograd.Function):
         v: torch.Tensor,
         mask: PackedMask,
         dropout: float,
+        scale: float,
     ) -> torch.Tensor:
-        scale = 1 / math.sqrt(q.shape[-1])
         flat = [x.reshape(-1, *x.shape[2:]) for x in (q, k, v)]  # [B*T, N, H]
         saved: list[torch.Tensor] = []
         outputs: list[torch.Tensor] = []
@@ -157,7 +185,7 @@ class _PackedAttention(torch.autograd.Function):
             grads[0].append(_slots(torch.matmul(grad_scores, kg)))
             grads[1].append(_slots(torch.matmul(grad_scores.transpose(-1, -2), qg)))
             grads[2].append(_slots(grad_v))
-        return (*(_back(parts, mask, grad) for parts in grads), None, None)
+        return (*(_back(parts, mask, grad) for parts in grads), None, None, None)
 
 
 def _gather(flat: torch.Tensor, index: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

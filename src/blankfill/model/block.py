@@ -1,4 +1,10 @@
-"""One transformer block, in the two published arrangements of norms and residuals."""
+"""One transformer block: the published arrangements of norms and residuals, each a class.
+
+All share the names of their parts, so that a checkpoint of one arrangement names its tensors as
+any other does: `attention_norm`, `attention`, `mlp_norm`, `mlp`.
+
+Shapes: B rows, T positions, D hidden.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +18,7 @@ from blankfill.model.masks import DenseMask, PackedMask
 from blankfill.model.mlp import build_mlp
 from blankfill.model.rope import Rotation
 
-__all__ = ["DeepNormBlock", "PreLNBlock", "build_block"]
+__all__ = ["Block", "DeepNormBlock", "PostLNBlock", "PreLNBlock", "SandwichBlock", "build_block"]
 
 
 class PreLNBlock(nn.Module):
@@ -21,9 +27,9 @@ class PreLNBlock(nn.Module):
     def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
-        self.attention_norm = nn.LayerNorm(cfg.hidden_size, eps=cfg.norm_eps)
+        self.attention_norm = _norm(cfg)
         self.attention = Attention(cfg)
-        self.mlp_norm = nn.LayerNorm(cfg.hidden_size, eps=cfg.norm_eps)
+        self.mlp_norm = _norm(cfg)
         self.mlp = build_mlp(cfg)
         self.dropout = nn.Dropout(cfg.dropout)
 
@@ -52,9 +58,9 @@ class DeepNormBlock(nn.Module):
         super().__init__()
         self.layer = layer
         self.alpha = cfg.deepnorm_alpha
-        self.attention_norm = nn.LayerNorm(cfg.hidden_size, eps=cfg.norm_eps)
+        self.attention_norm = _norm(cfg)
         self.attention = Attention(cfg)
-        self.mlp_norm = nn.LayerNorm(cfg.hidden_size, eps=cfg.norm_eps)
+        self.mlp_norm = _norm(cfg)
         self.mlp = build_mlp(cfg)
         self.dropout = nn.Dropout(cfg.dropout)
 
@@ -72,6 +78,83 @@ class DeepNormBlock(nn.Module):
         return torch.add(self.dropout(self.mlp(m)), m, alpha=self.alpha)
 
 
-def build_block(cfg: ModelConfig, layer: int) -> PreLNBlock | DeepNormBlock:
+class PostLNBlock(nn.Module):
+    """Post-LN: `y = LN(alpha * x + attn(x)); z = LN(alpha * y + mlp(y))`.
+
+    With alpha 1 it is the first Transformer's (Vaswani et al. 2017); with DeepNorm's alpha it is
+    DeepNorm as its paper and GLM-130B's have it (Wang et al. 2022, figure 2; Zeng et al. 2022,
+    section 2.1). The last block ends the model in its own norm.
+    """
+
+    def __init__(self, cfg: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.alpha = cfg.deepnorm_alpha
+        self.attention = Attention(cfg)
+        self.attention_norm = _norm(cfg)
+        self.mlp = build_mlp(cfg)
+        self.mlp_norm = _norm(cfg)
+        self.dropout = nn.Dropout(cfg.dropout)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        rotation: Rotation | None,
+        mask: PackedMask | DenseMask,
+        cache: KVCache | None = None,
+    ) -> torch.Tensor:
+        """Map `[B, T, D]` to `[B, T, D]`."""
+        attended = self.attention(x, rotation, mask, cache, self.layer)
+        y = self.attention_norm(torch.add(self.dropout(attended), x, alpha=self.alpha))
+        return self.mlp_norm(torch.add(self.dropout(self.mlp(y)), y, alpha=self.alpha))
+
+
+class SandwichBlock(nn.Module):
+    """Sandwich-LN: `y = x + LN(attn(LN(x))); z = y + LN(mlp(LN(y)))`.
+
+    Pre-LN with one more norm on each branch (Ding et al. 2021, CogView; offered by GLM-130B's code
+    and by SAT, whose third and fourth LayerNorm they are).
+    """
+
+    def __init__(self, cfg: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.attention_norm = _norm(cfg)
+        self.attention = Attention(cfg)
+        self.attention_out_norm = _norm(cfg)
+        self.mlp_norm = _norm(cfg)
+        self.mlp = build_mlp(cfg)
+        self.mlp_out_norm = _norm(cfg)
+        self.dropout = nn.Dropout(cfg.dropout)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        rotation: Rotation | None,
+        mask: PackedMask | DenseMask,
+        cache: KVCache | None = None,
+    ) -> torch.Tensor:
+        """Map `[B, T, D]` to `[B, T, D]`."""
+        attended = self.attention(self.attention_norm(x), rotation, mask, cache, self.layer)
+        x = x + self.attention_out_norm(self.dropout(attended))
+        return x + self.mlp_out_norm(self.dropout(self.mlp(self.mlp_norm(x))))
+
+
+Block = PreLNBlock | DeepNormBlock | PostLNBlock | SandwichBlock
+"""Any block."""
+
+
+def build_block(cfg: ModelConfig, layer: int) -> Block:
     """Build block number `layer` of the arrangement that `cfg.block` names."""
-    return (PreLNBlock if cfg.block == "pre_ln" else DeepNormBlock)(cfg, layer)
+    kinds: dict[str, type[Block]] = {
+        "pre_ln": PreLNBlock,
+        "deepnorm": DeepNormBlock,
+        "deepnorm_paper": PostLNBlock,
+        "post_ln": PostLNBlock,
+        "sandwich": SandwichBlock,
+    }
+    return kinds[cfg.block](cfg, layer)
+
+
+def _norm(cfg: ModelConfig) -> nn.LayerNorm:
+    return nn.LayerNorm(cfg.hidden_size, eps=cfg.norm_eps)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from blankfill.config.model import ModelConfig
 
-__all__ = ["Embedding"]
+__all__ = ["Embedding", "shrink_gradient"]
 
 
 class Embedding(nn.Module):
@@ -17,13 +19,14 @@ class Embedding(nn.Module):
         super().__init__()
         self.word = nn.Embedding(cfg.vocab_size, cfg.hidden_size)
         self.shrink = cfg.embedding_gradient_shrink
+        """Share of the gradient that reaches the table; a training schedule may raise it."""
         self.position: nn.Embedding | None = None
         self.block_position: nn.Embedding | None = None
         if cfg.positions == "learned_2d":
             # Ids 0..max_position, so max_position + 1 rows (GLM mpu/transformer.py).
             self.position = nn.Embedding(cfg.max_position + 1, cfg.hidden_size)
             self.block_position = nn.Embedding(cfg.max_position + 1, cfg.hidden_size)
-        self.dropout = nn.Dropout(cfg.dropout)
+        self.dropout = nn.Dropout(cfg.embedding_dropout_rate)
 
     def forward(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Embed.
@@ -35,10 +38,27 @@ class Embedding(nn.Module):
         Returns:
             `[B, T, D]`.
         """
-        h = self.word(tokens)
-        if self.shrink != 1.0:
-            # Zeng et al. 2022, section 3: only this share of the gradient reaches the table.
-            h = self.shrink * h + (1 - self.shrink) * h.detach()
+        h = shrink_gradient(self.word(tokens), self.shrink)
         if self.position is not None and self.block_position is not None:
             h = h + self.position(positions[:, 0]) + self.block_position(positions[:, 1])
         return self.dropout(h)
+
+
+def shrink_gradient(x: torch.Tensor, share: float) -> torch.Tensor:
+    """Return `x`, whose gradient is `share` of what it would be.
+
+    Embedding-gradient shrink, `share * x + (1 - share) * stop_gradient(x)` (Zeng et al. 2022,
+    section 3), without the rounding that the sum costs.
+    """
+    return x if share == 1.0 else _ScaleGradient.apply(x, share)  # pyright: ignore[reportReturnType]  # apply is untyped
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, share: float) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]  # the base has *args
+        ctx.share = share
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
+        return grad * ctx.share, None

@@ -14,7 +14,7 @@ from torch import nn
 from blankfill.config.model import ModelConfig
 from blankfill.model.block import build_block
 from blankfill.model.cache import KVCache
-from blankfill.model.embedding import Embedding
+from blankfill.model.embedding import Embedding, shrink_gradient
 from blankfill.model.masks import DenseMask, PackedMask
 from blankfill.model.rope import Rotation, rotation_of
 
@@ -31,7 +31,10 @@ class GLM(nn.Module):
         self.blocks = nn.ModuleDict(
             {str(layer): build_block(cfg, layer) for layer in range(cfg.num_layers)}
         )
-        self.norm = nn.LayerNorm(cfg.hidden_size, eps=cfg.norm_eps)
+        # Post-LN's last block ends in a norm of its own.
+        self.norm = (
+            nn.LayerNorm(cfg.hidden_size, eps=cfg.norm_eps) if cfg.has_final_norm else nn.Identity()
+        )
         self.head = None if cfg.tie_head else nn.Linear(cfg.hidden_size, cfg.vocab_size, bias=False)
 
     def forward(
@@ -63,14 +66,19 @@ class GLM(nn.Module):
     @property
     def head_weight(self) -> torch.Tensor:
         """`[V, D]` matrix of the output layer."""
-        return self.embed.word.weight if self.head is None else self.head.weight
+        if self.head is not None:
+            return self.head.weight
+        share = self.embed.shrink if self.cfg.shrink_head else 1.0
+        return shrink_gradient(self.embed.word.weight, share)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Score every token of the vocabulary: `[..., D]` to `[..., V]`."""
         return nn.functional.linear(hidden, self.head_weight)
 
     def _rotation(self, positions: torch.Tensor, dtype: torch.dtype) -> Rotation | None:
-        if self.cfg.positions == "learned_2d":
+        if not self.cfg.positions.startswith("rope"):
             return None
         num_parts = 2 if self.cfg.positions == "rope_2d" else 1
-        return rotation_of(positions, self.cfg.head_size, num_parts, dtype)
+        return rotation_of(
+            positions, self.cfg.head_size, num_parts, dtype, angles=self.cfg.rope_angles
+        )

@@ -2,12 +2,14 @@
 
 So a tensor gets the same values whatever the device, the layout or the order of construction.
 
-Pre-LN (GLM `modeling_glm.py`): N(0, 0.02), and 0.02 / sqrt(2 * layers) into the residual stream.
-DeepNorm (Wang et al. 2022; Zeng et al. 2022, section 2.1): Xavier-normal with gain beta on V, the
-attention output and both feed-forward matrices, gain 1 on Q and K. Their code applied beta to the
-wrong rows of its interleaved Q, K, V; here it is applied to the logical V. Each half of a GeGLU is
-initialised as a matrix of its own. Embeddings: N(0, sqrt(1 / (3 * hidden))), which is GLM-130B's
-0.0052 at its width.
+Pre-LN (GLM `modeling_glm.py`): N(0, 0.02), and 0.02 / sqrt(2 * layers) into the residual stream;
+Sandwich-LN and Post-LN alike, as SAT and Megatron have them. Norms start as the identity.
+
+DeepNorm, in both forms (Wang et al. 2022; Zeng et al. 2022, section 2.1): Xavier-normal with gain
+beta on V, the attention output and both feed-forward matrices, gain 1 on Q and K. Their code
+applied beta to the wrong rows of its interleaved Q, K, V; here it is applied to the logical V. Each
+half of a gated layer is initialised as a matrix of its own. Embeddings: N(0, sqrt(1 / (3 *
+hidden))), which is GLM-130B's 0.0052 at its width.
 """
 
 from __future__ import annotations
@@ -45,19 +47,19 @@ def init_weights(model: GLM, seed: int) -> None:
         elif isinstance(module, nn.Linear) and module is not model.head:
             nn.init.zeros_(module.bias)
         elif isinstance(module, Embedding):
-            std = PRE_LN_STD if cfg.block == "pre_ln" else math.sqrt(1 / (3 * cfg.hidden_size))
+            std = math.sqrt(1 / (3 * cfg.hidden_size)) if cfg.is_deepnorm else PRE_LN_STD
             for table in ("word", "position", "block_position"):
                 embedding = getattr(module, table)
                 if embedding is not None:
                     _normal(embedding.weight, std, seed, f"{name}.{table}")
     for name, module in model.named_modules():
         if isinstance(module, Attention | GatedMLP | PlainMLP):
-            if cfg.block == "pre_ln":
-                _pre_ln(module, name, cfg.num_layers, seed)
-            else:
+            if cfg.is_deepnorm:
                 _deepnorm(module, name, cfg.deepnorm_beta, seed)
+            else:
+                _pre_ln(module, name, cfg.num_layers, seed)
     if model.head is not None:
-        std = PRE_LN_STD if cfg.block == "pre_ln" else math.sqrt(1 / (3 * cfg.hidden_size))
+        std = math.sqrt(1 / (3 * cfg.hidden_size)) if cfg.is_deepnorm else PRE_LN_STD
         _normal(model.head.weight, std, seed, "head")
 
 

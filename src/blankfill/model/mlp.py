@@ -1,43 +1,57 @@
-"""The feed-forward layer: gated (GeGLU) or plain."""
+"""The feed-forward layer: gated (GeGLU, SwiGLU) or plain."""
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Final
+
 import torch
 from torch import nn
+from torch.nn import functional
 
 from blankfill.config.model import ModelConfig
 
 __all__ = ["GatedMLP", "PlainMLP", "build_mlp"]
 
+ACTIVATIONS: Final = {
+    "geglu": functional.gelu,
+    "swiglu": functional.silu,
+    "gelu": functional.gelu,
+    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
+    "relu": functional.relu,
+}
+"""What `ModelConfig.activation` names; of a gated layer, what its second half goes through."""
+
 
 class GatedMLP(nn.Module):
-    """GeGLU (Shazeer 2020) in GLM-130B's order: the linear half first, then the gated half."""
+    """GeGLU or SwiGLU (Shazeer 2020): the linear half first, then the gate, as GLM-130B has it."""
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
         self.up = nn.Linear(cfg.hidden_size, 2 * cfg.ffn_size)
         self.down = nn.Linear(cfg.ffn_size, cfg.hidden_size)
+        self.activation = ACTIVATIONS[cfg.activation]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `[..., D]` to `[..., D]`."""
         linear, gate = self.up(x).chunk(2, dim=-1)
-        return self.down(linear * nn.functional.gelu(gate))
+        return self.down(linear * self.activation(gate))
 
 
 class PlainMLP(nn.Module):
-    """Two layers with a GeLU between, in its erf or its tanh form."""
+    """Two layers with an activation between: GeLU in its erf or its tanh form, or ReLU."""
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
         self.up = nn.Linear(cfg.hidden_size, cfg.ffn_size)
         self.down = nn.Linear(cfg.ffn_size, cfg.hidden_size)
-        self.approximate = "tanh" if cfg.activation == "gelu_tanh" else "none"
+        self.activation = ACTIVATIONS[cfg.activation]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `[..., D]` to `[..., D]`."""
-        return self.down(nn.functional.gelu(self.up(x), approximate=self.approximate))
+        return self.down(self.activation(self.up(x)))
 
 
 def build_mlp(cfg: ModelConfig) -> GatedMLP | PlainMLP:
     """Build the layer that `cfg.activation` names."""
-    return GatedMLP(cfg) if cfg.activation == "geglu" else PlainMLP(cfg)
+    return GatedMLP(cfg) if cfg.is_gated else PlainMLP(cfg)

@@ -3,8 +3,11 @@
 Half-split pairing, base 10,000: within a part of width P, dimension i turns with dimension
 i + P/2 by `position * 10000^(-2i/P)`. One-dimensional: one part, the whole head, by the first
 position. Two-dimensional (ChatGLM-6B): two parts, each half of the head, the first turned by the
-position in the text, the second by the position inside the span. Angles are float32: the released
-code computes them in float16, which is wrong by up to a radian near position 2000.
+position in the text, the second by the position inside the span.
+
+Angles are float32. ChatGLM-6B's released code rounds the inverse frequencies to float16, which is
+wrong by up to a radian near position 2000, and its weights were trained so: `angles="float16"`
+rounds them as it does.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+
+from blankfill.config.model import RopeAngles
 
 __all__ = ["BASE", "Rotation", "rotate", "rotation_of"]
 
@@ -30,7 +35,12 @@ class Rotation:
 
 
 def rotation_of(
-    positions: torch.Tensor, head_size: int, num_parts: int, dtype: torch.dtype
+    positions: torch.Tensor,
+    head_size: int,
+    num_parts: int,
+    dtype: torch.dtype,
+    *,
+    angles: RopeAngles = "float32",
 ) -> Rotation:
     """Compute the rotation of each position, once for all layers.
 
@@ -39,13 +49,18 @@ def rotation_of(
         head_size: width of a head.
         num_parts: 1 or 2.
         dtype: of the result; angles are float32, or float64 where that is asked for.
+        angles: float16 rounds the inverse frequencies as ChatGLM-6B's released code does.
     """
-    width = head_size // num_parts
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    exponent = torch.arange(0, width, 2, device=positions.device, dtype=wide) / width
-    angles = positions[:, :num_parts, :, None].to(wide) * BASE**-exponent  # [B, parts, T, P/2]
-    angles = angles.transpose(1, 2).unsqueeze(2)
-    return Rotation(angles.cos().to(dtype), angles.sin().to(dtype))
+    exponent = torch.arange(0, head_size // num_parts, 2, device=positions.device, dtype=wide) / (
+        head_size // num_parts
+    )
+    frequency = BASE**-exponent  # [P/2]
+    if angles == "float16":
+        frequency = (1 / BASE ** exponent.float()).half().to(wide)
+    angle = positions[:, :num_parts, :, None].to(wide) * frequency  # [B, parts, T, P/2]
+    angle = angle.transpose(1, 2).unsqueeze(2)
+    return Rotation(angle.cos().to(dtype), angle.sin().to(dtype))
 
 
 def rotate(x: torch.Tensor, rotation: Rotation) -> torch.Tensor:
