@@ -63,6 +63,9 @@ VERBS: dict[str, Verb] = {
     ),
     "fill": Verb("infill:fill", "infill:print_fill", "fill the blanks of a text"),
     "generate": Verb("infill:generate", "infill:print_generate", "continue a text"),
+    "export": Verb(
+        "export:export", "export:print_export", "take a run to transformers, GLM or SAT"
+    ),
     "info": Verb("inspect:info", "inspect:print_info", "what a folder or preset is"),
 }
 
