@@ -1,1 +1,1 @@
-"""Weights and tokenizers of other projects: in from their files, out to theirs."""
+"""Weights of other projects: their names and layouts beside ours."""
