@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-
 import torch
 
-from blankfill.checkpoint import save_checkpoint, write_json
 from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig
-from blankfill.config.run import RunConfig, to_dict
+from blankfill.config.run import RunConfig
 from blankfill.config.train import TrainConfig
+from blankfill.interop.resize import write_resized
 from blankfill.model import GLM, init_weights
 from blankfill.text.tokenizer import Tokenizer
 
@@ -64,17 +62,12 @@ def make_run(folder, tokenizer_folder, architecture="ours", scheme="corrupted", 
         train=TrainConfig(row_length=128, threads=1),
     )
     folder.mkdir(parents=True)
-    shutil.copytree(tokenizer_folder, folder / "tokenizer")
-    write_json(
-        folder / "run.json",
-        {
-            "format": "blankfill run", "version": 1, "started": "2025-01-01T00:00:00+00:00",
-            "config": to_dict(cfg), "tokenizer": {"fingerprint": tokenizer.fingerprint},
-            "data": [], "validation": [],
-            "software": {"blankfill": "0", "python": "3", "torch": "2", "numpy": "2"},
-            "hardware": {"machine": "", "system": "", "cpu": "", "cores": 1},
-        },
-    )  # fmt: skip
+    info = {
+        "format": "blankfill run", "version": 1, "started": "2025-01-01T00:00:00+00:00",
+        "data": [], "validation": [],
+        "software": {"blankfill": "0", "python": "3", "torch": "2", "numpy": "2"},
+        "hardware": {"machine": "", "system": "", "cpu": "", "cores": 1},
+    }  # fmt: skip
     model = make_model(cfg.model, tokenizer.ids.eop, architecture)
-    save_checkpoint(folder, 7, model.state_dict(), {"step.x": torch.tensor(1.0)}, {}, keep=2)
+    write_resized(folder, info, cfg, model.state_dict(), tokenizer, origin={})
     return folder

@@ -10,11 +10,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from interop.runs import make_run
 
 from blankfill.api import export
 from blankfill.generate import fill_texts
 from blankfill.train import load_run
+from interop.runs import make_run
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +75,9 @@ def exported(request, tmp_path_factory, tokenizer_folder):
     return folder / "my.export-1", folder / "expected.json"
 
 
-@pytest.mark.parametrize(("variable", "version"), [("BLANKFILL_HF4", "4."), ("BLANKFILL_HF5", "5.")])
+@pytest.mark.parametrize(
+    ("variable", "version"), [("BLANKFILL_HF4", "4."), ("BLANKFILL_HF5", "5.")]
+)
 def test_an_export_works_where_only_transformers_is(exported, variable, version, tmp_path):
     python = python_of(variable)
     folder, expected = exported

@@ -66,6 +66,7 @@ VERBS: dict[str, Verb] = {
     "export": Verb(
         "export:export", "export:print_export", "take a run to transformers, GLM or SAT"
     ),
+    "resize": Verb("export:resize", "export:print_resize", "give a run another vocabulary"),
     "info": Verb("inspect:info", "inspect:print_info", "what a folder or preset is"),
 }
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from blankfill.config.run import RunConfig
 from blankfill.errors import ConfigError, ConversionError
+from blankfill.interop.export_foreign import ThroughTheKeymap, family_of, write_glm, write_sat
 from blankfill.interop.export_hf import write_hf
 from blankfill.interop.export_parity import Parity, compare
 from blankfill.interop.export_reload import reload_hf
 from blankfill.model import GLM
 from blankfill.objective.batch import Int32
-from blankfill.text.tokenizer import Tokenizer
+from blankfill.text.tokenizer import TextTokenizer, Tokenizer
 
-__all__ = ["Fill", "export_hf", "written_whole"]
+__all__ = ["Fill", "export_foreign", "export_hf", "written_whole"]
 
 Fill = Callable[[GLM, Sequence[Int32], int], list[list[int]]]
 """Fills prompts greedily with a model: see `export_parity.compare`."""
@@ -62,8 +63,36 @@ def export_hf(
         )  # fmt: skip
 
 
+def export_foreign(
+    to: Literal["glm", "sat"],
+    cfg: RunConfig,
+    model: GLM,
+    tokenizer: TextTokenizer,
+    out: Path,
+    *,
+    fill: Fill,
+    max_shard_bytes: int,
+    advance: Callable[[int], None] | None = None,
+) -> Parity:
+    """Write a run's weights in a layout of the released code, and prove that nothing was lost.
+
+    Takes and raises what `export_hf` does, and ConversionError where the released code does not
+    compute this architecture.
+    """
+    family = family_of(to, cfg)
+    with written_whole(out) as folder:
+        if to == "glm":
+            write_glm(folder, cfg, model, max_shard_bytes=max_shard_bytes)
+        else:
+            write_sat(folder, cfg, model)
+        return compare(
+            model, ThroughTheKeymap(folder, cfg, tokenizer.ids, family, fill), tokenizer.ids,
+            cfg.objective.positions, num_tokens=tokenizer.vocab_size, fill=fill, advance=advance,
+        )  # fmt: skip
+
+
 @contextmanager
-def written_whole(out: Path) -> Iterator[Path]:
+def written_whole(out: Path) -> Generator[Path]:
     """Give a temporary folder that becomes `out` when all went well, and vanishes when not.
 
     Raises:

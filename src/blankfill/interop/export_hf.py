@@ -46,8 +46,8 @@ MAX_NEW_TOKENS = 64
 _README = """\
 # A GLM, exported by blankfill
 
-It fills blanks: `[MASK]` stands for a word or phrase, `[sMASK]` for a sentence, `[gMASK]` for a long
-passage. It needs torch, transformers, sentencepiece and safetensors.
+It fills blanks: `[MASK]` stands for a word or phrase, `[sMASK]` for a sentence, `[gMASK]` for a
+long passage. It needs torch, transformers, sentencepiece and safetensors.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -128,7 +128,7 @@ def write_hf(
     for name in CODE_FILES:
         shutil.copyfile(code / name, folder / name)
     tokenizer.save(folder)
-    # transformers takes a tokenizer.json for one of its own; ours is a part of blankfill_export.json.
+    # transformers takes a tokenizer.json for one of its own; ours is in blankfill_export.json.
     (folder / "tokenizer.json").unlink()
     _write(
         folder / "tokenizer_config.json",

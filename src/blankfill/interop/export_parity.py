@@ -1,9 +1,9 @@
 """Proof that an export computes what the run computes: the same prompts through both.
 
 Prompts are drawn from a fixed seed: random pieces with one to three short blanks, or a document
-blank at the end. Two things are compared. Logits: every prompt with random fills behind it, at every
-position, the run's one row at a time, the export's in padded batches. Greedy tokens: what each of
-the two fills the blanks with, the export with its own cache.
+blank at the end. Two things are compared. Logits: every prompt with random fills behind it, at
+every position, the run's one row at a time, the export's in padded batches. Greedy tokens: what
+each of the two fills the blanks with, the export with its own cache.
 
 Shapes: T tokens of a row, V vocabulary.
 """
@@ -77,6 +77,13 @@ class Row:
             parts += [np.array([ids.sop]), fill, np.array([ids.eop])]
         return np.concatenate(parts).astype(np.int32)
 
+    def inputs(self) -> Int32:
+        """List the columns of `tokens` that are inputs of the model: all but `[E]`."""
+        lengths = [1 + len(fill) for fill in self.fills]
+        columns = np.arange(len(self.prompt) + sum(lengths) + len(lengths))
+        ends = len(self.prompt) + np.cumsum(lengths) + np.arange(len(lengths))
+        return np.delete(columns, ends).astype(np.int32)
+
 
 class Reloaded(Protocol):
     """An export, read back from its files."""
@@ -84,8 +91,8 @@ class Reloaded(Protocol):
     through: str
     """What loaded and runs it."""
 
-    def logits(self, rows: Sequence[Int32]) -> list[torch.Tensor]:
-        """Score rows `Part A [S] fill [E] ...`, as one batch: `[T, V]` each."""
+    def logits(self, rows: Sequence[Row]) -> list[torch.Tensor]:
+        """Score the inputs of rows, as one batch: `[T, V]` each."""
         ...
 
     def greedy(self, prompts: Sequence[Int32], max_new_tokens: int) -> list[list[int]]:
@@ -93,9 +100,7 @@ class Reloaded(Protocol):
         ...
 
 
-def draw_rows(
-    ids: SpecialIds, num_tokens: int, max_position: int, *, count: int = NUM_PROMPTS
-) -> list[Row]:
+def draw_rows(ids: SpecialIds, num_tokens: int, max_position: int, *, count: int) -> list[Row]:
     """Draw prompts from the fixed seed: three of four with short blanks, one a document blank.
 
     Args:
@@ -125,22 +130,12 @@ def draw_rows(
 
 
 @torch.inference_mode()
-def reference_logits(
-    model: GLM, row: Row, ids: SpecialIds, scheme: PositionScheme
-) -> tuple[torch.Tensor, Int32]:
-    """Score a row by the rules that training and filling use, without a cache.
-
-    Returns:
-        `[T, V]` logits of Part A and the inputs of Part B (no `[E]` among them), and the `[T]`
-        columns that these have in `Row.tokens`.
-    """
+def reference_logits(model: GLM, row: Row, ids: SpecialIds, scheme: PositionScheme) -> torch.Tensor:
+    """Score the inputs of a row, `[T, V]`, by the rules that training uses, without a cache."""
     prompt = build_prompt(row.prompt, ids)
-    tokens, positions, columns = [row.prompt], [prompt.positions], [np.arange(len(row.prompt))]
-    end = len(row.prompt)
+    tokens, positions = [row.prompt], [prompt.positions]
     for number, fill in enumerate(row.fills):
         tokens += [np.array([ids.sop]), fill]
-        columns.append(end + np.arange(1 + len(fill)))
-        end += 2 + len(fill)
         positions.append(
             blank_positions(
                 scheme, prompt.kinds[number], mask_index=int(prompt.blanks[number]),
@@ -155,7 +150,7 @@ def reference_logits(
         torch.from_numpy(np.concatenate(positions, axis=1).astype(np.int64))[None],
         DenseMask(torch.from_numpy(seen)[None]),
     )
-    return model.logits(hidden)[0], np.concatenate(columns).astype(np.int32)
+    return model.logits(hidden)[0]
 
 
 def compare(
@@ -167,6 +162,7 @@ def compare(
     num_tokens: int,
     fill: Callable[[GLM, Sequence[Int32], int], list[list[int]]],
     tolerance: float = TOLERANCE,
+    num_prompts: int = NUM_PROMPTS,
     advance: Callable[[int], None] | None = None,
 ) -> Parity:
     """Run the prompts through the run and through its export.
@@ -181,20 +177,20 @@ def compare(
             behind the first `[S]` of each row, each blank that ended followed by `eop` and by the
             next one's `sop`, and nothing behind a blank that did not.
         tolerance: largest difference of logits up to 10; of larger ones in proportion.
+        num_prompts: prompts to compare.
         advance: called with the number of prompts that were just compared.
 
     Raises:
         ConversionError: the two differ by more than the tolerance, or in a token.
     """
-    rows = draw_rows(ids, num_tokens, model.cfg.max_position)
+    rows = draw_rows(ids, num_tokens, model.cfg.max_position, count=num_prompts)
     limit = min(MAX_NEW_TOKENS, model.cfg.max_position // 4)
     worst, largest, num_logits, num_tokens_seen, num_different = 0.0, 0.0, 0, 0, 0
     for start in range(0, len(rows), BATCH_SIZE):
         batch = rows[start : start + BATCH_SIZE]
-        scored = reloaded.logits([row.tokens(ids) for row in batch])
-        for row, theirs in zip(batch, scored, strict=True):
-            ours, columns = reference_logits(model, row, ids, scheme)
-            difference = (theirs[torch.from_numpy(columns).long()] - ours).abs().max()
+        for row, theirs in zip(batch, reloaded.logits(batch), strict=True):
+            ours = reference_logits(model, row, ids, scheme)
+            difference = (theirs - ours).abs().max()
             worst = max(worst, float(difference.nan_to_num(nan=float("inf"))))
             largest = max(largest, float(ours.abs().max()))
             num_logits += ours.numel()

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 from blankfill.interop.export_hf import PREFIX
-from blankfill.interop.export_parity import Reloaded
+from blankfill.interop.export_parity import Reloaded, Row
 from blankfill.objective.batch import Int32
+from blankfill.objective.special import SpecialIds
 
 __all__ = ["ThroughTheFiles", "ThroughTransformers", "reload_hf"]
 
@@ -44,13 +45,14 @@ class ThroughTransformers:
         self._model: Any = BlankfillForCausalLM.from_pretrained(folder)
         self._model.eval()
         self._ids: dict[str, int] = self._model.config.special_ids
+        self._special = SpecialIds.of_roles(self._ids)
 
     @torch.inference_mode()
-    def logits(self, rows: Sequence[Int32]) -> list[torch.Tensor]:
-        """Score rows as one batch: `[T, V]` each."""
-        tokens, real = _pad(rows, self._ids["pad"])
+    def logits(self, rows: Sequence[Row]) -> list[torch.Tensor]:
+        """Score the inputs of rows, as one batch: `[T, V]` each."""
+        tokens, real = _pad([row.tokens(self._special) for row in rows], self._ids["pad"])
         scores = self._model(input_ids=tokens, attention_mask=real.long(), use_cache=False).logits
-        return [row[kept] for row, kept in zip(scores, real, strict=True)]
+        return _inputs(rows, scores, real)
 
     @torch.inference_mode()
     def greedy(self, prompts: Sequence[Int32], max_new_tokens: int) -> list[list[int]]:
@@ -73,6 +75,7 @@ class ThroughTheFiles:
         self.through = "the export's own torch files (transformers is not installed)"
         self._config = SimpleNamespace(**json.loads((folder / "config.json").read_text("utf-8")))
         self._ids: dict[str, int] = self._config.special_ids
+        self._special = SpecialIds.of_roles(self._ids)
         network = _load(folder / "network_blankfill.py")
         layout = _load(folder / "layout_blankfill.py")
         self._lay_out: Callable[..., Any] = layout.lay_out
@@ -85,11 +88,11 @@ class ThroughTheFiles:
         self._network.load_state_dict(weights)
 
     @torch.inference_mode()
-    def logits(self, rows: Sequence[Int32]) -> list[torch.Tensor]:
-        """Score rows as one batch: `[T, V]` each."""
-        tokens, real = _pad(rows, self._ids["pad"])
+    def logits(self, rows: Sequence[Row]) -> list[torch.Tensor]:
+        """Score the inputs of rows, as one batch: `[T, V]` each."""
+        tokens, real = _pad([row.tokens(self._special) for row in rows], self._ids["pad"])
         scores = self._network.logits(self._step(tokens, None, 0)[0])
-        return [row[kept] for row, kept in zip(scores, real, strict=True)]
+        return _inputs(rows, scores, real)
 
     @torch.inference_mode()
     def greedy(self, prompts: Sequence[Int32], max_new_tokens: int) -> list[list[int]]:
@@ -141,6 +144,12 @@ class _Cache:
             keys, values = torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
         self._stored[layer] = keys, values
         return keys, values
+
+
+def _inputs(rows: Sequence[Row], scores: torch.Tensor, real: torch.Tensor) -> list[torch.Tensor]:
+    """Take the inputs of each row out of `[B, T, V]` scores of a padded batch."""
+    kept = [one[where] for one, where in zip(scores, real, strict=True)]
+    return [one[torch.from_numpy(row.inputs()).long()] for row, one in zip(rows, kept, strict=True)]
 
 
 def _pad(rows: Sequence[Int32], pad: int) -> tuple[torch.Tensor, torch.Tensor]:

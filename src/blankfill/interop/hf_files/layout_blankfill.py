@@ -1,9 +1,9 @@
 """Who stands where and who sees whom, read off the tokens of each row of a batch.
 
-A row is `Part A [S] fill [E] [S] fill ...`: Part A holds the text with a mask token for each blank;
-the k-th `[S]` opens the fill of the k-th mask, counted from the left. Nothing else is needed to know
-the two position ids of every token and which keys it sees, so padding on either side, a cache, and
-any batch give what each row gives alone.
+A row is `Part A [S] fill [E] [S] fill ...`: Part A holds the text with a mask token for each
+blank; the k-th `[S]` opens the fill of the k-th mask, counted from the left. Nothing else is needed
+to know the two position ids of every token and which keys it sees, so padding on either side, a
+cache, and any batch give what each row gives alone.
 
 An end token that stands in Part B is an output that was written down: nobody sees it.
 
@@ -52,7 +52,9 @@ class Layout:
         return seen | (key == query)
 
 
-def lay_out(tokens: torch.Tensor, real: torch.Tensor, ids: Mapping[str, int], scheme: str) -> Layout:
+def lay_out(
+    tokens: torch.Tensor, real: torch.Tensor, ids: Mapping[str, int], scheme: str
+) -> Layout:
     """Read the structure of rows off their tokens.
 
     Args:

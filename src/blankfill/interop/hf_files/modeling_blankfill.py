@@ -66,7 +66,7 @@ class BlankfillPreTrainedModel(PreTrainedModel):
 
         Args:
             input_ids: `[B, T]` rows from their first token on, cached ones included.
-            attention_mask: `[B, T]` 0 on padding; where it is not given, padding tokens are padding.
+            attention_mask: `[B, T]` 0 on padding; padding tokens are padding without it too.
             num_cached: columns that the cache already holds.
 
         Returns:
@@ -89,7 +89,11 @@ class BlankfillPreTrainedModel(PreTrainedModel):
                     "inputs_of() makes them of the whole rows"
                 )
             positions, attention_mask = self.inputs_of(input_ids, attention_mask)
-        if attention_mask is None or attention_mask.dtype != torch.bool or attention_mask.dim() != 4:
+        if (
+            attention_mask is None
+            or attention_mask.dtype != torch.bool
+            or attention_mask.dim() != 4
+        ):
             raise ValueError("positions need a boolean attention_mask [B, 1, T, keys] beside them")
         recomputes = self.network.gradient_checkpointing and self.training
         use_cache = self.config.use_cache if use_cache is None else use_cache
@@ -212,10 +216,11 @@ class BlankfillForCausalLM(BlankfillPreTrainedModel, GenerationMixin):
         """
         prompts = kwargs.get("input_ids") if inputs is None else inputs
         if prompts is None:
-            raise ValueError("generate() needs input_ids: the tokenizer's output for texts with blanks")
+            raise ValueError("generate() needs input_ids, which the tokenizer makes of texts")
         self._check_prompts(prompts, kwargs.get("attention_mask"))
         rules = [FillRules(self.config), *(kwargs.pop("logits_processor", None) or [])]
-        return super().generate(inputs, *args, logits_processor=LogitsProcessorList(rules), **kwargs)
+        kwargs["logits_processor"] = LogitsProcessorList(rules)
+        return super().generate(inputs, *args, **kwargs)
 
     def prepare_inputs_for_generation(
         self, input_ids, past_key_values=None, attention_mask=None, cache=None, **kwargs
@@ -261,7 +266,7 @@ class BlankfillForCausalLM(BlankfillPreTrainedModel, GenerationMixin):
 
 
 class FillRules(LogitsProcessor):
-    """What may come next: never a token that only stands in inputs; `[S]` behind the end of a blank.
+    """What may come next: no token that only stands in inputs; `[S]` behind the end of a blank.
 
     A blank that has grown as long as the positions reach is ended.
     """

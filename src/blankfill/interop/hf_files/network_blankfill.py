@@ -64,8 +64,8 @@ class Network(nn.Module):
             tokens: `[B, T]` ids.
             positions: `[B, 2, T]` position in the text, position inside the span.
             visible: `[B, 1, T, S + T]` true where the query sees the key.
-            cache: anything with `update(keys, values, layer)` that stores `[B, N, T, H]` and returns
-                all keys and values so far.
+            cache: anything with `update(keys, values, layer)` that stores `[B, N, T, H]` and
+                returns all keys and values so far.
             embeddings: `[B, T, D]` in place of those of `tokens`.
 
         Returns:
@@ -126,10 +126,8 @@ class Embedding(nn.Module):
         embeddings: torch.Tensor | None,
     ) -> torch.Tensor:
         """Embed `[B, T]` ids, or take `[B, T, D]` embeddings: `[B, T, D]`."""
-        if embeddings is None:
-            assert tokens is not None
-            embeddings = self.word(tokens)
-        h = _shrink(embeddings, self.share)
+        assert tokens is not None or embeddings is not None
+        h = _shrink(self.word(tokens) if embeddings is None else embeddings, self.share)
         if self.position is not None and self.block_position is not None:
             h = h + self.position(positions[:, 0]) + self.block_position(positions[:, 1])
         return self.dropout(h)
@@ -216,7 +214,12 @@ class Attention(nn.Module):
         return self.out(attended.transpose(1, 2).flatten(2))
 
     def _explicit(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, visible: torch.Tensor, dropout: float
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        visible: torch.Tensor,
+        dropout: float,
     ) -> torch.Tensor:
         """Softmax in float32; with PB-relax the product is computed smaller and scaled back."""
         relax = self.pb_relax or 1.0
