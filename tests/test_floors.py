@@ -33,6 +33,8 @@ def imported_rooms(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = []
         if isinstance(node, ast.ImportFrom) and node.module:
+            if path.parent.name == "hf_files" and node.level == 1:
+                continue  # these are copied, and find each other where they are copied to
             assert node.level == 0, f"{path}: relative import"
             names = [node.module]
             if node.module == "blankfill":

@@ -69,6 +69,10 @@ VERBS: dict[str, Verb] = {
     "import": Verb(
         "interop:import_", "interop:print_import", "turn a published GLM into a model of ours"
     ),
+    "export": Verb(
+        "export:export", "export:print_export", "take a run to transformers, GLM or SAT"
+    ),
+    "resize": Verb("export:resize", "export:print_resize", "give a run another vocabulary"),
     "info": Verb("inspect:info", "inspect:print_info", "what a folder or preset is"),
 }
 

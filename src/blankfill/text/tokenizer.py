@@ -122,7 +122,8 @@ class Tokenizer:
         self.fingerprint = hashlib.sha256(model).hexdigest()
         self._model = model
         pieces: list[str] = self._processor.id_to_piece(list(range(size)))
-        self._pieces = pieces
+        self.pieces: tuple[str, ...] = tuple(pieces)
+        """`[V]` the piece of each id, as SentencePiece writes it: blanks as U+2581."""
         found = {
             _ROLE_OF[piece]: i
             for i, piece in enumerate(pieces)
@@ -240,7 +241,7 @@ class Tokenizer:
     def token(self, token_id: int) -> str:
         """Show one token in a table: blanks as U+2581, control characters escaped."""
         (index,) = _checked([token_id], self.vocab_size)
-        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in self._pieces[index])
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in self.pieces[index])
 
 
 class WordTokenizer:
