@@ -28,7 +28,7 @@ GROUPS = (
     Group("losses", logits.losses, 5e-5, MODELS),
     Group("gradient_norms", logits.gradient_norms, 1e-4, MODELS),
     Group("gradient_entries", logits.gradient_entries, 1e-4, MODELS),
-    Group("rope", rope.near, 2e-6, ("rope.npz",)),
+    Group("rope", rope.near, 5e-6, ("rope.npz",)),
     Group("rope_far", rope.far, 5e-4, ("rope.npz",)),
     Group("deepnorm_alpha", deepnorm.alphas, 1e-6, ("deepnorm_and_init.json",)),
     Group("init_laws", deepnorm.initial_values, 5.0, ("deepnorm_and_init.json",)),

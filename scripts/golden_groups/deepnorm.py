@@ -115,7 +115,7 @@ def _first_values(
     positions = [s for name, s in shapes.items() if name.endswith(".position_embeddings.weight")]
     cfg = dataclasses.replace(
         TEMPLATES[family], vocab_size=vocab_size, hidden_size=hidden_size, num_layers=num_layers,
-        num_heads=2, ffn_size=shape("mlp.dense_4h_to_h.weight")[1],
+        num_heads=1, ffn_size=shape("mlp.dense_4h_to_h.weight")[1],
         max_position=positions[0][0] - 1 if positions else 64,
     )  # fmt: skip
     model = GLM(cfg)
