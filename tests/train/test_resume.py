@@ -15,7 +15,8 @@ from blankfill.train import build_trainer, load_run
 from conftest import small_corpus
 from train.conftest import CFG, same
 
-RATES = ("positions_per_second", "targets_per_second")
+RATES = ("positions_per_second", "targets_per_second", "flops_per_second_model",
+         "flops_per_second_dense", "peak_flops_per_second", "mfu")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

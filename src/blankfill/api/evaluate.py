@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from blankfill.errors import ConfigError
 if TYPE_CHECKING:
     from blankfill.evaluate.blanks import BlankReport
 
-__all__ = ["EvaluateResult", "evaluate"]
+__all__ = ["EvaluateResult", "evaluate", "record_evaluation"]
 
 log = logging.getLogger(__name__)
 
@@ -97,4 +98,15 @@ def evaluate(
         rows, max_rows=256, micro_batch_rows=min(8, cfg.train.micro_batch_rows)
     )
     scores = score_batches(loaded.model, batches, choose_precision("float32"), prefix="")
+    record_evaluation(Path(run), loaded.step, report)
     return EvaluateResult(run=str(run), step=loaded.step, blanks=report, rows=scores)
+
+
+def record_evaluation(run: Path, step: int, report: BlankReport) -> None:
+    """Leave the scores in the run's evaluation.json, where a report finds them."""
+    from blankfill.checkpoint import write_json
+
+    try:
+        write_json(run / "evaluation.json", {"step": step, "blanks": dataclasses.asdict(report)})
+    except OSError as error:
+        log.warning("the evaluation is not recorded in %s (%s)", run, error)

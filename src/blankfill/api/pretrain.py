@@ -86,6 +86,7 @@ def pretrain(
     from blankfill.runtime import tune_process
 
     tune_process()
+    from blankfill.evaluate.watch import BlankWatch
     from blankfill.metrics import read_metrics
     from blankfill.train import build_trainer
 
@@ -97,6 +98,7 @@ def pretrain(
         resume=resume,
         init=None if init is None else Path(init),
         allow_change=allow_change,
+        watch=BlankWatch,
     )
     finished = trainer.fit()
     rows = read_metrics(Path(out))

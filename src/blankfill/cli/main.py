@@ -61,6 +61,9 @@ VERBS: dict[str, Verb] = {
     "evaluate": Verb(
         "evaluate:evaluate", "evaluate:print_evaluate", "loss and exact fills on held-out text"
     ),
+    "report": Verb(
+        "report:report", "report:print_report", "curves and fills of runs as one HTML file"
+    ),
     "fill": Verb("infill:fill", "infill:print_fill", "fill the blanks of a text"),
     "generate": Verb("infill:generate", "infill:print_generate", "continue a text"),
     "info": Verb("inspect:info", "inspect:print_info", "what a folder or preset is"),

@@ -90,6 +90,10 @@ class TrainConfig:
     one is due. The last good checkpoint stays either way."""
     validate_every: int = 0
     """Steps between two validations; 0 validates never. Needs validation data."""
+    validate_blanks: int = 64
+    """Held-out blanks of each language that a validation fills greedily as well; 0 fills none."""
+    show_fills: int = 6
+    """Of those, how many of each language are kept as text, in samples.jsonl and TensorBoard."""
     on_spike: Literal["log", "skip", "rollback", "stop"] = "log"
     """When loss or gradient norm leaps or is not finite: log goes on after a leap and stops where
     nothing is finite; skip drops the update; rollback returns to the last checkpoint and leaves
@@ -113,6 +117,9 @@ class TrainConfig:
                 f"train.micro_batch_rows={self.micro_batch_rows} must divide "
                 f"train.batch_rows={self.batch_rows}"
             )
+        for name in ("validate_every", "validate_blanks", "show_fills"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"train.{name}={getattr(self, name)} must be 0 (off) or more")
         if not self.peak_lr > 0:
             raise ConfigError(f"train.peak_lr={self.peak_lr} must be positive")
         for name in ("warmup_steps", "cooldown_steps", "keep_every", "ramp_from_rows", "ramp_rows",

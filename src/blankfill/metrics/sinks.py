@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: metrics.jsonl, and TensorBoard beside it.
+"""Where the numbers of a run go: metrics.jsonl, and TensorBoard beside it. Fills: samples.py.
 
 metrics.jsonl holds one flat object per line, `step` first, units in the keys (`loss_nats`,
 `positions_per_second`); it is appended to and flushed line by line, so a killed run keeps its
@@ -12,9 +12,12 @@ import json
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+from blankfill.metrics.samples import Sample, append_samples, drop_samples
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -37,7 +40,7 @@ class MetricsWriter:
     def __init__(self, run: Path, *, start_step: int = 0) -> None:
         self._path, self._board_folder = run / "metrics.jsonl", run / "tensorboard"
         self._waiting = b""
-        self._handle, self._board = self._open(start_step)
+        self._handle, self._board = self._open(start_step, keep=start_step > 0)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Write the values that belong to `step`."""
@@ -49,6 +52,12 @@ class MetricsWriter:
         except OSError as error:
             log.warning("TensorBoard's file cannot be written (%s)", error)
 
+    def write_samples(self, step: int, samples: Sequence[Sample]) -> None:
+        """Write what the model filled at `step` to samples.jsonl and as text to TensorBoard."""
+        append_samples(self._path.parent, step, samples)
+        for number, sample in enumerate(samples):
+            self._board.add_text(f"fills_{sample.language}/{number}", sample.markdown(), step)
+
     def sync(self) -> None:
         """Wait until the disk has every line, as it must before a checkpoint behind them stands."""
         with contextlib.suppress(OSError):
@@ -57,14 +66,15 @@ class MetricsWriter:
     def rewind(self, step: int) -> None:
         """Drop the lines behind `step`, which the run returned to."""
         self._close()
-        self._handle, self._board = self._open(step)
+        self._handle, self._board = self._open(step, keep=True)
 
-    def _open(self, start_step: int) -> tuple[int, SummaryWriter]:
+    def _open(self, start_step: int, *, keep: bool) -> tuple[int, SummaryWriter]:
         rows = read_metrics(self._path.parent)
-        kept = [row for row in rows if row["step"] <= start_step and start_step > 0]
+        kept = [row for row in rows if keep and row["step"] <= start_step]
         temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         os.replace(temporary, self._path)
+        drop_samples(self._path.parent, start_step)
         handle = os.open(self._path, os.O_WRONLY | os.O_APPEND)
         return handle, _tensorboard(self._board_folder, start_step)
 
@@ -99,12 +109,12 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     rows: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").split("\n"):
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             row = json.loads(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and "step" in row:
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
             rows.append(row)
     return rows
 

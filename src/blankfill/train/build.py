@@ -33,6 +33,7 @@ from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.data.rows import RowSource
 from blankfill.data.store import TokenStore
 from blankfill.errors import CheckpointError, ConfigError, DataError
+from blankfill.metrics import find_peak
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.runtime import available_cores
@@ -40,7 +41,13 @@ from blankfill.text.tokenizer import Tokenizer
 from blankfill.train.resume import MODEL_BY_NAME, Change, changes_on_resume
 from blankfill.train.trainer import Trainer
 from blankfill.train.transfer import choose_precision
-from blankfill.train.validate import score_batches, validation_batches
+from blankfill.train.validate import (
+    Check,
+    Validation,
+    run_checks,
+    score_batches,
+    validation_batches,
+)
 
 __all__ = ["Run", "build_trainer", "load_run", "open_stores", "set_threads"]
 
@@ -112,6 +119,7 @@ def build_trainer(
     resume: bool = False,
     init: Path | None = None,
     allow_change: Sequence[str] = (),
+    watch: Callable[[RunConfig, Tokenizer, Sequence[TokenStore]], Check] | None = None,
 ) -> Trainer:
     """Prepare a run folder and a trainer that stands at its first or its next step.
 
@@ -125,6 +133,7 @@ def build_trainer(
         resume: go on from the newest checkpoint of `run`, where there is one.
         init: a run whose newest weights this one starts from.
         allow_change: fields that a resumed run may change, such as `train.peak_lr`.
+        watch: makes a further check of the held-out stores, such as filling their blanks.
 
     Raises:
         ConfigError: the folder exists, a resumed run's configuration differs, or the model or the
@@ -169,7 +178,7 @@ def build_trainer(
     rows = RowSource(
         stores, cfg.objective, tokenizer.ids, row_length=cfg.train.row_length, seed=cfg.train.seed
     )
-    validate: Callable[[GLM], dict[str, float]] | None = None
+    checks: list[Check] = []
     dtype = choose_precision(cfg.train.precision)
     if held_out:
         batches = validation_batches(
@@ -179,9 +188,17 @@ def build_trainer(
             max_rows=VALIDATION_ROWS,
             micro_batch_rows=cfg.train.micro_batch_rows,
         )
-        validate = functools.partial(score_batches, batches=batches, dtype=dtype)
+        checks.append(lambda model: Validation(values=score_batches(model, batches, dtype)))
+        if watch is not None and cfg.train.validate_blanks:
+            checks.append(watch(cfg, tokenizer, held_out))
 
-    trainer = Trainer(cfg, model, rows, run, validate=validate, tokenizer=tokenizer, lock=lock)
+    peak = find_peak(dtype)
+    info["hardware"]["peak_flops_per_second"] = round(peak.flops_per_second)
+    info["hardware"]["peak_source"] = peak.source
+    validate = functools.partial(run_checks, checks=checks) if checks else None
+    trainer = Trainer(
+        cfg, model, rows, run, validate=validate, peak=peak, tokenizer=tokenizer, lock=lock
+    )
     if resuming and list_checkpoints(run):
         newest = newest_checkpoint(run)
         for path in set_aside(run, newest.step):
@@ -196,9 +213,9 @@ def build_trainer(
     write_json(run / "run.json", info)
     _copy_tokenizer(data[0] / "tokenizer", run / "tokenizer")
     log.info(
-        "%s parameters, %s, %d threads, %s to step %d",
+        "%s parameters, %s, %d threads, %.3g TFLOP/s (%s), from step %d to step %d",
         f"{sum(p.numel() for p in model.parameters()):,}", str(dtype).removeprefix("torch."),
-        threads, f"from step {trainer.index}", cfg.train.steps,
+        threads, peak.flops_per_second / 1e12, peak.source, trainer.index, cfg.train.steps,
     )  # fmt: skip
     return trainer
 

@@ -21,7 +21,8 @@ FREE = frozenset(
     f"train.{name}"
     for name in (
         "log_every", "checkpoint_every", "keep_checkpoints", "keep_every", "keep_best",
-        "save_in_background", "on_save_error", "validate_every", "threads",
+        "save_in_background", "on_save_error", "validate_every", "validate_blanks", "show_fills",
+        "threads",
     )
 )  # fmt: skip
 """What changes neither weights nor losses, or belongs to the machine."""

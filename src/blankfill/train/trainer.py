@@ -29,7 +29,8 @@ from blankfill.checkpoint import (
 )
 from blankfill.config.run import RunConfig
 from blankfill.errors import CheckpointError, DataError, TrainingError
-from blankfill.metrics import LossMeter, MetricsWriter, RateMeter
+from blankfill.metrics import Flops, LossMeter, MetricsWriter, Peak, RateMeter, training_flops
+from blankfill.metrics.meters import NO_FLOPS
 from blankfill.model.glm import GLM
 from blankfill.model.loss import blank_loss
 from blankfill.objective.batch import Batch, Float32
@@ -40,6 +41,7 @@ from blankfill.train.keeper import Keeper
 from blankfill.train.loader import Loader
 from blankfill.train.signals import stop_on_signals
 from blankfill.train.transfer import choose_precision, precision_context, to_tensors
+from blankfill.train.validate import Validation
 from blankfill.train.watch import Watch
 
 if TYPE_CHECKING:
@@ -65,6 +67,8 @@ class StepInfo:
     """Rows it read or left out."""
     num_targets: int
     """Positions that predicted something."""
+    flops: Flops = NO_FLOPS
+    """Operations of its products."""
 
 
 class Trainer:
@@ -75,7 +79,8 @@ class Trainer:
         model: the model, with its weights.
         rows: the packed stream.
         run: the run's folder, which exists.
-        validate: called with the model; returns metrics such as `validation_loss_nats_en`.
+        validate: called with the model; gives metrics such as `validation_loss_nats_en`, and fills.
+        peak: what the rate of arithmetic is measured against.
         tokenizer: turns the batch of an incident into text.
         lock: on the run's folder; released when `fit` ends.
     """
@@ -87,7 +92,8 @@ class Trainer:
         rows: RowSource,
         run: Path,
         *,
-        validate: Callable[[GLM], dict[str, float]] | None = None,
+        validate: Callable[[GLM], Validation] | None = None,
+        peak: Peak | None = None,
         tokenizer: TextTokenizer | None = None,
         lock: RunLock | None = None,
     ) -> None:
@@ -103,6 +109,8 @@ class Trainer:
         self._watch = Watch(train, run, tokenizer)
         self._keeper = Keeper(train, run)
         self._validation: tuple[int, dict[str, float]] = (-1, {})
+        self._rates = RateMeter()
+        self._peak = peak
         self._stop = threading.Event()
         if train.compile:
             for block in model.blocks.values():
@@ -158,7 +166,7 @@ class Trainer:
         self.index, self.row = self.index + 1, self.row + num_rows
         return StepInfo(
             loss_nats=loss_nats, grad_norm=grad_norm, lr=lr, num_rows=num_rows,
-            num_targets=sum(batch.num_targets for batch in batches),
+            num_targets=sum(batch.num_targets for batch in batches), flops=self._flops(batches),
         )  # fmt: skip
 
     def _forward_backward(self, batches: Sequence[Batch]) -> tuple[float, list[Float32]]:
@@ -197,6 +205,12 @@ class Trainer:
             with torch.no_grad():
                 for name, value in self.ema.items():
                     value.lerp_(now[name], 1 - self.cfg.train.ema_decay)
+
+    def _flops(self, batches: Sequence[Batch]) -> Flops:
+        found = [
+            training_flops(self.cfg.model, b.blocks, b.num_targets, b.tokens.shape) for b in batches
+        ]
+        return Flops(model=sum(f.model for f in found), dense=sum(f.dense for f in found))
 
     # -- trouble ----------------------------------------------------------------------------------
 
@@ -240,7 +254,7 @@ class Trainer:
         """
         train = self.cfg.train
         self.model.train()
-        rates = RateMeter()
+        self._rates = rates = RateMeter(self._peak.flops_per_second if self._peak else 0.0)
         total = (train.steps - self.index) * train.batch_rows * train.row_length
         try:
             with (
@@ -262,8 +276,9 @@ class Trainer:
                         writer.rewind(self.index)
                         continue
                     positions = info.num_rows * train.row_length
-                    rates.add(positions, info.num_targets)
-                    meter.advance(positions, f"step {self.index}  loss {info.loss_nats:.3f}")
+                    rates.add(positions, info.num_targets, info.flops)
+                    note = f"step {self.index}  loss {info.loss_nats:.3f}  {rates.note()}"
+                    meter.advance(positions, note)
                     self._after_step(writer, info, rates)
                 if self._keeper.saved_at != self.index:
                     writer.sync()
@@ -289,6 +304,7 @@ class Trainer:
             self._run_validation(writer)
         if self.index % train.checkpoint_every == 0 or last:
             self._save_if_possible(writer)
+            rates.pause("save")
 
     def _metrics(self, info: StepInfo, rates: RateMeter) -> dict[str, float]:
         values = {
@@ -307,10 +323,14 @@ class Trainer:
         if self._validate is None:
             return
         self.model.eval()
-        values = self._validate(self.model)
+        found = self._validate(self.model)
         self.model.train()
-        writer.write(self.index, values)
-        self._validation = self.index, values
+        writer.write(self.index, found.values)
+        writer.write_samples(self.index, found.samples)
+        seconds = self._rates.pause("validation")
+        log.info("step %d: %s; %.1f s, %.1f %% of the time so far", self.index, found.summary(),
+                 seconds, 100 * self._rates.share("validation"))  # fmt: skip
+        self._validation = self.index, found.values
 
     # -- state ------------------------------------------------------------------------------------
 
