@@ -172,7 +172,8 @@ class Trainer:
         self.index, self.row = self.index + 1, self.row + num_rows
         return StepInfo(
             loss_nats=loss_nats, grad_norm=grad_norm, lr=lr, num_rows=num_rows,
-            num_targets=sum(batch.num_targets for batch in batches), flops=count_flops(self.cfg.model, batches),
+            num_targets=sum(batch.num_targets for batch in batches),
+            flops=count_flops(self.cfg.model, batches),
         )  # fmt: skip
 
     def _forward_backward(self, batches: Sequence[Batch]) -> tuple[float, list[Float32]]:
