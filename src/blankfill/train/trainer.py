@@ -52,7 +52,7 @@ from blankfill.train.validate import Validation
 from blankfill.train.watch import Watch
 
 if TYPE_CHECKING:
-    from blankfill.data.rows import RowSource
+    from blankfill.data.mixture import RowStream
     from blankfill.text.tokenizer import TextTokenizer
 
 __all__ = ["StepInfo", "Trainer"]
@@ -96,7 +96,7 @@ class Trainer:
         self,
         cfg: RunConfig,
         model: GLM,
-        rows: RowSource,
+        rows: RowStream,
         run: Path,
         *,
         validate: Callable[[GLM], Validation] | None = None,
@@ -313,7 +313,7 @@ class Trainer:
             **self._losses.counts(),
             "grad_norm": info.grad_norm,
             "learning_rate": info.lr,
-            "epoch": self.rows.epoch_at(self.row),
+            **self.rows.epochs(self.row),
             **({} if self.scaler is None else {"loss_scale": self.scaler.scale}),
             **rates.read(),
         }
