@@ -164,7 +164,7 @@ def flex_attention(
 
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     attended = attend_tiles(q, k, v, block_mask=mask.block_mask, scale=scale)
-    return cast("torch.Tensor", attended).transpose(1, 2)
+    return attended.transpose(1, 2)
 
 
 def varlen_attention(
