@@ -40,7 +40,7 @@ class MetricsWriter:
     def __init__(self, run: Path, *, start_step: int = 0) -> None:
         self._path, self._board_folder = run / "metrics.jsonl", run / "tensorboard"
         self._waiting = b""
-        self._handle, self._board = self._open(start_step)
+        self._handle, self._board = self._open(start_step, keep=start_step > 0)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Write the values that belong to `step`."""
