@@ -206,7 +206,8 @@ CASES = [
     a_missing_shard, another_vocabulary_size, an_unknown_layout, an_empty_folder,
     another_layout_than_said, a_pickle_with_code, heads_that_do_not_divide,
     heads_that_ranks_do_not_share, heads_unknown, a_tensor_in_two_shards,
-    a_tensor_with_and_without_prefix, a_tensor_too_many, a_tensor_too_few, a_layer_in_the_middle, a_number_that_is_none,
+    a_tensor_with_and_without_prefix, a_tensor_too_many, a_tensor_too_few,
+    a_layer_in_the_middle, a_number_that_is_none,
     a_tensor_of_another_shape, scales_of_another_length, a_latest_that_points_nowhere,
     image_rows_of_a_model_without, a_vocabulary_of_another_model,
 ]  # fmt: skip
