@@ -15,7 +15,7 @@ FLOORS = {
     "data": 2, "model": 2,
     "optim": 3, "checkpoint": 3, "metrics": 3,
     "train": 4, "generate": 4, "interop": 4,
-    "evaluate": 5, "demo": 5,
+    "evaluate": 5, "report": 5, "demo": 5,
     "api": 6,
     "cli": 7,
 }  # fmt: skip

@@ -18,13 +18,34 @@ from blankfill.objective.special import SpecialIds
 from reference import glm_float64
 
 IDS = SpecialIds(pad=0, mask=1, smask=2, gmask=3, sop=4, eop=5, eos=6, dblock=7)
-COMBINATIONS = [
-    {"block": block, "activation": activation, "positions": positions}
-    for block, activation, positions in itertools.product(
-        ("pre_ln", "deepnorm"), ("geglu", "gelu_tanh", "gelu"),
-        ("rope_2d", "rope_1d", "learned_2d"),
-    )
-] + [{"tie_head": False}, {"deepnorm": "su"}, {"deepnorm": "deepnet"}]  # fmt: skip
+BLOCKS = ("pre_ln", "deepnorm", "deepnorm_paper", "post_ln", "sandwich")
+ACTIVATIONS = ("geglu", "swiglu", "gelu_tanh", "gelu", "relu")
+POSITIONS = ("rope_2d", "rope_1d", "learned_2d", "none")
+# Every pair of choices meets once at least: the naive model is too slow for all hundred triples.
+PAIRWISE = [
+    {"block": block, "activation": activation, "positions": POSITIONS[(b + a) % 4]}
+    for b, block in enumerate(BLOCKS)
+    for a, activation in enumerate(ACTIVATIONS)
+]
+OPTIONS = [
+    {"tie_head": False},
+    {"deepnorm": "su"},
+    {"deepnorm": "deepnet", "block": "deepnorm_paper"},
+    {"residual_scale": 3.0},
+    {"rope_angles": "float16"},
+    {"qk_norm": True},
+    {"qk_norm": True, "block": "sandwich", "positions": "learned_2d"},
+    {"pb_relax": 32.0},
+    {"embedding_gradient_shrink": 0.1},
+    {"embedding_gradient_shrink": 0.1, "shrink_head": True},
+]
+
+
+def test_every_pair_of_block_activation_and_position_is_covered():
+    fields = {"block": BLOCKS, "activation": ACTIVATIONS, "positions": POSITIONS}
+    for (one, ones), (other, others) in itertools.combinations(fields.items(), 2):
+        met = {(c[one], c[other]) for c in PAIRWISE}
+        assert met == set(itertools.product(ones, others))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +62,9 @@ def examples():
     return [first, second]
 
 
-@pytest.mark.parametrize("changes", COMBINATIONS, ids=lambda c: "-".join(map(str, c.values())))
+@pytest.mark.parametrize(
+    "changes", PAIRWISE + OPTIONS, ids=lambda c: "-".join(f"{k}={v}" for k, v in c.items())
+)
 def test_logits_loss_and_every_gradient_agree_with_the_naive_model(examples, changes):
     cfg = ModelConfig(
         **{"vocab_size": 20, "hidden_size": 8, "num_layers": 2, "num_heads": 2, "ffn_size": 5,
@@ -65,9 +88,14 @@ def test_logits_loss_and_every_gradient_agree_with_the_naive_model(examples, cha
     ours.backward()
 
     weights = {n: p.detach().clone().requires_grad_() for n, p in model.named_parameters()}
+    law = {"unit_gain": 4**0.25, "deepnet": 4**0.25, "su": 2.0}[cfg.deepnorm]
+    scaled = cfg.block in ("deepnorm", "deepnorm_paper")
     naive = {
-        "num_layers": 2, "num_heads": 2, "block": cfg.block, "alpha": cfg.deepnorm_alpha,
-        "activation": cfg.activation, "positions": cfg.positions,
+        "num_layers": 2, "num_heads": 2, "block": cfg.block,
+        "alpha": (cfg.residual_scale or law) if scaled else 1.0,
+        "activation": cfg.activation, "positions": cfg.positions, "qk_norm": cfg.qk_norm,
+        "rope_angles": cfg.rope_angles, "shrink": cfg.embedding_gradient_shrink,
+        "shrink_head": cfg.shrink_head,
     }  # fmt: skip
     total = torch.zeros((), dtype=torch.float64)
     for example, (_, start, _, end) in zip(examples, batch.blocks, strict=True):

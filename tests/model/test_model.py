@@ -6,7 +6,6 @@ import torch
 
 from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig
-from blankfill.config.presets import PRESETS, preset
 from blankfill.data.rows import RowSource
 from blankfill.model.attention import dense_attention, packed_attention
 from blankfill.model.glm import GLM
@@ -21,6 +20,9 @@ SHAPES = {
     "glm": {"block": "pre_ln", "activation": "gelu_tanh", "positions": "learned_2d"},
     "glm-130b": {"deepnorm": "su", "positions": "rope_1d"},
     "untied": {"tie_head": False, "activation": "gelu"},
+    "post-ln": {"block": "post_ln", "activation": "relu", "positions": "none"},
+    "paper": {"block": "deepnorm_paper", "activation": "swiglu", "pb_relax": 32.0},
+    "sandwich": {"block": "sandwich", "qk_norm": True},
 }
 
 
@@ -241,20 +243,6 @@ def test_pre_ln_initialisation_is_the_released_one():
     ]:
         weight = module.weight
         assert float(weight.detach().std()) == pytest.approx(std, rel=0.028)
-
-
-PARAMETERS = {"10b": 9_880_682_496, "130b": 128_697_794_560}
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_build_on_meta_and_the_published_ones_count_as_published(name):
-    with torch.device("meta"):
-        count = sum(p.numel() for p in GLM(preset(name).model).parameters())
-    if name in PARAMETERS:
-        assert count == PARAMETERS[name]
-    else:
-        named = {"demo": 5e6, "tiny": 5e6, "small": 25e6, "base": 110e6, "large": 335e6, "xl": 2e9}
-        assert count == pytest.approx(named[name], rel=0.2)
 
 
 def test_embedding_gradient_shrink_keeps_the_value_and_its_share_of_the_gradient(batch):

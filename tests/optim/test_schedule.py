@@ -1,7 +1,8 @@
 import pytest
 
 from blankfill.config.train import TrainConfig
-from blankfill.optim.schedule import lr_at
+from blankfill.errors import ConfigError
+from blankfill.optim.schedule import lr_at, shrink_at
 
 CFG = TrainConfig(steps=101, warmup_steps=10, peak_lr=1.0, min_lr_ratio=0.1)
 
@@ -35,3 +36,64 @@ def test_warm_up_as_long_as_the_run_never_decays():
 
 def test_one_step_runs_have_a_rate():
     assert lr_at(0, TrainConfig(steps=1, warmup_steps=0, peak_lr=1.0)) > 0
+
+
+def test_wsd_stays_at_the_peak_and_falls_evenly_over_its_cooldown():
+    cfg = TrainConfig(steps=101, warmup_steps=10, peak_lr=1.0, min_lr_ratio=0.0, schedule="wsd",
+                      cooldown_steps=20)  # fmt: skip
+    assert [lr_at(step, cfg) for step in (10, 50, 80)] == [1.0] * 3
+    assert [lr_at(step, cfg) for step in (85, 90, 100, 200)] == pytest.approx([0.75, 0.5, 0, 0])
+
+
+def test_a_longer_wsd_run_uses_the_same_rates_up_to_the_shorter_ones_cooldown():
+    short, long = (TrainConfig(steps=n, schedule="wsd", cooldown_steps=20) for n in (200, 900))
+    assert all(lr_at(step, short) == lr_at(step, long) for step in range(180))
+
+
+def test_the_batch_of_glm_130b_grows_by_24_rows_in_168_increments():
+    cfg = TrainConfig(batch_rows=4224, micro_batch_rows=24, ramp_from_rows=192, ramp_rows=5_493_164)
+    sizes = sorted({cfg.rows_at(row) for row in range(0, 5_600_000, 1000)})
+    assert sizes == list(range(192, 4225, 24))
+    assert cfg.rows_at(5_493_163) < 4224 == cfg.rows_at(5_493_164)
+
+
+def test_a_decay_may_end_before_the_run():
+    cfg = TrainConfig(
+        steps=201,
+        decay_steps=101,
+        warmup_steps=10,
+        peak_lr=1.0,
+        min_lr_ratio=0.1,
+        schedule="cosine",
+    )
+    assert [lr_at(step, cfg) for step in (55, 100, 200)] == pytest.approx([0.55, 0.1, 0.1])
+
+
+def test_the_released_forms_start_at_zero_and_reach_the_peak_after_warm_up():
+    cfg = TrainConfig(steps=110, warmup_steps=10, peak_lr=1.0, schedule="glm_cosine")
+    assert [lr_at(step, cfg) for step in (0, 1, 10)] == pytest.approx([0.0, 0.1, 1.0])
+
+
+def test_the_released_cosine_is_held_at_its_end_and_the_released_line_is_not():
+    # Over 100 steps behind 10 of warm-up to a tenth: halfway at 60, there at 110.
+    for schedule, later in (("glm_cosine", 0.1), ("glm_linear", 0.01)):
+        cfg = TrainConfig(
+            steps=500, decay_steps=110, warmup_steps=10, peak_lr=1.0, min_lr_ratio=0.1,
+            schedule=schedule,
+        )  # fmt: skip
+        assert [lr_at(step, cfg) for step in (60, 110, 120)] == pytest.approx([0.55, 0.1, later])
+
+
+def test_the_embeddings_share_is_held_then_rises_to_one():
+    cfg = TrainConfig(shrink_hold_steps=100, shrink_rise_steps=10)
+    shares = [shrink_at(step, 0.1, cfg) for step in (0, 100, 105, 110, 5000)]
+    assert shares == pytest.approx([0.1, 0.1, 0.55, 1.0, 1.0])
+
+
+def test_without_a_schedule_the_share_is_held_for_good():
+    assert shrink_at(10**6, 0.1, TrainConfig()) == 0.1
+
+
+def test_a_share_that_is_held_but_never_rises_is_a_mistake():
+    with pytest.raises(ConfigError, match="shrink_hold_steps=5 needs"):
+        TrainConfig(shrink_hold_steps=5)

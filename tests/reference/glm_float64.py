@@ -1,8 +1,10 @@
 """A naive GLM, written from the papers, one number at a time: the oracle of the real model.
 
 Du et al. 2022 (GLM): section 2.1 (objective), 2.2 (Pre-LN, tied linear output, GeLU), 2.2.1 (two
-learned positions). Zeng et al. 2022 (GLM-130B): section 2.1 (DeepNorm, GeGLU), appendix B (RoPE).
-Su et al. 2021 (RoPE), section 3.2.
+learned positions). Zeng et al. 2022 (GLM-130B): section 2.1 (DeepNorm, GeGLU), 3 (embedding
+gradient shrink), appendix B (RoPE). Su et al. 2021 (RoPE), section 3.2. Vaswani et al. 2017
+(Post-LN, ReLU). Ding et al. 2021 (CogView): Sandwich-LN. Shazeer 2020: GeGLU, SwiGLU. Henry et al.
+2020: normalised queries and keys, here by a LayerNorm.
 
 Nothing is batched, packed, fused or cached. A document is a list of tokens; every query loops over
 the keys that it may see; every head loops over its own slice. It shares no code with `blankfill`:
@@ -36,70 +38,121 @@ def gelu(x, form):
 
 
 def linear(x, weight, bias):
-    return torch.stack([(row * x).sum() for row in weight]) + bias
+    return (weight * x).sum(dim=1) + bias
 
 
-def rotate_pairwise(vector, position):
+def frequency(i, width, angles):
+    exact = 10000.0 ** (-2 * i / width)
+    return float(torch.tensor(exact).half()) if angles == "float16" else exact
+
+
+def rotate_pairwise(vector, position, angles):
     """Turn each pair (i, i + width / 2) by its own angle."""
     width = len(vector)
     out = [None] * width
     for i in range(width // 2):
-        angle = position * 10000.0 ** (-2 * i / width)
+        angle = position * frequency(i, width, angles)
         a, b = vector[i], vector[i + width // 2]
         out[i] = a * math.cos(angle) - b * math.sin(angle)
         out[i + width // 2] = b * math.cos(angle) + a * math.sin(angle)
     return torch.stack(out)
 
 
-def rotate(vector, positions, encoding):
-    if encoding == "learned_2d":
+def rotate(vector, positions, cfg):
+    if cfg["positions"] in ("learned_2d", "none"):
         return vector
-    if encoding == "rope_1d":
-        return rotate_pairwise(vector, positions[0])
+    if cfg["positions"] == "rope_1d":
+        return rotate_pairwise(vector, positions[0], cfg["rope_angles"])
     half = len(vector) // 2
     return torch.cat(
         [
-            rotate_pairwise(vector[:half], positions[0]),
-            rotate_pairwise(vector[half:], positions[1]),
+            rotate_pairwise(vector[:half], positions[0], cfg["rope_angles"]),
+            rotate_pairwise(vector[half:], positions[1], cfg["rope_angles"]),
         ]
     )
 
 
-def attention(rows, positions, part_b_start, weights, prefix, num_heads, encoding):
+def attention(rows, positions, part_b_start, layer, cfg):
     size = len(rows[0])
-    head = size // num_heads
-    fused = [
-        linear(x, weights[f"{prefix}.qkv.weight"], weights[f"{prefix}.qkv.bias"]) for x in rows
-    ]
-    results = []
-    for query in range(len(rows)):
-        heads = []
-        for h in range(num_heads):
-            part = slice(h * head, (h + 1) * head)
-            q = rotate(fused[query][:size][part], positions[query], encoding)
-            scores, values = [], []
-            for key in range(len(rows)):
-                if sees(query, key, part_b_start):
-                    k = rotate(fused[key][size : 2 * size][part], positions[key], encoding)
-                    scores.append((q * k).sum() / math.sqrt(head))
-                    values.append(fused[key][2 * size :][part])
-            exponentials = [torch.exp(s - max(scores).detach()) for s in scores]
+    head = size // cfg["num_heads"]
+    fused = [linear(x, layer["attention.qkv.weight"], layer["attention.qkv.bias"]) for x in rows]
+
+    def turned(which, at, part):
+        vector = fused[at][which * size : (which + 1) * size][part]
+        if cfg["qk_norm"]:
+            name = f"attention.{'qk'[which]}_norm"
+            vector = layer_norm(vector, layer[f"{name}.weight"], layer[f"{name}.bias"])
+        return rotate(vector, positions[at], cfg)
+
+    results = [[] for _ in rows]
+    for h in range(cfg["num_heads"]):
+        part = slice(h * head, (h + 1) * head)
+        queries = [turned(0, at, part) for at in range(len(rows))]
+        keys = [turned(1, at, part) for at in range(len(rows))]
+        values = [fused[at][2 * size :][part] for at in range(len(rows))]
+        for query in range(len(rows)):
+            seen = [key for key in range(len(rows)) if sees(query, key, part_b_start)]
+            scores = [(queries[query] * keys[key]).sum() / math.sqrt(head) for key in seen]
+            top = max(scores).detach()
+            exponentials = [torch.exp(s - top) for s in scores]
             total = sum(exponentials)
-            heads.append(sum(e / total * v for e, v in zip(exponentials, values, strict=True)))
-        results.append(
-            linear(torch.cat(heads), weights[f"{prefix}.out.weight"], weights[f"{prefix}.out.bias"])
-        )
-    return results
+            results[query].append(
+                sum(e / total * values[key] for e, key in zip(exponentials, seen, strict=True))
+            )
+    return [
+        linear(torch.cat(heads), layer["attention.out.weight"], layer["attention.out.bias"])
+        for heads in results
+    ]
 
 
-def feed_forward(x, weights, prefix, activation):
-    up = linear(x, weights[f"{prefix}.up.weight"], weights[f"{prefix}.up.bias"])
+def activated(up, activation):
+    half = len(up) // 2
     if activation == "geglu":
-        half = len(up) // 2
-        inner = up[:half] * gelu(up[half:], "erf")
-    else:
-        inner = gelu(up, "tanh" if activation == "gelu_tanh" else "erf")
-    return linear(inner, weights[f"{prefix}.down.weight"], weights[f"{prefix}.down.bias"])
+        return up[:half] * gelu(up[half:], "erf")
+    if activation == "swiglu":
+        return up[:half] * up[half:] / (1 + torch.exp(-up[half:]))
+    if activation == "relu":
+        return torch.where(up > 0, up, torch.zeros_like(up))
+    return gelu(up, "tanh" if activation == "gelu_tanh" else "erf")
+
+
+def block(rows, positions, part_b_start, layer, cfg):
+    """One layer, in the arrangement that `cfg["block"]` names."""
+    alpha = cfg["alpha"]
+
+    def norm(which, x):
+        return layer_norm(x, layer[f"{which}.weight"], layer[f"{which}.bias"])
+
+    def attend(xs):
+        return attention(xs, positions, part_b_start, layer, cfg)
+
+    def mlp(x):
+        up = linear(x, layer["mlp.up.weight"], layer["mlp.up.bias"])
+        inner = activated(up, cfg["activation"])
+        return linear(inner, layer["mlp.down.weight"], layer["mlp.down.bias"])
+
+    if cfg["block"] == "pre_ln":
+        attended = attend([norm("attention_norm", x) for x in rows])
+        rows = [x + a for x, a in zip(rows, attended, strict=True)]
+        return [x + mlp(norm("mlp_norm", x)) for x in rows]
+    if cfg["block"] == "sandwich":
+        attended = attend([norm("attention_norm", x) for x in rows])
+        rows = [x + norm("attention_out_norm", a) for x, a in zip(rows, attended, strict=True)]
+        return [x + norm("mlp_out_norm", mlp(norm("mlp_norm", x))) for x in rows]
+    if cfg["block"] in ("post_ln", "deepnorm_paper"):
+        attended = attend(rows)
+        rows = [norm("attention_norm", alpha * x + a) for x, a in zip(rows, attended, strict=True)]
+        return [norm("mlp_norm", alpha * x + mlp(x)) for x in rows]
+    assert cfg["block"] == "deepnorm"  # the residual is taken from the normalised value
+    normed = [norm("attention_norm", x) for x in rows]
+    rows = [alpha * x + a for x, a in zip(normed, attend(normed), strict=True)]
+    middle = [norm("mlp_norm", x) for x in rows]
+    return [alpha * m + mlp(m) for m in middle]
+
+
+def shrunk(x, share):
+    """Let only a share of the gradient through."""
+    return share * x + (1 - share) * x.detach()
 
 
 def hidden_states(document, weights, cfg):
@@ -108,50 +161,32 @@ def hidden_states(document, weights, cfg):
     Args:
         document: tokens, positions (pairs), part_b_start.
         weights: float64 tensors by the real model's names.
-        cfg: num_layers, num_heads, block, alpha, activation, positions.
+        cfg: num_layers, num_heads, block, alpha, activation, positions, rope_angles, qk_norm,
+            shrink, shrink_head.
     """
     tokens, positions, part_b_start = document
     rows = []
     for token, (first, second) in zip(tokens, positions, strict=True):
-        x = weights["embed.word.weight"][token]
+        x = shrunk(weights["embed.word.weight"][token], cfg["shrink"])
         if cfg["positions"] == "learned_2d":
             x = x + weights["embed.position.weight"][first]
             x = x + weights["embed.block_position.weight"][second]
         rows.append(x)
     for n in range(cfg["num_layers"]):
-        name = f"blocks.{n}"
-
-        def norm(x, which, name=name):
-            return layer_norm(x, weights[f"{name}.{which}.weight"], weights[f"{name}.{which}.bias"])
-
-        normed = [norm(x, "attention_norm") for x in rows]
-        attended = attention(
-            normed, positions, part_b_start, weights, f"{name}.attention", cfg["num_heads"],
-            cfg["positions"],
-        )  # fmt: skip
-        if cfg["block"] == "pre_ln":
-            rows = [x + a for x, a in zip(rows, attended, strict=True)]
-            rows = [
-                x + feed_forward(norm(x, "mlp_norm"), weights, f"{name}.mlp", cfg["activation"])
-                for x in rows
-            ]
-        else:  # the residual is taken from the normalised value, scaled by alpha
-            rows = [cfg["alpha"] * x + a for x, a in zip(normed, attended, strict=True)]
-            middle = [norm(x, "mlp_norm") for x in rows]
-            rows = [
-                cfg["alpha"] * m + feed_forward(m, weights, f"{name}.mlp", cfg["activation"])
-                for m in middle
-            ]
+        stem = f"blocks.{n}."
+        layer = {k.removeprefix(stem): v for k, v in weights.items() if k.startswith(stem)}
+        rows = block(rows, positions, part_b_start, layer, cfg)
+    if cfg["block"] in ("post_ln", "deepnorm_paper"):
+        return rows
     return [layer_norm(x, weights["norm.weight"], weights["norm.bias"]) for x in rows]
 
 
 def logits(document, weights, cfg):
     """Score the vocabulary at every position: a list of `[V]`."""
     matrix = weights.get("head.weight", weights["embed.word.weight"])
-    return [
-        torch.stack([(word * h).sum() for word in matrix])
-        for h in hidden_states(document, weights, cfg)
-    ]
+    if cfg["shrink_head"]:
+        matrix = shrunk(matrix, cfg["shrink"])
+    return [(matrix * h).sum(dim=1) for h in hidden_states(document, weights, cfg)]
 
 
 def loss(scores_of_all, targets):

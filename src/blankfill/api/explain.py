@@ -111,8 +111,8 @@ def explain(
         tokenizer: words, which splits at blanks, or the folder of a trained tokenizer.
         positions: corrupted (the papers), linear (GLM-130B) or original (the article).
         kind: what to draw where no spans are given.
-        mixture: objective to draw from: ours, glm-base, glm-10b-512, glm-10b-1024, glm-large-zh,
-            glm-130b, ul2-r or ul2-x.
+        mixture: objective to draw from: ours, glm-base, glm-doc, glm-2b, glm-10b-512,
+            glm-10b-1024, glm-large-zh, glm-130b, ul2-r or ul2-x.
         data: token store to take the document from, with its own tokenizer.
         index: number of the document in the store.
         seed: seed of the draw.

@@ -61,6 +61,9 @@ VERBS: dict[str, Verb] = {
     "evaluate": Verb(
         "evaluate:evaluate", "evaluate:print_evaluate", "loss and exact fills on held-out text"
     ),
+    "report": Verb(
+        "report:report", "report:print_report", "curves and fills of runs as one HTML file"
+    ),
     "fill": Verb("infill:fill", "infill:print_fill", "fill the blanks of a text"),
     "generate": Verb("infill:generate", "infill:print_generate", "continue a text"),
     "export": Verb(
@@ -178,10 +181,10 @@ def _description(command: Callable[..., Any]) -> str:
 def _with_preset_defaults(args: list[str]) -> Callable[..., Any]:
     """Give `pretrain` the options of the named preset, with its values as defaults."""
     from blankfill.api.pretrain import command_for
-    from blankfill.config.presets import PRESETS
+    from blankfill.config.presets import is_preset
 
     named = next((arg for arg in args if not arg.startswith("-")), None)
-    return command_for(named if named in PRESETS else "tiny")
+    return command_for(named if named and is_preset(named) else "tiny")
 
 
 def _load(package: str, path: str) -> Callable[..., Any]:

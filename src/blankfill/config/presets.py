@@ -1,7 +1,7 @@
 """Complete runs by name: each preset is a function that returns a validated `RunConfig`.
 
-The published sizes are those of Du et al. 2022 (GLM) and Zeng et al. 2022 (GLM-130B); ours follow
-the article's architecture: DeepNorm, two-dimensional RoPE, GeGLU, one tied output layer.
+These are our sizes, in the article's architecture: DeepNorm, two-dimensional RoPE, GeGLU, one tied
+output layer. `published` has the models of Du et al. 2022 (GLM) and Zeng et al. 2022 (GLM-130B).
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from typing import Final
 
 from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig
+from blankfill.config.published import PUBLISHED
 from blankfill.config.run import RunConfig
 from blankfill.config.train import TrainConfig
 from blankfill.errors import ConfigError
 
-__all__ = ["PRESETS", "preset"]
+__all__ = ["ALIASES", "PRESETS", "is_preset", "preset"]
 
 
 def demo() -> RunConfig:
@@ -32,6 +33,7 @@ def demo() -> RunConfig:
         train=TrainConfig(
             steps=1000, row_length=256, batch_rows=8, micro_batch_rows=8, peak_lr=3e-3,
             min_lr_ratio=0.05, warmup_steps=60, checkpoint_every=500, log_every=10,
+            validate_blanks=32,
         ),
     )  # fmt: skip
 
@@ -94,36 +96,6 @@ def xl() -> RunConfig:
     )  # fmt: skip
 
 
-def ten_b() -> RunConfig:
-    """9.9 B parameters: GLM-10B as published (Pre-LN, learned 2D positions, tanh GeLU)."""
-    return RunConfig(
-        model=ModelConfig(
-            vocab_size=50304, hidden_size=4096, num_layers=48, num_heads=64, ffn_size=16384,
-            block="pre_ln", activation="gelu_tanh", positions="learned_2d", max_position=1024,
-            dropout=0.1,
-        ),
-        train=TrainConfig(
-            steps=250_000, row_length=512, batch_rows=4032, micro_batch_rows=21, peak_lr=1e-4,
-            warmup_steps=7000,
-        ),
-    )  # fmt: skip
-
-
-def hundred_thirty_b() -> RunConfig:
-    """128.7 B parameters: GLM-130B as published (DeepNorm, GeGLU, 1D RoPE, gradient shrink)."""
-    return RunConfig(
-        model=ModelConfig(
-            vocab_size=150528, hidden_size=12288, num_layers=70, num_heads=96, ffn_size=32768,
-            deepnorm="su", positions="rope_1d", dropout=0.1, embedding_gradient_shrink=0.1,
-        ),
-        objective=ObjectiveConfig(short_rate=0.3, document_rate=0.7, positions="linear"),
-        train=TrainConfig(
-            steps=49_300, row_length=2048, batch_rows=4224, micro_batch_rows=176, peak_lr=8e-5,
-            warmup_steps=260,
-        ),
-    )  # fmt: skip
-
-
 PRESETS: Final[dict[str, Callable[[], RunConfig]]] = {
     "demo": demo,
     "tiny": tiny,
@@ -131,18 +103,25 @@ PRESETS: Final[dict[str, Callable[[], RunConfig]]] = {
     "base": base,
     "large": large,
     "xl": xl,
-    "10b": ten_b,
-    "130b": hundred_thirty_b,
+    **PUBLISHED,
 }
 """Every preset by the name that the command line takes."""
 
+ALIASES: Final = {"10b": "glm-10b", "130b": "glm-130b"}
+"""Short names of published models."""
+
+
+def is_preset(name: str) -> bool:
+    """Whether there is a preset of that name, or short name."""
+    return ALIASES.get(name, name) in PRESETS
+
 
 def preset(name: str) -> RunConfig:
-    """Return the preset of that name.
+    """Return the preset of that name, or short name.
 
     Raises:
         ConfigError: there is no such preset.
     """
-    if name not in PRESETS:
+    if not is_preset(name):
         raise ConfigError(f"there is no preset {name!r}; take one of: {', '.join(PRESETS)}")
-    return PRESETS[name]()
+    return PRESETS[ALIASES.get(name, name)]()

@@ -58,6 +58,14 @@ class _Encoded(NamedTuple):
     characters: int
     num_bytes: int
     sentence_ends: npt.NDArray[np.int64]
+    prompt: int | None
+
+
+class _Fields(NamedTuple):
+    """The JSON fields that are read."""
+
+    text: str
+    answer: str
 
 
 _tokenizer: Tokenizer | None = None
@@ -70,6 +78,7 @@ def build_store(
     out: Path,
     *,
     text_field: str = "text",
+    answer_field: str = "",
     strict: bool = False,
     overwrite: bool = False,
     num_workers: int = 0,
@@ -81,6 +90,7 @@ def build_store(
         tokenizer: folder of the tokenizer.
         out: folder of the store; it appears when it is complete.
         text_field: the JSON field or Parquet column that holds the text.
+        answer_field: the JSON field that holds the answer of a pair; "" where there are none.
         strict: raise an error where a document cannot be used, instead of skipping it.
         overwrite: replace a store at `out`.
         num_workers: processes that encode; 0 takes one per core, 1 encodes in this process.
@@ -102,7 +112,8 @@ def build_store(
         ) as writer,
         progress.bar("encoding text", unit="documents") as meter,
     ):  # fmt: skip
-        for results in _encode(records, loaded, tokenizer, text_field, workers):
+        fields = _Fields(text_field, answer_field)
+        for results in _encode(records, loaded, tokenizer, fields, workers):
             for result in results:
                 if isinstance(result, Skipped):
                     skips.add(result)
@@ -110,6 +121,7 @@ def build_store(
                 writer.add(
                     result.tokens, result.language, characters=result.characters,
                     num_bytes=result.num_bytes, sentence_ends=result.sentence_ends,
+                    prompt=result.prompt,
                 )  # fmt: skip
             tokens = int(writer.counts[:, 1].sum())
             meter.advance(len(results), f"{tokens / 1e6:.1f} M tokens")
@@ -122,7 +134,7 @@ def build_store(
 
 
 def _encode(
-    records: Iterator[Record], loaded: Tokenizer, tokenizer: Path, text_field: str, workers: int
+    records: Iterator[Record], loaded: Tokenizer, tokenizer: Path, fields: _Fields, workers: int
 ) -> Iterator[list[_Encoded | Skipped]]:
     packets = _packets(records)
     first = next(packets, None)
@@ -132,7 +144,7 @@ def _encode(
     # A pool takes longer to start than one packet takes to encode.
     if workers == 1 or second is None:
         for packet in _chain(first, second, packets):
-            yield [_encode_one(record, loaded, text_field) for record in packet]
+            yield [_encode_one(record, loaded, fields) for record in packet]
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
@@ -144,7 +156,7 @@ def _encode(
             for packet in _chain(first, second, packets):
                 size = sum(len(record.data) for record in packet)
                 with _interrupts_ignored():
-                    waiting.append((size, pool.submit(_encode_packet, packet, text_field)))
+                    waiting.append((size, pool.submit(_encode_packet, packet, fields)))
                 num_bytes += size
                 while len(waiting) >= PACKETS_PER_WORKER * workers or num_bytes > WAITING_BYTES:
                     size, future = waiting.popleft()
@@ -214,15 +226,21 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _encode_packet(packet: list[Record], text_field: str) -> list[_Encoded | Skipped]:
+def _encode_packet(packet: list[Record], fields: _Fields) -> list[_Encoded | Skipped]:
     assert _tokenizer is not None
-    return [_encode_one(record, _tokenizer, text_field) for record in packet]
+    return [_encode_one(record, _tokenizer, fields) for record in packet]
 
 
-def _encode_one(record: Record, tokenizer: Tokenizer, text_field: str) -> _Encoded | Skipped:
-    document = parse_record(record, text_field)
+def _encode_one(record: Record, tokenizer: Tokenizer, fields: _Fields) -> _Encoded | Skipped:
+    document = parse_record(record, fields.text, fields.answer)
     if isinstance(document, Skipped):
         return document
     tokens = tokenizer.encode(document.text)
     ends = sentence_tokens(document.text, tokens, tokenizer)
-    return _Encoded(tokens, document.language, len(document.text), document.num_bytes, ends)
+    prompt = None
+    if document.answer:
+        prompt = len(tokens)
+        tokens = np.concatenate([tokens, tokenizer.encode(document.answer)])
+        ends = np.append(ends[ends < prompt], [prompt, len(tokens)])
+    characters = len(document.text) + len(document.answer)
+    return _Encoded(tokens, document.language, characters, document.num_bytes, ends, prompt)

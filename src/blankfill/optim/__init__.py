@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from blankfill.optim.groups import SplitOptimizer, build_optimizer, parameter_groups
-from blankfill.optim.schedule import lr_at
+from blankfill.optim.scaler import LossScaler
+from blankfill.optim.schedule import annealing_lr, lr_at, shrink_at
 
-__all__ = ["SplitOptimizer", "build_optimizer", "lr_at", "parameter_groups"]
+__all__ = [
+    "LossScaler",
+    "SplitOptimizer",
+    "annealing_lr",
+    "build_optimizer",
+    "lr_at",
+    "parameter_groups",
+    "shrink_at",
+]

@@ -20,6 +20,7 @@ SHA-256 of `tokenizer.model`.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import shutil
@@ -32,7 +33,7 @@ import numpy.typing as npt
 import sentencepiece
 
 from blankfill.errors import DataError
-from blankfill.objective.special import DISPLAY, SpecialIds
+from blankfill.objective.special import DISPLAY, SpecialIds, sentinel_names
 
 __all__ = [
     "MANIFEST_NAME",
@@ -131,7 +132,7 @@ class Tokenizer:
                 f"{path}: a SentencePiece model without blankfill's special tokens or byte pieces; "
                 "train one with `blankfill tokenizer train`"
             )
-        self.ids = SpecialIds.of_roles(found)
+        self.ids = SpecialIds.of_roles(found, sentinels=_sentinel_ids(pieces))
         self.unknown_id: int = self._processor.unk_id()
         """SentencePiece wants such an id; with byte pieces it never stands for any text."""
         self.byte_mask = np.zeros(size, dtype=np.bool_)
@@ -299,6 +300,16 @@ def _encode_with_blanks(tokenizer: Tokenizer | WordTokenizer, text: str) -> Int3
         end = blank.end()
     parts.append(tokenizer.encode(text[end:]))
     return np.concatenate(parts)
+
+
+def _sentinel_ids(pieces: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Find the ids of the sentinels that a tokenizer was trained with, masks and sops."""
+    index = {piece: i for i, piece in enumerate(pieces) if piece.startswith(("[MASK", "[S"))}
+    known = itertools.takewhile(
+        lambda pair: pair[0] in index and pair[1] in index, map(sentinel_names, itertools.count(1))
+    )
+    pairs = [(index[mask], index[sop]) for mask, sop in known]
+    return tuple(mask for mask, _ in pairs), tuple(sop for _, sop in pairs)
 
 
 def _segments(text: str) -> Iterator[str]:
