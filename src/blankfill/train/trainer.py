@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,19 +28,18 @@ from blankfill.checkpoint import (
     newest_checkpoint,
 )
 from blankfill.config.run import RunConfig
-from blankfill.errors import CheckpointError, DataError, TrainingError
-from blankfill.metrics import Flops, LossMeter, MetricsWriter, Peak, RateMeter, training_flops
+from blankfill.errors import CheckpointError, TrainingError
+from blankfill.metrics import Flops, LossMeter, MetricsWriter, Peak, RateMeter
 from blankfill.metrics.meters import NO_FLOPS
 from blankfill.model.glm import GLM
-from blankfill.model.loss import blank_loss
-from blankfill.objective.batch import Batch, Float32
 from blankfill.optim import LossScaler, build_optimizer, lr_at, shrink_at
+from blankfill.train.gradient import forward_backward, move_average, step_flops
 from blankfill.train.guards import bad_weights
 from blankfill.train.incident import Incident
 from blankfill.train.keeper import Keeper
 from blankfill.train.loader import Loader
 from blankfill.train.signals import stop_on_signals
-from blankfill.train.transfer import choose_precision, precision_context, to_tensors
+from blankfill.train.transfer import choose_precision
 from blankfill.train.validate import Validation
 from blankfill.train.watch import Watch
 
@@ -137,7 +136,9 @@ class Trainer:
         share = self.model.cfg.embedding_gradient_shrink
         self.model.embed.shrink = shrink_at(self.index, share, train)
         batches = loader.batches(self.row, num_rows)
-        loss_nats, nlls = self._forward_backward(batches)
+        loss_nats, nlls = forward_backward(
+            self.model, batches, self.dtype, scale=self.scaler.scale if self.scaler else None
+        )
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         grad_norm = float(norm)
@@ -159,37 +160,16 @@ class Trainer:
         self.optimizer.set_lr(lr)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self._average()
+        move_average(self.ema, self.model, train.ema_decay)
         self._watch.accept(loss_nats, grad_norm)
         for batch, nll in zip(batches, nlls, strict=True):
             self._losses.add(batch, nll)
         self.index, self.row = self.index + 1, self.row + num_rows
         return StepInfo(
             loss_nats=loss_nats, grad_norm=grad_norm, lr=lr, num_rows=num_rows,
-            num_targets=sum(batch.num_targets for batch in batches), flops=self._flops(batches),
+            num_targets=sum(batch.num_targets for batch in batches),
+            flops=step_flops(self.model, batches),
         )  # fmt: skip
-
-    def _forward_backward(self, batches: Sequence[Batch]) -> tuple[float, list[Float32]]:
-        """Leave the gradient of the weighted mean loss; return it and each target's nats."""
-        total_weight = sum(float(batch.weights.sum()) for batch in batches)
-        if not total_weight:
-            raise DataError(f"step {self.index} has no targets; is the training text empty?")
-        loss_nats = 0.0
-        nlls: list[Float32] = []
-        for batch in batches:
-            tensors = to_tensors(batch)
-            with precision_context(self.dtype):
-                hidden = self.model(tensors.tokens, tensors.positions, tensors.mask)
-                loss, nll = blank_loss(self.model, hidden, tensors.targets, tensors.weights)
-            loss = loss / total_weight
-            loss_nats += loss.item()
-            (loss if self.scaler is None else loss * self.scaler.scale).backward()
-            nlls.append(nll.numpy())
-        if self.scaler is not None:
-            for parameter in self.model.parameters():
-                if parameter.grad is not None:
-                    parameter.grad /= self.scaler.scale
-        return loss_nats, nlls
 
     def _overflowed(self, loss_nats: float, grad_norm: float) -> bool:
         """Settle the loss scale of float16; tell whether the step is lost to an overflow alone."""
@@ -197,20 +177,6 @@ class Trainer:
         overflow, spent = not math.isfinite(grad_norm), self.scaler.exhausted
         self.scaler.update(overflow=overflow)
         return overflow and math.isfinite(loss_nats) and not spent
-
-    def _average(self) -> None:
-        """Move the averaged weights towards the weights."""
-        if self.ema:
-            now = self.model.state_dict()
-            with torch.no_grad():
-                for name, value in self.ema.items():
-                    value.lerp_(now[name], 1 - self.cfg.train.ema_decay)
-
-    def _flops(self, batches: Sequence[Batch]) -> Flops:
-        found = [
-            training_flops(self.cfg.model, b.blocks, b.num_targets, b.tokens.shape) for b in batches
-        ]
-        return Flops(model=sum(f.model for f in found), dense=sum(f.dense for f in found))
 
     # -- trouble ----------------------------------------------------------------------------------
 
