@@ -1,6 +1,8 @@
 """Presets on the meta device: every weight is counted, none is made."""
 
+import re
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -85,3 +87,15 @@ def test_recipes_follow_the_published_rates(name, step, lr):
     from blankfill.optim import lr_at
 
     assert lr_at(step, preset(name).train) == pytest.approx(lr, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["model.md", "model.zh.md"])
+def test_the_documented_table_is_the_presets(name):
+    text = (Path(__file__).parents[2] / "docs" / name).read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([^`]+)` \|((?: [\d,]+ \|){5})(.*)\| ([\d,]+) \|$", text, re.MULTILINE)
+    assert [row[0] for row in rows] == list(COUNTS)
+    for preset_name, sizes, _, total in rows:
+        cfg = preset(preset_name).model
+        shape = [cfg.num_layers, cfg.hidden_size, cfg.num_heads, cfg.ffn_size, cfg.vocab_size]
+        assert [int(size) for size in sizes.replace("|", " ").split()] == shape
+        assert int(total.replace(",", "")) == COUNTS[preset_name]
