@@ -64,6 +64,26 @@ def test_stores_of_its_vocabulary_are_built_shown_and_evaluated(glm_130b, tmp_pa
     assert 9 < result.rows["loss_nats"] < 12
 
 
+def test_training_goes_on_from_it(glm_130b, tmp_path):
+    import torch
+
+    from blankfill.config.run import RunConfig, from_dict
+    from blankfill.train import build_trainer
+
+    (tmp_path / "corpus.txt").write_text("\n\n".join(TEXT), encoding="utf-8")
+    tokenizer = glm_130b / "ours" / "tokenizer"
+    data_build([str(tmp_path / "corpus.txt")], tokenizer=tokenizer, out=tmp_path / "store")
+    described = json.loads((glm_130b / "ours" / "run.json").read_text())
+    cfg = from_dict(RunConfig, described["config"])
+    trainer = build_trainer(
+        cfg, data=[tmp_path / "store"], run=tmp_path / "run", init=glm_130b / "ours"
+    )
+    # The embedding keeps its 21,000 rows, which are more than the vocabulary rounded up.
+    model = foreign.draw(gated=True, positions=0, tied=True, vocab=21_000)
+    for name, value in foreign.ours(model).items():
+        assert torch.equal(trainer.model.state_dict()[name], value.float()), name
+
+
 def test_another_vocabulary_can_be_given_later(glm_130b, tmp_path):
     model = foreign.draw(gated=False, positions=41, tied=True, vocab=128)
     foreign.glm_megatron(tmp_path / "theirs", model, 1)

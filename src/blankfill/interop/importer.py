@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from blankfill import __version__
-from blankfill.checkpoint.layout import VERSION, write_json
+from blankfill.checkpoint.layout import VERSION, hash_of_state, write_json
 from blankfill.config.objective import MIXTURES, ObjectiveConfig
 from blankfill.config.presets import preset
 from blankfill.config.run import RunConfig, from_dict, to_dict
@@ -140,7 +140,8 @@ def _write(
         files[path.name] = {"bytes": writer.num_bytes, "sha256": writer.sha256}
     _verify(checkpoint, plan)
     checksum = hashlib.sha256("\n".join(sorted(tensors.values())).encode()).hexdigest()
-    write_json(checkpoint / "state.json", {"version": VERSION, "step": 0, "files": files})
+    state = {"version": VERSION, "step": 0, "files": files}
+    write_json(checkpoint / "state.json", state | {"sha256": hash_of_state(state)})
     cfg = _run_config(plan)
     write_json(folder / "run.json", _describe(plan, cfg, vocabulary, checksum))
     write_json(folder / "import.json", {

@@ -28,7 +28,7 @@ from blankfill.checkpoint import (
     write_json,
 )
 from blankfill.checkpoint.layout import VERSION
-from blankfill.checkpoint.weights import load_weights
+from blankfill.checkpoint.weights import load_weights, weight_files
 from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.data.mixture import RowMixture, RowStream, settle_shares
 from blankfill.data.pieces import Objectives
@@ -152,6 +152,10 @@ def build_trainer(
     held_out = open_stores(validation, fingerprint) if validation else []
     tokenizer = load_tokenizer(data[0] / "tokenizer")
     vocab_size = -(-tokenizer.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    known = run if resume and (run / "run.json").exists() else init
+    if known is not None:  # released models have more rows than ours would round up to
+        rows_there = from_dict(RunConfig, read_run(known)["config"]).model.vocab_size
+        vocab_size = max(vocab_size, rows_there)
     if vocab_size != cfg.model.vocab_size:
         log.info("model.vocab_size is %d, the tokenizer's %d ids rounded up", vocab_size,
                  tokenizer.vocab_size)  # fmt: skip
@@ -326,7 +330,7 @@ class _Init:
 def _read_init(path: Path, cfg: RunConfig, tokenizer_fingerprint: str) -> _Init:
     """Find the newest weights of another run and check that they fit."""
     info = read_run(path)
-    if info["tokenizer"]["fingerprint"] != tokenizer_fingerprint:
+    if (info["tokenizer"] or {}).get("fingerprint") != tokenizer_fingerprint:
         raise ConfigError(
             f"{path} was trained with another tokenizer than the stores were built with; build "
             f"them with --tokenizer {path / 'tokenizer'}"
@@ -340,9 +344,9 @@ def _read_init(path: Path, cfg: RunConfig, tokenizer_fingerprint: str) -> _Init:
     if differ:
         raise ConfigError(f"the weights of {path} do not fit this model: {'; '.join(differ)}")
     newest = newest_checkpoint(path)
-    file = newest.state["files"]["model.safetensors"]
-    described = {"path": str(path.resolve()), "step": newest.step, "fingerprint": file["sha256"]}
-    return _Init(described=described, weights=newest.path / "model.safetensors")
+    files = [newest.state["files"][file.name]["sha256"] for file in weight_files(newest.path)]
+    described = {"path": str(path.resolve()), "step": newest.step, "fingerprint": "-".join(files)}
+    return _Init(described=described, weights=newest.path)
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:

@@ -27,6 +27,7 @@ from blankfill.checkpoint import (
     load_tensors,
     newest_checkpoint,
 )
+from blankfill.checkpoint.weights import load_weights
 from blankfill.config.run import RunConfig
 from blankfill.config.train import AttentionKind
 from blankfill.errors import CheckpointError, TrainingError
@@ -332,15 +333,12 @@ class Trainer:
         )  # fmt: skip
 
     def load_weights(self, path: Path) -> None:
-        """Start from the weights of a safetensors file, with everything else fresh.
+        """Start from the weights in a checkpoint's folder, with everything else fresh.
 
         Raises:
-            CheckpointError: the file cannot be read or does not fit the model.
+            CheckpointError: a file cannot be read or does not fit the model.
         """
-        try:
-            self.model.load_state_dict(load_tensors(path))
-        except RuntimeError as error:
-            raise CheckpointError(f"{path} does not fit this model ({error})") from error
+        load_weights(self.model, path)
         self.ema = _copies(self.model) if self.ema else {}
 
     def restore(self, checkpoint: Checkpoint) -> None:
