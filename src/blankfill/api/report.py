@@ -49,7 +49,8 @@ def report(
         CheckpointError: a folder is not a run.
         ConfigError: no run is named, or the file is not a report and would be lost.
     """
-    from blankfill.report import MARK, build_page, read_record, unique_names
+    from blankfill.metrics.names import unique_names
+    from blankfill.report import MARK, build_page, read_record
 
     if not runs:
         raise ConfigError("no run was named; try: blankfill report runs/mine")

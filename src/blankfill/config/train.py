@@ -103,6 +103,11 @@ class TrainConfig:
     """Held-out blanks of each language that a validation fills greedily as well; 0 fills none."""
     show_fills: int = 6
     """Of those, how many of each language are kept as text, in samples.jsonl and TensorBoard."""
+    forgetting_limit: float = 0.0
+    """Share by which the loss on a held-out store may exceed its best so far, the weights that the
+    run started from included, such as 0.05; 0 is off."""
+    on_forgetting: Literal["warn", "stop"] = "warn"
+    """What a validation beyond forgetting_limit does."""
     on_spike: Literal["log", "skip", "rollback", "stop"] = "log"
     """When loss or gradient norm leaps or is not finite: log goes on after a leap and stops where
     nothing is finite; skip drops the update; rollback returns to the last checkpoint and leaves
@@ -128,7 +133,7 @@ class TrainConfig:
             )
         if not 0.0 <= self.z_loss < float("inf"):
             raise ConfigError(f"train.z_loss={self.z_loss} must be 0 (off) or positive")
-        for name in ("validate_every", "validate_blanks", "show_fills"):
+        for name in ("validate_every", "validate_blanks", "show_fills", "forgetting_limit"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"train.{name}={getattr(self, name)} must be 0 (off) or more")
         if not self.peak_lr > 0:

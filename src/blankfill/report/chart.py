@@ -42,6 +42,8 @@ class Line:
     """Which colour of the page."""
     style: Literal["line", "dots", "level"] = "line"
     """dots marks each point; level is a dashed line at the value of its only point."""
+    noisy: bool = True
+    """Whether a running mean is drawn over a line of many points."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,14 +157,17 @@ def _draw_line(line: Line, axes: _Axes, chart: Chart) -> str:
     colour = f"var(--c{line.colour % NUM_COLOURS})"
     if line.style == "level":
         y = axes.place(line.points[0])[1]
+        # Losses fall from the upper left to the lower right; names keep out of their way.
+        low = y > HEIGHT / 2
+        x, anchor = (LEFT + 4, "start") if low else (WIDTH - RIGHT, "end")
         shown = escape(f"{line.name} {format_value(line.points[0].value, percent=chart.percent)}")
         return (
             f'<path class="level" stroke="{colour}" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>'
-            f'<text class="level" x="{WIDTH - RIGHT}" y="{y - 4}" text-anchor="end">{shown}</text>'
+            f'<text class="level" x="{x}" y="{y - 4}" text-anchor="{anchor}">{shown}</text>'
         )
     places = [axes.place(point) for point in _thin(line.points)]
     path = "M" + "L".join(f"{x} {y}" for x, y in places)
-    smooth = _smooth(line.points) if line.style == "line" else None
+    smooth = _smooth(line.points) if line.style == "line" and line.noisy else None
     if smooth is not None:
         bold = "M" + "L".join(f"{x} {y}" for x, y in (axes.place(p) for p in _thin(smooth)))
         return (

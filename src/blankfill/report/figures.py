@@ -174,7 +174,7 @@ class _Drawer:
     def _each(self, points: Callable[[RunRecord], Sequence[Point]], key: str) -> list[Line]:
         dots = key.startswith("validation_")
         return [
-            _line(name, points(record), number, dots=dots)
+            _line(name, points(record), number, dots=dots, noisy=key != "learning_rate")
             for number, (name, record) in enumerate(zip(self.names, self.records, strict=True))
         ]
 
@@ -189,8 +189,12 @@ class _Drawer:
         )  # fmt: skip
 
 
-def _line(name: str, points: Sequence[Point], colour: int, *, dots: bool) -> Line:
-    return Line(name=name, points=points, colour=colour, style="dots" if dots else "line")
+def _line(
+    name: str, points: Sequence[Point], colour: int, *, dots: bool, noisy: bool = True
+) -> Line:
+    return Line(
+        name=name, points=points, colour=colour, style="dots" if dots else "line", noisy=noisy
+    )
 
 
 def _over_hours(record: RunRecord, key: str) -> list[Point]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from blankfill.checkpoint import read_run
 from blankfill.metrics import read_metrics, read_samples
 
-__all__ = ["Evaluated", "Point", "RunRecord", "Score", "read_record", "unique_names"]
+__all__ = ["Evaluated", "Point", "RunRecord", "Score", "read_record"]
 
 
 class Point(NamedTuple):
@@ -124,16 +124,6 @@ def read_record(run: Path) -> RunRecord:
     return RunRecord(
         path=run, info=info, rows=rows, samples=read_samples(run), evaluated=_evaluated(run)
     )
-
-
-def unique_names(paths: Sequence[Path]) -> list[str]:
-    """Name each folder by as many of its last parts as tell it from the others."""
-    parts = [path.resolve().parts for path in paths]
-    for depth in range(1, max(map(len, parts), default=1) + 1):
-        names = ["/".join(p[-depth:]) for p in parts]
-        if len(set(names)) == len(names):
-            return names
-    return [f"{path} ({i + 1})" for i, path in enumerate(paths)]
 
 
 def part(value: Any, *path: str) -> Any:

@@ -36,11 +36,13 @@ from blankfill.data.rows import RowSource
 from blankfill.data.store import TokenStore
 from blankfill.errors import CheckpointError, ConfigError, DataError
 from blankfill.metrics import find_peak
+from blankfill.metrics.names import unique_names
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.runtime import available_cores
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import load_tokenizer
+from blankfill.train.forgetting import ForgettingGuard
 from blankfill.train.resume import MODEL_BY_NAME, Change, changes_on_resume
 from blankfill.train.trainer import Trainer
 from blankfill.train.transfer import choose_precision
@@ -203,7 +205,13 @@ def build_trainer(
             max_rows=VALIDATION_ROWS,
             micro_batch_rows=cfg.train.micro_batch_rows,
         )
-        checks.append(lambda model: Validation(values=score_batches(model, batches, dtype)))
+        guard = _forgetting_guard(cfg, run, validation)
+
+        def score(model: GLM) -> Validation:
+            values = score_batches(model, batches, dtype)
+            return Validation(values=values | (guard.judge(values) if guard else {}))
+
+        checks.append(score)
         if check_blanks is not None and cfg.train.validate_blanks:
             checks.append(check_blanks(cfg, tokenizer, held_out))
 
@@ -269,6 +277,17 @@ def load_run(path: Path, *, weights: Literal["last", "ema"] = "last") -> Run:
     return Run(
         path=path, cfg=cfg, model=model, tokenizer=tokenizer, step=checkpoint.step, info=info
     )
+
+
+def _forgetting_guard(
+    cfg: RunConfig, run: Path, validation: Sequence[Path]
+) -> ForgettingGuard | None:
+    if not cfg.train.forgetting_limit:
+        return None
+    return ForgettingGuard(
+        run, unique_names(validation), limit=cfg.train.forgetting_limit,
+        policy=cfg.train.on_forgetting,
+    )  # fmt: skip
 
 
 def _build_rows(
