@@ -22,6 +22,7 @@ class MemoryStore:
         )
 
     has_sentences = False
+    prompts = None
 
     def document(self, index):
         return self.documents[index]

@@ -20,7 +20,8 @@ from blankfill.objective import (
     restore,
     visible,
 )
-from blankfill.objective.many import Drawn, draw_many, place_many
+from blankfill.objective.drawn import Drawn
+from blankfill.objective.many import draw_many, place_many
 from blankfill.objective.positions import part_a_positions
 from golden_groups.common import MISMATCH, Case, difference, special_ids
 

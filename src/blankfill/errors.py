@@ -4,6 +4,7 @@
     |- ConfigError       a field of a configuration, or an option of a command
     |- DataError         a text file, a token store, a document, a span
     |- CheckpointError   a run or checkpoint folder
+    |- TrainingError     a run that cannot go on as it is
     |- ConversionError   weights or vocabularies of another project
     |- RequestError      a text to fill or to continue
 
@@ -20,6 +21,7 @@ __all__ = [
     "ConversionError",
     "DataError",
     "RequestError",
+    "TrainingError",
 ]
 
 
@@ -37,6 +39,10 @@ class DataError(BlankfillError):
 
 class CheckpointError(BlankfillError):
     """A run or checkpoint that cannot be read or written."""
+
+
+class TrainingError(BlankfillError):
+    """A run whose losses or weights do not let it go on."""
 
 
 class ConversionError(BlankfillError):

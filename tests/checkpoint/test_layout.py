@@ -1,16 +1,21 @@
 import errno
+import hashlib
 import json
+import shutil
+import subprocess
 
 import pytest
 import torch
 
 from blankfill.checkpoint import (
-    layout,
     list_checkpoints,
     load_tensors,
     newest_checkpoint,
     read_run,
     save_checkpoint,
+    set_aside,
+    sweep,
+    write,
 )
 from blankfill.errors import CheckpointError
 
@@ -33,6 +38,96 @@ def test_only_the_newest_checkpoints_stay(tmp_path):
     for step in (1, 2, 30, 4000):
         save(tmp_path, step)
     assert [p.name for p in list_checkpoints(tmp_path)] == ["step-00000030", "step-00004000"]
+
+
+def test_multiples_and_the_best_stay_beside_the_newest(tmp_path):
+    losses = {2: 3.0, 3: 1.5, 5: 2.0, 7: 2.5, 10: 1.9, 11: None, 12: 2.2}
+    for step, loss in losses.items():
+        extra = {} if loss is None else {"validation_loss_nats": loss}
+        save_checkpoint(tmp_path, step, WEIGHTS, {}, extra, keep=1, keep_every=5, keep_best=True)
+    assert [int(p.name[5:]) for p in list_checkpoints(tmp_path)] == [3, 5, 10, 12]
+
+
+def test_a_run_that_fell_back_never_drops_what_it_goes_on_from(tmp_path):
+    save(tmp_path, 10)
+    damaged = save(tmp_path, 20)
+    (damaged / "model.safetensors").write_bytes(b"")
+    save(tmp_path, 15, keep=1)
+    assert [int(p.name[5:]) for p in list_checkpoints(tmp_path)] == [15, 20]
+    assert newest_checkpoint(tmp_path).step == 15
+    assert [p.name for p in set_aside(tmp_path, 15)] == ["damaged-step-00000020"]
+    assert [int(p.name[5:]) for p in list_checkpoints(tmp_path)] == [15]
+
+
+def test_a_checkpoint_of_the_same_step_is_replaced_whole(tmp_path):
+    (save(tmp_path, 3) / "model.safetensors").write_bytes(b"damaged")
+    save(tmp_path, 3)
+    assert newest_checkpoint(tmp_path).step == 3
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
+
+
+def test_leftovers_of_a_killed_process_are_swept(tmp_path):
+    save(tmp_path, 3)
+    for name in (".step-00000004.77.tmp", ".old-step-00000002.77.tmp"):
+        (tmp_path / "checkpoints" / name).mkdir()
+        (tmp_path / "checkpoints" / name / "model.safetensors").write_bytes(b"half")
+    sweep(tmp_path)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.bool]
+)
+def test_written_tensors_are_what_the_safetensors_library_reads(tmp_path, dtype):
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        "b": (torch.rand(7, 5, generator=generator) * 3).to(dtype),
+        "a": (torch.rand(4, 6, generator=generator) * 3).to(dtype).T,  # not contiguous
+        "scalar": torch.tensor(1).to(dtype),
+        "empty": torch.zeros(0, 3).to(dtype),
+    }
+    digest = write.write_tensors(tmp_path / "x.safetensors", tensors)
+    loaded = load_tensors(tmp_path / "x.safetensors")
+    assert loaded.keys() == tensors.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in tensors.items())
+    assert digest == hashlib.sha256((tmp_path / "x.safetensors").read_bytes()).hexdigest()
+
+
+def test_a_disk_that_gives_back_something_else_is_noticed_before_an_older_one_goes(
+    tmp_path, monkeypatch
+):
+    save(tmp_path, 1, keep=1)
+
+    def flip(path):
+        if path.name == "model.safetensors":
+            content = bytearray(path.read_bytes())
+            content[-3] ^= 4
+            path.write_bytes(content)
+
+    monkeypatch.setattr(write, "_forget", flip)
+    with pytest.raises(CheckpointError, match=r"read back differs.*step-00000001 is untouched"):
+        save(tmp_path, 2, keep=1)
+    assert newest_checkpoint(tmp_path).step == 1
+
+
+@pytest.mark.parametrize("how", ["full", "read-only"])
+def test_a_real_disk_that_is_full_or_read_only_keeps_the_last_good_checkpoint(tmp_path, how):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk is not allowed here")
+    try:
+        save(disk, 1)
+        if how == "read-only":
+            subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        large = {"a": torch.ones(400_000)}
+        with pytest.raises(CheckpointError, match=rf"is {how}\); step-00000001 is untouched"):
+            save_checkpoint(disk, 2, large, {}, {}, keep=1)
+        assert newest_checkpoint(disk).step == 1
+        assert [p.name for p in (disk / "checkpoints").iterdir()] == ["step-00000001"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_damaged_newest_checkpoint_is_named_and_passed_over(tmp_path, caplog):
@@ -64,7 +159,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     def full(*_args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(layout, "_flush", full)
+    monkeypatch.setattr(write, "_flush", full)
     with pytest.raises(CheckpointError, match="disk is full"):
         save(tmp_path, 2)
     monkeypatch.undo()
@@ -78,7 +173,7 @@ def test_a_crash_between_write_and_rename_leaves_nothing_that_counts(tmp_path, m
     def crash(*_args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(layout.os, "replace", crash)
+    monkeypatch.setattr(write.os, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path, 2)
     monkeypatch.undo()

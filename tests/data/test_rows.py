@@ -1,11 +1,13 @@
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from blankfill.config.objective import MIXTURES, ObjectiveConfig
-from blankfill.data.rows import RowSource, _Cutter
+from blankfill.data.pieces import Cutter, Objectives
+from blankfill.data.rows import RowSource
 from blankfill.errors import ConfigError, DataError
 from blankfill.objective.batch import IGNORE_INDEX, Kind
 from conftest import MemoryStore
@@ -70,7 +72,7 @@ sys.path.insert(0, "tests")
 import numpy as np
 from conftest import MemoryStore
 from blankfill.config.objective import MIXTURES, ObjectiveConfig
-from blankfill.data.rows import RowSource, _Cutter
+from blankfill.data.rows import RowSource
 from blankfill.objective.special import SpecialIds
 ids = SpecialIds(pad=0, mask=1, smask=2, gmask=3, sop=4, eop=5, eos=6, dblock=7)
 rng = np.random.default_rng(0)
@@ -132,6 +134,7 @@ def test_tokens_beyond_65_535_pass_through(ids):
         lengths = np.array([30])
         languages = np.array([2], np.uint8)
         has_sentences = False
+        prompts = None
 
         def read(self, documents, starts, ends):
             return np.arange(140_000, 140_030, dtype=np.int32)
@@ -155,7 +158,7 @@ class MarkedStore(MemoryStore):
 def test_long_documents_are_cut_at_sentence_ends_and_stay_whole():
     lengths = [3, 50, 300, 1000, 57, 64]
     store = MarkedStore([np.arange(n) for n in lengths])
-    cutter = _Cutter([store], ObjectiveConfig(), 128, 3)
+    cutter = Cutter([store], Objectives(ObjectiveConfig(), 1), 128, 3)
     index = np.arange(len(lengths))
     pieces = cutter.pieces(index, index * 0, index, 0)
     assert (pieces.ends - pieces.starts).max() <= 126
@@ -233,3 +236,26 @@ def test_windows_do_not_change_what_an_example_is(source, monkeypatch):
     assert examples(parts) == whole
     assert parts.epoch_at(parts.rows_in_epoch(0)) == pytest.approx(1)
     assert [parts.epoch_at(r) for r in range(20)] == sorted(parts.epoch_at(r) for r in range(20))
+
+
+def test_a_late_row_is_found_from_an_anchor_without_planning_what_comes_before(source):
+    lengths = [5, 40, 90, 12, 33] * 30
+    whole, late = source(lengths), source(lengths)
+    row = whole.rows_in_epoch(0) + whole.rows_in_epoch(1) + 3
+    expected, anchor = whole.rows(row, 4), whole.anchor(row)
+    late.start_at(*anchor)
+    assert np.array_equal(late.rows(row, 4).tokens, expected.tokens)
+    assert late.epoch_at(row) == whole.epoch_at(row)
+    assert min(late._sizes) >= anchor[0] == 2
+    assert np.array_equal(late.rows(0, 4).tokens, whole.rows(0, 4).tokens)  # and back again
+
+
+def test_threads_that_plan_at_once_agree(source):
+    lengths = [5, 40, 90, 12, 33] * 30
+    alone, shared = source(lengths), source(lengths)
+    with ThreadPoolExecutor(8) as pool:
+        epochs = list(pool.map(shared.epoch_at, range(0, 400, 10)))
+        batches = list(pool.map(lambda first: shared.rows(first, 5), range(0, 400, 40)))
+    assert epochs == [alone.epoch_at(row) for row in range(0, 400, 10)]
+    for first, batch in zip(range(0, 400, 40), batches, strict=True):
+        assert np.array_equal(batch.tokens, alone.rows(first, 5).tokens)

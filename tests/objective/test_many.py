@@ -13,12 +13,21 @@ from blankfill.config.objective import MIXTURES, ObjectiveConfig
 from blankfill.objective import IGNORE_INDEX, End, Kind, SpecialIds, draw_example, restore
 from blankfill.objective.batch import Batch
 from blankfill.objective.build import build_rows
-from blankfill.objective.many import draw_many, join, place_many
+from blankfill.objective.drawn import join
+from blankfill.objective.many import draw_many, place_many
 from blankfill.objective.pack import pack, stack
 from blankfill.objective.sample import drawn_kind
 
-IDS = SpecialIds(pad=0, mask=1, smask=2, gmask=3, sop=4, eop=5, eos=6, dblock=7)
+IDS = SpecialIds(
+    pad=0, mask=1, smask=2, gmask=3, sop=4, eop=5, eos=6, dblock=7,
+    mask_sentinels=(200, 201, 202), sop_sentinels=(300, 301, 302),
+)  # fmt: skip
 ROW = 128
+
+
+def prompt_of(length, number):
+    """Every fifth document is a pair: tokens before its answer, 0 included; -1 is plain text."""
+    return number * 7 % length if number % 5 == 4 else -1
 
 
 def sentence_ends(length, number):
@@ -31,6 +40,7 @@ def plain(documents, last, rows, cfg, seed, epoch):
         draw_example(
             tokens, cfg, IDS, seed=seed, epoch=epoch, index=i, is_last=bool(last[i]),
             sentence_ends=sentence_ends(len(tokens), i), row_length=ROW,
+            prompt=None if prompt_of(len(tokens), i) < 0 else prompt_of(len(tokens), i),
         )
         for i, tokens in enumerate(documents)
     ]  # fmt: skip
@@ -38,7 +48,13 @@ def plain(documents, last, rows, cfg, seed, epoch):
     batch = stack(
         [[examples[i] for i in row] for row in rows], ROW, pad=IDS.pad, documents=order,
         languages=[0] * len(order), sources=[0] * len(order),
-        wished=[int(drawn_kind(cfg, seed=seed, epoch=epoch, index=i)) for i in order],
+        wished=[
+            int(
+                Kind.PAIR if prompt_of(len(documents[i]), i) >= 0
+                else drawn_kind(cfg, seed=seed, epoch=epoch, index=i)
+            )
+            for i in order
+        ],
     )  # fmt: skip
     if cfg.loss_weights == "row":
         per_row = (batch.targets != IGNORE_INDEX).sum(1, keepdims=True)
@@ -54,7 +70,10 @@ def vector(documents, last, rows, cfg, seed, epoch, groups=1):
         ends = [sentence_ends(int(lengths[i]), int(i)) for i in selection]
         return np.cumsum([0, *map(len, ends)]), np.concatenate(ends)
 
-    drawn = draw_many(lengths, last, numbers, cfg, seed=seed, epoch=epoch, sentences=sentences)
+    drawn = draw_many(
+        lengths, last, numbers, cfg, seed=seed, epoch=epoch, sentences=sentences,
+        prompts=np.array([prompt_of(int(n), i) for i, n in enumerate(lengths)]),
+    )  # fmt: skip
     order = np.array([i for row in rows for i in row])
     parts = [p for p in np.array_split(order, groups) if len(p)]
     placed = join(
@@ -91,6 +110,9 @@ OPTIONS = {
     "geometric": {"length_law": "geometric", "mean_span_length": 5.0},
     "uniform": {"length_law": "uniform", "mean_span_length": 4.0, "max_document_share": 0.5},
     "fixed": {"length_law": "fixed", "mean_span_length": 2.0},
+    "unified pairs": {"positions": "linear", "pair_positions": "unified", "pair_weight": 0.5},
+    "adaptive pairs": {"positions": "linear", "pair_positions": "adaptive"},
+    "sentinels": {"sentinels": 4, "short_rate": 1.0, "document_rate": 0.0, "mask_ratio": 0.4},
 }  # fmt: skip
 CONFIGS = {name: ObjectiveConfig(**options) for name, options in OPTIONS.items()} | MIXTURES
 
@@ -134,6 +156,7 @@ def test_any_objective_and_documents_agree_and_restore(data):
         positions=data.draw(st.sampled_from(["corrupted", "linear", "original"])),
         random_offset=data.draw(st.booleans()),
         loss_weights=data.draw(st.sampled_from(["token", "row", "kind"])),
+        pair_positions=data.draw(st.sampled_from(["straight", "unified", "adaptive"])),
     )  # fmt: skip
     sizes = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=12))
     seed, epoch = data.draw(st.integers(0, 99)), data.draw(st.integers(0, 3))

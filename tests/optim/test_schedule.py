@@ -38,6 +38,25 @@ def test_one_step_runs_have_a_rate():
     assert lr_at(0, TrainConfig(steps=1, warmup_steps=0, peak_lr=1.0)) > 0
 
 
+def test_wsd_stays_at_the_peak_and_falls_evenly_over_its_cooldown():
+    cfg = TrainConfig(steps=101, warmup_steps=10, peak_lr=1.0, min_lr_ratio=0.0, schedule="wsd",
+                      cooldown_steps=20)  # fmt: skip
+    assert [lr_at(step, cfg) for step in (10, 50, 80)] == [1.0] * 3
+    assert [lr_at(step, cfg) for step in (85, 90, 100, 200)] == pytest.approx([0.75, 0.5, 0, 0])
+
+
+def test_a_longer_wsd_run_uses_the_same_rates_up_to_the_shorter_ones_cooldown():
+    short, long = (TrainConfig(steps=n, schedule="wsd", cooldown_steps=20) for n in (200, 900))
+    assert all(lr_at(step, short) == lr_at(step, long) for step in range(180))
+
+
+def test_the_batch_of_glm_130b_grows_by_24_rows_in_168_increments():
+    cfg = TrainConfig(batch_rows=4224, micro_batch_rows=24, ramp_from_rows=192, ramp_rows=5_493_164)
+    sizes = sorted({cfg.rows_at(row) for row in range(0, 5_600_000, 1000)})
+    assert sizes == list(range(192, 4225, 24))
+    assert cfg.rows_at(5_493_163) < 4224 == cfg.rows_at(5_493_164)
+
+
 def test_a_decay_may_end_before_the_run():
     cfg = TrainConfig(
         steps=201,

@@ -43,6 +43,8 @@ class StoreInfo:
     """Documents."""
     tokens: int
     """Tokens of all documents."""
+    pairs: int
+    """Documents that are a text and its answer."""
     dtype: str
     """Width of a token on disk."""
     vocab_size: int
@@ -81,6 +83,8 @@ class ShownDocument:
     """Its tokens."""
     text: str
     """Its text, decoded."""
+    answer: str | None
+    """Of a pair, its answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +102,7 @@ def data_build(
     tokenizer: Path,
     out: Path,
     text_field: str = "text",
+    answer_field: str = "",
     strict: bool = False,
     overwrite: bool = False,
     num_workers: int = 0,
@@ -114,6 +119,8 @@ def data_build(
         tokenizer: folder of the tokenizer.
         out: folder of the store; it appears when it is complete.
         text_field: the JSON field or Parquet column that holds the text.
+        answer_field: a JSON field that holds an answer to the text: such a pair is one example, its
+            answer behind [MASK] (GLM-130B's instruction rows). Without it everything is plain text.
         strict: make anything that cannot be used an error, instead of skipping and counting it.
         overwrite: replace a store at --out.
         num_workers: processes that encode; 0 takes one per core.
@@ -126,8 +133,9 @@ def data_build(
     if num_workers < 0:
         raise ConfigError(f"num_workers={num_workers} must be 0 or more")
     _, skips = build_store(
-        list(files), Path(tokenizer), Path(out), text_field=text_field, strict=strict,
-        overwrite=overwrite, num_workers=num_workers,
+        list(files), Path(tokenizer), Path(out), text_field=text_field,
+        answer_field=answer_field, strict=strict, overwrite=overwrite,
+        num_workers=num_workers,
     )  # fmt: skip
     return BuildResult(
         store=data_info(Path(out)),
@@ -155,7 +163,7 @@ def data_info(store: Path, /, *, verify: bool = False) -> StoreInfo:
     opened = TokenStore.open(Path(store), verify=verify)
     return StoreInfo(
         path=str(store), documents=len(opened), tokens=opened.num_tokens,
-        dtype=opened.manifest["dtype"], vocab_size=opened.vocab_size,
+        pairs=opened.num_pairs, dtype=opened.manifest["dtype"], vocab_size=opened.vocab_size,
         fingerprint=opened.fingerprint, tokenizer_fingerprint=opened.tokenizer_fingerprint,
         languages={
             name: LanguageCounts(**counts) for name, counts in opened.by_language.items()
@@ -182,22 +190,26 @@ def data_show(
     """
     from blankfill.data.store import TokenStore
     from blankfill.text.language import LANGUAGES
-    from blankfill.text.tokenizer import Tokenizer
+    from blankfill.text.vocabularies import load_tokenizer
 
     opened = TokenStore.open(Path(store))
     if not 0 <= index < len(opened):
         raise DataError(f"{store} has documents 0 to {len(opened) - 1}, not {index}")
     if count < 1:
         raise ConfigError(f"count={count} must be at least 1")
-    loaded = Tokenizer.load(Path(tokenizer) if tokenizer else Path(store) / "tokenizer")
+    loaded = load_tokenizer(Path(tokenizer) if tokenizer else Path(store) / "tokenizer")
     if loaded.fingerprint != opened.tokenizer_fingerprint:
         raise DataError(f"{store} was built with another tokenizer than {tokenizer}; leave out "
                         "--tokenizer to use the store's own copy")  # fmt: skip
-    documents = [
-        ShownDocument(
-            index=i, language=LANGUAGES[int(opened.languages[i])],
-            num_tokens=len(opened.document(i)), text=loaded.decode(opened.document(i)),
-        )
-        for i in range(index, min(index + count, len(opened)))
-    ]  # fmt: skip
+    documents: list[ShownDocument] = []
+    for i in range(index, min(index + count, len(opened))):
+        tokens = opened.document(i)
+        prompt = -1 if opened.prompts is None else int(opened.prompts[i])
+        documents.append(
+            ShownDocument(
+                index=i, language=LANGUAGES[int(opened.languages[i])], num_tokens=len(tokens),
+                text=loaded.decode(tokens if prompt < 0 else tokens[:prompt]),
+                answer=None if prompt < 0 else loaded.decode(tokens[prompt:]),
+            )
+        )  # fmt: skip
     return ShowResult(documents=documents)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blankfill.api.data import data_build
+from blankfill.api.evaluate import record_evaluation
 from blankfill.api.explain import explain
 from blankfill.api.tokenizer import tokenizer_train
 from blankfill.config.presets import preset
@@ -124,17 +125,20 @@ def demo(*, out: Path = Path("runs/demo"), minutes: float = 4.9, seed: int = 1) 
     _explain_one(files)
     clock.lap("one example")
 
+    from blankfill.evaluate.watch import BlankWatch
     from blankfill.train import build_trainer, load_run
 
     cfg = _configure(minutes, seed, files)
     log.info("== pretraining: %d steps, about %.1f minutes", cfg.train.steps, minutes)
-    trainer = build_trainer(cfg, data=[files["store"]], run=out, validation=[files["valid"]])
+    trainer = build_trainer(cfg, data=[files["store"]], run=out, validation=[files["valid"]],
+                            check_blanks=BlankWatch)  # fmt: skip
     if not trainer.fit():
         raise KeyboardInterrupt
     clock.lap("training")
     log.info("== evaluation on held-out documents")
     run = load_run(out)
     report = _evaluate(run, files)
+    record_evaluation(out, run.step, report)
     clock.lap("evaluation")
     fills = _show_fills(run, files)
     continuations = _continue(run)
@@ -199,9 +203,7 @@ def _configure(minutes: float, seed: int, files: dict[str, Path]) -> RunConfig:
     train = dataclasses.replace(cfg.train, seed=seed)
     cfg = dataclasses.replace(cfg, train=train)
     trial = build_trainer(cfg, data=[files["store"]], run=files["store"].parent / "trial")
-    with Loader(
-        trial.rows, batch_rows=train.batch_rows, micro_batch_rows=train.micro_batch_rows
-    ) as loader:
+    with Loader(trial.rows, micro_batch_rows=train.micro_batch_rows) as loader:
         times: list[float] = []
         for _ in range(WARM_STEPS + CALIBRATION_STEPS):
             start = time.monotonic()

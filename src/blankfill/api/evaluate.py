@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from blankfill.errors import ConfigError
 
 if TYPE_CHECKING:
     from blankfill.evaluate.blanks import BlankReport
 
-__all__ = ["EvaluateResult", "evaluate"]
+__all__ = ["EvaluateResult", "evaluate", "record_evaluation"]
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ def evaluate(
     baselines: bool = True,
     max_blanks: int = 400,
     seed: int = 0,
+    weights: Literal["last", "ema"] = "last",
 ) -> EvaluateResult:
     """Evaluate a run on held-out text, beside n-gram models.
 
@@ -57,6 +59,7 @@ def evaluate(
         baselines: estimate the n-gram models; the run's training stores must still be there.
         max_blanks: most blanks of each language.
         seed: seed of the blanks.
+        weights: the last ones, or their moving average (--train.ema-decay).
 
     Raises:
         CheckpointError: the folder is not a run.
@@ -74,7 +77,7 @@ def evaluate(
     from blankfill.train.transfer import choose_precision
     from blankfill.train.validate import score_batches, validation_batches
 
-    loaded = load_run(Path(run))
+    loaded = load_run(Path(run), weights=weights)
     cfg = loaded.cfg
     stores = open_stores([Path(path) for path in data], loaded.tokenizer.fingerprint)
     training = [Path(entry["path"]) for entry in loaded.info["data"]]
@@ -82,7 +85,9 @@ def evaluate(
     if baselines and missing:
         log.warning("no n-gram models: the training store %s is not there", missing[0])
     train_stores = (
-        open_stores(training, loaded.tokenizer.fingerprint) if baselines and not missing else []
+        open_stores(training, loaded.tokenizer.fingerprint)
+        if baselines and training and not missing
+        else []
     )
     report = evaluate_blanks(
         loaded.model, loaded.tokenizer, stores, cfg.objective, row_length=cfg.train.row_length,
@@ -95,4 +100,15 @@ def evaluate(
         rows, max_rows=256, micro_batch_rows=min(8, cfg.train.micro_batch_rows)
     )
     scores = score_batches(loaded.model, batches, choose_precision("float32"), prefix="")
+    record_evaluation(Path(run), loaded.step, report)
     return EvaluateResult(run=str(run), step=loaded.step, blanks=report, rows=scores)
+
+
+def record_evaluation(run: Path, step: int, report: BlankReport) -> None:
+    """Leave the scores in the run's evaluation.json, where a report finds them."""
+    from blankfill.checkpoint import write_json
+
+    try:
+        write_json(run / "evaluation.json", {"step": step, "blanks": dataclasses.asdict(report)})
+    except OSError as error:
+        log.warning("the evaluation is not recorded in %s (%s)", run, error)

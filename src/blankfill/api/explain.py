@@ -138,12 +138,14 @@ def explain(
     if stats:
         assert data is not None
         return _statistics(data, cfg, row_length=row_length, seed=seed, epoch=epoch, lang=lang)
-    chosen, tokens, sentence_ends = _document(text, data, index, tokenizer)
+    chosen, tokens, sentence_ends, prompt = _document(text, data, index, tokenizer)
     draw = None
     if spans:
         example = _given(tokens, spans, kind, chosen, positions)
     else:
-        example, draw = _drawn(tokens, sentence_ends, cfg, chosen, mixture, seed, epoch, index)
+        example, draw = _drawn(
+            tokens, sentence_ends, prompt, cfg, chosen, mixture, seed, epoch, index
+        )
     return _result(
         example, draw, tokens, chosen, positions, compare=compare, picture=picture, lang=lang
     )
@@ -193,11 +195,11 @@ def _statistics(
 ) -> ExplainResult:
     from blankfill.data.statistics import epoch_statistics
     from blankfill.data.store import TokenStore
-    from blankfill.text.tokenizer import Tokenizer
+    from blankfill.text.vocabularies import load_tokenizer
 
     store = TokenStore.open(data)
     found = epoch_statistics(
-        [store], cfg, Tokenizer.load(Path(data) / "tokenizer").ids, row_length=row_length,
+        [store], cfg, load_tokenizer(Path(data) / "tokenizer").ids, row_length=row_length,
         seed=seed, epoch=epoch,
     )  # fmt: skip
     return ExplainResult(
@@ -218,16 +220,17 @@ def _config(mixture: str, kind: str, positions: PositionScheme) -> ObjectiveConf
 
 def _document(
     text: str | None, data: Path | None, index: int, tokenizer: str
-) -> tuple[TextTokenizer, Any, Any]:
-    """Give the tokenizer, the tokens, and where their sentences end."""
+) -> tuple[TextTokenizer, Any, Any, int | None]:
+    """Give the tokenizer, the tokens, the ends of sentences, and of a pair its text's tokens."""
     import numpy as np
 
     from blankfill.text.sentences import sentence_tokens
     from blankfill.text.tokenizer import Tokenizer, WordTokenizer
 
     chosen: TextTokenizer
+    prompt = None
     if data is not None:
-        chosen, tokens, ends = _from_store(data, index)
+        chosen, tokens, ends, prompt = _from_store(data, index)
     else:
         assert text is not None
         text = _stdin() if text == "-" else _checked(text)
@@ -238,15 +241,16 @@ def _document(
         ends = sentence_tokens(text, tokens, chosen)
     if not len(tokens):
         raise RequestError("the text holds no token; give at least one word")
-    tokens = tokens[:LONGEST]
-    return chosen, tokens, np.unique(np.append(ends[ends < len(tokens)], len(tokens)))
+    if prompt is None:
+        tokens = tokens[:LONGEST]
+    return chosen, tokens, np.unique(np.append(ends[ends < len(tokens)], len(tokens))), prompt
 
 
-def _from_store(data: Path, index: int) -> tuple[TextTokenizer, Any, Any]:
+def _from_store(data: Path, index: int) -> tuple[TextTokenizer, Any, Any, int | None]:
     import numpy as np
 
     from blankfill.data.store import TokenStore
-    from blankfill.text.tokenizer import Tokenizer
+    from blankfill.text.vocabularies import load_tokenizer
 
     store = TokenStore.open(data)
     if not 0 <= index < len(store):
@@ -255,7 +259,10 @@ def _from_store(data: Path, index: int) -> tuple[TextTokenizer, Any, Any]:
     ends = np.zeros(0, np.int64)
     if store.has_sentences:
         ends = store.sentence_ends(index, 0, len(tokens))
-    return Tokenizer.load(Path(data) / "tokenizer"), tokens, ends
+    prompt = None
+    if store.prompts is not None and store.prompts[index] >= 0:
+        prompt = int(store.prompts[index])
+    return load_tokenizer(Path(data) / "tokenizer"), tokens, ends, prompt
 
 
 def _given(
@@ -275,16 +282,19 @@ def _given(
 
 
 def _drawn(
-    tokens: Any, sentence_ends: Any, cfg: ObjectiveConfig, chosen: TextTokenizer, mixture: str,
-    seed: int, epoch: int, index: int,
+    tokens: Any, sentence_ends: Any, prompt: int | None, cfg: ObjectiveConfig,
+    chosen: TextTokenizer, mixture: str, seed: int, epoch: int, index: int,
 ) -> tuple[Example, Draw]:  # fmt: skip
     """Draw an example, and say what was drawn."""
     from blankfill.objective.sample import draw_example, drawn_kind
 
     example = draw_example(
-        tokens, cfg, chosen.ids, seed=seed, epoch=epoch, index=index, sentence_ends=sentence_ends
-    )
-    wished = drawn_kind(cfg, seed=seed, epoch=epoch, index=index)
+        tokens, cfg, chosen.ids, seed=seed, epoch=epoch, index=index, sentence_ends=sentence_ends,
+        prompt=prompt,
+    )  # fmt: skip
+    wished = example.kind
+    if prompt is None:
+        wished = drawn_kind(cfg, seed=seed, epoch=epoch, index=index)
     return example, Draw(
         mixture=mixture, wished=wished.name.lower(),
         lengths=(example.spans[:, 1] - example.spans[:, 0]).tolist(), placement=cfg.placement,

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from blankfill.errors import RequestError
 
@@ -38,6 +38,7 @@ def fill(
     top_p: float = 1.0,
     seed: int = 0,
     max_new_tokens: int = 64,
+    weights: Literal["last", "ema"] = "last",
 ) -> FillResult:
     """Fill the blanks of texts with a trained model.
 
@@ -55,6 +56,7 @@ def fill(
         top_p: draw from the smallest set of tokens whose probability reaches this.
         seed: seed of the draws.
         max_new_tokens: longest fill of one blank, in tokens.
+        weights: the last ones, or their moving average (--train.ema-decay).
 
     Raises:
         CheckpointError: the folder is not a run.
@@ -69,10 +71,11 @@ def fill(
     from blankfill.train import load_run
 
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
-    loaded = load_run(Path(run))
+    loaded = load_run(Path(run), weights=weights)
     with progress.bar("fill", len(lines), "texts") as meter:
         items = fill_texts(
             loaded.model, loaded.tokenizer, lines, scheme=loaded.cfg.objective.positions,
+            sentinels_behind=loaded.cfg.sentinels_behind,
             max_new_tokens=max_new_tokens, num_candidates=num_candidates, sampling=sampling,
             advance=meter.advance,
         )  # fmt: skip
@@ -88,6 +91,7 @@ def generate(
     top_p: float = 1.0,
     seed: int = 0,
     max_new_tokens: int = 128,
+    weights: Literal["last", "ema"] = "last",
 ) -> FillResult:
     """Continue texts with a trained model, after [gMASK].
 
@@ -101,6 +105,7 @@ def generate(
         top_p: draw from the smallest set of tokens whose probability reaches this.
         seed: seed of the draws.
         max_new_tokens: longest continuation, in tokens.
+        weights: the last ones, or their moving average (--train.ema-decay).
 
     Raises:
         CheckpointError: the folder is not a run.
@@ -114,9 +119,10 @@ def generate(
     from blankfill.train import load_run
 
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
-    loaded = load_run(Path(run))
+    loaded = load_run(Path(run), weights=weights)
     items = continue_texts(
         loaded.model, loaded.tokenizer, lines, scheme=loaded.cfg.objective.positions,
+            sentinels_behind=loaded.cfg.sentinels_behind,
         max_new_tokens=max_new_tokens, sampling=sampling,
     )  # fmt: skip
     return FillResult(run=str(run), step=loaded.step, items=items)

@@ -12,6 +12,9 @@ from blankfill.errors import DataError
 
 __all__ = ["InfoResult", "info"]
 
+_EXAMPLE_LENGTH = 160
+"""Positions of a document in the example that operations are counted on: web text's mean."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InfoResult:
@@ -46,7 +49,7 @@ def info(path: str, /) -> InfoResult:
         return InfoResult(path=path, kind="checkpoint", facts=_checkpoint(folder))
     if (folder / "tokens.bin").is_file():
         return InfoResult(path=path, kind="store", facts=_store(folder))
-    if (folder / "tokenizer.model").is_file():
+    if (folder / "tokenizer.model").is_file() or (folder / "blankfill.json").is_file():
         return InfoResult(path=path, kind="tokenizer", facts=_tokenizer(folder))
     raise DataError(
         f"{path} is not a tokenizer, store, run or checkpoint folder, nor a preset "
@@ -58,7 +61,7 @@ def _preset(name: str) -> dict[str, str | int | float]:
     cfg = preset(name)
     return {
         **_model(cfg.model),
-        "parameters": _count_on_meta(cfg.model),
+        **_size(cfg.model, cfg.train.row_length),
         "short / document rate": f"{cfg.objective.short_rate:g} / {cfg.objective.document_rate:g}",
         "row length": cfg.train.row_length,
         "rows per step": cfg.train.batch_rows,
@@ -67,14 +70,26 @@ def _preset(name: str) -> dict[str, str | int | float]:
     }
 
 
-def _count_on_meta(cfg: ModelConfig) -> int:
-    """Build the model without memory and count its weights."""
-    import torch
+def _size(cfg: ModelConfig, row_length: int) -> dict[str, str | int | float]:
+    """Count weights by part, and the operations of training on a position and on a row."""
+    import numpy as np
 
-    from blankfill.model.glm import GLM
+    from blankfill.metrics.flops import count_parameters, training_flops
 
-    with torch.device("meta"):
-        return sum(p.numel() for p in GLM(cfg).parameters())
+    parts = count_parameters(cfg)
+    ends = np.append(np.arange(0, row_length, _EXAMPLE_LENGTH), row_length)
+    part_b = ends[1:] - np.diff(ends) * 3 // 10
+    blocks = np.stack([np.zeros_like(part_b), ends[:-1], part_b, ends[1:]], axis=1)
+    work = training_flops(cfg, blocks, row_length * 3 // 10, (1, row_length))
+    return {
+        "parameters": sum(parts.values()),
+        **{f"parameters, {name.replace('_', ' ')}": count for name, count in parts.items()},
+        "training FLOPs per row, dense convention": work.dense,
+        "training FLOPs per position, dense convention": round(work.dense / row_length),
+        f"the same per position, as done on documents of {_EXAMPLE_LENGTH}, 30 % targets": round(
+            work.model / row_length
+        ),
+    }
 
 
 def _model(cfg: ModelConfig) -> dict[str, str | int | float]:
@@ -101,11 +116,19 @@ def _run(folder: Path) -> dict[str, str | int | float]:
         "blankfill / torch": "{blankfill} / {torch}".format(**described["software"]),
         "machine": "{cpu}, {cores} cores".format(**described["hardware"]),
         **_model(cfg.model),
-        "parameters": _count_on_meta(cfg.model),
+        **_size(cfg.model, cfg.train.row_length),
         "training tokens": sum(entry["tokens"] for entry in described["data"]),
         "training data": ", ".join(entry["path"] for entry in described["data"]),
         "steps planned": cfg.train.steps,
     }
+    if "imported" in described:
+        facts["imported from"] = "{source} ({layout})".format(**described["imported"])
+        facts["checksum"] = described["imported"]["checksum"]
+        facts["tokenizer"] = (
+            str(folder / "tokenizer")
+            if described["tokenizer"]
+            else "none; import it again with --tokenizer"
+        )
     if list_checkpoints(folder):
         newest = newest_checkpoint(folder)
         facts["newest checkpoint"] = str(newest.path)
@@ -144,7 +167,7 @@ def _store(folder: Path) -> dict[str, str | int | float]:
 
 
 def _tokenizer(folder: Path) -> dict[str, str | int | float]:
-    from blankfill.text.tokenizer import Tokenizer
+    from blankfill.text.vocabularies import load_tokenizer
 
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     return {"ids": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint}

@@ -48,6 +48,8 @@ def pretrain(
     out: Path,
     validation: Sequence[Path] = (),
     resume: bool = False,
+    allow_change: Sequence[str] = (),
+    init: Path | None = None,
     model: ModelConfig | None = None,
     objective: ObjectiveConfig | None = None,
     train: TrainConfig | None = None,
@@ -67,12 +69,15 @@ def pretrain(
         out: folder of the run; new, unless resuming.
         validation: token stores to validate on, every --train.validate-every steps.
         resume: go on from the newest checkpoint in the folder.
+        allow_change: fields that the resumed run may change, such as train.peak_lr train.steps.
+        init: start from the newest weights of this run, with a fresh optimizer and schedule.
         model: the network; the preset's where not given.
         objective: the blanks; the preset's where not given.
         train: the recipe; the preset's where not given.
 
     Raises:
         ConfigError, DataError, CheckpointError: something named in the message cannot be used.
+        TrainingError: losses or weights do not let the run go on.
     """
     default = find_preset(preset)
     cfg = RunConfig(
@@ -83,6 +88,7 @@ def pretrain(
     from blankfill.runtime import tune_process
 
     tune_process()
+    from blankfill.evaluate.watch import BlankWatch
     from blankfill.metrics import read_metrics
     from blankfill.train import build_trainer
 
@@ -92,6 +98,9 @@ def pretrain(
         run=Path(out),
         validation=[Path(path) for path in validation],
         resume=resume,
+        check_blanks=BlankWatch,
+        init=None if init is None else Path(init),
+        allow_change=allow_change,
     )
     finished = trainer.fit()
     rows = read_metrics(Path(out))
@@ -118,13 +127,15 @@ def command_for(name: str) -> Callable[..., PretrainResult]:
         out: Path,
         validation: tuple[Path, ...] = (),
         resume: bool = False,
+        allow_change: tuple[str, ...] = (),
+        init: Path | None = None,
         model: ModelConfig = default.model,
         objective: ObjectiveConfig = default.objective,
         train: TrainConfig = default.train,
     ) -> PretrainResult:
         return pretrain(
-            preset, data=data, out=out, validation=validation, resume=resume, model=model,
-            objective=objective, train=train,
+            preset, data=data, out=out, validation=validation, resume=resume,
+            allow_change=allow_change, init=init, model=model, objective=objective, train=train,
         )  # fmt: skip
 
     command.__doc__ = pretrain.__doc__

@@ -89,6 +89,7 @@ def tokenizer_train(
     balance: bool = True,
     model_type: Literal["unigram", "bpe"] = "unigram",
     max_han_piece: int = 0,
+    num_sentinels: int = 0,
     character_coverage: float | None = None,
     sample_bytes: int = 100_000_000,
     text_field: str = "text",
@@ -110,6 +111,8 @@ def tokenizer_train(
         balance: give English and Chinese the same number of bytes.
         model_type: unigram, or bpe for small and repetitive text.
         max_han_piece: longest piece of Han characters, for small and repetitive text; 0 is off.
+        num_sentinels: masks of their own for the second and later spans of an example, for runs
+            with --objective.sentinels; few need them.
         character_coverage: share of all characters that get a piece, the rest being spelled in
             bytes; 0.9995 where not given, 0.9999 from 50,000 ids.
         sample_bytes: how much text the trainer sees at most, in UTF-8; bounds its memory.
@@ -125,7 +128,8 @@ def tokenizer_train(
 
     return train_tokenizer(
         list(files), Path(out), vocab_size=vocab_size, balance=balance, model_type=model_type,
-        max_han_piece=max_han_piece, character_coverage=character_coverage,
+        max_han_piece=max_han_piece,
+        num_sentinels=num_sentinels, character_coverage=character_coverage,
         sample_bytes=sample_bytes, text_field=text_field, strict=strict, overwrite=overwrite,
     )  # fmt: skip
 
@@ -145,9 +149,9 @@ def tokenizer_encode(tokenizer: Path, text: str, /, *, blanks: bool = False) -> 
         DataError: the folder is not a tokenizer.
         RequestError: stdin is not UTF-8.
     """
-    from blankfill.text.tokenizer import Tokenizer
+    from blankfill.text.vocabularies import load_tokenizer
 
-    loaded = Tokenizer.load(Path(tokenizer))
+    loaded = load_tokenizer(Path(tokenizer))
     text = _stdin() if text == "-" else text
     ids = (loaded.encode_with_blanks(text) if blanks else loaded.encode(text)).tolist()
     return EncodeResult(ids=ids, tokens=[loaded.token(i) for i in ids])
@@ -166,9 +170,9 @@ def tokenizer_decode(tokenizer: Path, ids: list[str], /) -> DecodeResult:
     Raises:
         DataError: an id is not a number or outside the vocabulary.
     """
-    from blankfill.text.tokenizer import Tokenizer
+    from blankfill.text.vocabularies import load_tokenizer
 
-    loaded = Tokenizer.load(Path(tokenizer))
+    loaded = load_tokenizer(Path(tokenizer))
     words = (_stdin() if ids == ["-"] else " ".join(ids)).replace(",", " ").split()
     try:
         numbers = [int(word) for word in words]

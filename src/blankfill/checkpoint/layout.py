@@ -7,20 +7,21 @@
       checkpoints/step-00002000/
         model.safetensors           weights by name, float32
         optimizer.safetensors       the optimizer's moments by name
-        state.json                  step, and size and SHA-256 of the two files
+        ema.safetensors             averaged weights by name, where the run keeps them
+        state.json                  step, row, sums since the last metrics; size and SHA-256 of the
+                                    files, and a SHA-256 of itself
+      incidents/                    what the guards found, with the batch as text
+      skipped_steps.json            steps that a rollback left out
 
-A checkpoint is written under a temporary name, flushed, and renamed; an older one goes only after
-the new one stands. So a crash at any moment loses nothing that was saved.
+`write.py` writes checkpoints; here they are found, verified and read.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,11 +33,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Checkpoint",
+    "hash_of_file",
+    "hash_of_state",
     "list_checkpoints",
     "load_tensors",
     "newest_checkpoint",
     "read_run",
-    "save_checkpoint",
+    "read_state",
+    "verify",
     "write_json",
 ]
 
@@ -85,74 +89,14 @@ def read_run(run: Path) -> dict[str, Any]:
     return value
 
 
-def save_checkpoint(
-    run: Path,
-    step: int,
-    model: dict[str, torch.Tensor],
-    optimizer: dict[str, torch.Tensor],
-    extra: dict[str, Any],
-    *,
-    keep: int,
-) -> Path:
-    """Write the checkpoint of `step` and drop the oldest beyond `keep`.
-
-    Args:
-        run: the run's folder.
-        step: optimizer steps done.
-        model: weights by name.
-        optimizer: optimizer state by name.
-        extra: further JSON content of state.json.
-        keep: newest checkpoints that stay.
-
-    Returns:
-        The checkpoint's folder.
-
-    Raises:
-        CheckpointError: the disk is full or cannot be written; older checkpoints are untouched.
-    """
-    from safetensors.torch import save_file
-
-    folder = run / "checkpoints"
-    target = folder / f"step-{step:08d}"
-    temporary = folder / f".step-{step:08d}.{os.getpid()}.tmp"
-    try:
-        for stale in folder.glob(".step-*.tmp"):  # left behind by a process that was killed
-            shutil.rmtree(stale, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        files: dict[str, Any] = {}
-        for name, tensors in (("model", model), ("optimizer", optimizer)):
-            path = temporary / f"{name}.safetensors"
-            save_file({key: value.detach().contiguous() for key, value in tensors.items()}, path)
-            files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        write_json(temporary / "state.json", {"version": VERSION, "step": step, "files": files,
-                                              **extra})  # fmt: skip
-        for path in temporary.iterdir():
-            _flush(path)
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
-        _flush(folder)
-    except Exception as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
-            raise
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space" in str(error)
-        raise CheckpointError(
-            f"the checkpoint of step {step} could not be written to {folder} "
-            f"({'the disk is full' if full else error}); older checkpoints are untouched: "
-            "make room and start again with --resume"
-        ) from error
-    for old in list_checkpoints(run)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
-    return target
-
-
 def list_checkpoints(run: Path) -> list[Path]:
     """List the complete checkpoint folders of a run, oldest first."""
-    return sorted((run / "checkpoints").glob("step-*"))
+    found = (run / "checkpoints").glob("step-*")
+    named = [path for path in found if path.name.removeprefix("step-").isdecimal()]
+    return sorted(named, key=lambda path: int(path.name.removeprefix("step-")))
 
 
-def newest_checkpoint(run: Path, *, verify: bool = True) -> Checkpoint:
+def newest_checkpoint(run: Path) -> Checkpoint:
     """Find the newest checkpoint whose files are as they were written.
 
     A damaged one is passed over with a warning that names it.
@@ -165,9 +109,8 @@ def newest_checkpoint(run: Path, *, verify: bool = True) -> Checkpoint:
         raise CheckpointError(f"{run} has no checkpoint yet; train it first")
     for folder in reversed(folders):
         try:
-            state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            if verify:
-                _verify(folder, state)
+            state = read_state(folder)
+            verify(folder, state)
             return Checkpoint(path=folder, step=int(state["step"]), state=state)
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("%s is damaged (%s); taking the checkpoint before it", folder, error)
@@ -188,24 +131,38 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{path} cannot be read ({error})") from error
 
 
-def _verify(folder: Path, state: dict[str, Any]) -> None:
-    if state["version"] != VERSION:
-        raise ValueError(f"format version {state['version']}, expected {VERSION}")
+def read_state(folder: Path) -> dict[str, Any]:
+    """Read a checkpoint's state.json.
+
+    Raises:
+        OSError, ValueError: it is missing, damaged or of another version.
+    """
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    if not isinstance(state, dict) or state.get("version") != VERSION:
+        raise ValueError(f"state.json is not of format version {VERSION}")
+    if state.pop("sha256", None) != hash_of_state(state):
+        raise ValueError("state.json is not the file that was written")
+    return state
+
+
+def verify(folder: Path, state: dict[str, Any]) -> None:
+    """Compare a checkpoint's files with what its state says of them.
+
+    Raises:
+        OSError, ValueError, KeyError: a file is missing or differs.
+    """
     for name, expected in state["files"].items():
         path = folder / name
-        if path.stat().st_size != expected["bytes"] or _sha256(path) != expected["sha256"]:
+        if path.stat().st_size != expected["bytes"] or hash_of_file(path) != expected["sha256"]:
             raise ValueError(f"{name} is not the file that was written")
 
 
-def _sha256(path: Path) -> str:
+def hash_of_state(state: dict[str, Any]) -> str:
+    """Give the SHA-256 of the content of state.json, less its own hash."""
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def hash_of_file(path: Path) -> str:
+    """Give the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Wait until the disk has the file or folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -38,6 +38,8 @@ def print_info(store: StoreInfo, console: Console) -> None:
         )  # fmt: skip
     table.add_row("all", f"{store.documents:,}", f"{store.tokens:,}", "", "", "")
     console.print(table)
+    if store.pairs:
+        console.print(f"{store.pairs:,} of the documents are a text and its answer")
 
 
 def print_show(result: ShowResult, console: Console) -> None:
@@ -46,6 +48,9 @@ def print_show(result: ShowResult, console: Console) -> None:
         console.rule(f"document {document.index}, {document.language}, "
                      f"{document.num_tokens:,} tokens", align="left")  # fmt: skip
         print_text(document.text, console)
+        if document.answer is not None:
+            console.rule("its answer", align="left", characters="-")
+            print_text(document.answer, console)
 
 
 def print_text(text: str, console: Console) -> None:

@@ -61,8 +61,18 @@ VERBS: dict[str, Verb] = {
     "evaluate": Verb(
         "evaluate:evaluate", "evaluate:print_evaluate", "loss and exact fills on held-out text"
     ),
+    "report": Verb(
+        "report:report", "report:print_report", "curves and fills of runs as one HTML file"
+    ),
     "fill": Verb("infill:fill", "infill:print_fill", "fill the blanks of a text"),
     "generate": Verb("infill:generate", "infill:print_generate", "continue a text"),
+    "import": Verb(
+        "interop:import_", "interop:print_import", "turn a published GLM into a model of ours"
+    ),
+    "export": Verb(
+        "export:export", "export:print_export", "take a run to transformers, GLM or SAT"
+    ),
+    "resize": Verb("export:resize", "export:print_resize", "give a run another vocabulary"),
     "info": Verb("inspect:info", "inspect:print_info", "what a folder or preset is"),
 }
 

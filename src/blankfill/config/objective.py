@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from blankfill.errors import ConfigError
@@ -13,6 +13,7 @@ __all__ = [
     "LengthLaw",
     "LossWeights",
     "ObjectiveConfig",
+    "PairPositions",
     "Placement",
     "PositionScheme",
     "RatioLaw",
@@ -24,6 +25,13 @@ LengthLaw = Literal["poisson", "fixed", "geometric", "uniform"]
 Placement = Literal["uniform", "released"]
 DocumentEnd = Literal["eop", "eos", "none"]
 LossWeights = Literal["token", "row", "kind"]
+PairPositions = Literal["straight", "unified", "adaptive"]
+
+OF_THE_RUN: Final = (
+    "positions", "pair_positions", "random_offset", "sentinels", "loss_weights", "short_weight",
+    "sentence_weight", "document_weight", "causal_weight", "pair_weight",
+)  # fmt: skip
+"""Fields that a whole batch shares, so that a source's own mixture does not change them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +66,10 @@ class ObjectiveConfig:
     released law, which sorts draws with replacement and so favours spans one token apart."""
     shuffle_spans: bool = True
     """Generate the spans in random order; false keeps that of the text (the papers' ablation)."""
+    sentinels: int = 0
+    """Give each span of an example a mask and a `sop` of its own, at most this many spans; 0 is
+    off. The papers' ablation: the k-th span of Part B has [MASKk] and [Sk], and all of Part B
+    stands at the text position behind the row. Needs a tokenizer with these tokens."""
     block_dropout: float = 0.0
     """Share of the inputs behind [S] of short spans that [dBLOCK] replaces (GLM-10B: 0.1)."""
     min_document_share: float = 0.2
@@ -73,6 +85,10 @@ class ObjectiveConfig:
     """Share of pieces that are cut into shorter ones of random length (GLM-10B: 0.02)."""
     positions: PositionScheme = "corrupted"
     """Position ids; see blankfill.objective.positions."""
+    pair_positions: PairPositions = "straight"
+    """Numbering of a pair's answer under positions=linear (GLM-130B's instruction rows): straight
+    on behind the mask, as released; unified, where [S] shares the mask's position; adaptive, where
+    a short answer mostly stands at the mask's position and a long one is unified."""
     random_offset: bool = False
     """Shift an example's text positions by a random offset that keeps them below the row length, so
     that learned positions are all trained."""
@@ -87,6 +103,11 @@ class ObjectiveConfig:
     """Weight of a document target under loss_weights=kind."""
     causal_weight: float = 1.0
     """Weight of a causal target under loss_weights=kind."""
+    pair_weight: float = 1.0
+    """Weight of a pair's target under loss_weights=kind."""
+    by_source: tuple[str, ...] = ()
+    """Named mixtures, one for each token store in the order they are given, in place of what is
+    cut out above; "" keeps it. Positions and loss weights stay those of the run."""
 
     def __post_init__(self) -> None:
         for name in ("mask_ratio", "single_span_rate", "block_dropout", "min_document_share",
@@ -113,9 +134,26 @@ class ObjectiveConfig:
                 f"objective.min_document_share={self.min_document_share} must not exceed "
                 f"max_document_share={self.max_document_share}"
             )
-        for name in ("short_weight", "sentence_weight", "document_weight", "causal_weight"):
+        for name in ("short_weight", "sentence_weight", "document_weight", "causal_weight",
+                     "pair_weight"):  # fmt: skip
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"objective.{name}={getattr(self, name)} must be 0 or more")
+        if self.sentinels < 0:
+            raise ConfigError(f"objective.sentinels={self.sentinels} must be 0 or more")
+        if self.sentinels and self.positions != "corrupted":
+            raise ConfigError(
+                f"objective.sentinels={self.sentinels} places Part B behind the row, which "
+                f"positions={self.positions} does not know; take positions=corrupted"
+            )
+        if self.sentinels and self.random_offset:
+            raise ConfigError(
+                "objective.sentinels and objective.random_offset exclude each other, as Part B "
+                "already stands behind the row; take one of them"
+            )
+        if unknown := [name for name in self.by_source if name and name not in MIXTURES]:
+            raise ConfigError(
+                f"objective.by_source names {unknown[0]!r}, which is none of: {', '.join(MIXTURES)}"
+            )
         if min(self.rates) < 0:
             raise ConfigError("objective rates must not be negative")
         total = sum(self.rates)
@@ -136,11 +174,20 @@ class ObjectiveConfig:
         return self.short_rate, self.sentence_rate, self.document_rate, self.causal_rate
 
     @property
-    def kind_weights(self) -> tuple[float, float, float, float]:
-        """Weight of each drawn kind's targets under `loss_weights="kind"`."""
+    def kind_weights(self) -> tuple[float, float, float, float, float]:
+        """Weight of each kind's targets under `loss_weights="kind"`, in the order of `Kind`."""
         return (
-            self.short_weight, self.sentence_weight, self.document_weight, self.causal_weight
+            self.short_weight, self.sentence_weight, self.document_weight, self.causal_weight,
+            self.pair_weight,
         )  # fmt: skip
+
+    def of_source(self, source: int) -> ObjectiveConfig:
+        """Give the objective of one store: its named mixture, numbered and weighted as the run."""
+        name = self.by_source[source] if source < len(self.by_source) else ""
+        if not name:
+            return replace(self, by_source=())
+        kept = {field: getattr(self, field) for field in OF_THE_RUN}
+        return replace(MIXTURES[name], **kept)
 
 
 MIXTURES: Final[dict[str, ObjectiveConfig]] = {
@@ -185,4 +232,4 @@ MIXTURES: Final[dict[str, ObjectiveConfig]] = {
 }  # fmt: skip
 """Published mixtures by name (GLM: `config/ds_block_*.sh`, and its paper's section 3.2 for glm-doc,
 short spans and documents with equal chances; GLM-130B: `configs/glm-130b.sh`, whose 5 % of
-instruction rows need pairs), UL2's R- and X-denoisers (Tay et al. 2022), and ours."""
+instruction rows are a store of pairs), UL2's R- and X-denoisers (Tay et al. 2022), and ours."""

@@ -33,6 +33,7 @@ def demo() -> RunConfig:
         train=TrainConfig(
             steps=1000, row_length=256, batch_rows=8, micro_batch_rows=8, peak_lr=3e-3,
             min_lr_ratio=0.05, warmup_steps=60, checkpoint_every=500, log_every=10,
+            validate_blanks=32,
         ),
     )  # fmt: skip
 

@@ -29,6 +29,11 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     """The recipe."""
 
+    @property
+    def sentinels_behind(self) -> int | None:
+        """Text position of Part B under `objective.sentinels`, behind the row; else None."""
+        return self.train.row_length if self.objective.sentinels else None
+
     def __post_init__(self) -> None:
         if self.train.row_length > self.model.max_position:
             raise ConfigError(

@@ -7,7 +7,9 @@ from typing import Literal
 
 from blankfill.errors import ConfigError
 
-__all__ = ["TrainConfig"]
+__all__ = ["AttentionKind", "TrainConfig"]
+
+AttentionKind = Literal["auto", "blocks", "flex", "varlen", "dense"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,15 +24,24 @@ class TrainConfig:
     """Rows in one optimizer step."""
     micro_batch_rows: int = 16
     """Rows in one forward and backward pass; must divide batch_rows."""
+    ramp_from_rows: int = 0
+    """Rows of the first step where the batch grows to batch_rows by equal increments of
+    micro_batch_rows (GLM-130B: 192 to 4224); 0 is off."""
+    ramp_rows: int = 0
+    """Rows over which the batch grows (GLM-130B: 5,493,164 samples)."""
     peak_lr: float = 1e-3
     """Learning rate at the end of warm-up."""
     min_lr_ratio: float = 0.1
     """Last learning rate as a share of peak_lr."""
     warmup_steps: int = 100
     """Steps of linear warm-up; 0 starts at the peak."""
-    schedule: Literal["cosine", "linear", "constant", "glm_cosine", "glm_linear"] = "cosine"
-    """Decay from the peak to the last learning rate. The glm_ forms are the released ones: step 0
-    does not move, and glm_linear goes on falling past its end."""
+    schedule: Literal["cosine", "linear", "constant", "wsd", "glm_cosine", "glm_linear"] = "cosine"
+    """Decay from the peak to the last learning rate. wsd (warm-up, stable, decay) stays at the peak
+    until the last cooldown_steps, so a run can be cooled down from any of its checkpoints. The glm_
+    forms are the released ones: step 0 does not move, and glm_linear goes on falling past its end.
+    """
+    cooldown_steps: int = 0
+    """Last steps of schedule wsd, in which the rate falls linearly; 0 takes a tenth of steps."""
     decay_steps: int = 0
     """Step at which the decay ends, warm-up included; 0 is the last step."""
     shrink_hold_steps: int = 0
@@ -51,8 +62,20 @@ class TrainConfig:
     """Decoupled decay of matrices and embeddings; biases and LayerNorms have none."""
     max_grad_norm: float = 1.0
     """Clip the gradient to this global norm; 0 is off."""
-    precision: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Arithmetic of matrix products; auto takes bfloat16 where the CPU or GPU multiplies it."""
+    ema_decay: float = 0.0
+    """Decay of an exponential moving average of the weights, kept beside them; 0 is off."""
+    precision: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Arithmetic of matrix products; auto takes bfloat16 where the CPU or GPU multiplies it.
+    float16 scales the loss dynamically, as GLM-130B was trained."""
+    loss_scale_window: int = 2000
+    """Steps without overflow after which the loss scale of float16 doubles."""
+    attention: AttentionKind = "auto"
+    """How attention is computed; the mathematics is one. blocks: exact rectangles, on any device;
+    flex and varlen: FlexAttention and variable-length FlashAttention, on CUDA; dense: the whole
+    square of a row. auto takes blocks on a CPU."""
+    z_loss: float = 0.0
+    """Weight of the squared log of the softmax's denominator in the loss, which keeps logits from
+    drifting (PaLM: 1e-4); 0 is off. Reported losses are without it."""
     compile: bool = False
     """Compile each block with Inductor; pays on runs longer than about five minutes."""
     threads: int = 0
@@ -65,12 +88,37 @@ class TrainConfig:
     """Steps between two checkpoints; the last step is always saved."""
     keep_checkpoints: int = 2
     """Newest checkpoints that stay on disk."""
+    keep_every: int = 0
+    """Checkpoints at multiples of this many steps stay as well; 0 is off."""
+    keep_best: bool = False
+    """The checkpoint with the lowest validation loss stays as well."""
+    save_in_background: bool = True
+    """Write checkpoints beside the steps, from a copy in memory."""
+    on_save_error: Literal["stop", "go_on"] = "stop"
+    """When a checkpoint cannot be written: end the run, or train on and try again when the next
+    one is due. The last good checkpoint stays either way."""
     validate_every: int = 0
     """Steps between two validations; 0 validates never. Needs validation data."""
+    validate_blanks: int = 64
+    """Held-out blanks of each language that a validation fills greedily as well; 0 fills none."""
+    show_fills: int = 6
+    """Of those, how many of each language are kept as text, in samples.jsonl and TensorBoard."""
+    on_spike: Literal["log", "skip", "rollback", "stop"] = "log"
+    """When loss or gradient norm leaps or is not finite: log goes on after a leap and stops where
+    nothing is finite; skip drops the update; rollback returns to the last checkpoint and leaves
+    those rows out; stop saves and ends. The batch is written to incidents/ in any case."""
+    spike_window: int = 128
+    """Steps whose losses and gradient norms say what is usual; a quarter of them must be known."""
+    spike_threshold: float = 8.0
+    """A leap is this many robust standard deviations (1.4826 MAD) above the window's median."""
+    skip_steps: tuple[str, ...] = ()
+    """Steps whose rows are left out, such as `137` or `40701-40900`; the model does not move."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "row_length", "batch_rows", "micro_batch_rows", "log_every",
-                     "checkpoint_every", "keep_checkpoints"):  # fmt: skip
+        positive = ("steps", "row_length", "batch_rows", "micro_batch_rows", "log_every",
+                    "checkpoint_every", "keep_checkpoints", "spike_window",
+                    "loss_scale_window")  # fmt: skip
+        for name in positive:
             if getattr(self, name) < 1:
                 raise ConfigError(f"train.{name}={getattr(self, name)} must be at least 1")
         if self.batch_rows % self.micro_batch_rows:
@@ -78,15 +126,61 @@ class TrainConfig:
                 f"train.micro_batch_rows={self.micro_batch_rows} must divide "
                 f"train.batch_rows={self.batch_rows}"
             )
+        if not 0.0 <= self.z_loss < float("inf"):
+            raise ConfigError(f"train.z_loss={self.z_loss} must be 0 (off) or positive")
+        for name in ("validate_every", "validate_blanks", "show_fills"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"train.{name}={getattr(self, name)} must be 0 (off) or more")
         if not self.peak_lr > 0:
             raise ConfigError(f"train.peak_lr={self.peak_lr} must be positive")
-        if not self.warmup_steps >= 0:
-            raise ConfigError(f"train.warmup_steps={self.warmup_steps} must not be negative")
-        for name in ("decay_steps", "shrink_hold_steps", "shrink_rise_steps"):
-            if getattr(self, name) < 0:
+        for name in ("warmup_steps", "cooldown_steps", "keep_every", "ramp_from_rows", "ramp_rows",
+                     "decay_steps", "shrink_hold_steps", "shrink_rise_steps"):  # fmt: skip
+            if not getattr(self, name) >= 0:
                 raise ConfigError(f"train.{name}={getattr(self, name)} must not be negative")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"train.ema_decay={self.ema_decay} must be at least 0 and below 1")
+        if not self.spike_threshold > 0:
+            raise ConfigError(f"train.spike_threshold={self.spike_threshold} must be positive")
+        if self.keep_best and not self.validate_every:
+            raise ConfigError("train.keep_best=True needs validations; set train.validate_every")
+        if bool(self.ramp_from_rows) != bool(self.ramp_rows):
+            raise ConfigError(
+                f"train.ramp_from_rows={self.ramp_from_rows} and train.ramp_rows={self.ramp_rows} "
+                "belong together; set both, or neither"
+            )
+        if self.ramp_from_rows % self.micro_batch_rows or self.ramp_from_rows > self.batch_rows:
+            raise ConfigError(
+                f"train.ramp_from_rows={self.ramp_from_rows} must be a multiple of "
+                f"train.micro_batch_rows={self.micro_batch_rows} and at most "
+                f"train.batch_rows={self.batch_rows}"
+            )
         if self.shrink_hold_steps and not self.shrink_rise_steps:
             raise ConfigError(
                 f"train.shrink_hold_steps={self.shrink_hold_steps} needs train.shrink_rise_steps: "
                 "without it the share is held for good"
             )
+        for entry in self.skip_steps:
+            first, dash, last = entry.partition("-")
+            if not first.isdecimal() or (
+                dash and not (last.isdecimal() and int(first) <= int(last))
+            ):
+                raise ConfigError(
+                    f"train.skip_steps has {entry!r}; write a step such as 137 or a range such as "
+                    "40701-40900"
+                )
+
+    def skips(self, step: int) -> bool:
+        """Tell whether `skip_steps` names this 0-based step."""
+        ranges = (entry.partition("-") for entry in self.skip_steps)
+        return any(int(first) <= step <= int(last or first) for first, _, last in ranges)
+
+    def rows_at(self, row: int) -> int:
+        """Tell how many rows the step takes that begins at this row of the stream.
+
+        The batch grows from `ramp_from_rows` by `micro_batch_rows` after equal numbers of rows, and
+        has its full size from `ramp_rows` on (Megatron's `rampup_batch_size`).
+        """
+        if row >= self.ramp_rows:
+            return self.batch_rows
+        grown = (self.batch_rows - self.ramp_from_rows) // self.micro_batch_rows * row
+        return self.ramp_from_rows + grown // self.ramp_rows * self.micro_batch_rows

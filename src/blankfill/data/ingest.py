@@ -34,7 +34,8 @@ from blankfill.runtime import available_cores
 from blankfill.text.corpus import no_documents, read_records
 from blankfill.text.records import Record, Skipped, Skips, parse_record
 from blankfill.text.sentences import sentence_tokens
-from blankfill.text.tokenizer import Tokenizer
+from blankfill.text.tokenizer import TextTokenizer
+from blankfill.text.vocabularies import load_tokenizer
 
 __all__ = ["build_store"]
 
@@ -58,9 +59,17 @@ class _Encoded(NamedTuple):
     characters: int
     num_bytes: int
     sentence_ends: npt.NDArray[np.int64]
+    prompt: int | None
 
 
-_tokenizer: Tokenizer | None = None
+class _Fields(NamedTuple):
+    """The JSON fields that are read."""
+
+    text: str
+    answer: str
+
+
+_tokenizer: TextTokenizer | None = None
 """A worker's tokenizer: set once, when the worker starts."""
 
 
@@ -70,6 +79,7 @@ def build_store(
     out: Path,
     *,
     text_field: str = "text",
+    answer_field: str = "",
     strict: bool = False,
     overwrite: bool = False,
     num_workers: int = 0,
@@ -81,6 +91,7 @@ def build_store(
         tokenizer: folder of the tokenizer.
         out: folder of the store; it appears when it is complete.
         text_field: the JSON field or Parquet column that holds the text.
+        answer_field: the JSON field that holds the answer of a pair; "" where there are none.
         strict: raise an error where a document cannot be used, instead of skipping it.
         overwrite: replace a store at `out`.
         num_workers: processes that encode; 0 takes one per core, 1 encodes in this process.
@@ -91,7 +102,7 @@ def build_store(
     Raises:
         DataError: nothing can be read, nothing is left, or the disk is full.
     """
-    loaded = Tokenizer.load(tokenizer)
+    loaded = load_tokenizer(tokenizer)
     skips = Skips(strict=strict)
     records = read_records(files, text_field=text_field, skips=skips)
     workers = num_workers or available_cores()
@@ -102,7 +113,8 @@ def build_store(
         ) as writer,
         progress.bar("encoding text", unit="documents") as meter,
     ):  # fmt: skip
-        for results in _encode(records, loaded, tokenizer, text_field, workers):
+        fields = _Fields(text_field, answer_field)
+        for results in _encode(records, loaded, tokenizer, fields, workers):
             for result in results:
                 if isinstance(result, Skipped):
                     skips.add(result)
@@ -110,6 +122,7 @@ def build_store(
                 writer.add(
                     result.tokens, result.language, characters=result.characters,
                     num_bytes=result.num_bytes, sentence_ends=result.sentence_ends,
+                    prompt=result.prompt,
                 )  # fmt: skip
             tokens = int(writer.counts[:, 1].sum())
             meter.advance(len(results), f"{tokens / 1e6:.1f} M tokens")
@@ -122,7 +135,7 @@ def build_store(
 
 
 def _encode(
-    records: Iterator[Record], loaded: Tokenizer, tokenizer: Path, text_field: str, workers: int
+    records: Iterator[Record], loaded: TextTokenizer, tokenizer: Path, fields: _Fields, workers: int
 ) -> Iterator[list[_Encoded | Skipped]]:
     packets = _packets(records)
     first = next(packets, None)
@@ -132,7 +145,7 @@ def _encode(
     # A pool takes longer to start than one packet takes to encode.
     if workers == 1 or second is None:
         for packet in _chain(first, second, packets):
-            yield [_encode_one(record, loaded, text_field) for record in packet]
+            yield [_encode_one(record, loaded, fields) for record in packet]
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
@@ -144,7 +157,7 @@ def _encode(
             for packet in _chain(first, second, packets):
                 size = sum(len(record.data) for record in packet)
                 with _interrupts_ignored():
-                    waiting.append((size, pool.submit(_encode_packet, packet, text_field)))
+                    waiting.append((size, pool.submit(_encode_packet, packet, fields)))
                 num_bytes += size
                 while len(waiting) >= PACKETS_PER_WORKER * workers or num_bytes > WAITING_BYTES:
                     size, future = waiting.popleft()
@@ -203,7 +216,7 @@ def _start_worker(tokenizer: Path) -> None:
     global _tokenizer  # the one thing that a worker keeps between packets
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _tokenizer = Tokenizer.load(tokenizer)
+    _tokenizer = load_tokenizer(tokenizer)
 
 
 def _end_with_parent() -> None:
@@ -214,15 +227,21 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _encode_packet(packet: list[Record], text_field: str) -> list[_Encoded | Skipped]:
+def _encode_packet(packet: list[Record], fields: _Fields) -> list[_Encoded | Skipped]:
     assert _tokenizer is not None
-    return [_encode_one(record, _tokenizer, text_field) for record in packet]
+    return [_encode_one(record, _tokenizer, fields) for record in packet]
 
 
-def _encode_one(record: Record, tokenizer: Tokenizer, text_field: str) -> _Encoded | Skipped:
-    document = parse_record(record, text_field)
+def _encode_one(record: Record, tokenizer: TextTokenizer, fields: _Fields) -> _Encoded | Skipped:
+    document = parse_record(record, fields.text, fields.answer)
     if isinstance(document, Skipped):
         return document
     tokens = tokenizer.encode(document.text)
     ends = sentence_tokens(document.text, tokens, tokenizer)
-    return _Encoded(tokens, document.language, len(document.text), document.num_bytes, ends)
+    prompt = None
+    if document.answer:
+        prompt = len(tokens)
+        tokens = np.concatenate([tokens, tokenizer.encode(document.answer)])
+        ends = np.append(ends[ends < prompt], [prompt, len(tokens)])
+    characters = len(document.text) + len(document.answer)
+    return _Encoded(tokens, document.language, characters, document.num_bytes, ends, prompt)

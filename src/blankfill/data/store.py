@@ -5,6 +5,7 @@
       offsets.bin     little-endian int64, N + 1: document i is tokens[offsets[i] : offsets[i + 1]]
       languages.bin   uint8, N: index into the manifest's `languages`
       sentences.bin   one bit for each token, least significant first: set where a sentence ends
+      prompts.bin     little-endian int32, N: tokens of a pair before its answer; -1 for plain text
       manifest.json   format version, dtype, counts, SHA-256 of each file, tokenizer fingerprint
       tokenizer/      a copy of the tokenizer, so that a store can be read back as text
 
@@ -35,9 +36,10 @@ from blankfill.text.tokenizer import copy_tokenizer
 __all__ = ["MANIFEST", "StoreWriter", "TokenStore", "gather"]
 
 MANIFEST = "manifest.json"
-VERSION = 2
-"""Version of the folder's format, in the manifest. Version 1 had no sentences and is still read."""
-ARRAYS = ("tokens.bin", "offsets.bin", "languages.bin", "sentences.bin")
+VERSION = 3
+"""Version of the folder's format, in the manifest. Version 1 had no sentences, versions 1 and 2 no
+pairs; both are still read."""
+ARRAYS = ("tokens.bin", "offsets.bin", "languages.bin", "sentences.bin", "prompts.bin")
 DTYPES = ("<u2", "<u4")
 """Widths of a token; the first holds ids up to 65,535."""
 COUNTED = ("documents", "tokens", "characters", "bytes")
@@ -68,6 +70,13 @@ class TokenStore:
             if self.has_sentences
             else np.zeros(0, np.uint8)
         )
+        self.num_pairs = int(manifest["pairs"]) if int(manifest["version"]) > 2 else 0
+        """Documents that are a text and its answer."""
+        self.prompts: npt.NDArray[np.int32] | None = None
+        """`[N]` tokens of each document before its answer, -1 where it is plain text; None where
+        all are."""
+        if self.num_pairs:
+            self.prompts = _map(path / "prompts.bin", "<i4", num_documents)
         if int(self.offsets[0]) != 0 or int(self.offsets[-1]) != len(self.tokens):
             raise ValueError("the offsets do not span the tokens")
         self.vocab_size = int(manifest["vocab_size"])
@@ -110,9 +119,9 @@ class TokenStore:
             raise DataError(
                 f"{path / MANIFEST} is damaged ({error}); build the store again"
             ) from error
-        if version not in (1, VERSION):
+        if version not in (1, 2, VERSION):
             raise DataError(
-                f"{path} has format version {version}, this blankfill reads 1 and {VERSION}; "
+                f"{path} has format version {version}, this blankfill reads 1 to {VERSION}; "
                 "build the store again"
             )
         try:
@@ -186,6 +195,8 @@ class TokenStore:
             raise ValueError("the offsets are not sorted")
         if len(self) and int(self.languages.max()) >= len(self.manifest["languages"]):
             raise ValueError("languages.bin holds an unknown language")
+        if self.prompts is not None and (self.prompts >= self.lengths).any():
+            raise ValueError("prompts.bin leaves a pair without an answer")
         if any(
             int(self.tokens[start : start + CHECKED_TOKENS].max()) >= self.vocab_size
             for start in range(0, self.num_tokens, CHECKED_TOKENS)
@@ -233,6 +244,8 @@ class StoreWriter:
         self._hashes = {name: hashlib.sha256() for name in ARRAYS}
         self._end = 0
         self._offsets, self._languages = [0], bytearray()
+        self._prompts: list[int] = []
+        self._num_pairs = 0
         self._marks: list[npt.NDArray[np.uint8]] = []
         self.counts = np.zeros((len(LANGUAGES), len(COUNTED)), dtype=np.int64)
         """Documents, tokens, characters and bytes of each language."""
@@ -246,7 +259,7 @@ class StoreWriter:
 
     def add(
         self, tokens: npt.NDArray[Any], language: int, *, characters: int = 0, num_bytes: int = 0,
-        sentence_ends: npt.NDArray[np.int64] | None = None,
+        sentence_ends: npt.NDArray[np.int64] | None = None, prompt: int | None = None,
     ) -> None:  # fmt: skip
         """Append one document.
 
@@ -256,7 +269,9 @@ class StoreWriter:
             characters: of its text, for the manifest.
             num_bytes: of its text in UTF-8, for the manifest.
             sentence_ends: `[s]` token ends of its sentences; the document is one where not given.
+            prompt: of a pair, the tokens before its answer, which is not empty.
         """
+        assert prompt is None or 0 <= prompt < len(tokens)
         marks = np.zeros(len(tokens), np.uint8)
         marks[len(tokens) - 1 :] = 1
         if sentence_ends is not None:
@@ -266,6 +281,8 @@ class StoreWriter:
         self._end += len(tokens)
         self._offsets.append(self._end)
         self._languages.append(language)
+        self._prompts.append(-1 if prompt is None else prompt)
+        self._num_pairs += prompt is not None
         self.counts[language] += (1, len(tokens), characters, num_bytes)
         if len(self._offsets) >= BUFFERED_DOCUMENTS:
             self._flush()
@@ -310,6 +327,7 @@ class StoreWriter:
             "dtype": self._dtype,
             "documents": int(self.counts[:, 0].sum()),
             "tokens": self._end,
+            "pairs": self._num_pairs,
             "vocab_size": self._vocab_size,
             "tokenizer": {"fingerprint": self._tokenizer_fingerprint},
             "languages": list(LANGUAGES),
@@ -329,7 +347,8 @@ class StoreWriter:
         self._marks = [marks[whole:]]
         self._write("offsets.bin", np.array(self._offsets, "<i8").tobytes())
         self._write("languages.bin", bytes(self._languages))
-        self._offsets, self._languages = [], bytearray()
+        self._write("prompts.bin", np.array(self._prompts, "<i4").tobytes())
+        self._offsets, self._languages, self._prompts = [], bytearray(), []
 
     def _write(self, name: str, data: bytes) -> None:
         with self._writing():

@@ -18,7 +18,7 @@ filled greedily; from the model that reads both sides it also asks for the right
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count as count_from
 from itertools import pairwise
@@ -44,9 +44,18 @@ from blankfill.objective.pack import pack, stack
 from blankfill.objective.spans import draw_lengths, max_spans, place_spans, span_budget
 from blankfill.rng import generator
 from blankfill.text.language import LANGUAGES
-from blankfill.text.tokenizer import Tokenizer
+from blankfill.text.tokenizer import TextTokenizer
 
-__all__ = ["BlankItem", "BlankReport", "BlankScores", "draw_items", "evaluate_blanks"]
+__all__ = [
+    "BlankItem",
+    "BlankReport",
+    "BlankScores",
+    "draw_items",
+    "evaluate_blanks",
+    "fill_items",
+    "is_exact",
+    "score_items",
+]
 
 ROW_LENGTH_FACTOR = 2
 """Scored rows are this much longer than the longest item, so that packing has room."""
@@ -181,7 +190,7 @@ def _short_spans(num_tokens: int, cfg: ObjectiveConfig, seed: int, address: int)
 
 def evaluate_blanks(
     model: GLM,
-    tokenizer: Tokenizer,
+    tokenizer: TextTokenizer,
     stores: Sequence[TokenStore],
     cfg: ObjectiveConfig,
     *,
@@ -212,7 +221,14 @@ def evaluate_blanks(
     reports: list[LanguageReport] = []
     for language, found in items.items():
         scores = [
-            _score_model(model, tokenizer, found, cfg, both_sides=both_sides)
+            _score_model(
+                model,
+                tokenizer,
+                found,
+                cfg,
+                both_sides=both_sides,
+                sentinels_behind=row_length if cfg.sentinels else None,
+            )
             for both_sides in (True, False)
         ]
         if baselines is not None:
@@ -241,45 +257,68 @@ def _fit(stores: Sequence[TokenStore], vocab_size: int) -> tuple[Unigram, Trigra
 
 
 def _score_model(
-    model: GLM, tokenizer: Tokenizer, items: Sequence[BlankItem], cfg: ObjectiveConfig, *,
-    both_sides: bool,
+    model: GLM, tokenizer: TextTokenizer, items: Sequence[BlankItem], cfg: ObjectiveConfig, *,
+    both_sides: bool, sentinels_behind: int | None,
 ) -> BlankScores:  # fmt: skip
+    name = "model" if both_sides else "model without the right side"
+    token_nats, end_nats = score_items(
+        model, tokenizer, items, cfg, both_sides=both_sides, sentinels_behind=sentinels_behind
+    )
+    with progress.bar(name, len(items), "blanks") as meter:
+        fills = fill_items(
+            model, tokenizer, items, cfg, both_sides=both_sides, advance=meter.advance,
+            sentinels_behind=sentinels_behind,
+        )  # fmt: skip
+    num_tokens, num_bytes = _sizes(tokenizer, items)
+    return BlankScores(
+        system=name, loss_nats=token_nats / num_tokens,
+        bits_per_byte=token_nats / math.log(2) / num_bytes,
+        exact_match=float(np.mean([
+            is_exact(fill, item, both_sides=both_sides)
+            for fill, item in zip(fills, items, strict=True)
+        ])),
+        end_loss_nats=end_nats / len(items),
+    )  # fmt: skip
+
+
+def score_items(
+    model: GLM, tokenizer: TextTokenizer, items: Sequence[BlankItem], cfg: ObjectiveConfig, *,
+    both_sides: bool = True, sentinels_behind: int | None = None,
+) -> tuple[float, float]:  # fmt: skip
+    """Sum nats over the tokens of all items' spans, and over their `eop`."""
     examples = [
         build_example(
             item.tokens if both_sides else item.tokens[: item.end],
             np.array([[item.start, item.end]], np.int32),
             kind=Kind.SHORT, order=np.zeros(1, np.int32), ids=tokenizer.ids, scheme=cfg.positions,
+            sentinels_behind=sentinels_behind,
         )
         for item in items
     ]  # fmt: skip
-    token_nats, end_nats = _loss(model, examples, pad=tokenizer.ids.pad)
-    name = "model" if both_sides else "model without the right side"
-    fills = fill_items(model, tokenizer, items, cfg, both_sides=both_sides, description=name)
-    exact = [
-        np.array_equal(fill.tokens, item.span) and fill.ended
-        if both_sides
-        else np.array_equal(fill.tokens[: len(item.span)], item.span)
-        for fill, item in zip(fills, items, strict=True)
-    ]
-    num_tokens, num_bytes = _sizes(tokenizer, items)
-    return BlankScores(
-        system=name, loss_nats=token_nats / num_tokens,
-        bits_per_byte=token_nats / math.log(2) / num_bytes,
-        exact_match=float(np.mean(exact)), end_loss_nats=end_nats / len(items),
-    )  # fmt: skip
+    return _loss(model, examples, pad=tokenizer.ids.pad)
+
+
+def is_exact(fill: FilledBlank, item: BlankItem, *, both_sides: bool = True) -> bool:
+    """Tell whether a blank was filled as the text had it, at the right length.
+
+    Without the right side nothing says where a blank ends, and the length is given for free.
+    """
+    if both_sides:
+        return fill.ended and bool(np.array_equal(fill.tokens, item.span))
+    return bool(np.array_equal(fill.tokens[: len(item.span)], item.span))
 
 
 def fill_items(
-    model: GLM, tokenizer: Tokenizer, items: Sequence[BlankItem], cfg: ObjectiveConfig, *,
-    both_sides: bool = True, description: str = "fill",
+    model: GLM, tokenizer: TextTokenizer, items: Sequence[BlankItem], cfg: ObjectiveConfig, *,
+    both_sides: bool = True, max_new_tokens: int = 48, sentinels_behind: int | None = None,
+    advance: Callable[[int], None] | None = None,
 ) -> list[FilledBlank]:  # fmt: skip
     """Fill each item's blank greedily."""
-    prompts = [item.prompt(tokenizer.ids.mask, both_sides=both_sides) for item in items]
-    with progress.bar(description, len(items), "blanks") as meter:
-        filled = fill_tokens(
-            model, prompts, tokenizer.ids, max_new_tokens=48, scheme=cfg.positions,
-            num_real_tokens=tokenizer.vocab_size, advance=meter.advance,
-        )  # fmt: skip
+    filled = fill_tokens(
+        model, [item.prompt(tokenizer.ids.mask, both_sides=both_sides) for item in items],
+        tokenizer.ids, max_new_tokens=max_new_tokens, scheme=cfg.positions,
+        sentinels_behind=sentinels_behind, num_real_tokens=tokenizer.vocab_size, advance=advance,
+    )  # fmt: skip
     return [text.blanks[0] for text in filled]
 
 
@@ -310,7 +349,7 @@ def _loss(model: GLM, examples: Sequence[Example], *, pad: int) -> tuple[float, 
 
 
 def _score_baselines(
-    unigram: Unigram, trigram: Trigram, tokenizer: Tokenizer, items: Sequence[BlankItem]
+    unigram: Unigram, trigram: Trigram, tokenizer: TextTokenizer, items: Sequence[BlankItem]
 ) -> list[BlankScores]:
     nats = {"trigram": 0.0, "unigram": 0.0}
     exact = {"trigram": 0, "unigram": 0}
@@ -335,6 +374,6 @@ def _score_baselines(
     ]  # fmt: skip
 
 
-def _sizes(tokenizer: Tokenizer, items: Sequence[BlankItem]) -> tuple[int, int]:
+def _sizes(tokenizer: TextTokenizer, items: Sequence[BlankItem]) -> tuple[int, int]:
     num_bytes = sum(len(tokenizer.decode(item.span).encode("utf-8", "replace")) for item in items)
     return sum(len(item.span) for item in items), num_bytes

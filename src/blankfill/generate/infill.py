@@ -103,6 +103,7 @@ def fill_tokens(
     max_new_tokens: int = 64,
     batch_size: int = 32,
     scheme: PositionScheme = "corrupted",
+    sentinels_behind: int | None = None,
     sampling: Sampling = GREEDY,
     forced: Sequence[Sequence[Sequence[int]]] | None = None,
     num_first_choices: int = 1,
@@ -118,6 +119,7 @@ def fill_tokens(
         max_new_tokens: longest fill of one blank.
         batch_size: most texts that run together.
         scheme: position scheme that the model was trained with.
+        sentinels_behind: its row length, where it was trained with sentinels.
         sampling: greedy or drawn.
         forced: for each text and blank, tokens that the fill must begin with; `eop` may close it.
         num_first_choices: how many of the best first tokens of each blank to report.
@@ -132,7 +134,9 @@ def fill_tokens(
     """
     rows: list[_Row] = []
     for index, tokens in enumerate(prompts):
-        prompt = build_prompt(np.asarray(tokens, dtype=np.int32), ids)
+        prompt = build_prompt(
+            np.asarray(tokens, dtype=np.int32), ids, sentinels_behind=sentinels_behind
+        )
         if not len(prompt.blanks):
             raise RequestError("the text has no blank; write [MASK] where a word or phrase is to "
                                "be filled in")  # fmt: skip
@@ -192,7 +196,7 @@ def _fill_batch(
         active = np.array([row.active for row in rows])
         for i, row in enumerate(rows):
             if row.active:
-                tokens[i] = row.tokens[-1] if row.tokens else ids.sop
+                tokens[i] = row.tokens[-1] if row.tokens else row.prompt.sops[row.blank]
                 fills = [len(blank.tokens) for blank in row.done]
                 positions[i] = generation_positions(
                     row.prompt, row.blank, len(row.tokens), fills, scheme=scheme
@@ -216,8 +220,10 @@ def _banned(model: GLM, ids: SpecialIds, num_real_tokens: int | None) -> torch.T
     """Mark what may never be generated: specials that only stand in inputs, and padding rows."""
     banned = torch.zeros(model.cfg.vocab_size, dtype=torch.bool)
     banned[[ids.mask, ids.smask, ids.gmask, ids.sop, ids.pad, ids.dblock]] = True
+    banned[[*ids.mask_sentinels, *ids.sop_sentinels]] = True
     if num_real_tokens is not None:
         banned[num_real_tokens:] = True
+    banned[[ids.eop, ids.eos]] = False  # released vocabularies give eos the id of pad
     return banned
 
 

@@ -14,7 +14,7 @@ from blankfill.generate.infill import FilledBlank, FilledText, fill_tokens
 from blankfill.generate.sampling import GREEDY, Sampling
 from blankfill.model.glm import GLM
 from blankfill.objective.batch import Int32
-from blankfill.text.tokenizer import Tokenizer
+from blankfill.text.tokenizer import TextTokenizer
 
 __all__ = ["Candidate", "FilledItem", "TextBlank", "continue_texts", "fill_texts"]
 
@@ -66,10 +66,11 @@ class FilledItem:
 
 def fill_texts(
     model: GLM,
-    tokenizer: Tokenizer,
+    tokenizer: TextTokenizer,
     texts: Sequence[str],
     *,
     scheme: PositionScheme,
+    sentinels_behind: int | None = None,
     max_new_tokens: int = 64,
     num_candidates: int = 1,
     sampling: Sampling = GREEDY,
@@ -86,6 +87,7 @@ def fill_texts(
         tokenizer: the model's.
         texts: each with at least one blank.
         scheme: position scheme that the model was trained with.
+        sentinels_behind: its row length, where it was trained with sentinels.
         max_new_tokens: longest fill of one blank.
         num_candidates: fills to list per blank. Greedy: the best continuation of each of the most
             probable first tokens. Sampled: that many independent draws. The other blanks keep
@@ -104,7 +106,8 @@ def fill_texts(
     ]
     run: Fill = functools.partial(
         fill_tokens, model, ids=tokenizer.ids, max_new_tokens=max_new_tokens,
-        batch_size=batch_size, scheme=scheme, num_real_tokens=tokenizer.vocab_size,
+        batch_size=batch_size, scheme=scheme, sentinels_behind=sentinels_behind,
+        num_real_tokens=tokenizer.vocab_size,
     )  # fmt: skip
     filled = run(prompts, sampling=sampling, num_first_choices=num_candidates, advance=advance)
     extra: dict[tuple[int, int], list[FilledBlank]] = {}
@@ -122,10 +125,11 @@ def fill_texts(
 
 def continue_texts(
     model: GLM,
-    tokenizer: Tokenizer,
+    tokenizer: TextTokenizer,
     texts: Sequence[str],
     *,
     scheme: PositionScheme,
+    sentinels_behind: int | None = None,
     max_new_tokens: int = 128,
     sampling: Sampling = GREEDY,
     batch_size: int = 32,
@@ -137,8 +141,8 @@ def continue_texts(
     """
     prompts = [text if "[gMASK]" in text else text + "[gMASK]" for text in texts]
     items = fill_texts(
-        model, tokenizer, prompts, scheme=scheme, max_new_tokens=max_new_tokens,
-        sampling=sampling, batch_size=batch_size,
+        model, tokenizer, prompts, scheme=scheme, sentinels_behind=sentinels_behind,
+        max_new_tokens=max_new_tokens, sampling=sampling, batch_size=batch_size,
     )  # fmt: skip
     return [
         FilledItem(prompt=text, text=item.text, blanks=item.blanks)
@@ -193,7 +197,7 @@ def _more(
 
 
 def _text_blank(
-    tokenizer: Tokenizer, blank: FilledBlank, more: list[FilledBlank], num_candidates: int
+    tokenizer: TextTokenizer, blank: FilledBlank, more: list[FilledBlank], num_candidates: int
 ) -> TextBlank:
     candidates: dict[str, Candidate] = {}
     if num_candidates > 1:
@@ -207,7 +211,7 @@ def _text_blank(
     )  # fmt: skip
 
 
-def _candidate(tokenizer: Tokenizer, fill: FilledBlank, text: str) -> Candidate:
+def _candidate(tokenizer: TextTokenizer, fill: FilledBlank, text: str) -> Candidate:
     return Candidate(
         text=text,
         probability=math.exp(fill.logprob),

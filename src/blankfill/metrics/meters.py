@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from blankfill.config.model import ModelConfig
+from blankfill.metrics.flops import Flops, training_flops
 from blankfill.objective.batch import IGNORE_INDEX, Batch, Kind
 from blankfill.text.language import LANGUAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LossMeter", "RateMeter", "example_of_targets"]
+__all__ = ["LossMeter", "RateMeter", "count_flops", "example_of_targets"]
+
+RECENT_STEPS = 20
+"""Steps whose rates a progress bar shows."""
+NO_FLOPS = Flops(model=0, dense=0)
 
 
 def example_of_targets(batch: Batch) -> npt.NDArray[np.int64]:
@@ -27,6 +35,12 @@ def example_of_targets(batch: Batch) -> npt.NDArray[np.int64]:
     for k, (row, start, _, end) in enumerate(batch.blocks):
         example[row, start:end] = k
     return example[batch.targets != IGNORE_INDEX]
+
+
+def count_flops(cfg: ModelConfig, batches: Sequence[Batch]) -> Flops:
+    """Count the operations of a step's forward and backward passes."""
+    counts = [training_flops(cfg, b.blocks, b.num_targets, b.tokens.shape) for b in batches]
+    return Flops(model=sum(c.model for c in counts), dense=sum(c.dense for c in counts))
 
 
 class LossMeter:
@@ -56,6 +70,24 @@ class LossMeter:
         )
         np.add.at(self._nll, index, nll.astype(np.float64))
         np.add.at(self._count, index, 1)
+
+    def state(self) -> dict[str, Any]:
+        """Give what a checkpoint keeps: number of sources, and `[kind, language, source, nats,
+        count]` of each group that has targets."""
+        return {
+            "sources": self._nll.shape[2],
+            "groups": [
+                [*group, float(self._nll[tuple(group)]), int(self._count[tuple(group)])]
+                for group in np.argwhere(self._count).tolist()
+            ],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what `state` gave."""
+        self._nll = np.zeros((len(Kind), len(LANGUAGES), state["sources"]))
+        self._count = np.zeros(self._nll.shape, dtype=np.int64)
+        for *group, nll, count in state["groups"]:
+            self._nll[tuple(group)], self._count[tuple(group)] = nll, count
 
     @property
     def num_targets(self) -> int:
@@ -89,23 +121,67 @@ class LossMeter:
 
 
 class RateMeter:
-    """Positions and targets per second of wall time since the last reading."""
+    """Rates of the training steps since the last reading, and what everything else cost.
 
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-        self._positions = self._targets = 0
+    Only the time of steps counts into rates; validations and saves are paused for, and their share
+    of all time can be asked for.
 
-    def add(self, positions: int, targets: int) -> None:
-        """Count one step."""
-        self._positions += positions
-        self._targets += targets
+    Args:
+        peak_flops_per_second: what utilisation is measured against; 0 leaves it out.
+    """
+
+    def __init__(self, peak_flops_per_second: float = 0.0) -> None:
+        self._peak = peak_flops_per_second
+        self._start = self._mark = time.monotonic()
+        self._paused: dict[str, float] = {}
+        self._sums = np.zeros(5)
+        self._recent: deque[npt.NDArray[np.float64]] = deque(maxlen=RECENT_STEPS)
+
+    def add(self, positions: int, targets: int, flops: Flops = NO_FLOPS) -> None:
+        """Count one step, which ends now."""
+        now = time.monotonic()
+        step = np.array([now - self._mark, positions, targets, flops.model, flops.dense], float)
+        self._mark = now
+        self._sums += step
+        self._recent.append(step)
+
+    def pause(self, reason: str) -> float:
+        """Leave out the time since the last step or pause, and count it for `reason`.
+
+        Returns:
+            Its seconds.
+        """
+        now = time.monotonic()
+        seconds, self._mark = now - self._mark, now
+        self._paused[reason] = self._paused.get(reason, 0.0) + seconds
+        return seconds
+
+    def share(self, reason: str) -> float:
+        """Give the share of all time so far that was paused for `reason`."""
+        return self._paused.get(reason, 0.0) / max(time.monotonic() - self._start, 1e-9)
 
     def read(self) -> dict[str, float]:
         """Give the rates since the last reading and start again."""
-        seconds = max(time.monotonic() - self._start, 1e-9)
+        rates = self._rates(self._sums)
+        self._sums = np.zeros(5)
+        return rates
+
+    def note(self) -> str:
+        """Say the rates of the last steps as a progress bar shows them."""
+        rates = self._rates(np.sum(self._recent, axis=0)) if self._recent else {}
+        targets = f"{rates.get('targets_per_second', 0):,.0f} targets/s"
+        return f"{targets}  MFU {100 * rates['mfu']:.0f} %" if "mfu" in rates else targets
+
+    def _rates(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
+        positions, targets, done, dense = (sums[1:] / max(sums[0], 1e-9)).tolist()
         rates = {
-            "positions_per_second": round(self._positions / seconds, 1),
-            "targets_per_second": round(self._targets / seconds, 1),
+            "positions_per_second": round(positions, 1),
+            "targets_per_second": round(targets, 1),
         }
-        self.__init__()
+        if done:
+            rates |= {"flops_per_second_model": round(done), "flops_per_second_dense": round(dense)}
+        if done and self._peak:
+            # A rate above a measured peak shows that the peak was measured on a busy machine.
+            self._peak = max(self._peak, done)
+            rates |= {"peak_flops_per_second": round(self._peak), "mfu": done / self._peak}
         return rates

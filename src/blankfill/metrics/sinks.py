@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: metrics.jsonl, and TensorBoard beside it.
+"""Where the numbers of a run go: metrics.jsonl, and TensorBoard beside it. Fills: samples.py.
 
 metrics.jsonl holds one flat object per line, `step` first, units in the keys (`loss_nats`,
 `positions_per_second`); it is appended to and flushed line by line, so a killed run keeps its
@@ -7,37 +7,90 @@ history. Resuming at a step drops the lines at and after it, which the resumed r
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+from blankfill.metrics.samples import Sample, append_samples, drop_samples
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
 
 __all__ = ["MetricsWriter", "read_metrics"]
 
+log = logging.getLogger(__name__)
+
 
 class MetricsWriter:
-    """Appends flat dictionaries of numbers to a run's metrics."""
+    """Appends flat dictionaries of numbers to a run's metrics.
+
+    A disk that takes no more does not end the run: lines wait in memory until it does again.
+
+    Args:
+        run: the run's folder.
+        start_step: step that the run stands at; lines behind it are dropped.
+    """
 
     def __init__(self, run: Path, *, start_step: int = 0) -> None:
-        self._path = run / "metrics.jsonl"
-        kept = [row for row in read_metrics(run) if row["step"] <= start_step and start_step > 0]
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        os.replace(temporary, self._path)
-        self._file = self._path.open("a", encoding="utf-8")
-        self._board = _tensorboard(run / "tensorboard", start_step)
+        self._path, self._board_folder = run / "metrics.jsonl", run / "tensorboard"
+        self._waiting = b""
+        self._handle, self._board = self._open(start_step)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Write the values that belong to `step`."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
-        for key, value in values.items():
-            self._board.add_scalar(key, value, step)
+        self._waiting += (json.dumps({"step": step, **values}) + "\n").encode()
+        self._flush()
+        try:
+            for key, value in values.items():
+                self._board.add_scalar(key, value, step)
+        except OSError as error:
+            log.warning("TensorBoard's file cannot be written (%s)", error)
+
+    def write_samples(self, step: int, samples: Sequence[Sample]) -> None:
+        """Write what the model filled at `step` to samples.jsonl and as text to TensorBoard."""
+        append_samples(self._path.parent, step, samples)
+        with contextlib.suppress(OSError):
+            for number, sample in enumerate(samples):
+                self._board.add_text(f"fills_{sample.language}/{number}", sample.markdown(), step)
+
+    def sync(self) -> None:
+        """Wait until the disk has every line, as it must before a checkpoint behind them stands."""
+        with contextlib.suppress(OSError):
+            os.fsync(self._handle)
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines behind `step`, which the run returned to."""
+        self._close()
+        self._handle, self._board = self._open(step)
+
+    def _open(self, start_step: int) -> tuple[int, SummaryWriter]:
+        rows = read_metrics(self._path.parent)
+        kept = [row for row in rows if row["step"] <= start_step and start_step > 0]
+        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        os.replace(temporary, self._path)
+        drop_samples(self._path.parent, start_step)
+        handle = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+        return handle, _tensorboard(self._board_folder, start_step)
+
+    def _flush(self) -> None:
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[os.write(self._handle, self._waiting) :]
+        except OSError as error:
+            log.warning("%s cannot be written (%s); its lines wait", self._path, error)
+
+    def _close(self) -> None:
+        self._flush()
+        os.close(self._handle)
+        with contextlib.suppress(OSError):
+            self._board.close()
 
     def __enter__(self) -> MetricsWriter:
         return self
@@ -48,8 +101,7 @@ class MetricsWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
-        self._board.close()
+        self._close()
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -58,12 +110,12 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     rows: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").split("\n"):
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             row = json.loads(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and "step" in row:
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
             rows.append(row)
     return rows
 

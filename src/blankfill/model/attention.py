@@ -1,26 +1,35 @@
-"""Attention: softmax(q k^T / sqrt(H)) v under a mask, by explicit products.
+"""Attention: softmax(q k^T / sqrt(H)) v under a mask, in one of four ways.
 
-On CPU the explicit products beat `scaled_dot_product_attention` in training, whose backward pass
-takes several times its forward; and grouped examples beat the square of a packed row, most of
-which nobody sees. `packed_attention` has its own backward, so that no gradient is ever scattered.
+`packed_attention` multiplies exactly what is visible in packed rows, on any device; it is what a
+CPU trains with. `flex_attention` and `varlen_attention` are for CUDA. `dense_attention` takes any
+mask, for generation and as the plainest form. On a CPU none of them is
+`scaled_dot_product_attention`, whose backward pass takes several times its forward there.
 
-Shapes: B rows, T positions, N heads, H head size, G examples in a group, L its padded length.
+Shapes: B rows, T positions, N heads, H head size.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Protocol, cast
 
 import torch
 from torch import nn
 
 from blankfill.config.model import ModelConfig
 from blankfill.model.cache import KVCache
-from blankfill.model.masks import DenseMask, PackedMask
+from blankfill.model.masks import DenseMask, FlexMask, Mask, PackedMask, VarlenMask
+from blankfill.model.packed import block_attention
 from blankfill.model.rope import Rotation, rotate
 
-__all__ = ["Attention", "dense_attention", "packed_attention"]
+__all__ = [
+    "Attention",
+    "attend",
+    "dense_attention",
+    "flex_attention",
+    "packed_attention",
+    "varlen_attention",
+]
 
 
 class Attention(nn.Module):
@@ -43,7 +52,7 @@ class Attention(nn.Module):
         self,
         x: torch.Tensor,
         rotation: Rotation | None,
-        mask: PackedMask | DenseMask,
+        mask: Mask,
         cache: KVCache | None = None,
         layer: int = 0,
     ) -> torch.Tensor:
@@ -75,13 +84,28 @@ class Attention(nn.Module):
             # maximum in float32, as ours does.
             q, scale = q * (scale / self.pb_relax), self.pb_relax
         dropout = self.dropout if self.training else 0.0
-        if isinstance(mask, PackedMask):
-            attended = packed_attention(q, k, v, mask, dropout, scale)
-        else:
-            if cache is not None:
-                k, v = cache.append(layer, k, v)
-            attended = dense_attention(q, k, v, mask, dropout, scale)
-        return self.out(attended.reshape(B, T, D))
+        if cache is not None:
+            k, v = cache.append(layer, k, v)
+        return self.out(attend(q, k, v, mask, dropout, scale).reshape(B, T, D))
+
+
+def attend(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: Mask,
+    dropout: float = 0.0,
+    scale: float | None = None,
+) -> torch.Tensor:
+    """Attend in the way that the mask is made for; arguments as for `dense_attention`."""
+    if isinstance(mask, PackedMask):
+        return packed_attention(q, k, v, mask, dropout, scale)
+    if isinstance(mask, DenseMask):
+        return dense_attention(q, k, v, mask, dropout, scale)
+    assert not dropout, "flex and varlen have no dropout; masks.build_mask does not choose them"
+    if isinstance(mask, FlexMask):
+        return flex_attention(q, k, v, mask, scale)
+    return varlen_attention(q, k, v, mask, scale)
 
 
 def dense_attention(
@@ -120,90 +144,119 @@ def packed_attention(
     dropout: float = 0.0,
     scale: float | None = None,
 ) -> torch.Tensor:
-    """Attend within each example of packed rows.
+    """Attend within each example of packed rows, by exact rectangles; see `model.packed`.
+
+    Arguments and result as `dense_attention`, with one length T; zero on padding.
+    """
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    return block_attention(q, k, v, mask.table, mask.room, dropout, scale)
+
+
+def flex_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: FlexMask, scale: float | None = None
+) -> torch.Tensor:
+    """Attend by FlexAttention over the tiles that are visible; zero on padding.
+
+    For CUDA, inside a compiled block, where Inductor makes one kernel of it; anywhere else it is
+    torch's slow reference, which has no gradient on a CPU. Its speed has not been measured here.
+    """
+    from torch.nn.attention.flex_attention import flex_attention as attend_tiles
+
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    attended = attend_tiles(q, k, v, block_mask=mask.block_mask, scale=scale)
+    return attended.transpose(1, 2)
+
+
+def varlen_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: VarlenMask,
+    scale: float | None = None,
+    kernel: VarlenKernel | None = None,
+) -> torch.Tensor:
+    """Attend by two calls of a variable-length kernel: Part A on Part A, Part B on both.
+
+    The second is causal and aligned at the bottom right, as FlashAttention aligns it since 2.1 when
+    there are fewer queries than keys, which is the rule for Part B exactly. For CUDA in bfloat16 or
+    float16. Its speed has not been measured here.
 
     Args:
         q: `[B, T, N, H]`; k and v alike.
         k: keys.
         v: values.
-        mask: the examples.
-        dropout: rate on the attention weights.
-        scale: of the scores, applied in float32; 1 / sqrt(H) where not given.
+        mask: what each call gathers.
+        scale: of the scores; 1 / sqrt(H) where not given.
+        kernel: torch's, where not given.
 
     Returns:
         `[B, T, N, H]`; zero on padding.
     """
-    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-    return _PackedAttention.apply(q, k, v, mask, dropout, scale)  # pyright: ignore[reportReturnType]  # apply is untyped
+    attend = varlen_kernel if kernel is None else kernel
+    shape = q.shape
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))  # [B * T, N, H]
+    longest_a, longest_b, longest = mask.longest
+    result = torch.zeros_like(q)
+    if longest_a:
+        qa, ka, va = (x.index_select(0, mask.part_a) for x in (q, k, v))
+        part = attend(
+            qa, ka, va, mask.a_bounds, mask.a_bounds, longest_a, longest_a,
+            causal=False, scale=scale,
+        )  # fmt: skip
+        result = result.index_copy(0, mask.part_a, part)
+    if longest_b:
+        qb = q.index_select(0, mask.part_b)
+        kb, vb = (x.index_select(0, mask.both) for x in (k, v))
+        part = attend(
+            qb, kb, vb, mask.b_bounds, mask.both_bounds, longest_b, longest,
+            causal=True, scale=scale,
+        )  # fmt: skip
+        result = result.index_copy(0, mask.part_b, part)
+    return result.view(shape)
 
 
-class _PackedAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the base has *args
-        ctx: Any,
+class VarlenKernel(Protocol):
+    """Attention over sequences of different lengths that lie end to end."""
+
+    def __call__(
+        self,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        mask: PackedMask,
-        dropout: float,
-        scale: float,
+        q_bounds: torch.Tensor,
+        k_bounds: torch.Tensor,
+        longest_q: int,
+        longest_k: int,
+        *,
+        causal: bool,
+        scale: float | None,
     ) -> torch.Tensor:
-        flat = [x.reshape(-1, *x.shape[2:]) for x in (q, k, v)]  # [B*T, N, H]
-        saved: list[torch.Tensor] = []
-        outputs: list[torch.Tensor] = []
-        for group in mask.groups:
-            qg, kg, vg = (_gather(x, group.index, group.size) for x in flat)  # [G, N, L, H]
-            scores = (
-                torch.matmul(qg, kg.transpose(-1, -2)).to(_wide(q)).mul_(scale).add_(group.bias)
-            )
-            weights = scores.softmax(dim=-1).to(q.dtype)
-            keep = weights
-            if dropout:
-                keep = nn.functional.dropout(weights, dropout)
-            outputs.append(_slots(torch.matmul(keep, vg)))
-            saved += [qg, kg, vg, weights, keep]
-        ctx.save_for_backward(*saved)
-        ctx.mask, ctx.scale, ctx.dropout = mask, scale, dropout
-        return _back(outputs, mask, q)
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
-        mask: PackedMask = ctx.mask
-        flat = grad.reshape(-1, *grad.shape[2:])
-        grads: list[list[torch.Tensor]] = [[], [], []]
-        for i, group in enumerate(mask.groups):
-            qg, kg, vg, weights, keep = ctx.saved_tensors[5 * i : 5 * i + 5]
-            # Padding slots hold a copy of some real position, whose gradient is not theirs.
-            gg = _gather(flat, group.index, group.size).to(vg.dtype).mul_(group.real)
-            grad_v = torch.matmul(keep.transpose(-1, -2), gg)
-            grad_keep = torch.matmul(gg, vg.transpose(-1, -2)).to(_wide(gg))
-            if ctx.dropout:
-                grad_keep *= (keep != 0) / (1 - ctx.dropout)
-            grad_keep.mul_(weights)
-            grad_scores = grad_keep.sub_(weights * grad_keep.sum(dim=-1, keepdim=True))
-            grad_scores = grad_scores.mul_(ctx.scale).to(qg.dtype)
-            grads[0].append(_slots(torch.matmul(grad_scores, kg)))
-            grads[1].append(_slots(torch.matmul(grad_scores.transpose(-1, -2), qg)))
-            grads[2].append(_slots(grad_v))
-        return (*(_back(parts, mask, grad) for parts in grads), None, None, None)
+        """Map `[q, N, H]`, `[k, N, H]`, `[k, N, H]` to `[q, N, H]`."""
+        ...
 
 
-def _gather(flat: torch.Tensor, index: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Lay positions out as `[G, N, L, H]`."""
-    return flat.index_select(0, index).view(*size, *flat.shape[1:]).transpose(1, 2).contiguous()
+def varlen_kernel(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    q_bounds: torch.Tensor,
+    k_bounds: torch.Tensor,
+    longest_q: int,
+    longest_k: int,
+    *,
+    causal: bool,
+    scale: float | None,
+) -> torch.Tensor:
+    """Call torch's variable-length FlashAttention."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    window = (-1, 0) if causal else (-1, -1)
+    attended = varlen_attn(
+        q, k, v, q_bounds, k_bounds, longest_q, longest_k, scale=scale, window_size=window
+    )
+    return cast("torch.Tensor", attended)
 
 
 def _wide(x: torch.Tensor) -> torch.dtype:
     """Softmax and its gradient are computed in float32, or wider where the input is."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def _slots(x: torch.Tensor) -> torch.Tensor:
-    """Turn `[G, N, L, H]` into `[G * L, N, H]`."""
-    return x.transpose(1, 2).flatten(0, 1)
-
-
-def _back(parts: list[torch.Tensor], mask: PackedMask, like: torch.Tensor) -> torch.Tensor:
-    """Bring slots back to `[B, T, N, H]`, zeros on padding."""
-    zero = like.new_zeros(1, *like.shape[2:], dtype=parts[0].dtype if parts else like.dtype)
-    return torch.cat([*parts, zero]).index_select(0, mask.inverse).view_as(like)

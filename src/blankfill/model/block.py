@@ -14,7 +14,7 @@ from torch import nn
 from blankfill.config.model import ModelConfig
 from blankfill.model.attention import Attention
 from blankfill.model.cache import KVCache
-from blankfill.model.masks import DenseMask, PackedMask
+from blankfill.model.masks import Mask
 from blankfill.model.mlp import build_mlp
 from blankfill.model.rope import Rotation
 
@@ -37,7 +37,7 @@ class PreLNBlock(nn.Module):
         self,
         x: torch.Tensor,
         rotation: Rotation | None,
-        mask: PackedMask | DenseMask,
+        mask: Mask,
         cache: KVCache | None = None,
     ) -> torch.Tensor:
         """Map `[B, T, D]` to `[B, T, D]`."""
@@ -68,7 +68,7 @@ class DeepNormBlock(nn.Module):
         self,
         x: torch.Tensor,
         rotation: Rotation | None,
-        mask: PackedMask | DenseMask,
+        mask: Mask,
         cache: KVCache | None = None,
     ) -> torch.Tensor:
         """Map `[B, T, D]` to `[B, T, D]`."""
@@ -100,7 +100,7 @@ class PostLNBlock(nn.Module):
         self,
         x: torch.Tensor,
         rotation: Rotation | None,
-        mask: PackedMask | DenseMask,
+        mask: Mask,
         cache: KVCache | None = None,
     ) -> torch.Tensor:
         """Map `[B, T, D]` to `[B, T, D]`."""
@@ -131,7 +131,7 @@ class SandwichBlock(nn.Module):
         self,
         x: torch.Tensor,
         rotation: Rotation | None,
-        mask: PackedMask | DenseMask,
+        mask: Mask,
         cache: KVCache | None = None,
     ) -> torch.Tensor:
         """Map `[B, T, D]` to `[B, T, D]`."""

@@ -17,15 +17,15 @@ class Embedding(nn.Module):
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
-        self.word = nn.Embedding(cfg.vocab_size, cfg.hidden_size)
+        self.word = _table(cfg.vocab_size, cfg.hidden_size)
         self.shrink = cfg.embedding_gradient_shrink
         """Share of the gradient that reaches the table; a training schedule may raise it."""
         self.position: nn.Embedding | None = None
         self.block_position: nn.Embedding | None = None
         if cfg.positions == "learned_2d":
             # Ids 0..max_position, so max_position + 1 rows (GLM mpu/transformer.py).
-            self.position = nn.Embedding(cfg.max_position + 1, cfg.hidden_size)
-            self.block_position = nn.Embedding(cfg.max_position + 1, cfg.hidden_size)
+            self.position = _table(cfg.max_position + 1, cfg.hidden_size)
+            self.block_position = _table(cfg.max_position + 1, cfg.hidden_size)
         self.dropout = nn.Dropout(cfg.embedding_dropout_rate)
 
     def forward(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -42,6 +42,14 @@ class Embedding(nn.Module):
         if self.position is not None and self.block_position is not None:
             h = h + self.position(positions[:, 0]) + self.block_position(positions[:, 1])
         return self.dropout(h)
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    """Make a table without values, which `model.init` gives it.
+
+    nn.Embedding's own normal draw loads the compiler, seconds of it, on the meta device.
+    """
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
 
 
 def shrink_gradient(x: torch.Tensor, share: float) -> torch.Tensor:

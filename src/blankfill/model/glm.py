@@ -15,7 +15,7 @@ from blankfill.config.model import ModelConfig
 from blankfill.model.block import build_block
 from blankfill.model.cache import KVCache
 from blankfill.model.embedding import Embedding, shrink_gradient
-from blankfill.model.masks import DenseMask, PackedMask
+from blankfill.model.masks import Mask
 from blankfill.model.rope import Rotation, rotation_of
 
 __all__ = ["GLM"]
@@ -41,7 +41,7 @@ class GLM(nn.Module):
         self,
         tokens: torch.Tensor,
         positions: torch.Tensor,
-        mask: PackedMask | DenseMask,
+        mask: Mask,
         cache: KVCache | None = None,
     ) -> torch.Tensor:
         """Compute the last hidden states.

@@ -20,6 +20,8 @@ IGNORE_INDEX = -100
 """Target of a position that predicts nothing; the objective's constant of the same name."""
 CHUNK_ELEMENTS = 4_000_000
 """Logits held at a time: 16 MB in float32, about what a CPU's last cache holds."""
+MIN_CHUNK_ROWS = 256
+"""Fewer targets at a time make thin products, and read the matrix's gradient too often."""
 
 
 def blank_loss(
@@ -27,6 +29,7 @@ def blank_loss(
     hidden: torch.Tensor,
     targets: torch.Tensor,
     weights: torch.Tensor | None = None,
+    z_loss: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum the weighted negative log-likelihood of the targets.
 
@@ -35,10 +38,12 @@ def blank_loss(
         hidden: `[B, T, D]` from `model(...)`.
         targets: `[B, T]` ids; `IGNORE_INDEX` where nothing is predicted.
         weights: `[B, T]` loss weights; 1 where not given.
+        z_loss: weight of the squared log of each softmax's denominator, which is added to the
+            sum (Chowdhery et al. 2022, section 5); 0 is off.
 
     Returns:
-        The weighted sum in nats (float32 or wider, differentiable), and `[n]` unweighted nats of
-        each target in row-major order (detached).
+        The weighted sum in nats (float32 or wider, differentiable once), and `[n]` unweighted nats
+        of each target in row-major order, without the z-loss (detached).
     """
     index = (targets != IGNORE_INDEX).flatten().nonzero().squeeze(1)
     picked = hidden.flatten(0, 1).index_select(0, index)
@@ -48,7 +53,7 @@ def blank_loss(
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         picked = picked.to(torch.get_autocast_dtype(device))
-    return _ChunkedCrossEntropy.apply(picked, matrix, wanted, scale)  # pyright: ignore[reportReturnType]  # apply is untyped
+    return _ChunkedCrossEntropy.apply(picked, matrix, wanted, scale, z_loss)  # pyright: ignore[reportReturnType]  # apply is untyped
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -59,35 +64,53 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         matrix: torch.Tensor,
         targets: torch.Tensor,
         scale: torch.Tensor | None,
+        z_loss: float,
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        num_targets, vocab_size = len(targets), matrix.shape[0]
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        narrow = matrix.to(hidden.dtype)  # the gradient of the weights keeps their own precision
+        narrow = matrix.to(hidden.dtype)  # the matrix's gradient keeps its own precision
         needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        rows = max(1, CHUNK_ELEMENTS // matrix.shape[0])
-        nll = hidden.new_empty(len(targets), dtype=wide)
-        grad_hidden = torch.empty_like(hidden) if needs_grad else None
+        rows = max(1, min(num_targets, max(MIN_CHUNK_ROWS, CHUNK_ELEMENTS // vocab_size)))
+        logits = hidden.new_empty(rows, vocab_size)
+        room = logits if hidden.dtype == wide else torch.empty_like(logits, dtype=wide)
+        normalizer = hidden.new_empty(num_targets, dtype=wide)
+        nll = torch.empty_like(normalizer)
+        grad_hidden = torch.empty_like(hidden)
         grad_matrix = matrix.new_zeros(matrix.shape, dtype=wide) if needs_grad else None
-        for start in range(0, len(targets), rows):
-            part = slice(start, start + rows)
+        for start in range(0, num_targets, rows):
+            part = slice(start, min(start + rows, num_targets))
             wanted = targets[part, None]
-            log_probs = torch.log_softmax(hidden[part] @ narrow.T, dim=-1, dtype=wide)
-            nll[part] = -log_probs.gather(1, wanted)[:, 0]
-            if grad_hidden is None or grad_matrix is None:
+            scores = torch.mm(hidden[part], narrow.T, out=logits[: len(wanted)])
+            own, largest = scores.gather(1, wanted)[:, 0].to(wide), scores.amax(1).to(wide)
+            p = room[: len(wanted)]
+            torch.softmax(scores, -1, dtype=wide, out=p)
+            # The largest probability is exp(largest - normalizer); it never underflows.
+            torch.sub(largest, p.amax(1).log_(), out=normalizer[part])
+            torch.sub(normalizer[part], own, out=nll[part])
+            if grad_matrix is None:
                 continue
-            grad = log_probs.exp_()
-            grad.scatter_add_(1, wanted, grad.new_full((1, 1), -1.0).expand(wanted.shape))
+            # A row's gradient is weight * (factor * p - onehot). What multiplies the whole row is
+            # left to the hidden states, which are narrow, where logits are not.
+            factor = 1 + 2 * z_loss * normalizer[part, None]
+            p.scatter_add_(1, wanted, -1 / factor)
             if scale is not None:
-                grad *= scale[part, None]
-            grad = grad.to(hidden.dtype)
-            torch.mm(grad, narrow, out=grad_hidden[part])
-            grad_matrix += grad.T @ hidden[part]
-        if grad_hidden is not None and grad_matrix is not None:
+                factor = factor * scale[part, None]
+            grad = p if hidden.dtype == wide else scores.copy_(p)
+            torch.mm(grad, narrow, out=grad_hidden[part]).mul_(factor)
+            source = (hidden[part] * factor).to(hidden.dtype)
+            if hidden.dtype == wide:
+                torch.addmm(grad_matrix, grad.T, source, out=grad_matrix)
+            else:
+                grad_matrix += grad.T @ source
+        if grad_matrix is not None:
             ctx.save_for_backward(grad_hidden, grad_matrix)
         ctx.mark_non_differentiable(nll)
-        total = (nll if scale is None else nll * scale).sum()
-        return total, nll
+        each = nll + z_loss * normalizer**2 if z_loss else nll
+        return (each if scale is None else each * scale).sum(), nll
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor, _grad_nll: torch.Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
+        # In place: one more copy of the matrix would be the largest tensor of the step. Autograd
+        # notices, and refuses, should anybody go through here twice.
         grad_hidden, grad_matrix = ctx.saved_tensors
-        return grad_hidden * grad.to(grad_hidden.dtype), grad_matrix * grad, None, None
+        return grad_hidden.mul_(grad), grad_matrix.mul_(grad), None, None, None

@@ -1,27 +1,41 @@
-"""Who sees whom, in the form that attention needs: packed rows, or any dense mask.
+"""Who sees whom, in the form that each way to compute attention needs.
 
 The rule itself is `objective.mask.visible`: a query sees the keys of its own example that are in
-Part A, and those of Part B that do not come after it. A `PackedMask` never builds the square of a
-row. It lays the examples of a batch out in groups of similar length, each padded to the longest of
-its group, so that attention is a few batched products over little more than what is visible.
+Part A, and those of Part B that do not come after it. Every mask here is made from the same table
+of examples and answers to that rule; none of them but `DenseMask` builds the square of a row.
 
-Shapes: B rows, T positions, K examples, G examples in a group, L padded length of a group.
+Shapes: B rows, T positions, K examples, S tiles in a row.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-__all__ = ["DenseMask", "Group", "PackedMask"]
+from blankfill.config.train import AttentionKind
+from blankfill.errors import ConfigError
 
-_LENGTH_STEP = 32
-"""Examples whose lengths round up to the same multiple share a group."""
-_MIN_GROUP_POSITIONS = 256
-"""A group with fewer padded positions joins the next longer one: small products waste time."""
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+__all__ = [
+    "DenseMask",
+    "FlexMask",
+    "Mask",
+    "PackedMask",
+    "VarlenMask",
+    "build_mask",
+    "choose_attention",
+]
+
+TILE = 128
+"""Side of FlexAttention's tiles (its default)."""
+Blocks = npt.NDArray[np.int32]
+"""`[K, 4]` of each example: row, first position, first position of Part B, end."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,92 +45,220 @@ class DenseMask:
     visible: torch.Tensor
     """`[B or 1, Tq, Tk]` true where the query (row) sees the key (column)."""
 
+    @classmethod
+    def of(cls, blocks: Blocks, shape: tuple[int, ...]) -> DenseMask:
+        """Spread the examples out; padding sees padding of its own row, as `visible()` has it."""
+        example, part_b = _by_position(blocks, shape)
+        index = np.arange(shape[1])
+        seen = (index < part_b[:, :, None]) | (index <= index[:, None])
+        same = example[:, :, None] == example[:, None, :]
+        return cls(torch.from_numpy(same & seen))
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Group:
-    """Examples of similar length, laid side by side."""
-
-    index: torch.Tensor
-    """`[G * L]` flat position (row * T + column) of each slot; padding slots repeat position 0."""
-    bias: torch.Tensor
-    """`[G, 1, L, L]` float32, 0 where visible and minus infinity elsewhere."""
-    real: torch.Tensor
-    """`[G, 1, L, 1]` float32, 1 on slots that hold a position and 0 on padding."""
-    size: tuple[int, int]
-    """(G, L)."""
+    def to(self, device: torch.device | str) -> DenseMask:
+        """Return the same mask on another device."""
+        return DenseMask(self.visible.to(device))
 
 
 class PackedMask:
-    """The examples of packed rows.
+    """The examples of packed rows, as `packed.block_attention` takes them.
 
     Args:
         blocks: `[K, 4]` of each example: row, first position, first of Part B, end.
         shape: (B, T) of the batch.
     """
 
-    def __init__(self, blocks: npt.NDArray[np.int32], shape: tuple[int, ...]) -> None:
-        self.blocks = blocks
+    def __init__(self, blocks: Blocks, shape: tuple[int, ...]) -> None:
         self.shape = (int(shape[0]), int(shape[1]))
-        self.groups, self.inverse = _lay_out(blocks.astype(np.int64), self.shape)
-        """`inverse` is `[B * T]`: the slot that holds each position, over all groups in order;
-        padding positions point one past the last slot."""
-
-    def to(self, device: torch.device | str) -> PackedMask:
-        """Return the same mask on another device."""
-        moved = PackedMask.__new__(PackedMask)
-        moved.blocks, moved.shape = self.blocks, self.shape
-        moved.groups = [
-            Group(g.index.to(device), g.bias.to(device), g.real.to(device), g.size)
-            for g in self.groups
-        ]
-        moved.inverse = self.inverse.to(device)
-        return moved
+        _, start, part_b, end = blocks.astype(np.int64).T
+        area = ((part_b - start) ** 2 + (end - part_b) * (end - start)).sum()
+        self.room = _power_of_two(int(area))
+        """At least the visible (query, key) pairs. Rounded up, as the length of `table` is, so that
+        batches share few shapes and a compiled block is seldom compiled again."""
+        table = np.zeros((_power_of_two(len(blocks)), 4), np.int32)
+        table[: len(blocks)] = blocks
+        self.table = torch.from_numpy(table)
+        """`[K or more, 4]` int32, empty examples behind the real ones. It stays on the CPU: it is
+        read there, wherever the queries are."""
 
 
-def _lay_out(
-    blocks: npt.NDArray[np.int64], shape: tuple[int, int]
-) -> tuple[list[Group], torch.Tensor]:
-    row_length = shape[1]
-    lengths = blocks[:, 3] - blocks[:, 1]
-    groups: list[Group] = []
-    inverse = np.full(shape[0] * row_length, -1, dtype=np.int64)
-    num_slots = 0
-    for members in _group(lengths):
-        row, start, part_b, end = blocks[members].T
-        size = (len(members), int(lengths[members].max()))
-        column = np.arange(size[1])
-        flat = (row * row_length + start)[:, None] + column
-        real = column < (end - start)[:, None]  # [G, L]
-        index = np.where(real, flat, 0)
-        slots = num_slots + np.arange(size[0] * size[1]).reshape(size)
-        inverse[flat[real]] = slots[real]
-        num_slots += size[0] * size[1]
-        in_part_a = column < (part_b - start)[:, None]
-        causal = column[:, None] >= column
-        # Padding queries see Part A's first key or themselves, so that no softmax is empty.
-        seen = (in_part_a[:, None, :] | causal) & real[:, None, :] | np.eye(size[1], dtype=bool)
-        bias = np.where(seen, np.float32(0), np.float32(-np.inf))[:, None]
-        groups.append(
-            Group(
-                index=torch.from_numpy(index.reshape(-1)),
-                bias=torch.from_numpy(bias),
-                real=torch.from_numpy(real[:, None, :, None].astype(np.float32)),
-                size=size,
+@dataclass(frozen=True, slots=True, eq=False)
+class FlexMask:
+    """The tiles of packed rows, as FlexAttention takes them."""
+
+    block_mask: BlockMask
+    """Which tiles of a row are computed, whole or under the rule."""
+
+    @classmethod
+    def of(cls, blocks: Blocks, shape: tuple[int, ...], device: torch.device | str) -> FlexMask:
+        """Sort every tile into empty, partly and wholly visible, by arithmetic on the table.
+
+        No square of a row is made, so this is quick enough for the thread that makes batches.
+        """
+        from torch.nn.attention.flex_attention import BlockMask
+
+        example, part_b = _by_position(blocks, shape)
+        of_query = torch.from_numpy(example).to(device, non_blocking=True)
+        a_end = torch.from_numpy(part_b).to(device, non_blocking=True)
+
+        def rule(
+            row: torch.Tensor, _head: torch.Tensor, query: torch.Tensor, key: torch.Tensor
+        ) -> torch.Tensor:
+            same = (of_query[row, query] == of_query[row, key]) & (of_query[row, query] >= 0)
+            return same & ((key < a_end[row, query]) | (key <= query))
+
+        pairs = tile_pairs(blocks, shape)
+        whole = pairs == TILE * TILE
+        part_count, part_list, whole_count, whole_list = (
+            torch.from_numpy(array[:, None]).to(device, non_blocking=True)
+            for tiles in ((pairs > 0) & ~whole, whole)
+            for array in (
+                tiles.sum(-1, dtype=np.int32),
+                np.argsort(~tiles, axis=-1, kind="stable").astype(np.int32),
             )
         )
-    inverse[inverse < 0] = num_slots
-    return groups, torch.from_numpy(inverse)
+        lengths = (int(shape[1]), int(shape[1]))
+        lists = (part_count, part_list, whole_count, whole_list)
+        return cls(BlockMask.from_kv_blocks(*lists, TILE, rule, lengths))
 
 
-def _group(lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
-    """Split example numbers into groups of similar length, shortest first."""
-    groups: list[npt.NDArray[np.int64]] = []
-    waiting = np.zeros(0, dtype=np.int64)
-    rounded = -(-lengths // _LENGTH_STEP)
-    steps = np.unique(rounded)
-    for step in steps:
-        waiting = np.concatenate([waiting, np.flatnonzero(rounded == step)])
-        if len(waiting) * step * _LENGTH_STEP >= _MIN_GROUP_POSITIONS or step == steps[-1]:
-            groups.append(waiting)
-            waiting = np.zeros(0, dtype=np.int64)
-    return groups
+@dataclass(frozen=True, slots=True, eq=False)
+class VarlenMask:
+    """The rectangles of packed rows, as two calls of a variable-length kernel take them."""
+
+    part_a: torch.Tensor
+    """`[a]` positions of Part A, counted over all rows, example by example."""
+    part_b: torch.Tensor
+    """`[b]` those of Part B."""
+    both: torch.Tensor
+    """`[a + b]` those of each example, Part A and then Part B."""
+    a_bounds: torch.Tensor
+    """`[K + 1]` int32 where each example starts in `part_a`, and its end."""
+    b_bounds: torch.Tensor
+    """`[K + 1]` the same in `part_b`."""
+    both_bounds: torch.Tensor
+    """`[K + 1]` the same in `both`."""
+    longest: tuple[int, int, int]
+    """Most positions of an example in `part_a`, `part_b` and `both`."""
+
+    @classmethod
+    def of(cls, blocks: Blocks, shape: tuple[int, ...], device: torch.device | str) -> VarlenMask:
+        """Lay out what each call gathers."""
+        row, start, part_b, end = blocks.astype(np.int64).T
+        offset = row * shape[1]
+        parts = [(start, part_b), (part_b, end), (start, end)]
+        index = [_ranges(offset + low, high - low) for low, high in parts]
+        bounds = [np.append(0, np.cumsum(high - low)).astype(np.int32) for low, high in parts]
+        a, b, both = (torch.from_numpy(x).to(device, non_blocking=True) for x in index)
+        of_a, of_b, of_both = (torch.from_numpy(x).to(device, non_blocking=True) for x in bounds)
+        most = [int((high - low).max(initial=0)) for low, high in parts]
+        return cls(a, b, both, of_a, of_b, of_both, (most[0], most[1], most[2]))
+
+
+Mask = PackedMask | DenseMask | FlexMask | VarlenMask
+"""What attention takes."""
+
+
+def choose_attention(
+    wanted: AttentionKind, device: str, dtype: torch.dtype, *, dropout: float = 0.0
+) -> AttentionKind:
+    """Settle `auto`, and refuse what the device cannot do.
+
+    On a CPU `blocks` was the fastest of all that we measured, at every row length. On CUDA `auto`
+    takes `varlen` for half precision and `flex` otherwise: by its count of operations, not by
+    measurement, which is still to be done. Both lack dropout on the attention weights.
+
+    Args:
+        wanted: what the user named.
+        device: type of the device, such as `cuda`.
+        dtype: of the products.
+        dropout: rate on the attention weights in training.
+
+    Raises:
+        ConfigError: the device, the type or the dropout rules the named one out.
+    """
+    half = dtype in (torch.float16, torch.bfloat16)
+    if wanted == "auto":
+        if device != "cuda" or dropout:
+            return "blocks"
+        return "varlen" if half else "flex"
+    if wanted in ("flex", "varlen"):
+        if device != "cuda":
+            raise ConfigError(
+                f"train.attention={wanted} trains on CUDA only; on {device} take auto or blocks"
+            )
+        if dropout:
+            raise ConfigError(
+                f"train.attention={wanted} has no dropout on attention weights; set "
+                "model.attention_dropout to 0 or take blocks"
+            )
+        if wanted == "varlen" and not half:
+            raise ConfigError(
+                "train.attention=varlen needs bfloat16 or float16; take flex, or another "
+                "train.precision"
+            )
+    return wanted
+
+
+def build_mask(
+    blocks: Blocks, shape: tuple[int, ...], kind: AttentionKind, device: torch.device | str = "cpu"
+) -> Mask:
+    """Make the mask that one way of attention takes, on the device.
+
+    Args:
+        blocks: `[K, 4]` of each example: row, first position, first of Part B, end.
+        shape: (B, T) of the batch.
+        kind: settled by `choose_attention`.
+        device: where queries will be.
+    """
+    match kind:
+        case "flex":
+            return FlexMask.of(blocks, shape, device)
+        case "varlen":
+            return VarlenMask.of(blocks, shape, device)
+        case "dense":
+            return DenseMask.of(blocks, shape).to(device)
+        case _:
+            return PackedMask(blocks, shape)
+
+
+def tile_pairs(blocks: Blocks, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Count the visible pairs in each tile of each row.
+
+    Returns:
+        `[B, S, S]`; row = tile of queries, column = tile of keys.
+    """
+    num_tiles = -(-int(shape[1]) // TILE)
+    edges = np.arange(num_tiles) * TILE
+    pairs = np.zeros((int(shape[0]), num_tiles, num_tiles), np.int64)
+
+    def inside(low: int, high: int) -> npt.NDArray[np.int64]:
+        return np.clip(np.minimum(high, edges + TILE) - np.maximum(low, edges), 0, None)
+
+    for row, start, part_b, end in blocks.tolist():
+        a, b = inside(start, part_b), inside(part_b, end)
+        pairs[row] += np.outer(a + b, a)
+        # Part B on itself: tiles left of the diagonal whole, those on it a triangle.
+        pairs[row] += np.tril(np.outer(b, b), -1) + np.diag(b * (b + 1) // 2)
+    return pairs
+
+
+def _by_position(
+    blocks: Blocks, shape: tuple[int, ...]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Give the example of each position (-1 on padding) and where that example's Part B starts."""
+    example = np.full(shape, -1, np.int64)
+    part_b = np.full(shape, shape[1], np.int64)
+    for number, (row, start, first, end) in enumerate(blocks.tolist()):
+        example[row, start:end] = number
+        part_b[row, start:end] = first
+    return example, part_b
+
+
+def _ranges(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Join `start, start + 1, ...` of each length."""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << max(0, number - 1).bit_length()

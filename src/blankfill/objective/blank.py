@@ -15,8 +15,8 @@ import numpy as np
 
 from blankfill.config.objective import PositionScheme
 from blankfill.errors import DataError
-from blankfill.objective.batch import IGNORE_INDEX, End, Example, Int32, Kind
-from blankfill.objective.positions import blank_positions, part_a_positions
+from blankfill.objective.batch import IGNORE_INDEX, End, Example, Int32, Int64, Kind
+from blankfill.objective.positions import PairRule, blank_positions, part_a_positions
 from blankfill.objective.special import SpecialIds
 
 __all__ = ["Prompt", "build_example", "build_prompt", "generation_positions", "restore"]
@@ -34,11 +34,16 @@ class Prompt:
     """`[S]` index in Part A of each mask, left to right."""
     kinds: tuple[Kind, ...]
     """Kind of each blank, by its mask."""
+    sops: tuple[int, ...]
+    """What opens each blank."""
+    behind: int | None = None
+    """With sentinels, the text position of all of Part B."""
 
 
 def mask_id(kind: Kind, ids: SpecialIds) -> int:
     """Give the mask token that stands for a blank of this kind."""
-    return {Kind.SHORT: ids.mask, Kind.SENTENCE: ids.smask}.get(kind, ids.gmask)
+    names = {Kind.SHORT: ids.mask, Kind.SENTENCE: ids.smask, Kind.PAIR: ids.mask}
+    return names.get(kind, ids.gmask)
 
 
 def build_example(
@@ -50,6 +55,8 @@ def build_example(
     ids: SpecialIds,
     scheme: PositionScheme = "corrupted",
     end: End = End.EOP,
+    pair_rule: PairRule = "straight",
+    sentinels_behind: int | None = None,
 ) -> Example:
     """Build the Part A / Part B example for the given blanks.
 
@@ -62,13 +69,16 @@ def build_example(
         scheme: position convention.
         end: what the targets of a span end in; nothing for a document blank whose text goes on:
             its last token is then only a target.
+        pair_rule: how `linear` numbers the answer of a pair.
+        sentinels_behind: give the second and later spans of Part B a mask and a `sop` of their own,
+            and all of Part B this text position, the row's length (the papers' ablation).
 
     Returns:
         An example of length `n + 2S`, or `n + S` where nothing ends a span.
 
     Raises:
         DataError: spans overlap, are empty, unsorted, or leave the document; or `order` is not a
-            permutation of them.
+            permutation of them; or there are more spans than sentinels.
     """
     spans = np.asarray(spans, dtype=np.int32).reshape(-1, 2)
     order = np.asarray(order, dtype=np.int32).reshape(-1)
@@ -76,24 +86,28 @@ def build_example(
     lengths = spans[:, 1] - spans[:, 0]
     earlier = np.concatenate([[0], np.cumsum(lengths)])
     mask_indices = spans[:, 0] - earlier[:-1] + np.arange(len(spans))
+    masks, sops = [mask_id(kind, ids)] * len(spans), [ids.sop] * len(spans)
+    if sentinels_behind is not None:
+        masks, sops = _sentinels(masks, sops, order, ids)
     part_a_parts: list[Int32] = []
     start = 0
     end_id = ids.eos if end == End.EOS else ids.eop
-    for span_start, span_end in spans:
-        part_a_parts += [tokens[start:span_start], np.array([mask_id(kind, ids)], np.int32)]
+    for (span_start, span_end), mask in zip(spans, masks, strict=True):
+        part_a_parts += [tokens[start:span_start], np.array([mask], np.int32)]
         start = span_end
     part_a = np.concatenate([*part_a_parts, tokens[start:]]).astype(np.int32)
     inputs, targets, positions = [part_a], [np.full(len(part_a), IGNORE_INDEX, np.int32)], []
     positions.append(part_a_positions(len(part_a)))
-    for s in order:
+    for s, sop in zip(order, sops, strict=True):
         span = tokens[spans[s, 0] : spans[s, 1]].astype(np.int32)
         seen, wanted = (span, [end_id]) if end else (span[:-1], [])
-        inputs += [np.array([ids.sop], np.int32), seen]
+        inputs += [np.array([sop], np.int32), seen]
         targets += [span, np.array(wanted, np.int32)]
         positions.append(
             blank_positions(
                 scheme, kind, mask_index=int(mask_indices[s]), part_a_length=len(part_a),
                 earlier_lengths=lengths[:s].tolist(), num_inputs=1 + len(seen),
+                pair_rule=pair_rule, behind=sentinels_behind,
             )
         )  # fmt: skip
     all_targets = np.concatenate(targets).astype(np.int32)
@@ -135,21 +149,30 @@ def restore(example: Example) -> Int32:
     return np.concatenate([*parts, example.tokens[start : example.part_b_start]])
 
 
-def build_prompt(tokens: Int32, ids: SpecialIds) -> Prompt:
+def build_prompt(tokens: Int32, ids: SpecialIds, *, sentinels_behind: int | None = None) -> Prompt:
     """Build Part A of a text that has mask ids where its blanks are.
 
     Args:
         tokens: `[A]`.
         ids: the special tokens.
+        sentinels_behind: of a model that was trained with sentinels, the length of its rows; the
+            blanks, which are filled left to right, then have names in that order.
+
+    Raises:
+        DataError: there are more blanks than sentinels.
     """
-    kinds = {ids.mask: Kind.SHORT, ids.smask: Kind.SENTENCE, ids.gmask: Kind.DOCUMENT}
-    blanks = np.flatnonzero(np.isin(tokens, list(kinds))).astype(np.int32)
+    known = {ids.mask: Kind.SHORT, ids.smask: Kind.SENTENCE, ids.gmask: Kind.DOCUMENT}
+    blanks = np.flatnonzero(np.isin(tokens, list(known))).astype(np.int32)
+    kinds = tuple(known[int(tokens[index])] for index in blanks)
+    sops = [ids.sop] * len(blanks)
+    if sentinels_behind is not None:
+        masks, sops = _sentinels(tokens[blanks].tolist(), sops, np.arange(len(blanks)), ids)
+        tokens = tokens.copy()
+        tokens[blanks] = masks
     return Prompt(
-        tokens=tokens,
-        positions=part_a_positions(len(tokens)),
-        blanks=blanks,
-        kinds=tuple(kinds[int(tokens[index])] for index in blanks),
-    )
+        tokens=tokens, positions=part_a_positions(len(tokens)), blanks=blanks, kinds=kinds,
+        sops=tuple(sops), behind=sentinels_behind,
+    )  # fmt: skip
 
 
 def generation_positions(
@@ -170,8 +193,25 @@ def generation_positions(
     return blank_positions(
         scheme, prompt.kinds[blank], mask_index=int(prompt.blanks[blank]),
         part_a_length=len(prompt.tokens), earlier_lengths=fills, num_inputs=1,
-        first_input=num_generated,
+        first_input=num_generated, behind=prompt.behind,
     )[:, 0]  # fmt: skip
+
+
+def _sentinels(
+    masks: list[int], sops: list[int], order: Int32 | Int64, ids: SpecialIds
+) -> tuple[list[int], list[int]]:
+    """Name all spans but the first of Part B: `[S]` masks as in the text, `[S]` sops in order."""
+    known = min(len(ids.mask_sentinels), len(ids.sop_sentinels))
+    if len(order) > 1 + known:
+        raise DataError(
+            f"{len(order)} spans need {len(order) - 1} sentinels, the tokenizer has {known}; take "
+            "fewer spans, or no sentinels"
+        )
+    masks, sops = masks[:], [*sops[:1], *ids.sop_sentinels[: len(order) - 1]]
+    for k, s in enumerate(order.tolist()):
+        if k:
+            masks[s] = ids.mask_sentinels[k - 1]
+    return masks, sops
 
 
 def _check(num_tokens: int, spans: Int32, order: Int32) -> None:

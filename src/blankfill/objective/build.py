@@ -21,9 +21,10 @@ from blankfill.objective.batch import (
     Float32,
     Int32,
     Int64,
+    Kind,
     UInt8,
 )
-from blankfill.objective.many import Placed, ranks
+from blankfill.objective.drawn import Placed, ranks
 from blankfill.objective.positions import STRAIGHT
 from blankfill.objective.special import SpecialIds
 
@@ -79,13 +80,22 @@ def build_rows(
     text = np.cumsum(n) - n
     behind = len(tokens)
     # The mask of each kind in the order of `Kind`, then `sop`, then the ends in the order of `End`.
-    roles = [ids.mask, ids.smask, ids.gmask, ids.gmask, ids.sop, ids.eop, ids.eos]
+    roles = [ids.mask, ids.smask, ids.gmask, ids.gmask, ids.mask, ids.sop, ids.eop, ids.eos]
+    extra = [*ids.mask_sentinels, *ids.sop_sentinels] if cfg.sentinels else []
     source = np.concatenate(
-        [tokens, np.array(roles, np.int32), np.full(row_length, ids.pad, np.int32)]
+        [tokens, np.array(roles + extra, np.int32), np.full(row_length, ids.pad, np.int32)]
     )
-    mask, sop, pad = behind + drawn.kinds.astype(np.int64), behind + 4, behind + 7
-    end = sop + drawn.ends.astype(np.int64)
+    first_sop = behind + len(Kind)
+    mask, sop = (behind + drawn.kinds.astype(np.int64))[owner], np.full(len(spans), first_sop)
+    pad = behind + len(roles) + len(extra)
+    end = first_sop + drawn.ends.astype(np.int64)
     in_order = first[owner] + placed.order
+    if cfg.sentinels:
+        # The k-th span of Part B is the k-th sentinel, wherever its mask stands.
+        later = np.flatnonzero(rank > 0)
+        sentinel = behind + len(roles) + rank[later] - 1
+        mask[in_order[later]] = sentinel
+        sop[later] = sentinel + len(ids.mask_sentinels)
 
     # Runs of an example: (visible, mask) for each span, visible, (sop, span) in order, padding.
     base = 4 * first[:-1] + 2 * np.arange(num_examples)
@@ -96,7 +106,7 @@ def build_rows(
     previous[first[:-1]] = 0
     run = base[owner] + 2 * rank
     run_length[run], run_source[run] = spans[:, 0] - previous, text[owner] + previous
-    run_length[run + 1], run_source[run + 1] = 1, mask[owner]
+    run_length[run + 1], run_source[run + 1] = 1, mask
     run, last = base + 2 * count, spans[first[1:] - 1, 1]
     run_length[run], run_source[run] = n - last, text + last
     run = (base + 2 * count + 1)[owner] + 2 * rank
@@ -139,10 +149,14 @@ def build_rows(
         cut = np.cumsum(lengths) - lengths
         cut -= cut[first[:-1]][owner]
         start = (spans[:, 0] - cut + rank)[in_order]
+    if cfg.sentinels:
+        start = np.full(len(spans), row_length)
     if cfg.positions == "linear":
-        straight = np.isin(drawn.kinds, STRAIGHT)[owner]
-        start = np.where(straight, part_a[owner], start)
-        advance = inner * np.repeat(straight, inputs)
+        pair = drawn.kinds == Kind.PAIR
+        straight = np.isin(drawn.kinds, STRAIGHT)
+        straight |= pair & (cfg.pair_positions == "straight")
+        start = np.where(straight[owner], part_a[owner], start)
+        advance = inner * np.repeat((straight | pair & ~placed.pinned)[owner], inputs)
     elif cfg.positions == "original":
         inner = np.maximum(inner - 1, 0)
         advance, inner_start = inner, 0
@@ -182,7 +196,7 @@ def _weights(
     if cfg.loss_weights == "token":
         return np.float32(1)
     if cfg.loss_weights == "kind":
-        weights = np.array([*cfg.kind_weights, 1.0], np.float32)[kinds]
+        weights = np.array(cfg.kind_weights, np.float32)[kinds]
     else:
         weights = (1 / np.bincount(rows, num_targets))[rows].astype(np.float32)
     return np.repeat(weights, num_targets)

@@ -10,7 +10,10 @@ from blankfill.objective.draws import uniform_draws
 from blankfill.objective.many import short_lengths
 from blankfill.objective.spans import drawn_ratio, kind_edges, max_spans
 
-__all__ = ["longest_fit", "longest_piece"]
+__all__ = ["fit_pairs", "longest_fit", "longest_piece"]
+
+SHORTEST_PROMPT = 128
+"""A long answer shortens its text to this, before it is cut itself (LargeScale `collator.py`)."""
 
 
 def longest_piece(row_length: int, cfg: ObjectiveConfig) -> int:
@@ -66,3 +69,23 @@ def longest_fit(
         fitting[short] = np.maximum(always, best)
     lengths[long] = np.minimum(room[long], fitting)
     return lengths
+
+
+def fit_pairs(prompts: Int64, answers: Int64, row_length: int) -> tuple[Int64, Int64]:
+    """Shorten pairs that are longer than a row, by GLM-130B's rule.
+
+    The text keeps its first tokens, as many as the answer leaves room for but no fewer than 128;
+    then the answer is cut. Two positions go to the mask and `[S]`.
+
+    Args:
+        prompts: `[n]` tokens of each text.
+        answers: `[n]` tokens of each answer, at least 1.
+        row_length: positions of a row.
+
+    Returns:
+        `[n]` tokens that are kept of each text and of each answer.
+    """
+    room = row_length - 2
+    least = min(SHORTEST_PROMPT, room - 1)
+    kept = np.minimum(prompts, np.maximum(least, room - answers))
+    return kept, np.minimum(answers, room - kept)

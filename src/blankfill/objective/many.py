@@ -1,35 +1,30 @@
 """Drawing the blanks of many documents at once: the rules of `sample`, in vector operations.
 
-Everything ragged is flat with offsets: the spans of document i are `first[i] : first[i + 1]`.
-
 Shapes: n documents (or pieces), S spans of all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.objective.batch import Bool, End, Int64, Kind, UInt8
+from blankfill.objective.drawn import Drawn, Placed, offsets, ranks, sums
 from blankfill.objective.draws import permuted_ranks, sort_keys, uniform_draws
-from blankfill.objective.spans import drawn_ratio, kind_edges, length_steps, max_spans, span_budget
+from blankfill.objective.spans import (
+    drawn_ratio,
+    kind_edges,
+    length_steps,
+    max_spans,
+    pin_probability,
+    span_budget,
+)
 
-__all__ = [
-    "Drawn",
-    "Placed",
-    "Sentences",
-    "draw_many",
-    "join",
-    "place_many",
-    "ranks",
-    "short_lengths",
-]
-
+__all__ = ["Sentences", "draw_many", "place_many", "short_lengths"]
 
 SLOT_BITS = 32
 """Bits of a slot of a document, below its number in one integer."""
@@ -51,60 +46,6 @@ class Sentences(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Drawn:
-    """What was drawn for n documents, before short spans are placed. Needs lengths, no tokens."""
-
-    numbers: Int64
-    """`[n]` number of each document, the address of its draws."""
-    num_tokens: Int64
-    """`[n]`."""
-    kinds: UInt8
-    """`[n]` what is cut out."""
-    wished: UInt8
-    """`[n]` the kind that was drawn; another where the document cannot take it."""
-    first: Int64
-    """`[n + 1]` offsets of the documents' spans."""
-    lengths: Int64
-    """`[S]` tokens of each span, short ones in the order in which they were drawn."""
-    starts: Int64
-    """`[S]` first token of each span in its document; -1 where it is yet to be placed."""
-    ends: UInt8
-    """`[n]` the `End` of each document's spans."""
-
-    @property
-    def example_lengths(self) -> Int64:
-        """`[n]` positions of each example: every token, and two for each span."""
-        return self.num_tokens + 2 * np.diff(self.first) - (self.ends == End.NONE)
-
-    def take(self, selection: Int64) -> Drawn:
-        """Return some of the documents, in the given order."""
-        counts = np.diff(self.first)[selection]
-        first = _offsets(counts)
-        spans = np.repeat(self.first[:-1][selection], counts) + ranks(first)
-        return Drawn(
-            numbers=self.numbers[selection], num_tokens=self.num_tokens[selection],
-            kinds=self.kinds[selection], wished=self.wished[selection], first=first,
-            lengths=self.lengths[spans], starts=self.starts[spans], ends=self.ends[selection],
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Placed:
-    """The blanks of n documents, ready to be built."""
-
-    drawn: Drawn
-    """Kinds, ends and offsets."""
-    spans: Int64
-    """`[S, 2]` half-open token ranges, sorted within each document."""
-    order: Int64
-    """`[S]` for each document the numbers of its spans in the order of Part B."""
-    shifts: Int64
-    """`[n]` offset of each example's text positions."""
-    dropped: Bool | None
-    """`[inputs of Part B]` which of them `dblock` replaces; None where none is."""
-
-
 def draw_many(
     num_tokens: Int64,
     is_last: Bool,
@@ -114,6 +55,7 @@ def draw_many(
     seed: int,
     epoch: int,
     sentences: Sentences | None = None,
+    prompts: Int64 | None = None,
 ) -> Drawn:
     """Draw kind and span lengths of many documents.
 
@@ -125,10 +67,14 @@ def draw_many(
         seed: the run's seed.
         epoch: 0-based pass over the data.
         sentences: where sentences end; without, no document has two of them.
+        prompts: `[n]` tokens before the answer of a pair, whose blank is the answer, whatever the
+            mixture; -1 where a document is plain text. None where all are.
     """
     n = len(numbers)
     kind_draw = uniform_draws(numbers, np.int64(0), seed, "kind", epoch)
     wished = np.searchsorted(kind_edges(cfg), kind_draw, side="right").astype(np.uint8)
+    if prompts is not None:
+        wished[prompts >= 0] = Kind.PAIR
     kinds = wished.copy()
     groups: list[tuple[Int64, Int64, Int64, Int64]] = []
     chosen = np.flatnonzero(kinds == Kind.SENTENCE)
@@ -150,14 +96,17 @@ def draw_many(
     long = np.flatnonzero((kinds == Kind.DOCUMENT) | (kinds == Kind.CAUSAL))
     lengths, starts = _long(num_tokens[long], numbers[long], kinds[long], cfg, seed, epoch)
     groups.append((long, np.ones(len(long), np.int64), lengths, starts))
+    if prompts is not None and len(pairs := np.flatnonzero(kinds == Kind.PAIR)):
+        answers = prompts[pairs]
+        groups.append((pairs, np.ones(len(pairs), np.int64), num_tokens[pairs] - answers, answers))
 
     counts = np.zeros(n, np.int64)
     for members, group_counts, _, _ in groups:
         counts[members] = group_counts
-    first = _offsets(counts)
+    first = offsets(counts)
     all_lengths, all_starts = np.empty(first[-1], np.int64), np.empty(first[-1], np.int64)
     for members, group_counts, group_lengths, group_starts in groups:
-        into = np.repeat(first[members], group_counts) + ranks(_offsets(group_counts))
+        into = np.repeat(first[members], group_counts) + ranks(offsets(group_counts))
         all_lengths[into], all_starts[into] = group_lengths, group_starts
     ends = np.full(n, End.EOP, np.uint8)
     to_the_end = long[starts + lengths == num_tokens[long]]
@@ -179,7 +128,7 @@ def short_lengths(
     """
     ratio = drawn_ratio(uniform_draws(number, np.int64(6), seed, "kind", epoch), cfg)
     limit = max_spans(n, cfg, ratio)
-    first = _offsets(limit)
+    first = offsets(limit)
     rank = ranks(first)
     draws = uniform_draws(np.repeat(number, limit), rank, seed, "lengths", epoch)
     lengths = 1 + np.searchsorted(length_steps(cfg), draws, side="right")
@@ -192,7 +141,7 @@ def short_lengths(
         budget = np.where(single, 1, budget)
     kept = total - lengths < np.repeat(budget, limit)
     kept &= total + rank <= np.repeat(n, limit)
-    return _sums(kept, first), lengths[kept]
+    return sums(kept, first), lengths[kept]
 
 
 def _whole_sentences(
@@ -217,7 +166,7 @@ def _whole_sentences(
     most = np.minimum(max_spans(num_tokens[members], cfg, ratio), counts - 1)
     taken = (before < np.repeat(budget, counts)) & (rank < np.repeat(most, counts))
     chosen = np.sort(by_key[taken])
-    num_taken = _sums(taken, first)
+    num_taken = sums(taken, first)
     able = num_taken > 0
     return members[able], num_taken[able], (ends - starts)[chosen], starts[chosen]
 
@@ -271,9 +220,13 @@ def place_many(
     if cfg.random_offset:
         draw = uniform_draws(drawn.numbers, np.int64(5), seed, "kind", epoch)
         shifts = (draw * (row_length - drawn.example_lengths + 1)).astype(np.int64)
+    pinned = np.zeros(len(counts), bool)
+    if cfg.pair_positions == "adaptive" and len(pairs := np.flatnonzero(drawn.kinds == Kind.PAIR)):
+        draw = uniform_draws(drawn.numbers[pairs], np.int64(7), seed, "kind", epoch)
+        pinned[pairs] = draw < pin_probability(drawn.lengths[drawn.first[pairs]])
     placed = Placed(
         drawn=drawn, spans=np.stack([starts, starts + lengths], axis=1), order=order,
-        shifts=shifts, dropped=None,
+        shifts=shifts, pinned=pinned, dropped=None,
     )  # fmt: skip
     if not cfg.block_dropout:
         return placed
@@ -286,7 +239,7 @@ def _places(
 ) -> Int64:  # fmt: skip
     """Draw the starts of short spans: `spans.place_spans` of all documents that have some."""
     counts = np.bincount(owner, minlength=len(numbers))
-    first = _offsets(counts)
+    first = offsets(counts)
     rank = ranks(first)
     total = np.cumsum(lengths + 1)
     before = total - lengths - 1
@@ -321,7 +274,7 @@ def _distinct(chosen: Int64, counts: Int64, slots: Callable[[Int64, Int64], Int6
             return chosen
         missing = np.bincount(chosen[~fresh] >> SLOT_BITS, minlength=len(counts))
         again = np.repeat(np.arange(len(counts)), missing)
-        draws = np.repeat(used, missing) + ranks(_offsets(missing))
+        draws = np.repeat(used, missing) + ranks(offsets(missing))
         used += missing
         chosen = np.sort(np.concatenate([chosen[fresh], slots(again, draws)]))
 
@@ -330,58 +283,12 @@ def _with_dropout(placed: Placed, cfg: ObjectiveConfig, seed: int, epoch: int) -
     """Draw which inputs of short spans `dblock` replaces; never a `sop`."""
     drawn = placed.drawn
     counts = np.diff(drawn.first)
-    inputs = drawn.example_lengths - drawn.num_tokens - counts + _sums(drawn.lengths, drawn.first)
-    first = _offsets(inputs)
+    inputs = placed.num_inputs
     draws = uniform_draws(
-        np.repeat(drawn.numbers, inputs), ranks(first), seed, "dropout", epoch
-    )  # fmt: skip
+        np.repeat(drawn.numbers, inputs), ranks(offsets(inputs)), seed, "dropout", epoch
+    )
     dropped = (draws < cfg.block_dropout) & np.repeat(drawn.kinds == Kind.SHORT, inputs)
     spans = placed.spans[np.repeat(drawn.first[:-1], counts) + placed.order]
     span_inputs = spans[:, 1] - spans[:, 0] + np.repeat(drawn.ends != End.NONE, counts)
     dropped[np.cumsum(span_inputs) - span_inputs] = False
-    return Placed(
-        drawn=drawn, spans=placed.spans, order=placed.order, shifts=placed.shifts, dropped=dropped
-    )
-
-
-def join(parts: Sequence[Placed]) -> Placed:
-    """Put the documents of several calls behind one another; all have dropout, or none."""
-    if len(parts) == 1:
-        return parts[0]
-    drawn = [part.drawn for part in parts]
-    counts = np.concatenate([np.diff(d.first) for d in drawn])
-    dropped = [part.dropped for part in parts if part.dropped is not None]
-    return Placed(
-        drawn=Drawn(
-            numbers=np.concatenate([d.numbers for d in drawn]),
-            num_tokens=np.concatenate([d.num_tokens for d in drawn]),
-            kinds=np.concatenate([d.kinds for d in drawn]),
-            wished=np.concatenate([d.wished for d in drawn]),
-            first=_offsets(counts),
-            lengths=np.concatenate([d.lengths for d in drawn]),
-            starts=np.concatenate([d.starts for d in drawn]),
-            ends=np.concatenate([d.ends for d in drawn]),
-        ),
-        spans=np.concatenate([part.spans for part in parts]),
-        order=np.concatenate([part.order for part in parts]),
-        shifts=np.concatenate([part.shifts for part in parts]),
-        dropped=np.concatenate(dropped) if dropped else None,
-    )
-
-
-def ranks(first: Int64) -> Int64:
-    """Number the entries of each group from 0: offsets `[n + 1]` to `[first[-1]]`."""
-    return np.arange(first[-1]) - np.repeat(first[:-1], np.diff(first))
-
-
-def _offsets(counts: npt.NDArray[np.integer]) -> Int64:
-    first = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=first[1:])
-    return first
-
-
-def _sums(values: npt.NDArray[np.generic], first: Int64) -> Int64:
-    """Sum each group; empty groups sum to 0."""
-    total = np.zeros(len(values) + 1, np.int64)
-    np.cumsum(values, out=total[1:])
-    return total[first[1:]] - total[first[:-1]]
+    return replace(placed, dropped=dropped)

@@ -14,11 +14,13 @@ from blankfill.config.objective import ObjectiveConfig
 from blankfill.objective.batch import End, Example, Float32, Int32, Int64, Kind
 from blankfill.objective.blank import build_example
 from blankfill.objective.draws import sort_keys, uniform_draws
+from blankfill.objective.positions import PairRule
 from blankfill.objective.spans import (
     draw_lengths,
     drawn_ratio,
     kind_edges,
     max_spans,
+    pin_probability,
     place_spans,
     span_budget,
 )
@@ -67,6 +69,7 @@ def draw_example(
     is_last: bool = True,
     sentence_ends: Int64 | None = None,
     row_length: int | None = None,
+    prompt: int | None = None,
 ) -> Example:
     """Draw the example of one document: the same one on any rank, any day.
 
@@ -82,7 +85,9 @@ def draw_example(
         index: number of the document (or piece) in the data.
         is_last: whether the text really ends with these tokens.
         sentence_ends: token ends of its sentences, the last of them n.
-        row_length: bound of the positions under `random_offset`.
+        row_length: bound of the positions under `random_offset`; text position of Part B with
+            sentinels.
+        prompt: of a pair, the tokens before its answer, which is then the blank.
 
     Returns:
         The example; its weights are those of `loss_weights="token"` or `"kind"`, since a row's
@@ -90,13 +95,19 @@ def draw_example(
     """
     draws = _Draws(seed, epoch, index)
     n = len(tokens)
-    kind = drawn_kind(cfg, seed=seed, epoch=epoch, index=index)
+    kind = Kind.PAIR
+    if prompt is None:
+        kind = drawn_kind(cfg, seed=seed, epoch=epoch, index=index)
     if kind == Kind.SENTENCE and (sentence_ends is None or len(sentence_ends) < 2):
         kind = Kind.SHORT
     if kind == Kind.SHORT and n < 2:
         kind = Kind.DOCUMENT
     end = End.EOP
-    if kind == Kind.SHORT:
+    pair_rule: PairRule = "straight"
+    if prompt is not None:
+        spans = np.array([[prompt, n]], np.int32)
+        pair_rule = _pair_rule(n - prompt, cfg, draws)
+    elif kind == Kind.SHORT:
         limit, budget = draws.bounds(n, cfg)
         if draws.one(2) < cfg.single_span_rate:
             budget = 1
@@ -117,8 +128,9 @@ def draw_example(
     if cfg.shuffle_spans:
         order = draws.permutation("order", len(spans)).astype(np.int32)
     example = build_example(
-        tokens, spans, kind=kind, order=order, ids=ids, scheme=cfg.positions, end=end
-    )
+        tokens, spans, kind=kind, order=order, ids=ids, scheme=cfg.positions, end=end,
+        pair_rule=pair_rule, sentinels_behind=row_length if cfg.sentinels else None,
+    )  # fmt: skip
     return _finished(example, cfg, ids, draws, row_length)
 
 
@@ -145,6 +157,13 @@ def _long(n: int, kind: Kind, cfg: ObjectiveConfig, draws: _Draws) -> tuple[int,
     if cfg.infill_rate and draws.one(3) < cfg.infill_rate:
         start = int(draws.one(4) * (start + 1))
     return start, start + length
+
+
+def _pair_rule(answer_tokens: int, cfg: ObjectiveConfig, draws: _Draws) -> PairRule:
+    if cfg.pair_positions != "adaptive":
+        return cfg.pair_positions
+    pinned = draws.one(7) < float(pin_probability(np.array([answer_tokens]))[0])
+    return "pinned" if pinned else "unified"
 
 
 def _finished(

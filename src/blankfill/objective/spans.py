@@ -28,9 +28,13 @@ __all__ = [
     "length_law",
     "length_steps",
     "max_spans",
+    "pin_probability",
     "place_spans",
     "span_budget",
 ]
+
+PINNED_MEAN, PINNED_TOKENS = 5.0, 64
+"""Mean of the law of pinned answers; and answers that are never pinned, to double precision."""
 
 
 @lru_cache(maxsize=64)
@@ -91,7 +95,20 @@ def max_spans(num_tokens: Int64, cfg: ObjectiveConfig, ratio: Float64) -> Int64:
     expected = ratio * num_tokens / first + 1
     bound = expected + 4.5 * np.sqrt(np.maximum(0, expected * variance)) / first
     # No more than one span for every two tokens fit, with a visible token between them.
-    return np.minimum(np.ceil(bound).astype(np.int64), (num_tokens + 1) // 2)
+    most = np.minimum(np.ceil(bound).astype(np.int64), (num_tokens + 1) // 2)
+    return np.minimum(most, cfg.sentinels) if cfg.sentinels else most
+
+
+def pin_probability(answer_tokens: Int64) -> Float64:
+    """Say how often `pair_positions="adaptive"` keeps an answer at its mask's position.
+
+    1 - CDF(tokens) of a Poisson law of mean 5: nearly always for one token, never for many
+    (LargeScale `collator.py`).
+    """
+    k = np.arange(PINNED_TOKENS + 1)
+    logs = k * math.log(PINNED_MEAN) - PINNED_MEAN - np.array([math.lgamma(i + 1) for i in k])
+    tail = 1 - np.cumsum(np.exp(logs))
+    return np.maximum(0, tail)[np.minimum(answer_tokens, PINNED_TOKENS)]
 
 
 def draw_lengths(draws: Float64, num_tokens: int, cfg: ObjectiveConfig, *, budget: int) -> Int32:

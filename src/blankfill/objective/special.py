@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from blankfill.errors import DataError
 
-__all__ = ["DISPLAY", "SpecialIds"]
+__all__ = ["DISPLAY", "SpecialIds", "sentinel_names"]
 
 DISPLAY = {
     "mask": "[MASK]",
@@ -20,6 +20,13 @@ DISPLAY = {
     "dblock": "[dBLOCK]",
 }
 """How each role is written in tables and pictures."""
+
+Sentinels = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def sentinel_names(number: int) -> tuple[str, str]:
+    """Name the mask and the `sop` of sentinel `number`, from 1."""
+    return f"[MASK{number}]", f"[S{number}]"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +56,10 @@ class SpecialIds:
     shared: tuple[str, ...] = ()
     """Roles that are known to share one id: `("gmask", "eop")` in glm-10b-chinese as released,
     where a document blank and the end of a span look alike."""
+    mask_sentinels: tuple[int, ...] = ()
+    """[MASK1], [MASK2], ...: the masks of the second and later spans of Part B, with sentinels."""
+    sop_sentinels: tuple[int, ...] = ()
+    """[S1], [S2], ...: what opens them."""
 
     def __post_init__(self) -> None:
         if wrong := set(self.shared) - set(DISPLAY):
@@ -64,9 +75,15 @@ class SpecialIds:
             seen[value] = role
 
     @classmethod
-    def of_roles(cls, ids: Mapping[str, int], *, shared: tuple[str, ...] = ()) -> SpecialIds:
-        """Take the id of every role in `DISPLAY` from a mapping."""
+    def of_roles(cls, ids: Mapping[str, int], *, sentinels: Sentinels = ((), ())) -> SpecialIds:
+        """Take the id of every role in `DISPLAY` from a mapping.
+
+        Args:
+            ids: id of each role.
+            sentinels: masks, and what opens their spans.
+        """
         return cls(
             mask=ids["mask"], smask=ids["smask"], gmask=ids["gmask"], sop=ids["sop"],
-            eop=ids["eop"], eos=ids["eos"], pad=ids["pad"], dblock=ids["dblock"], shared=shared,
+            eop=ids["eop"], eos=ids["eos"], pad=ids["pad"], dblock=ids["dblock"],
+            mask_sentinels=sentinels[0], sop_sentinels=sentinels[1],
         )  # fmt: skip

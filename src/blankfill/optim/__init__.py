@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from blankfill.optim.groups import SplitOptimizer, build_optimizer, parameter_groups
+from blankfill.optim.scaler import LossScaler
 from blankfill.optim.schedule import annealing_lr, lr_at, shrink_at
 
 __all__ = [
+    "LossScaler",
     "SplitOptimizer",
     "annealing_lr",
     "build_optimizer",

@@ -15,8 +15,9 @@ def lr_at(step: int, cfg: TrainConfig) -> float:
 
     Warm-up rises linearly from `peak / warmup_steps` at step 0 to the peak at step
     `warmup_steps - 1`; decay then falls from the peak to `min_lr_ratio * peak`, which the last
-    step of the decay (`decay_steps - 1`, or `steps - 1`) reaches and later steps keep. The `glm_`
-    forms are those of `annealing_lr`.
+    step of the decay (`decay_steps - 1`, or `steps - 1`) reaches and later steps keep. `wsd` keeps
+    the peak until `cooldown_steps` before that and then falls linearly (Hu et al. 2024, MiniCPM;
+    Hagele et al. 2024). The `glm_` forms are those of `annealing_lr`.
 
     Args:
         step: 0-based optimizer step.
@@ -33,8 +34,13 @@ def lr_at(step: int, cfg: TrainConfig) -> float:
         return cfg.peak_lr * (step + 1) / cfg.warmup_steps
     if cfg.schedule == "constant":
         return cfg.peak_lr
-    span = last - 1 - cfg.warmup_steps
-    done = 1.0 if span <= 0 else min(1.0, (step - cfg.warmup_steps) / span)
+    start = cfg.warmup_steps
+    if cfg.schedule == "wsd":
+        start = max(start, last - 1 - (cfg.cooldown_steps or max(1, last // 10)))
+        if step <= start:
+            return cfg.peak_lr
+    span = last - 1 - start
+    done = 1.0 if span <= 0 else min(1.0, (step - start) / span)
     left = 0.5 * (1 + math.cos(math.pi * done)) if cfg.schedule == "cosine" else 1 - done
     return cfg.peak_lr * (cfg.min_lr_ratio + (1 - cfg.min_lr_ratio) * left)
 

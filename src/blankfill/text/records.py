@@ -30,7 +30,9 @@ class Document(NamedTuple):
     where: str
     """File and line."""
     num_bytes: int
-    """Length in UTF-8."""
+    """Length in UTF-8, that of the answer included."""
+    answer: str = ""
+    """Of a pair, what its text asks for."""
 
 
 class Record(NamedTuple):
@@ -92,8 +94,14 @@ class Skips:
             self.first.append(skipped)
 
 
-def parse_record(record: Record, text_field: str) -> Document | Skipped:
+def parse_record(record: Record, text_field: str, answer_field: str = "") -> Document | Skipped:
     """Find the text of a record.
+
+    Args:
+        record: one line of JSON, or text.
+        text_field: the JSON field that holds the text.
+        answer_field: the JSON field that holds the answer of a pair; a record without it is plain
+            text.
 
     Returns:
         The document, or why there is none.
@@ -102,14 +110,14 @@ def parse_record(record: Record, text_field: str) -> Document | Skipped:
     def skipped(reason: str) -> Skipped:
         return Skipped(record.file, record.line, reason)
 
-    data = record.data
+    data, answer = record.data, ""
     if record.is_json:
-        found = _json_text(data, text_field)
+        found = _json_text(data, text_field, answer_field)
         if found.reason:
             return skipped(found.reason)
-        text = found.text
+        text, answer = found.text, found.answer
         try:
-            data = text.encode()
+            data = (text + answer).encode()
         except UnicodeEncodeError:
             return skipped("the text holds half of a surrogate pair")
     else:
@@ -124,15 +132,16 @@ def parse_record(record: Record, text_field: str) -> Document | Skipped:
     if text.count("\0") > _NUL_SHARE * len(text):
         return skipped("binary (more than a quarter of it is NUL)")
     where = f"{record.file}:{record.line}" if record.line else record.file
-    return Document(text, language_code(text), where, len(data))
+    return Document(text, language_code(text + answer), where, len(data), answer)
 
 
 class _Found(NamedTuple):
     text: str = ""
     reason: str = ""
+    answer: str = ""
 
 
-def _json_text(data: bytes, text_field: str) -> _Found:
+def _json_text(data: bytes, text_field: str, answer_field: str) -> _Found:
     try:
         # Numbers are of no interest, and integers of thousands of digits would be refused.
         value = json.loads(data.decode(), parse_int=float)
@@ -150,4 +159,9 @@ def _json_text(data: bytes, text_field: str) -> _Found:
     text = value[text_field]
     if not isinstance(text, str):
         return _Found(reason=f"the field {text_field!r} is not a string")
-    return _Found(text=text)
+    answer = value.get(answer_field, "") if answer_field else ""
+    if not isinstance(answer, str):
+        return _Found(reason=f"the field {answer_field!r} is not a string")
+    if answer and answer.isspace():
+        return _Found(reason=f"the field {answer_field!r} is empty")
+    return _Found(text=text, answer=answer)

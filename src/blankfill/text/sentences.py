@@ -13,7 +13,7 @@ import re
 import numpy as np
 import numpy.typing as npt
 
-from blankfill.text.tokenizer import TextTokenizer, Tokenizer
+from blankfill.text.tokenizer import TextTokenizer, Tokenizer, WordTokenizer
 
 __all__ = ["sentence_ends", "sentence_tokens"]
 
@@ -21,6 +21,7 @@ _CLOSERS = "”’\"'）)】」』》〉］]}"
 _STOP = re.compile(rf"([.。！？!?…；]+)([{re.escape(_CLOSERS)}]*)|\n\s*")
 _WORD = re.compile(r"[A-Za-z](?:[A-Za-z]|\.(?=[A-Za-z]))*$")
 _LONGEST_WORD = 24
+_GLM_STOPS = frozenset(".?!;:。？！；：…\n\u010a")  # U+010A is a line break in byte-level BPE
 _GOES_ON = frozenset("，、：,:;—")
 _ABBREVIATIONS = frozenset(
     """
@@ -73,6 +74,8 @@ def sentence_tokens(
         Ascending ends in tokens, the last of them n; the end of a sentence that lies inside of a
         token is left out.
     """
+    if not isinstance(tokenizer, Tokenizer | WordTokenizer):
+        return _behind_stops(tokens, tokenizer)
     ends = sentence_ends(text)
     if not isinstance(tokenizer, Tokenizer):
         # Words at white space: the end of a sentence inside of a word is none.
@@ -85,6 +88,16 @@ def sentence_tokens(
     wanted, have = np.cumsum(sizes, dtype=np.int64), np.cumsum(of_tokens)
     found = np.searchsorted(have, wanted)
     return np.unique(found[(wanted > 0) & (have[found] == wanted)]) + 1
+
+
+def _behind_stops(tokens: npt.NDArray[np.int32], tokenizer: TextTokenizer) -> npt.NDArray[np.int64]:
+    """Find the ends in ids of a published vocabulary, which cannot be laid upon the text: behind
+    tokens that hold a stop, as GLM's own code does (`blocklm_utils.py`)."""
+    kinds, places = np.unique(tokens, return_inverse=True)
+    shown = [tokenizer.token(int(kind)) for kind in kinds]
+    stops = np.array([token == "<n>" or bool(_GLM_STOPS & set(token)) for token in shown], np.bool_)
+    ends = np.flatnonzero(stops[places]) + 1
+    return np.unique(np.append(ends, len(tokens))) if len(tokens) else ends
 
 
 def _ends_here(text: str, stops: str, start: int, end: int, closed: bool) -> bool:

@@ -20,6 +20,7 @@ SHA-256 of `tokenizer.model`.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import shutil
@@ -32,11 +33,12 @@ import numpy.typing as npt
 import sentencepiece
 
 from blankfill.errors import DataError
-from blankfill.objective.special import DISPLAY, SpecialIds
+from blankfill.objective.special import DISPLAY, SpecialIds, sentinel_names
 
 __all__ = [
     "MANIFEST_NAME",
     "MODEL_NAME",
+    "VOCABULARY_NAME",
     "TextTokenizer",
     "Tokenizer",
     "WordTokenizer",
@@ -47,6 +49,8 @@ Int32 = npt.NDArray[np.int32]
 
 MODEL_NAME = "tokenizer.model"
 MANIFEST_NAME = "tokenizer.json"
+VOCABULARY_NAME = "blankfill.json"
+"""Manifest of a published vocabulary, which is other files (`text.vocabularies`)."""
 VERSION = 1
 
 _SPACE_MARK = "\u2581"
@@ -118,7 +122,8 @@ class Tokenizer:
         self.fingerprint = hashlib.sha256(model).hexdigest()
         self._model = model
         pieces: list[str] = self._processor.id_to_piece(list(range(size)))
-        self._pieces = pieces
+        self.pieces: tuple[str, ...] = tuple(pieces)
+        """`[V]` the piece of each id, as SentencePiece writes it: blanks as U+2581."""
         found = {
             _ROLE_OF[piece]: i
             for i, piece in enumerate(pieces)
@@ -130,7 +135,7 @@ class Tokenizer:
                 f"{path}: a SentencePiece model without blankfill's special tokens or byte pieces; "
                 "train one with `blankfill tokenizer train`"
             )
-        self.ids = SpecialIds.of_roles(found)
+        self.ids = SpecialIds.of_roles(found, sentinels=_sentinel_ids(pieces))
         self.unknown_id: int = self._processor.unk_id()
         """SentencePiece wants such an id; with byte pieces it never stands for any text."""
         self.byte_mask = np.zeros(size, dtype=np.bool_)
@@ -236,7 +241,7 @@ class Tokenizer:
     def token(self, token_id: int) -> str:
         """Show one token in a table: blanks as U+2581, control characters escaped."""
         (index,) = _checked([token_id], self.vocab_size)
-        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in self._pieces[index])
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in self.pieces[index])
 
 
 class WordTokenizer:
@@ -285,7 +290,9 @@ def copy_tokenizer(source: str | Path, target: str | Path) -> None:
     """Copy a tokenizer's files into a new folder, such as one inside a store or a run."""
     target = Path(target)
     target.mkdir(parents=True, exist_ok=True)
-    for name in (MODEL_NAME, MANIFEST_NAME):
+    published = (Path(source) / VOCABULARY_NAME).is_file()  # a vocabulary of other files
+    names = [p.name for p in Path(source).iterdir()] if published else (MODEL_NAME, MANIFEST_NAME)
+    for name in names:
         shutil.copyfile(Path(source) / name, target / name)
 
 
@@ -298,6 +305,16 @@ def _encode_with_blanks(tokenizer: Tokenizer | WordTokenizer, text: str) -> Int3
         end = blank.end()
     parts.append(tokenizer.encode(text[end:]))
     return np.concatenate(parts)
+
+
+def _sentinel_ids(pieces: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Find the ids of the sentinels that a tokenizer was trained with, masks and sops."""
+    index = {piece: i for i, piece in enumerate(pieces) if piece.startswith(("[MASK", "[S"))}
+    known = itertools.takewhile(
+        lambda pair: pair[0] in index and pair[1] in index, map(sentinel_names, itertools.count(1))
+    )
+    pairs = [(index[mask], index[sop]) for mask, sop in known]
+    return tuple(mask for mask, _ in pairs), tuple(sop for _, sop in pairs)
 
 
 def _segments(text: str) -> Iterator[str]:

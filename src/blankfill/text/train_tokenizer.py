@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from blankfill.errors import ConfigError, DataError
-from blankfill.objective.special import DISPLAY
+from blankfill.objective.special import DISPLAY, sentinel_names
 from blankfill.progress import bar
 from blankfill.text.corpus import Skips, no_documents, read_documents
 from blankfill.text.language import LANGUAGES
@@ -88,6 +88,7 @@ def train_tokenizer(
     balance: bool = True,
     model_type: ModelType = "unigram",
     max_han_piece: int = 0,
+    num_sentinels: int = 0,
     text_field: str = "text",
     strict: bool = False,
     overwrite: bool = False,
@@ -104,6 +105,8 @@ def train_tokenizer(
         model_type: unigram (Kudo 2018), which encodes four times as fast; or bpe, which keeps
             whole words on small and repetitive text, where unigram prefers long phrases.
         max_han_piece: longest piece of Han characters, for small and repetitive text; 0 is off.
+        num_sentinels: masks and `sop` of their own for the second and later spans of an example
+            (`objective.sentinels`); none without that ablation.
         text_field: the JSON field or Parquet column that holds the text.
         strict: raise an error where a document cannot be used, instead of skipping it.
         overwrite: replace `out` if it is a tokenizer's folder.
@@ -121,7 +124,7 @@ def train_tokenizer(
     started = time.monotonic()
     if character_coverage is None:
         character_coverage = _COVERAGE if vocab_size < _LARGE_VOCABULARY else _LARGE_COVERAGE
-    _check(vocab_size, character_coverage, sample_bytes)
+    _check(vocab_size, character_coverage, sample_bytes, num_sentinels)
     target = Path(out)
     _check_target(target, overwrite)
     skips = Skips(strict=strict)
@@ -136,7 +139,7 @@ def train_tokenizer(
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
         folder = Path(name)
         sampled = sample.write(folder / "sample.txt", balance=balance, max_han_piece=max_han_piece)
-        _train(folder, vocab_size, character_coverage, model_type)
+        _train(folder, vocab_size, character_coverage, model_type, num_sentinels)
         (folder / "sample.txt").unlink()
         model = (folder / MODEL_NAME).read_bytes()
         trained = Tokenizer(model, path=str(folder / MODEL_NAME))
@@ -155,6 +158,7 @@ def train_tokenizer(
         options = {
             "model_type": model_type,
             "max_han_piece": max_han_piece,
+            "num_sentinels": num_sentinels,
             "balance": balance,
             "character_coverage": character_coverage,
             "sample_bytes": sample_bytes,
@@ -165,10 +169,15 @@ def train_tokenizer(
     return report
 
 
-def _check(vocab_size: int, character_coverage: float, sample_bytes: int) -> None:
-    if vocab_size <= NUM_FIXED:
+def _check(
+    vocab_size: int, character_coverage: float, sample_bytes: int, num_sentinels: int
+) -> None:
+    if num_sentinels < 0:
+        raise ConfigError(f"num_sentinels={num_sentinels} must be 0 or more")
+    num_fixed = NUM_FIXED + 2 * num_sentinels
+    if vocab_size <= num_fixed:
         raise ConfigError(
-            f"vocab_size={vocab_size} must be more than the {NUM_FIXED} ids of special tokens, "
+            f"vocab_size={vocab_size} must be more than the {num_fixed} ids of special tokens, "
             "bytes and blanks; try 16384"
         )
     if not 0.9 <= character_coverage <= 1:
@@ -190,8 +199,11 @@ def _check_target(target: Path, overwrite: bool) -> None:
 _PASS = re.compile(r"(?:EM sub_iter=\d+|Added: freq=\d+) size=(\d+)")
 
 
-def _train(folder: Path, vocab_size: int, coverage: float, model_type: ModelType) -> None:
+def _train(
+    folder: Path, vocab_size: int, coverage: float, model_type: ModelType, num_sentinels: int
+) -> None:
     """Run the trainer in its own process and show how far it is."""
+    sentinels = [name for k in range(num_sentinels) for name in sentinel_names(k + 1)]
     options: dict[str, Any] = {
         # The model keeps these two names: a path would make every training's model another one.
         "input": "sample.txt",
@@ -207,7 +219,7 @@ def _train(folder: Path, vocab_size: int, coverage: float, model_type: ModelType
         "bos_id": -1,
         "eos_id": -1,
         "pad_id": -1,
-        "control_symbols": list(DISPLAY.values()),
+        "control_symbols": [*DISPLAY.values(), *sentinels],
         "user_defined_symbols": _SYMBOLS,
         "max_sentence_length": _LINE_LIMIT,
         "num_threads": _THREADS,

@@ -12,25 +12,43 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from blankfill import __version__
-from blankfill.checkpoint import load_tensors, newest_checkpoint, read_run, write_json
+from blankfill.checkpoint import (
+    RunLock,
+    list_checkpoints,
+    newest_checkpoint,
+    read_run,
+    set_aside,
+    sweep,
+    write_json,
+)
 from blankfill.checkpoint.layout import VERSION
+from blankfill.checkpoint.weights import load_weights
 from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.data.rows import RowSource
 from blankfill.data.store import TokenStore
 from blankfill.errors import CheckpointError, ConfigError, DataError
+from blankfill.metrics import find_peak
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.runtime import available_cores
-from blankfill.text.tokenizer import Tokenizer
+from blankfill.text.tokenizer import TextTokenizer
+from blankfill.text.vocabularies import load_tokenizer
+from blankfill.train.resume import MODEL_BY_NAME, Change, changes_on_resume
 from blankfill.train.trainer import Trainer
 from blankfill.train.transfer import choose_precision
-from blankfill.train.validate import score_batches, validation_batches
+from blankfill.train.validate import (
+    Check,
+    Validation,
+    run_checks,
+    score_batches,
+    validation_batches,
+)
 
 __all__ = ["Run", "build_trainer", "load_run", "open_stores", "set_threads"]
 
@@ -42,11 +60,6 @@ VALIDATION_ROWS = 64
 """Most rows that a validation during training scores."""
 RUN_FILES = ("run.json", "metrics.jsonl", "checkpoints", "tokenizer")
 """What a run writes into its folder; a folder that holds one of these is taken."""
-CHANGEABLE = frozenset(
-    ("steps", "log_every", "checkpoint_every", "keep_checkpoints", "validate_every", "threads",
-     "precision", "compile")
-)  # fmt: skip
-"""Fields of `train` that a resumed run may change without becoming another run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,8 +72,8 @@ class Run:
     """Its configuration."""
     model: GLM
     """Its weights at `step`, in evaluation mode, float32."""
-    tokenizer: Tokenizer
-    """Its tokenizer."""
+    tokenizer: TextTokenizer
+    """Its tokenizer: our own, or the vocabulary of an imported model."""
     step: int
     """Optimizer steps done."""
     info: dict[str, Any]
@@ -105,8 +118,13 @@ def build_trainer(
     run: Path,
     validation: Sequence[Path] = (),
     resume: bool = False,
+    init: Path | None = None,
+    allow_change: Sequence[str] = (),
+    check_blanks: Callable[[RunConfig, TextTokenizer, Sequence[TokenStore]], Check] | None = None,
 ) -> Trainer:
     """Prepare a run folder and a trainer that stands at its first or its next step.
+
+    The folder is locked until the trainer's `fit` ends.
 
     Args:
         cfg: the run; `model.vocab_size` is set to the tokenizer's size, rounded up.
@@ -114,16 +132,20 @@ def build_trainer(
         run: the run's folder; must not exist unless `resume`.
         validation: token stores to validate on.
         resume: go on from the newest checkpoint of `run`, where there is one.
+        init: a run whose newest weights this one starts from.
+        allow_change: fields that a resumed run may change, such as `train.peak_lr`.
+        check_blanks: makes a further check of the held-out stores, such as filling their blanks.
 
     Raises:
-        ConfigError: the folder exists, or a resumed run's configuration differs.
+        ConfigError: the folder exists, a resumed run's configuration differs, or the model or the
+            tokenizer of `init` does.
         DataError: a store cannot be used.
-        CheckpointError: nothing in the folder can be resumed.
+        CheckpointError: nothing in the folder can be resumed, or another process trains in it.
     """
     stores = open_stores(data)
     fingerprint = stores[0].tokenizer_fingerprint
     held_out = open_stores(validation, fingerprint) if validation else []
-    tokenizer = Tokenizer.load(data[0] / "tokenizer")
+    tokenizer = load_tokenizer(data[0] / "tokenizer")
     vocab_size = -(-tokenizer.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
     if vocab_size != cfg.model.vocab_size:
         log.info("model.vocab_size is %d, the tokenizer's %d ids rounded up", vocab_size,
@@ -135,20 +157,29 @@ def build_trainer(
             "with --validation"
         )
     info = _describe(cfg, stores, data, held_out, validation)
+    start = None if init is None else _read_init(init, cfg, fingerprint)
+    if start is not None:
+        info["init"] = start.described
     resuming = resume and (run / "run.json").exists()
+    changes: list[Change] = []
     if resuming:
-        _check_same_run(read_run(run), info)
+        old = read_run(run)
+        changes = changes_on_resume(old, info, allow_change)
+        info["started"], info["changes"] = old["started"], old.get("changes", [])
     elif any((run / name).exists() for name in RUN_FILES):
         raise ConfigError(
             f"{run} already holds a run; go on with --resume, or name another folder with --out"
         )
+    run.mkdir(parents=True, exist_ok=True)
+    lock = RunLock(run)
+    sweep(run)
     threads = set_threads(cfg.train.threads)
     model = GLM(cfg.model)
     init_weights(model, cfg.train.seed)
     rows = RowSource(
         stores, cfg.objective, tokenizer.ids, row_length=cfg.train.row_length, seed=cfg.train.seed
     )
-    validate: Callable[[GLM], dict[str, float]] | None = None
+    checks: list[Check] = []
     dtype = choose_precision(cfg.train.precision)
     if held_out:
         batches = validation_batches(
@@ -158,32 +189,55 @@ def build_trainer(
             max_rows=VALIDATION_ROWS,
             micro_batch_rows=cfg.train.micro_batch_rows,
         )
-        validate = functools.partial(score_batches, batches=batches, dtype=dtype)
+        checks.append(lambda model: Validation(values=score_batches(model, batches, dtype)))
+        if check_blanks is not None and cfg.train.validate_blanks:
+            checks.append(check_blanks(cfg, tokenizer, held_out))
 
-    trainer = Trainer(cfg, model, rows, run, validate=validate)
-    if resuming and any((run / "checkpoints").glob("step-*")):
-        trainer.restore(newest_checkpoint(run))
-    run.mkdir(parents=True, exist_ok=True)
+    peak = find_peak(dtype)
+    info["hardware"]["peak_flops_per_second"] = round(peak.flops_per_second)
+    info["hardware"]["peak_source"] = peak.source
+    validate = functools.partial(run_checks, checks=checks) if checks else None
+    trainer = Trainer(cfg, model, rows, run, validate=validate, tokenizer=tokenizer,
+                      lock=lock, peak=peak)  # fmt: skip
+    if resuming and list_checkpoints(run):
+        newest = newest_checkpoint(run)
+        for path in set_aside(run, newest.step):
+            log.warning("%s does not count any more", path)
+        trainer.restore(newest)
+    elif start is not None:
+        trainer.load_weights(start.weights)
+    if changes:
+        for change in changes:
+            log.info("from step %d on, %s", trainer.index, change.text)
+        info["changes"].append({"step": trainer.index} | {c.name: c.after for c in changes})
     write_json(run / "run.json", info)
-    if not (run / "tokenizer").exists():
-        shutil.copytree(data[0] / "tokenizer", run / "tokenizer")
+    _copy_tokenizer(data[0] / "tokenizer", run / "tokenizer")
     log.info(
-        "%s parameters, %s, %d threads, %s to step %d",
+        "%s parameters, %s, %d threads, %.3g TFLOP/s (%s), from step %d to step %d",
         f"{sum(p.numel() for p in model.parameters()):,}", str(dtype).removeprefix("torch."),
-        threads, f"from step {trainer.index}", cfg.train.steps,
+        threads, peak.flops_per_second / 1e12, peak.source, trainer.index, cfg.train.steps,
     )  # fmt: skip
     return trainer
 
 
-def load_run(path: Path) -> Run:
+def load_run(path: Path, *, weights: Literal["last", "ema"] = "last") -> Run:
     """Load the newest checkpoint of a run for evaluation or filling.
 
+    Args:
+        path: the run's folder.
+        weights: the last ones, or their moving average where the run keeps one.
+
     Raises:
-        CheckpointError: the folder is not a run, or holds no usable checkpoint.
+        CheckpointError: the folder is not a run, or holds no usable checkpoint or no average.
     """
     info = read_run(path)
     cfg = from_dict(RunConfig, info["config"])
-    tokenizer = Tokenizer.load(path / "tokenizer")
+    if info["tokenizer"] is None:
+        raise CheckpointError(
+            f"{path} was imported without a tokenizer, so it reads and writes no text; import it "
+            f"again: blankfill import {path} --tokenizer PATH --out NEW"
+        )
+    tokenizer = load_tokenizer(path / "tokenizer")
     if tokenizer.fingerprint != info["tokenizer"]["fingerprint"]:
         raise CheckpointError(f"{path / 'tokenizer'} is not the tokenizer that {path} was trained "
                               "with; restore it")  # fmt: skip
@@ -191,11 +245,11 @@ def load_run(path: Path) -> Run:
     with torch.device("meta"):
         model = GLM(cfg.model)
     model = model.to_empty(device="cpu")
-    try:
-        model.load_state_dict(load_tensors(checkpoint.path / "model.safetensors"))
-    except RuntimeError as error:
-        raise CheckpointError(f"{checkpoint.path} does not fit {path / 'run.json'} "
-                              f"({error})") from error  # fmt: skip
+    name = "ema" if weights == "ema" else "model"
+    if name == "ema" and f"{name}.safetensors" not in checkpoint.state["files"]:
+        raise CheckpointError(f"{checkpoint.path} has no moving average of its weights; train with "
+                              "--train.ema-decay 0.999 to have one")  # fmt: skip
+    load_weights(model, checkpoint.path, name=name)
     model.eval()
     set_threads(cfg.train.threads)
     return Run(
@@ -235,26 +289,43 @@ def _describe(
     }  # fmt: skip
 
 
-def _check_same_run(old: dict[str, Any], new: dict[str, Any]) -> None:
-    changes: list[str] = []
-    for part in ("model", "objective", "train"):
-        before, after = old["config"].get(part, {}), new["config"][part]
-        changes += [
-            f"{part}.{name} was {before.get(name)!r}, is {after[name]!r}"
-            for name in after
-            if before.get(name) != after[name] and not (part == "train" and name in CHANGEABLE)
-        ]
-    before = [entry["fingerprint"] for entry in old["data"]]
-    after = [entry["fingerprint"] for entry in new["data"]]
-    if before != after:
-        changes.append("the training data is another")
-    if old["tokenizer"] != new["tokenizer"]:
-        changes.append("the tokenizer is another")
-    if changes:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Init:
+    """Weights that a run starts from."""
+
+    described: dict[str, Any]
+    weights: Path
+
+
+def _read_init(path: Path, cfg: RunConfig, tokenizer_fingerprint: str) -> _Init:
+    """Find the newest weights of another run and check that they fit."""
+    info = read_run(path)
+    if info["tokenizer"]["fingerprint"] != tokenizer_fingerprint:
         raise ConfigError(
-            f"this is not the run that was started: {'; '.join(changes)}; resume with the same "
-            "settings and data, or start anew with another --out"
+            f"{path} was trained with another tokenizer than the stores were built with; build "
+            f"them with --tokenizer {path / 'tokenizer'}"
         )
+    theirs, ours = to_dict(from_dict(RunConfig, info["config"]).model), to_dict(cfg.model)
+    differ = [
+        f"model.{name} is {theirs[name]!r} there and {value!r} here"
+        for name, value in ours.items()
+        if theirs[name] != value and f"model.{name}" not in MODEL_BY_NAME
+    ]
+    if differ:
+        raise ConfigError(f"the weights of {path} do not fit this model: {'; '.join(differ)}")
+    newest = newest_checkpoint(path)
+    file = newest.state["files"]["model.safetensors"]
+    described = {"path": str(path.resolve()), "step": newest.step, "fingerprint": file["sha256"]}
+    return _Init(described=described, weights=newest.path / "model.safetensors")
+
+
+def _copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy a folder under a temporary name and rename it."""
+    if not target.exists():
+        temporary = target.with_name(f".{target.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(source, temporary)
+        os.replace(temporary, target)
 
 
 def _cpu_name() -> str:

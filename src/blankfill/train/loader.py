@@ -1,6 +1,6 @@
-"""Batches by step index, made one step ahead on a thread of their own.
+"""Batches by row index, made one step ahead on a thread of their own.
 
-The loader has no state but the index: asking for step 1,000,000 costs what step 0 costs.
+The loader has no state: asking for row 1,000,000 costs what row 0 costs.
 """
 
 from __future__ import annotations
@@ -15,23 +15,33 @@ __all__ = ["Loader"]
 
 
 class Loader:
-    """Serves the micro-batches of each optimizer step."""
+    """Serves the micro-batches of optimizer steps.
 
-    def __init__(self, rows: RowSource, *, batch_rows: int, micro_batch_rows: int) -> None:
+    Args:
+        rows: the stream.
+        micro_batch_rows: rows of one micro-batch.
+    """
+
+    def __init__(self, rows: RowSource, *, micro_batch_rows: int) -> None:
         self._rows, self._micro_rows = rows, micro_batch_rows
-        self._num_micro = batch_rows // micro_batch_rows
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rows")
-        self._ahead: dict[int, Future[list[Batch]]] = {}
+        self._ahead: dict[tuple[int, int], Future[list[Batch]]] = {}
 
-    def batches(self, step: int) -> list[Batch]:
-        """Return the micro-batches of `step` and start making those of the next."""
-        future = self._ahead.pop(step, None) or self._pool.submit(self._make, step)
-        self._ahead = {step + 1: self._pool.submit(self._make, step + 1)}
+    def batches(self, first: int, num_rows: int) -> list[Batch]:
+        """Return the rows `[first, first + num_rows)` as micro-batches; start making the next."""
+        future = self._ahead.pop((first, num_rows), None)
+        future = future or self._pool.submit(self._make, first, num_rows)
+        for stale in self._ahead.values():
+            stale.cancel()
+        after = (first + num_rows, num_rows)
+        self._ahead = {after: self._pool.submit(self._make, *after)}
         return future.result()
 
-    def _make(self, step: int) -> list[Batch]:
-        first = step * self._num_micro
-        return [self._rows.batch(first + m, self._micro_rows) for m in range(self._num_micro)]
+    def _make(self, first: int, num_rows: int) -> list[Batch]:
+        return [
+            self._rows.rows(row, self._micro_rows)
+            for row in range(first, first + num_rows, self._micro_rows)
+        ]
 
     def __enter__(self) -> Loader:
         return self

@@ -1,36 +1,61 @@
 """The training loop: one optimizer step reads top to bottom, and all else hangs around it.
 
-All of a run's state is the step index, the weights and the optimizer's moments. Data is arithmetic
-on the index, so a run that was stopped goes on as if it had not been.
+All of a run's state is the step index, the row of the stream it stands at, the weights, the
+optimizer's moments, and a few sums (losses since the last line of metrics, the guard's window, the
+loss scale). Data is arithmetic on the row, so a run that was stopped, killed or moved goes on as if
+it had not been, bit for bit.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import signal
 import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
 from blankfill import progress
-from blankfill.checkpoint import Checkpoint, load_tensors, save_checkpoint
+from blankfill.checkpoint import (
+    Checkpoint,
+    RunLock,
+    list_checkpoints,
+    load_tensors,
+    newest_checkpoint,
+)
 from blankfill.config.run import RunConfig
-from blankfill.errors import CheckpointError, DataError
-from blankfill.metrics import LossMeter, MetricsWriter, RateMeter
+from blankfill.config.train import AttentionKind
+from blankfill.errors import CheckpointError, DataError, TrainingError
+from blankfill.metrics import (
+    NO_FLOPS,
+    Flops,
+    LossMeter,
+    MetricsWriter,
+    Peak,
+    RateMeter,
+    count_flops,
+)
 from blankfill.model.glm import GLM
 from blankfill.model.loss import blank_loss
-from blankfill.optim import build_optimizer, lr_at, shrink_at
+from blankfill.model.masks import choose_attention
+from blankfill.objective.batch import Batch, Float32
+from blankfill.optim import LossScaler, build_optimizer, lr_at, shrink_at
+from blankfill.train.guards import bad_weights
+from blankfill.train.incident import Incident
+from blankfill.train.keeper import Keeper
 from blankfill.train.loader import Loader
+from blankfill.train.signals import stop_on_signals
 from blankfill.train.transfer import choose_precision, precision_context, to_tensors
+from blankfill.train.validate import Validation
+from blankfill.train.watch import Watch
 
 if TYPE_CHECKING:
     from blankfill.data.rows import RowSource
+    from blankfill.text.tokenizer import TextTokenizer
 
 __all__ = ["StepInfo", "Trainer"]
 
@@ -42,13 +67,17 @@ class StepInfo:
     """What one optimizer step did."""
 
     loss_nats: float
-    """Weighted mean loss of the step's targets."""
+    """Weighted mean loss of the step's targets; NaN where its rows were left out."""
     grad_norm: float
     """Global gradient norm before clipping."""
     lr: float
     """Learning rate used."""
+    num_rows: int
+    """Rows it read or left out."""
     num_targets: int
     """Positions that predicted something."""
+    flops: Flops = NO_FLOPS
+    """Operations of its products."""
 
 
 class Trainer:
@@ -59,7 +88,10 @@ class Trainer:
         model: the model, with its weights.
         rows: the packed stream.
         run: the run's folder, which exists.
-        validate: called with the model; returns metrics such as `validation_loss_nats_en`.
+        validate: called with the model; gives metrics such as `validation_loss_nats_en`, and fills.
+        tokenizer: turns the batch of an incident into text.
+        lock: on the run's folder; released when `fit` ends.
+        peak: what the rate of arithmetic is measured against.
     """
 
     def __init__(
@@ -69,61 +101,153 @@ class Trainer:
         rows: RowSource,
         run: Path,
         *,
-        validate: Callable[[GLM], dict[str, float]] | None = None,
+        validate: Callable[[GLM], Validation] | None = None,
+        tokenizer: TextTokenizer | None = None,
+        lock: RunLock | None = None,
+        peak: Peak | None = None,
     ) -> None:
         self.cfg, self.model, self.rows, self.run = cfg, model, rows, run
-        self.dtype = choose_precision(cfg.train.precision)
-        self.optimizer = build_optimizer(model, cfg.train)
-        self.index = 0
-        self._validate = validate
+        train = cfg.train
+        self.dtype = choose_precision(train.precision)
+        self.attention: AttentionKind = choose_attention(
+            train.attention, "cpu", self.dtype, dropout=cfg.model.attention_dropout_rate
+        )
+        self.optimizer = build_optimizer(model, train)
+        self.scaler = LossScaler(train.loss_scale_window) if self.dtype == torch.float16 else None
+        self.ema = _copies(model) if train.ema_decay else {}
+        self.index = self.row = 0
+        self._validate, self._lock = validate, lock
         self._losses = LossMeter()
+        self._rates, self._peak = RateMeter(), peak.flops_per_second if peak else 0.0
+        self._watch = Watch(train, run, tokenizer)
+        self._keeper = Keeper(train, run)
+        self._validation: tuple[int, dict[str, float]] = (-1, {})
         self._stop = threading.Event()
-        if cfg.train.compile:
+        if train.compile:
             for block in model.blocks.values():
                 block.compile(dynamic=False)
 
     # -- one step ---------------------------------------------------------------------------------
 
     def step(self, loader: Loader) -> StepInfo:
-        """Do the optimizer step of the current index and move to the next."""
+        """Do the optimizer step of the current index and move to the next.
+
+        A guard may leave the step's rows out, or take the run back to its last checkpoint.
+
+        Raises:
+            DataError: the rows hold nothing to learn from.
+            TrainingError: a guard ended the run.
+        """
         train = self.cfg.train
+        num_rows, lr = train.rows_at(self.row), lr_at(self.index, train)
+        if self._watch.leaves_out(self.index):
+            log.info("step %d: its rows are left out", self.index)
+            return self._leave_out(num_rows, lr)
         # Dropout is drawn from the step's own seed, so a resumed run drops the same units.
         torch.manual_seed(train.seed * 1_000_003 + self.index)
         share = self.model.cfg.embedding_gradient_shrink
         self.model.embed.shrink = shrink_at(self.index, share, train)
-        batches = loader.batches(self.index)
+        batches = loader.batches(self.row, num_rows)
+        loss_nats, nlls = self._forward_backward(batches)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        grad_norm = float(norm)
+        if self.scaler is not None and self._overflowed(loss_nats, grad_norm):
+            return self._leave_out(num_rows, lr)
+        action, incident = self._watch.check(
+            self.model, batches, nlls, step=self.index, row=self.row, loss_nats=loss_nats,
+            grad_norm=grad_norm,
+        )  # fmt: skip
+        if incident is not None and action == "stop":
+            self._end(incident)
+        if action == "rollback":
+            return self._roll_back(lr)
+        if action == "skip":
+            return self._leave_out(num_rows, lr)
+        torch.nn.utils.clip_grads_with_norm_(
+            self.model.parameters(), train.max_grad_norm or math.inf, norm
+        )
+        self.optimizer.set_lr(lr)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self._average()
+        self._watch.accept(loss_nats, grad_norm)
+        for batch, nll in zip(batches, nlls, strict=True):
+            self._losses.add(batch, nll)
+        self.index, self.row = self.index + 1, self.row + num_rows
+        return StepInfo(
+            loss_nats=loss_nats, grad_norm=grad_norm, lr=lr, num_rows=num_rows,
+            num_targets=sum(batch.num_targets for batch in batches),
+            flops=count_flops(self.cfg.model, batches),
+        )  # fmt: skip
+
+    def _forward_backward(self, batches: Sequence[Batch]) -> tuple[float, list[Float32]]:
+        """Leave the gradient of the weighted mean loss; return it and each target's nats."""
         total_weight = sum(float(batch.weights.sum()) for batch in batches)
         if not total_weight:
             raise DataError(f"step {self.index} has no targets; is the training text empty?")
         loss_nats = 0.0
+        nlls: list[Float32] = []
         for batch in batches:
-            tensors = to_tensors(batch)
+            tensors = to_tensors(batch, self.attention)
             with precision_context(self.dtype):
                 hidden = self.model(tensors.tokens, tensors.positions, tensors.mask)
-                loss, nll = blank_loss(self.model, hidden, tensors.targets, tensors.weights)
+                loss, nll = blank_loss(
+                    self.model, hidden, tensors.targets, tensors.weights, self.cfg.train.z_loss
+                )
             loss = loss / total_weight
-            loss.backward()
             loss_nats += loss.item()
-            self._losses.add(batch, nll.numpy())
-        grad_norm = self._clip()
-        if not (math.isfinite(loss_nats) and math.isfinite(grad_norm)):
-            raise CheckpointError(
-                f"step {self.index}: loss {loss_nats} and gradient norm {grad_norm} are not "
-                "finite; start again with --resume and a lower --train.peak-lr"
-            )
-        lr = lr_at(self.index, train)
-        self.optimizer.set_lr(lr)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.index += 1
-        return StepInfo(
-            loss_nats=loss_nats, grad_norm=grad_norm, lr=lr,
-            num_targets=sum(batch.num_targets for batch in batches),
-        )  # fmt: skip
+            (loss if self.scaler is None else loss * self.scaler.scale).backward()
+            nlls.append(nll.numpy())
+        if self.scaler is not None:
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad /= self.scaler.scale
+        return loss_nats, nlls
 
-    def _clip(self) -> float:
-        limit = self.cfg.train.max_grad_norm or math.inf
-        return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+    def _overflowed(self, loss_nats: float, grad_norm: float) -> bool:
+        """Settle the loss scale of float16; tell whether the step is lost to an overflow alone."""
+        assert self.scaler is not None
+        overflow, spent = not math.isfinite(grad_norm), self.scaler.exhausted
+        self.scaler.update(overflow=overflow)
+        return overflow and math.isfinite(loss_nats) and not spent
+
+    def _average(self) -> None:
+        """Move the averaged weights towards the weights."""
+        if self.ema:
+            now = self.model.state_dict()
+            with torch.no_grad():
+                for name, value in self.ema.items():
+                    value.lerp_(now[name], 1 - self.cfg.train.ema_decay)
+
+    # -- trouble ----------------------------------------------------------------------------------
+
+    def _leave_out(self, num_rows: int, lr: float) -> StepInfo:
+        """Move on without an update."""
+        self.optimizer.zero_grad()
+        self.index, self.row = self.index + 1, self.row + num_rows
+        return StepInfo(
+            loss_nats=math.nan, grad_norm=math.nan, lr=lr, num_rows=num_rows, num_targets=0
+        )
+
+    def _roll_back(self, lr: float) -> StepInfo:
+        """Return to the last checkpoint."""
+        self.optimizer.zero_grad()
+        self._keeper.hear(wait=True)
+        self.restore(newest_checkpoint(self.run))
+        return StepInfo(loss_nats=math.nan, grad_norm=math.nan, lr=lr, num_rows=0, num_targets=0)
+
+    def _end(self, incident: Incident) -> NoReturn:
+        """Save what can be saved and end the run."""
+        self.optimizer.zero_grad()
+        if not incident.bad_weights and self._keeper.saved_at != self.index:
+            self.save()
+        self._keeper.finish()
+        raise TrainingError(
+            f"step {self.index}: {incident.found}; its batch is in {self.run / 'incidents'}; go on "
+            f"with --resume and --train.skip-steps {self.index}, a lower --train.peak-lr or "
+            "--train.on-spike skip, each named to --allow-change"
+        )
 
     # -- the loop ---------------------------------------------------------------------------------
 
@@ -137,31 +261,58 @@ class Trainer:
             True when the last step was reached, False when a signal ended the run before.
         """
         train = self.cfg.train
-        positions = train.batch_rows * train.row_length
         self.model.train()
-        rates = RateMeter()
-        with (
-            MetricsWriter(self.run, start_step=self.index) as writer,
-            Loader(
-                self.rows, batch_rows=train.batch_rows, micro_batch_rows=train.micro_batch_rows
-            ) as loader,
-            self._signals(),
-            progress.bar("pretrain", (train.steps - self.index) * positions, "positions") as meter,
-        ):
-            if self.index == 0:
-                self._run_validation(writer)
-            while self.index < train.steps and not self._stop.is_set():
-                info = self.step(loader)
-                rates.add(positions, info.num_targets)
-                meter.advance(positions, f"step {self.index}  loss {info.loss_nats:.3f}")
-                last = self.index == train.steps or self._stop.is_set()
-                if self.index % train.log_every == 0 or last:
-                    writer.write(self.index, self._metrics(info, rates))
-                if train.validate_every and (self.index % train.validate_every == 0 or last):
+        self._rates = rates = RateMeter(self._peak)
+        total = (train.steps - self.index) * train.batch_rows * train.row_length
+        try:
+            with (
+                MetricsWriter(self.run, start_step=self.index) as writer,
+                Loader(self.rows, micro_batch_rows=train.micro_batch_rows) as loader,
+                stop_on_signals(self._stop),
+                progress.bar("pretrain", total, "positions") as meter,
+            ):
+                if self.index == 0:
                     self._run_validation(writer)
-                if self.index % train.checkpoint_every == 0 or last:
+                    if train.on_spike in ("rollback", "skip") and not list_checkpoints(self.run):
+                        self._save_if_possible(writer)  # so that there is something to return to
+                        self._keeper.hear(wait=True)
+                while self.index < train.steps and not self._stop.is_set():
+                    self._keeper.hear()
+                    before = self.index
+                    info = self.step(loader)
+                    if self.index <= before:
+                        writer.rewind(self.index)
+                        continue
+                    positions = info.num_rows * train.row_length
+                    rates.add(positions, info.num_targets, info.flops)
+                    note = f"step {self.index}  loss {info.loss_nats:.3f}  {rates.note()}"
+                    meter.advance(positions, note)
+                    self._after_step(writer, info, rates)
+                if self._keeper.saved_at != self.index:
+                    writer.sync()
                     self.save()
+                self._keeper.finish()
+        except Exception:
+            # A checkpoint that is being written is worth waiting for; its own error comes second.
+            with suppress(Exception):
+                self._keeper.finish()
+            raise
+        finally:
+            if self._lock is not None:
+                self._lock.release()
         return self.index >= train.steps
+
+    def _after_step(self, writer: MetricsWriter, info: StepInfo, rates: RateMeter) -> None:
+        """Do what is due: log, validate, save."""
+        train = self.cfg.train
+        last = self.index == train.steps
+        if self.index % train.log_every == 0 or last:
+            writer.write(self.index, self._metrics(info, rates))
+        if train.validate_every and (self.index % train.validate_every == 0 or last):
+            self._run_validation(writer)
+        if self.index % train.checkpoint_every == 0 or last:
+            self._save_if_possible(writer)
+            rates.pause("save")
 
     def _metrics(self, info: StepInfo, rates: RateMeter) -> dict[str, float]:
         values = {
@@ -169,65 +320,118 @@ class Trainer:
             **self._losses.counts(),
             "grad_norm": info.grad_norm,
             "learning_rate": info.lr,
-            "epoch": self.rows.epoch_at(self.index * self.cfg.train.batch_rows),
+            "epoch": self.rows.epoch_at(self.row),
+            **({} if self.scaler is None else {"loss_scale": self.scaler.scale}),
             **rates.read(),
         }
         self._losses = LossMeter()
-        return values
+        return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def _run_validation(self, writer: MetricsWriter) -> None:
         if self._validate is None:
             return
         self.model.eval()
-        writer.write(self.index, self._validate(self.model))
+        found = self._validate(self.model)
         self.model.train()
-
-    @contextmanager
-    def _signals(self) -> Generator[None]:
-        """Turn SIGINT and SIGTERM into a stop after the step at hand; a second one is at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(number: int, _frame: Any) -> None:
-            if self._stop.is_set():
-                raise KeyboardInterrupt
-            log.warning(
-                "%s: finishing this step, then saving; once more ends at once",
-                signal.Signals(number).name,
-            )
-            self._stop.set()
-
-        before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        writer.write(self.index, found.values)
+        writer.write_samples(self.index, found.samples)
+        self._validation = self.index, found.values
+        seconds = self._rates.pause("validation")
+        log.info("step %d: %s; %.1f s, %.1f %% of the time so far", self.index, found.summary(),
+                 seconds, 100 * self._rates.share("validation"))  # fmt: skip
 
     # -- state ------------------------------------------------------------------------------------
 
-    def save(self) -> Path:
-        """Write a checkpoint of the current step."""
-        return save_checkpoint(
-            self.run, self.index, self.model.state_dict(), self.optimizer.tensors(), {},
-            keep=self.cfg.train.keep_checkpoints,
+    def save(self) -> None:
+        """Save the current step: copy the state, and write it beside the next steps.
+
+        Raises:
+            TrainingError: a weight is not finite; nothing is written.
+            CheckpointError: the save before this one failed, or this one where not in background.
+        """
+        if bad := bad_weights(self.model):
+            raise TrainingError(
+                f"step {self.index}: weights are not finite ({'; '.join(bad)}) and were not saved; "
+                "the checkpoint before stays: go on from it with --resume"
+            )
+        self._keeper.save(
+            self.index,
+            {"model": self.model.state_dict(), "optimizer": self.optimizer.tensors(),
+             "ema": self.ema},
+            self._state(),
         )  # fmt: skip
 
+    def load_weights(self, path: Path) -> None:
+        """Start from the weights of a safetensors file, with everything else fresh.
+
+        Raises:
+            CheckpointError: the file cannot be read or does not fit the model.
+        """
+        try:
+            self.model.load_state_dict(load_tensors(path))
+        except RuntimeError as error:
+            raise CheckpointError(f"{path} does not fit this model ({error})") from error
+        self.ema = _copies(self.model) if self.ema else {}
+
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Take up weights, moments and index from a checkpoint.
+        """Take up the state of a checkpoint.
 
         Raises:
             CheckpointError: the checkpoint does not fit the model.
         """
+        state = checkpoint.state
         weights = load_tensors(checkpoint.path / "model.safetensors")
         moments = load_tensors(checkpoint.path / "optimizer.safetensors")
         try:
             self.model.load_state_dict(weights)
-            self.optimizer.load(moments)
+            if moments:
+                self.optimizer.load(moments)
         except (CheckpointError, RuntimeError) as error:
             raise CheckpointError(
                 f"{checkpoint.path} does not fit this model ({error}); resume with the "
                 "configuration that the run was started with"
             ) from error
-        self.index = checkpoint.step
+        if self.ema:
+            averaged = "ema.safetensors" in state["files"]
+            self.ema = (
+                load_tensors(checkpoint.path / "ema.safetensors")
+                if averaged
+                else _copies(self.model)
+            )
+        self.index = self._keeper.saved_at = checkpoint.step
+        self.row = state.get("row", self.index * self.cfg.train.batch_rows)
+        if "anchor" in state:
+            self.rows.start_at(*state["anchor"])
+        self._losses = LossMeter()
+        if "losses" in state:
+            self._losses.load(state["losses"])
+        self._watch.load(state.get("watch", {}))
+        if self.scaler is not None and "loss_scale" in state:
+            self.scaler.load(state["loss_scale"])
+
+    def _state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {
+            "row": self.row,
+            "anchor": list(self.rows.anchor(self.row)),
+            "losses": self._losses.state(),
+            "watch": self._watch.state(),
+        }
+        if self.scaler is not None:
+            state["loss_scale"] = self.scaler.state()
+        step, values = self._validation
+        if step == self.index and "validation_loss_nats" in values:
+            state["validation_loss_nats"] = values["validation_loss_nats"]
+        return state
+
+    def _save_if_possible(self, writer: MetricsWriter) -> None:
+        """Save; what cannot be written ends the run or not, as the configuration says."""
+        writer.sync()
+        self._keeper.hear(wait=True)
+        try:
+            self.save()
+        except CheckpointError as error:
+            self._keeper.bear(error)
+
+
+def _copies(model: GLM) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}

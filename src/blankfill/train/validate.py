@@ -1,19 +1,59 @@
-"""Validation during training: the loss on fixed rows of held-out documents."""
+"""Validation during training: the loss on fixed rows of held-out documents, and what else is asked.
+
+Filling blanks lives above (`evaluate.watch`) and is handed in as one more check.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from blankfill.data.rows import RowSource
-from blankfill.metrics import LossMeter
+from blankfill.metrics import LossMeter, Sample
 from blankfill.model.glm import GLM
 from blankfill.model.loss import blank_loss
 from blankfill.objective.batch import Batch
 from blankfill.train.transfer import precision_context, to_tensors
 
-__all__ = ["score_batches", "validation_batches"]
+__all__ = ["Check", "Validation", "run_checks", "score_batches", "validation_batches"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Validation:
+    """What a validation found."""
+
+    values: dict[str, float]
+    """Metrics such as `validation_loss_nats_zh`."""
+    samples: Sequence[Sample] = ()
+    """Filled blanks to show."""
+
+    def summary(self) -> str:
+        """Say the loss, and the share of blanks filled exactly, in a line."""
+        loss = self.values.get("validation_loss_nats")
+        exact = [
+            f"{key.removeprefix(EXACT_MATCH)} {value:.1%}"
+            for key, value in self.values.items()
+            if key.startswith(EXACT_MATCH)
+        ]
+        shown = [] if loss is None else [f"validation loss {loss:.4f} nats"]
+        return ", ".join(shown + ([f"filled exactly {', '.join(exact)}"] if exact else []))
+
+
+Check = Callable[[GLM], Validation]
+"""Looks at a model in evaluation mode."""
+EXACT_MATCH = "validation_exact_match_"
+"""Key of the share of blanks filled exactly, before the language."""
+
+
+def run_checks(model: GLM, checks: Sequence[Check]) -> Validation:
+    """Run several checks and put together what they find."""
+    found = [check(model) for check in checks]
+    return Validation(
+        values={key: value for one in found for key, value in one.values.items()},
+        samples=[sample for one in found for sample in one.samples],
+    )
 
 
 def validation_batches(rows: RowSource, *, max_rows: int, micro_batch_rows: int) -> list[Batch]:

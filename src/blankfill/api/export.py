@@ -1,0 +1,220 @@
+"""`blankfill export` and `blankfill resize`: a run for other software, or another vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from blankfill.errors import ConfigError, ConversionError
+
+if TYPE_CHECKING:
+    from blankfill.interop.export import Fill
+    from blankfill.interop.export_parity import Parity
+    from blankfill.objective.batch import Int32
+    from blankfill.objective.special import SpecialIds
+    from blankfill.text.tokenizer import Tokenizer
+    from blankfill.train import Run
+
+__all__ = ["ExportResult", "ResizeResult", "export", "resize"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportResult:
+    """What was exported, and the proof that it is the run."""
+
+    run: str
+    """The run's folder."""
+    step: int
+    """Optimizer steps of the checkpoint that was exported."""
+    to: str
+    """The layout."""
+    out: str
+    """The folder that was written."""
+    files: list[str]
+    """What it holds."""
+    num_bytes: int
+    """Size of all files."""
+    parity: Parity
+    """How far the export, read back, is from the run."""
+
+
+def export(
+    run: Path, /, *, to: Literal["hf", "glm", "sat"], out: Path, max_shard_gb: float = 5.0
+) -> ExportResult:
+    """Export a trained run to other software, and prove that it computes the same there.
+
+    hf is a folder for transformers with its own code and tokenizer. glm is the layout of the
+    released GLM models on Hugging Face, sat that of SwissArmyTransformer: weights only, for the
+    architectures that these know.
+
+    What was written is read back and compared with the run on 100 prompts. Above the tolerance
+    nothing is left behind.
+
+    Example:
+        blankfill export runs/mine --to hf --out exported
+
+    Args:
+        run: folder of a pretrained run.
+        to: the layout: hf, glm or sat.
+        out: the new folder.
+        max_shard_gb: largest file of weights, in billions of bytes (hf).
+
+    Raises:
+        CheckpointError: the folder is not a run.
+        ConversionError: the layout cannot hold this architecture, or what was written differs.
+    """
+    if not max_shard_gb > 0:
+        raise ConfigError(f"max_shard_gb={max_shard_gb} must be above 0")
+    from blankfill.runtime import tune_process
+
+    tune_process()
+    from blankfill import progress
+    from blankfill.interop.export import export_foreign, export_hf
+    from blankfill.interop.export_parity import NUM_PROMPTS
+    from blankfill.train import load_run
+
+    loaded = load_run(Path(run))
+    fill, max_bytes = _fill_with(loaded), int(max_shard_gb * 1e9)
+    with progress.bar("compare", NUM_PROMPTS, "prompts") as meter:
+        if to == "hf":
+            parity = export_hf(
+                loaded.cfg, loaded.model, _own(loaded), Path(out), fill=fill,
+                origin={"step": loaded.step}, max_shard_bytes=max_bytes, advance=meter.advance,
+            )  # fmt: skip
+        else:
+            parity = export_foreign(
+                to, loaded.cfg, loaded.model, _own(loaded), Path(out), fill=fill,
+                max_shard_bytes=max_bytes, advance=meter.advance,
+            )  # fmt: skip
+    files = sorted(path for path in Path(out).rglob("*") if path.is_file())
+    return ExportResult(
+        run=str(run), step=loaded.step, to=to, out=str(out),
+        files=[str(path.relative_to(out)) for path in files],
+        num_bytes=sum(path.stat().st_size for path in files), parity=parity,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResizeResult:
+    """What became of the vocabulary."""
+
+    run: str
+    """The run that was read."""
+    out: str
+    """The run that was written."""
+    num_tokens: tuple[int, int]
+    """Ids of the old and of the new tokenizer."""
+    num_rows: tuple[int, int]
+    """Rows of the old and of the new embedding."""
+    num_kept: int
+    """Pieces that both know; their rows are the old ones, bit for bit."""
+    num_mean: int
+    """New pieces that start from the mean of their old pieces."""
+    num_given: int
+    """New pieces whose rows were given."""
+    num_dropped: int
+    """Pieces that only the old tokenizer knows."""
+    num_parameters: tuple[int, int]
+    """Weights of the old and of the new model."""
+
+
+def resize(
+    run: Path, /, *, tokenizer: Path, out: Path, embeddings: Path | None = None
+) -> ResizeResult:
+    """Give a trained run another vocabulary, and write it as a new run.
+
+    Rows of pieces that both tokenizers know are kept, special tokens by their role; a new piece
+    starts as the mean of the pieces that the old tokenizer cuts it into. Rows are rounded up to a
+    multiple of 64. `fill` and `evaluate` read the new run; `pretrain --init` trains it on.
+
+    Example:
+        blankfill resize runs/mine --tokenizer new_tok --out runs/grown
+
+    Args:
+        run: folder of a pretrained run; it is only read.
+        tokenizer: folder of the new tokenizer.
+        out: the new run's folder.
+        embeddings: safetensors file of rows for new pieces: ids, embed.word.weight, and head.weight
+            where the output layer is its own.
+
+    Raises:
+        CheckpointError: the folder is not a run.
+        DataError: the tokenizer cannot be read.
+        ConversionError: the embeddings do not fit, or nothing can be written.
+    """
+    from blankfill.runtime import tune_process
+
+    tune_process()
+    from blankfill.interop.export import written_whole
+    from blankfill.interop.resize import plan_rows, read_given, resized, write_resized
+    from blankfill.text.tokenizer import Tokenizer
+    from blankfill.train import load_run
+
+    new = Tokenizer.load(tokenizer)
+    loaded = load_run(Path(run))
+    weights = loaded.model.state_dict()
+    plan = plan_rows(_own(loaded), new)
+    given = None
+    if embeddings is not None:
+        given = read_given(
+            Path(embeddings), plan, loaded.cfg.model.hidden_size, has_head="head.weight" in weights
+        )
+    num_given = 0 if given is None else len(given["ids"])
+    grown = resized(weights, plan, given)
+    with written_whole(Path(out)) as folder:
+        write_resized(
+            folder, loaded.info, loaded.cfg, grown, new,
+            origin={
+                "run": str(run), "step": loaded.step, "tokenizer": loaded.tokenizer.fingerprint,
+                "num_kept": plan.num_kept, "num_given": num_given,
+            },
+        )  # fmt: skip
+    return ResizeResult(
+        run=str(run), out=str(out), num_tokens=(loaded.tokenizer.vocab_size, new.vocab_size),
+        num_rows=(loaded.cfg.model.vocab_size, plan.num_rows), num_kept=plan.num_kept,
+        num_mean=len(plan.new) - num_given, num_given=num_given, num_dropped=plan.num_dropped,
+        num_parameters=(
+            sum(tensor.numel() for tensor in weights.values()),
+            sum(tensor.numel() for tensor in grown.values()),
+        ),
+    )  # fmt: skip
+
+
+def _own(run: Run) -> Tokenizer:
+    """Give the run's tokenizer, which must be one that blankfill trained."""
+    from blankfill.text.tokenizer import Tokenizer
+
+    if not isinstance(run.tokenizer, Tokenizer):
+        raise ConversionError(
+            f"{run.path} has an imported vocabulary, whose files its publisher provides; export "
+            "and resize take runs with a tokenizer of blankfill"
+        )
+    return run.tokenizer
+
+
+def _fill_with(run: Run) -> Fill:
+    """Fill prompts greedily by the run's own rules, in the form that the comparison takes."""
+    from blankfill.generate import fill_tokens
+    from blankfill.model import GLM
+
+    ids: SpecialIds = run.tokenizer.ids
+
+    def fill(model: GLM, prompts: Sequence[Int32], max_new_tokens: int) -> list[list[int]]:
+        filled = fill_tokens(
+            model, prompts, ids, max_new_tokens=max_new_tokens, scheme=run.cfg.objective.positions,
+            num_real_tokens=run.tokenizer.vocab_size,
+        )  # fmt: skip
+        rows: list[list[int]] = []
+        for text in filled:
+            row: list[int] = []
+            for blank in text.blanks:
+                row += [ids.sop, *map(int, blank.tokens)]
+                if not blank.ended:
+                    break
+                row.append(ids.eop)
+            rows.append(row[1:])
+        return rows
+
+    return fill

@@ -1,0 +1,72 @@
+"""`blankfill report`: what runs did, as one HTML file to keep, send or print."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from blankfill.errors import ConfigError
+
+__all__ = ["ReportResult", "report"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportResult:
+    """Where a report is."""
+
+    path: str
+    """The file."""
+    num_bytes: int
+    """Its size."""
+    runs: list[str]
+    """The names of the runs in it, in the order of their colours."""
+
+
+def report(
+    runs: list[Path],
+    /,
+    *,
+    out: Path = Path("report.html"),
+    lang: Literal["en", "zh"] = "en",
+) -> ReportResult:
+    """Write a report of one run, or of several side by side, as one HTML file.
+
+    Curves of loss, learning rate, gradient norm and speed, sample fills, held-out blanks beside
+    n-gram models where `blankfill evaluate` has recorded them, final figures, configuration, data
+    and machine. The file needs no network and no other file. A run may still be going on.
+
+    Example:
+        blankfill report runs/mine --out report.html
+
+    Args:
+        runs: folders of runs; several are compared.
+        out: the file to write; an earlier report there is replaced.
+        lang: language of the report.
+
+    Raises:
+        CheckpointError: a folder is not a run.
+        ConfigError: no run is named, or the file is not a report and would be lost.
+    """
+    from blankfill.report import MARK, build_page, read_record, unique_names
+
+    if not runs:
+        raise ConfigError("no run was named; try: blankfill report runs/mine")
+    out = Path(out)
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder; name a file with --out, such as {out}/report.html")
+    if out.is_file() and not out.read_bytes().startswith(MARK.encode()):
+        raise ConfigError(f"{out} is not a report and would be lost; name another --out")
+    paths = [Path(run) for run in runs]
+    records = [read_record(path) for path in paths]
+    names = unique_names(paths)
+    page = build_page(records, names, lang).encode("utf-8", "replace")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(page)
+        os.replace(temporary, out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return ReportResult(path=str(out), num_bytes=len(page), runs=names)

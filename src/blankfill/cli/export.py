@@ -1,0 +1,50 @@
+"""How `blankfill export` and `blankfill resize` look in a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from blankfill.api.export import ExportResult, ResizeResult
+
+__all__ = ["print_export", "print_resize"]
+
+
+def print_export(result: ExportResult, console: Console) -> None:
+    """Print what was written, then the proof."""
+    parity = result.parity
+    console.print(
+        Text(f"{result.out}: step {result.step} of {result.run} for {result.to}, "
+             f"{len(result.files)} files, {result.num_bytes:,} bytes")
+    )  # fmt: skip
+    console.print(Text(f"read back through {parity.through}:"))
+    console.print(
+        Text(f"  largest |difference of logits| on {parity.num_prompts} prompts  "
+             f"{parity.max_logit_difference:.2e}  (tolerance {parity.tolerance:.1e}; "
+             f"{parity.num_logits:,} logits)")
+    )  # fmt: skip
+    console.print(
+        Text(f"  greedy tokens equal  {parity.num_greedy_tokens - parity.num_different_tokens:,} "
+             f"of {parity.num_greedy_tokens:,}")
+    )  # fmt: skip
+
+
+def print_resize(result: ResizeResult, console: Console) -> None:
+    """Print where the rows of the new vocabulary come from."""
+    table = Table(title=f"{result.run} -> {result.out}", title_justify="left", show_header=False)
+    for name, value in (
+        ("ids", "{:,} -> {:,}".format(*result.num_tokens)),
+        ("rows of the embedding", "{:,} -> {:,}".format(*result.num_rows)),
+        ("parameters", "{:,} -> {:,}".format(*result.num_parameters)),
+        ("pieces kept", f"{result.num_kept:,}"),
+        ("new, from the mean of their pieces", f"{result.num_mean:,}"),
+        ("new, given", f"{result.num_given:,}"),
+        ("dropped", f"{result.num_dropped:,}"),
+    ):
+        table.add_row(Text(name), Text(value))
+    console.print(table)
+    console.print(
+        Text(f"Train it on with: blankfill pretrain PRESET --data STORE --init {result.out} "
+             f"--out RUN, on a store built with --tokenizer {result.out}/tokenizer")
+    )  # fmt: skip

@@ -1,0 +1,116 @@
+"""Exports: written under a temporary name, read back, compared with their run, then renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from blankfill.config.run import RunConfig
+from blankfill.errors import ConfigError, ConversionError
+from blankfill.interop.export_foreign import ThroughTheKeymap, family_of, write_glm, write_sat
+from blankfill.interop.export_hf import write_hf
+from blankfill.interop.export_parity import Parity, compare
+from blankfill.interop.export_reload import reload_hf
+from blankfill.model import GLM
+from blankfill.objective.batch import Int32
+from blankfill.text.tokenizer import TextTokenizer, Tokenizer
+
+__all__ = ["Fill", "export_foreign", "export_hf", "written_whole"]
+
+Fill = Callable[[GLM, Sequence[Int32], int], list[list[int]]]
+"""Fills prompts greedily with a model: see `export_parity.compare`."""
+
+
+def export_hf(
+    cfg: RunConfig,
+    model: GLM,
+    tokenizer: Tokenizer,
+    out: Path,
+    *,
+    fill: Fill,
+    origin: dict[str, Any],
+    max_shard_bytes: int,
+    advance: Callable[[int], None] | None = None,
+) -> Parity:
+    """Write a run for transformers, and prove that it computes the same.
+
+    Args:
+        cfg: the run's configuration.
+        model: its weights, in evaluation mode.
+        tokenizer: its tokenizer.
+        out: the new folder.
+        fill: greedy fills of a model.
+        origin: what the export tells of where the weights are from.
+        max_shard_bytes: largest file of weights.
+        advance: called with the number of prompts that were just compared.
+
+    Raises:
+        ConfigError: `out` exists.
+        ConversionError: what was written does not compute what the run does; nothing is left.
+    """
+    with written_whole(out) as folder:
+        write_hf(
+            folder, cfg, model.state_dict(), tokenizer, origin=origin,
+            max_shard_bytes=max_shard_bytes,
+        )  # fmt: skip
+        return compare(
+            model, reload_hf(folder), tokenizer.ids, cfg.objective.positions,
+            num_tokens=tokenizer.vocab_size, fill=fill, advance=advance,
+        )  # fmt: skip
+
+
+def export_foreign(
+    to: Literal["glm", "sat"],
+    cfg: RunConfig,
+    model: GLM,
+    tokenizer: TextTokenizer,
+    out: Path,
+    *,
+    fill: Fill,
+    max_shard_bytes: int,
+    advance: Callable[[int], None] | None = None,
+) -> Parity:
+    """Write a run's weights in a layout of the released code, and prove that nothing was lost.
+
+    Takes and raises what `export_hf` does, and ConversionError where the released code does not
+    compute this architecture.
+    """
+    family = family_of(to, cfg)
+    with written_whole(out) as folder:
+        if to == "glm":
+            write_glm(folder, cfg, model, max_shard_bytes=max_shard_bytes)
+        else:
+            write_sat(folder, cfg, model)
+        return compare(
+            model, ThroughTheKeymap(folder, cfg, tokenizer.ids, family, fill), tokenizer.ids,
+            cfg.objective.positions, num_tokens=tokenizer.vocab_size, fill=fill, advance=advance,
+        )  # fmt: skip
+
+
+@contextmanager
+def written_whole(out: Path) -> Generator[Path]:
+    """Give a temporary folder that becomes `out` when all went well, and vanishes when not.
+
+    Raises:
+        ConfigError: `out` exists.
+        ConversionError: the disk is full or cannot be written.
+    """
+    if out.exists():
+        raise ConfigError(f"{out} already exists; name a new folder with --out, or remove it")
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        os.replace(temporary, out)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
+            raise ConversionError(
+                f"{out} could not be written ({error}); nothing was left behind: make room, or "
+                "name another folder with --out"
+            ) from error
+        raise

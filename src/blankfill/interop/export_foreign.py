@@ -1,0 +1,183 @@
+"""Weights back in the layouts that the released GLM code reads: Hugging Face's names, and SAT's.
+
+    glm   model.safetensors with the names of GLM on Hugging Face (`modeling_glm.py`), config.json
+    sat   latest, 1/mp_rank_00_model_states.pt, model_config.json, as SwissArmyTransformer has them
+
+Only weights and sizes: the code and the vocabulary are theirs. A model whose architecture or
+position scheme the released code does not compute is refused with what it would need.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from blankfill.config.model import ModelConfig
+from blankfill.config.objective import PositionScheme
+from blankfill.config.run import RunConfig
+from blankfill.errors import ConversionError
+from blankfill.interop.export_hf import write_shards
+from blankfill.interop.export_parity import Row, reference_logits
+from blankfill.interop.keymap import TEMPLATES, Family, from_ours, tensors, to_ours
+from blankfill.model import GLM
+from blankfill.objective.batch import Int32
+from blankfill.objective.special import SpecialIds
+
+__all__ = ["ThroughTheKeymap", "family_of", "write_glm", "write_sat"]
+
+SAT_CLASS = {"sat_glm": "GLMModel", "glm130b": "GLM130B", "chatglm_sat": "ChatGLMModel"}
+"""Model classes of SwissArmyTransformer and of GLM-130B."""
+
+
+def family_of(to: str, cfg: RunConfig) -> Family:
+    """Find the released family that computes what this model computes.
+
+    Args:
+        to: glm or sat.
+        cfg: the run.
+
+    Raises:
+        ConversionError: there is none; the message says what the nearest one needs.
+    """
+    families: tuple[Family, ...] = ("hf_glm",)
+    if to == "sat":
+        families = ("sat_glm", "glm130b", "chatglm_sat")
+    reasons = {family: _reasons(family, cfg) for family in families}
+    nearest = min(families, key=lambda family: len(reasons[family]))
+    if not reasons[nearest]:
+        return nearest
+    raise ConversionError(
+        f"--to {to} cannot hold this model: {nearest} has {', '.join(reasons[nearest])}; "
+        "--to hf holds every model of blankfill"
+    )
+
+
+def write_glm(folder: Path, cfg: RunConfig, model: GLM, *, max_shard_bytes: int) -> None:
+    """Write weights with the names of GLM on Hugging Face, and their sizes."""
+    family = family_of("glm", cfg)
+    weights = from_ours(family, model.state_dict(), cfg.model)
+    write_shards(folder, weights, max_bytes=max_shard_bytes)
+    shape = cfg.model
+    _write(
+        folder / "config.json",
+        {
+            "model_type": "glm", "architectures": ["GLMForConditionalGeneration"],
+            **_sizes(shape),
+            "max_sequence_length": shape.max_position,
+            "embedding_dropout_prob": shape.embedding_dropout_rate,
+            "attention_dropout_prob": shape.attention_dropout_rate,
+            "output_dropout_prob": shape.dropout,
+            "attention_scale": 1.0, "block_position_encoding": True, "output_predict": True,
+            "parallel_output": True, "relative_encoding": False, "checkpoint_activations": False,
+            "checkpoint_num_layers": 1, "spell_length": None, "dtype": "float32",
+        },
+    )  # fmt: skip
+
+
+def write_sat(folder: Path, cfg: RunConfig, model: GLM) -> None:
+    """Write weights as one rank of SwissArmyTransformer, and their sizes."""
+    family = family_of("sat", cfg)
+    weights = from_ours(family, model.state_dict(), cfg.model)
+    shape = cfg.model
+    (folder / "latest").write_text("1\n", encoding="utf-8")
+    (folder / "1").mkdir()
+    module = {name: tensor.contiguous() for name, tensor in weights.items()}
+    torch.save({"module": module}, folder / "1" / "mp_rank_00_model_states.pt")
+    extra_row = 1 if shape.positions == "learned_2d" else 0  # its tables have a row for 0 too
+    _write(
+        folder / "model_config.json",
+        {
+            "model_class": SAT_CLASS[family], "model_parallel_size": 1, **_sizes(shape),
+            "inner_hidden_size": shape.ffn_size, "layernorm_epsilon": shape.norm_eps,
+            "max_sequence_length": shape.max_position + extra_row,
+            "hidden_dropout": shape.dropout, "attention_dropout": shape.attention_dropout_rate,
+            "layernorm_order": {"pre_ln": "pre", "sandwich": "sandwich"}.get(shape.block, "post"),
+            "position_encoding_2d": shape.positions == "rope_2d",
+        },
+    )  # fmt: skip
+
+
+class ThroughTheKeymap:
+    """Foreign weights on disk, translated back and run by a model of ours."""
+
+    def __init__(
+        self,
+        folder: Path,
+        cfg: RunConfig,
+        ids: SpecialIds,
+        family: Family,
+        fill: Callable[[GLM, Sequence[Int32], int], list[list[int]]],
+    ) -> None:
+        self.through = f"the names of {family}, translated back"
+        if family == "hf_glm":
+            foreign: dict[str, torch.Tensor] = {}
+            for path in sorted(folder.glob("model*.safetensors")):
+                foreign |= load_file(path)
+        else:
+            path = folder / "1" / "mp_rank_00_model_states.pt"
+            foreign = torch.load(path, weights_only=True, mmap=True)["module"]
+        with torch.device("meta"):
+            self._model = GLM(cfg.model)
+        self._model.to_empty(device="cpu").eval()
+        self._model.load_state_dict(to_ours(family, foreign, cfg.model))
+        self._ids, self._fill = ids, fill
+        self._scheme: PositionScheme = cfg.objective.positions
+
+    def logits(self, rows: Sequence[Row]) -> list[torch.Tensor]:
+        """Score the inputs of rows: `[T, V]` each."""
+        return [reference_logits(self._model, row, self._ids, self._scheme) for row in rows]
+
+    def greedy(self, prompts: Sequence[Int32], max_new_tokens: int) -> list[list[int]]:
+        """Fill prompts: what stands behind the first `[S]` of each row."""
+        return self._fill(self._model, prompts, max_new_tokens)
+
+
+def _reasons(family: Family, cfg: RunConfig) -> list[str]:
+    """Say what the family has and the model has not."""
+    shape, template = cfg.model, TEMPLATES[family]
+    blocks = ("pre_ln", "sandwich") if family == "sat_glm" else (template.block,)
+    reasons: list[str] = []
+    if shape.block not in blocks:
+        reasons.append(f"block={' or '.join(blocks)} (this model: {shape.block})")
+    rotary = template.positions.startswith("rope")
+    positions = ("rope_1d", "rope_2d") if rotary else (template.positions,)
+    if shape.positions not in positions:
+        reasons.append(f"positions={' or '.join(positions)} (this model: {shape.positions})")
+    # GLM's own GeLU is the tanh form, its port to Hugging Face computes the erf form (2e-4 apart).
+    gelu = ("gelu", "gelu_tanh")
+    activations = gelu if template.activation in gelu else (template.activation,)
+    if shape.activation not in activations:
+        reasons.append(f"activation={' or '.join(activations)} (this model: {shape.activation})")
+    if shape.tie_head != template.tie_head:
+        reasons.append(f"tie_head={template.tie_head} (this model: {shape.tie_head})")
+    alpha = dataclasses.replace(template, num_layers=shape.num_layers).deepnorm_alpha
+    if shape.block == template.block == "deepnorm" and not math.isclose(
+        shape.deepnorm_alpha, alpha, rel_tol=1e-6
+    ):
+        reasons.append(f"a residual scale of {alpha:.4g} (this model: {shape.deepnorm_alpha:.4g})")
+    if shape.qk_norm:
+        reasons.append("no qk_norm (this model has it)")
+    scheme = "linear" if shape.positions == "rope_1d" else "corrupted"
+    if cfg.objective.positions != scheme:
+        reasons.append(f"the position scheme {scheme} (this model: {cfg.objective.positions})")
+    if not reasons:
+        tensors(family, shape)
+    return reasons
+
+
+def _sizes(shape: ModelConfig) -> dict[str, Any]:
+    return {
+        "num_layers": shape.num_layers, "hidden_size": shape.hidden_size,
+        "num_attention_heads": shape.num_heads, "vocab_size": shape.vocab_size,
+    }  # fmt: skip
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

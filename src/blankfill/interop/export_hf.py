@@ -1,0 +1,228 @@
+"""A run as a folder that transformers loads: weights, configuration, code and tokenizer.
+
+    dir/
+      config.json  generation_config.json      what transformers reads first
+      model.safetensors                        or model-00001-of-0000N.safetensors and an index
+      modeling_blankfill.py ...                the code: torch and transformers, no blankfill
+      tokenizer.model  tokenizer_config.json  tokenization_blankfill.py
+      blankfill_export.json                           the run's configuration and tokenizer manifest
+      README.md                                how to use it
+
+Every weight has the name that it has in the run, behind `network.`; so reading it back is taking
+that away, and bit for bit the same.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from blankfill.config.run import RunConfig, from_dict, to_dict
+from blankfill.errors import ConversionError
+from blankfill.objective.special import DISPLAY
+from blankfill.text.tokenizer import MODEL_NAME, Tokenizer
+
+__all__ = ["CODE_FILES", "describe", "read_hf", "write_hf", "write_shards"]
+
+CODE_FILES = (
+    "configuration_blankfill.py",
+    "layout_blankfill.py",
+    "modeling_blankfill.py",
+    "network_blankfill.py",
+    "tokenization_blankfill.py",
+)
+PREFIX = "network."
+VERSION = 1
+MAX_NEW_TOKENS = 64
+"""What `generate()` writes at most where its caller does not say; as `blankfill fill`."""
+
+_README = """\
+# A GLM, exported by blankfill
+
+It fills blanks: `[MASK]` stands for a word or phrase, `[sMASK]` for a sentence, `[gMASK]` for a
+long passage. It needs torch, transformers, sentencepiece and safetensors.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+path = "."  # this folder
+tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=True)
+model = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=True).eval()
+inputs = tokenizer(
+    ["The [MASK] fox jumps over the [MASK] dog.", "Once upon a time[gMASK]"],
+    padding=True, return_tensors="pt",
+)
+for text in tokenizer.fill(model.generate(**inputs, max_new_tokens=64)):
+    print(text)
+```
+
+Where blankfill is installed, `import blankfill.interop.hf` makes `trust_remote_code` unnecessary.
+"""
+
+
+def describe(cfg: RunConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Give the content of config.json."""
+    model = cfg.model
+    names = (
+        "vocab_size", "hidden_size", "num_layers", "num_heads", "ffn_size", "block", "activation",
+        "positions", "rope_angles", "max_position", "tie_head", "dropout", "attention_dropout",
+        "embedding_dropout", "embedding_gradient_shrink", "shrink_head", "qk_norm", "pb_relax",
+        "norm_eps",
+    )  # fmt: skip
+    ids = tokenizer.ids
+    return {
+        "model_type": "blankfill",
+        "architectures": ["BlankfillForCausalLM"],
+        "auto_map": {
+            "AutoConfig": "configuration_blankfill.BlankfillConfig",
+            "AutoModel": "modeling_blankfill.BlankfillModel",
+            "AutoModelForCausalLM": "modeling_blankfill.BlankfillForCausalLM",
+        },
+        "dtype": "float32",
+        **{name: getattr(model, name) for name in names},
+        "residual_alpha": model.deepnorm_alpha,
+        "position_scheme": cfg.objective.positions,
+        "num_tokens": tokenizer.vocab_size,
+        "special_ids": {role: getattr(ids, role) for role in DISPLAY},
+        "pad_token_id": ids.pad,
+        "eos_token_id": [ids.eop, ids.eos],
+    }
+
+
+def write_hf(
+    folder: Path,
+    cfg: RunConfig,
+    weights: Mapping[str, torch.Tensor],
+    tokenizer: Tokenizer,
+    *,
+    origin: dict[str, Any],
+    max_shard_bytes: int,
+) -> None:
+    """Write everything into an existing, empty folder.
+
+    Args:
+        folder: where to.
+        cfg: the run's configuration.
+        weights: the model's by name.
+        tokenizer: the model's.
+        origin: what blankfill_export.json tells of where the weights are from.
+        max_shard_bytes: largest file of weights.
+    """
+    config = describe(cfg, tokenizer)
+    _write(folder / "config.json", config)
+    _write(
+        folder / "generation_config.json",
+        {name: config[name] for name in ("eos_token_id", "pad_token_id")}
+        | {"max_new_tokens": MAX_NEW_TOKENS},
+    )
+    write_shards(folder, {PREFIX + name: tensor for name, tensor in weights.items()},
+                 max_bytes=max_shard_bytes)  # fmt: skip
+    code = Path(__file__).parent / "hf_files"
+    for name in CODE_FILES:
+        shutil.copyfile(code / name, folder / name)
+    tokenizer.save(folder)
+    # transformers takes a tokenizer.json for one of its own; ours is in blankfill_export.json.
+    (folder / "tokenizer.json").unlink()
+    _write(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "BlankfillTokenizer",
+            "auto_map": {"AutoTokenizer": ["tokenization_blankfill.BlankfillTokenizer", None]},
+            "model_max_length": cfg.model.max_position,
+            "padding_side": "left",
+            "clean_up_tokenization_spaces": False,
+            "mask_token": DISPLAY["mask"],
+            "eos_token": DISPLAY["eop"],
+            "pad_token": DISPLAY["pad"],
+        },
+    )
+    _write(
+        folder / "blankfill_export.json",
+        {"format": "blankfill export", "version": VERSION, **origin, "config": to_dict(cfg),
+         "tokenizer": tokenizer.manifest},
+    )  # fmt: skip
+    (folder / "README.md").write_text(_README, encoding="utf-8")
+
+
+def write_shards(folder: Path, weights: Mapping[str, torch.Tensor], *, max_bytes: int) -> list[str]:
+    """Write weights as safetensors, in the names and with the index that transformers expects.
+
+    Args:
+        folder: where to.
+        weights: by name, in the order to write.
+        max_bytes: largest file; a tensor that is larger alone gets a file of its own.
+
+    Returns:
+        The names of the files.
+    """
+    shards: list[dict[str, torch.Tensor]] = [{}]
+    size = 0
+    for name, tensor in weights.items():
+        num_bytes = tensor.numel() * tensor.element_size()
+        if shards[-1] and size + num_bytes > max_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += num_bytes
+    count = len(shards)
+    names = [f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)]
+    if count == 1:
+        names = ["model.safetensors"]
+    for name, shard in zip(names, shards, strict=True):
+        tensors = {key: tensor.detach().contiguous() for key, tensor in shard.items()}
+        save_file(tensors, folder / name, metadata={"format": "pt"})
+    if count > 1:
+        total = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+        places = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
+        _write(folder / "model.safetensors.index.json",
+               {"metadata": {"total_size": total}, "weight_map": places})  # fmt: skip
+    return names
+
+
+def read_hf(folder: Path) -> tuple[RunConfig, Tokenizer, dict[str, torch.Tensor]]:
+    """Read back what `write_hf` wrote.
+
+    Returns:
+        The run's configuration, its tokenizer, and the weights by the names that they have there.
+
+    Raises:
+        ConversionError: the folder is no such export, or a file of it is missing or damaged.
+    """
+    try:
+        described = json.loads((folder / "blankfill_export.json").read_text(encoding="utf-8"))
+        cfg = from_dict(RunConfig, described["config"])
+        model = (folder / MODEL_NAME).read_bytes()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConversionError(
+            f"{folder} is not an export of blankfill, or a damaged one ({error}); export it again"
+        ) from error
+    tokenizer = Tokenizer(model, path=str(folder / MODEL_NAME), manifest=described["tokenizer"])
+    weights: dict[str, torch.Tensor] = {}
+    files = sorted(folder.glob("model*.safetensors"))
+    index = folder / "model.safetensors.index.json"
+    places: dict[str, str] = {}
+    if index.is_file():
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118  # it is no dictionary
+                    weights[name.removeprefix(PREFIX)] = file.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise ConversionError(f"{path} cannot be read ({error}); export it again") from error
+    if missing := [name for name in places if name.removeprefix(PREFIX) not in weights]:
+        raise ConversionError(
+            f"{folder}: {places[missing[0]]} is missing, which holds {missing[0]}; export it again"
+        )
+    return cfg, tokenizer, weights
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,250 @@
+"""Carry out an import: write a run folder of ours from a checkpoint of another project.
+
+    model/
+      run.json                          the configuration; where the weights came from
+      import.json                       every tensor: its source, shape, dtype and SHA-256
+      checkpoints/step-00000000/        model.safetensors, or several of at most 5 GB
+      tokenizer/                        the vocabulary, where one was given or found
+
+Tensors go through memory one at a time. The folder is written under a temporary name and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import logging
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from blankfill import __version__
+from blankfill.checkpoint.layout import VERSION, write_json
+from blankfill.config.objective import MIXTURES, ObjectiveConfig
+from blankfill.config.presets import preset
+from blankfill.config.run import RunConfig, from_dict, to_dict
+from blankfill.config.train import TrainConfig
+from blankfill.errors import ConversionError
+from blankfill.interop.plan import ImportPlan, Taken
+from blankfill.interop.safetensors_writer import SafetensorsWriter
+from blankfill.text.tokenizer import Tokenizer
+from blankfill.text.vocabularies import Vocabulary, save_vocabulary
+
+__all__ = ["Written", "check_vocabulary", "run_import"]
+
+log = logging.getLogger(__name__)
+
+MAX_FILE_BYTES = 5_000_000_000
+"""Largest file of weights; a tensor that is larger has a file of its own."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """What an import wrote."""
+
+    cfg: RunConfig
+    """The configuration in run.json."""
+    tensors: dict[str, str]
+    """SHA-256 of each tensor's bytes, by our name."""
+    checksum: str
+    """SHA-256 over the sorted checksums of the tensors, one a line."""
+    num_bytes: int
+    """Bytes of the files of weights."""
+    differing: tuple[str, ...]
+    """Tensors that every rank should hold alike and does not; the first rank's were taken."""
+
+
+def run_import(
+    plan: ImportPlan,
+    out: Path,
+    vocabulary: Vocabulary | Tokenizer | None = None,
+    *,
+    max_file_bytes: int = MAX_FILE_BYTES,
+    advance: Callable[[int], None] | None = None,
+) -> Written:
+    """Write the folder.
+
+    Args:
+        plan: what to do.
+        out: the folder; must not exist, or be empty.
+        vocabulary: what turns text into the model's tokens.
+        max_file_bytes: largest file of weights.
+        advance: called with the number of tensors that were just written.
+
+    Raises:
+        ConversionError: the folder is taken, a file is damaged, or the vocabulary is of another
+            model; nothing is written.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConversionError(f"{out} already holds something; name a new folder with --out")
+    if vocabulary is not None:
+        check_vocabulary(vocabulary, plan)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    made = [folder for folder in temporary.parents if not folder.exists()]
+    try:
+        temporary.mkdir(parents=True)
+        written = _write(plan, temporary, vocabulary, max_file_bytes, advance or (lambda _: None))
+        os.replace(temporary, out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+    return written
+
+
+def check_vocabulary(vocabulary: Vocabulary | Tokenizer, plan: ImportPlan) -> None:
+    """Check that a vocabulary is one of the model's.
+
+    Raises:
+        ConversionError: it has more ids than the model's embedding has rows.
+    """
+    rows = plan.cfg.vocab_size
+    if vocabulary.vocab_size > rows:
+        raise ConversionError(
+            f"the vocabulary has {vocabulary.vocab_size} ids and the embedding of "
+            f"{plan.source.path} {rows} rows; name the model's own with --tokenizer"
+        )
+
+
+def _write(
+    plan: ImportPlan, folder: Path, vocabulary: Vocabulary | Tokenizer | None,
+    max_file_bytes: int, advance: Callable[[int], None],
+) -> Written:  # fmt: skip
+    checkpoint = folder / "checkpoints" / "step-00000000"
+    checkpoint.mkdir(parents=True)
+    tensors: dict[str, str] = {}
+    differing: list[str] = []
+    files: dict[str, Any] = {}
+    groups = _groups(plan.taken, max_file_bytes)
+    for number, group in enumerate(groups, start=1):
+        several = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+        path = checkpoint / (several if len(groups) > 1 else "model.safetensors")
+        with SafetensorsWriter(path, [taken.spec for taken in group]) as writer:
+            for taken in group:
+                tensors[taken.spec.name] = writer.write(
+                    taken.spec.name, taken.read(plan.cfg.num_heads)
+                )
+                if _differs(taken):
+                    differing.append(taken.entry.theirs)
+                advance(1)
+        files[path.name] = {"bytes": writer.num_bytes, "sha256": writer.sha256}
+    _verify(checkpoint, plan)
+    checksum = hashlib.sha256("\n".join(sorted(tensors.values())).encode()).hexdigest()
+    write_json(checkpoint / "state.json", {"version": VERSION, "step": 0, "files": files})
+    cfg = _run_config(plan)
+    write_json(folder / "run.json", _describe(plan, cfg, vocabulary, checksum))
+    write_json(folder / "import.json", {
+        "format": "blankfill import", "version": VERSION, "source": str(plan.source.path),
+        "layout": plan.source.layout, "files": [str(path) for path in plan.source.files],
+        "ranks": len(plan.source.ranks), "checksum": checksum, "ignored": plan.ignored,
+        "absent": list(plan.absent), "differing": differing,
+        "tensors": [_entry(taken, tensors) for taken in plan.taken],
+    })  # fmt: skip
+    if vocabulary is not None:
+        (folder / "tokenizer").mkdir()
+        save_vocabulary(vocabulary, folder / "tokenizer")
+    return Written(
+        cfg=cfg, tensors=tensors, checksum=checksum, differing=tuple(differing),
+        num_bytes=sum(int(entry["bytes"]) for entry in files.values()),
+    )  # fmt: skip
+
+
+def _groups(taken: tuple[Taken, ...], max_file_bytes: int) -> list[list[Taken]]:
+    """Cut the tensors into stretches that each fill at most one file."""
+    groups: list[list[Taken]] = []
+    size = 0
+    for tensor in taken:
+        size += tensor.spec.num_bytes
+        if not groups or size > max_file_bytes:
+            groups.append([])
+            size = tensor.spec.num_bytes
+        groups[-1].append(tensor)
+    return groups
+
+
+def _differs(taken: Taken) -> bool:
+    """Whether ranks that should hold the same tensor do not."""
+    if taken.entry.sharding != "whole" or len(taken.parts) < 2:
+        return False
+    first = taken.parts[0].read()
+    return not all(torch.equal(first, part.read()) for part in taken.parts[1:])
+
+
+def _verify(checkpoint: Path, plan: ImportPlan) -> None:
+    """Let the library read back what the writer wrote: names, shapes and dtypes."""
+    from safetensors import safe_open
+
+    found: dict[str, tuple[int, ...]] = {}
+    for path in sorted(checkpoint.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            found |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    assert found == {taken.spec.name: taken.spec.shape for taken in plan.taken}
+
+
+def _entry(taken: Taken, tensors: dict[str, str]) -> dict[str, Any]:
+    spec = taken.spec
+    return {
+        "name": spec.name, "from": taken.entry.theirs, "shape": list(spec.shape),
+        "dtype": str(spec.dtype).removeprefix("torch."), "sha256": tensors[spec.name],
+    }  # fmt: skip
+
+
+def _run_config(plan: ImportPlan) -> RunConfig:
+    """Give the imported model the objective and lengths that it was trained with."""
+    if plan.source.layout == "blankfill":
+        cfg = from_dict(RunConfig, plan.source.config["config"])
+        return dataclasses.replace(cfg, model=plan.cfg)
+    train = TrainConfig()
+    row_length = min(train.row_length, plan.cfg.max_position)
+    return RunConfig(
+        model=plan.cfg, objective=_objective(plan),
+        train=dataclasses.replace(train, row_length=row_length),
+    )  # fmt: skip
+
+
+def _objective(plan: ImportPlan) -> ObjectiveConfig:
+    if plan.preset:
+        return preset(plan.preset).objective
+    if plan.source.layout in ("sat-glm-130b", "largescale"):
+        return MIXTURES["glm-130b"]
+    if plan.cfg.positions != "learned_2d":
+        return ObjectiveConfig()
+    if plan.cfg.max_position >= 1024:  # GLM-2B, 10B and the Chinese models know all three blanks
+        return MIXTURES["glm-10b-1024"]
+    return MIXTURES["glm-base"]
+
+
+def _describe(
+    plan: ImportPlan, cfg: RunConfig, vocabulary: Vocabulary | Tokenizer | None, checksum: str
+) -> dict[str, Any]:
+    own = plan.source.config if plan.source.layout == "blankfill" else {}
+    return {
+        "format": "blankfill run",
+        "version": VERSION,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": to_dict(cfg),
+        "tokenizer": None if vocabulary is None else {"fingerprint": vocabulary.fingerprint},
+        "data": own.get("data", []),
+        "validation": own.get("validation", []),
+        "software": {
+            "blankfill": __version__, "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+        "hardware": {"machine": platform.machine(), "system": platform.system(),
+                     "cpu": platform.processor() or platform.machine(),
+                     "cores": os.cpu_count() or 1},
+        "imported": {
+            "source": str(plan.source.path), "layout": plan.source.layout, "preset": plan.preset,
+            "checksum": checksum,
+        },
+    }  # fmt: skip

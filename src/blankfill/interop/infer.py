@@ -1,0 +1,162 @@
+"""The configuration of a model from the shapes of its tensors, its config.json, and the presets."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+from blankfill.config.model import Activation, ModelConfig
+from blankfill.config.presets import PRESETS, preset
+from blankfill.config.run import RunConfig, from_dict
+from blankfill.errors import ConversionError
+from blankfill.interop.keymap import TEMPLATES
+from blankfill.interop.layouts import FAMILY_OF, Source
+from blankfill.interop.shards import StoredTensor
+
+__all__ = ["infer_config", "preset_of"]
+
+_LAYER = re.compile(r"(?:glm\.)?transformer\.layers\.(\d+)\.(.+)")
+_ROPE_POSITIONS = 2048
+"""Longest text of GLM-130B and ChatGLM-6B, where no config.json says another (their configs)."""
+
+
+def infer_config(
+    source: Source, *, num_heads: int | None = None, activation: Activation | None = None
+) -> ModelConfig:
+    """Find the configuration that the tensors of a checkpoint fit.
+
+    Args:
+        source: the checkpoint.
+        num_heads: attention heads, where neither config.json nor a preset tells.
+        activation: instead of the layout's.
+
+    Raises:
+        ConversionError: the tensors contradict each other or config.json, a rank is missing, or the
+            number of heads is unknown or impossible.
+    """
+    if source.layout == "blankfill":
+        return from_dict(RunConfig, source.config["config"]).model
+    names = source.ranks[0]
+    num_ranks = len(source.ranks)
+    word = _find(source, "word_embeddings.weight")
+    hidden = word.shape[-1]
+    layers = {int(m[1]) for name in names if (m := _LAYER.fullmatch(name))}
+    if not layers:
+        raise ConversionError(f"{source.path} holds no transformer.layers.0; it has no layer")
+    _check_ranks(source, hidden)
+    template = TEMPLATES[FAMILY_OF[source.layout]]
+    up = _find(source, "layers.0.mlp.dense_h_to_4h.weight")
+    position = [t for n, t in names.items() if n.endswith("transformer.position_embeddings.weight")]
+    sandwich = any(name.endswith("third_layernorm.weight") for name in names)
+    config = source.config
+    shape: dict[str, Any] = {
+        "vocab_size": word.shape[0] * num_ranks,
+        "hidden_size": hidden,
+        "num_layers": max(layers) + 1,
+        "ffn_size": up.shape[0] * num_ranks // (2 if template.is_gated else 1),
+        "block": "sandwich" if sandwich else template.block,
+        "dropout": 0.1,  # all published models were trained with it (GLM `arguments.py`)
+        "norm_eps": float(config.get("layernorm_epsilon", template.norm_eps)),
+    }
+    if position:
+        shape["max_position"] = position[0].shape[0] - 1  # the table has a row for 0 too
+    else:
+        shape["max_position"] = int(config.get("max_sequence_length", _ROPE_POSITIONS))
+    if source.layout == "sat-glm-130b" and config.get("position_encoding_2d"):
+        shape["positions"] = "rope_2d"
+    if source.layout == "chatglm-hf" and config.get("position_encoding_2d") is False:
+        shape["positions"] = "rope_1d"
+    if activation is not None:
+        shape["activation"] = activation
+    _check_config(source, shape)
+    heads = num_heads or _heads(source, dataclasses.replace(template, num_heads=1, **shape))
+    _check_heads(source, hidden, heads, num_ranks)
+    return dataclasses.replace(template, num_heads=heads, **shape)
+
+
+def preset_of(cfg: ModelConfig) -> str:
+    """Name the published preset that has this configuration's shapes, or say ''."""
+    for name in PRESETS:
+        known = preset(name).model
+        if _shapes(known) == _shapes(cfg) and known.num_heads == cfg.num_heads:
+            return name
+    return ""
+
+
+def _shapes(cfg: ModelConfig) -> tuple[object, ...]:
+    learned = cfg.max_position if cfg.positions == "learned_2d" else 0
+    return (cfg.vocab_size, cfg.hidden_size, cfg.num_layers, cfg.ffn_size, cfg.block, cfg.is_gated,
+            cfg.positions, learned, cfg.tie_head)  # fmt: skip
+
+
+def _find(source: Source, ending: str) -> StoredTensor:
+    for name, stored in source.ranks[0].items():
+        if name == ending or name.endswith(f".{ending}"):
+            if len(stored.shape) != 2:
+                raise ConversionError(
+                    f"{stored.path} holds {stored.name} with {len(stored.shape)} dimensions and "
+                    "not 2; it is not the weight of a GLM"
+                )
+            return stored
+    raise ConversionError(
+        f"{source.path} lacks the tensor {ending}, which every {source.layout} checkpoint has; "
+        "copy the missing file, or name the layout with --layout"
+    )
+
+
+def _check_ranks(source: Source, hidden: int) -> None:
+    """Compare the ranks that each matrix was shared by with the files that are there."""
+    qkv = _find(source, "layers.0.attention.query_key_value.weight")
+    needed, rest = divmod(3 * hidden, qkv.shape[0])
+    if rest:
+        raise ConversionError(
+            f"{qkv.path} holds {qkv.name} with {qkv.shape[0]} rows, which is no part of three "
+            f"times the hidden size {hidden}; the file is damaged or of another model"
+        )
+    found = len(source.ranks)
+    if needed != found:
+        what = f"the rank {found:02d} is missing" if needed > found else "there are files too many"
+        raise ConversionError(
+            f"{source.path} holds {found} tensor-parallel rank{'s' * (found != 1)} and "
+            f"{qkv.name} in {qkv.path.name} was shared by {needed}: {what}; copy the files of "
+            "every rank and no others"
+        )
+
+
+def _check_config(source: Source, shape: dict[str, Any]) -> None:
+    for name in ("vocab_size", "hidden_size", "num_layers"):
+        said = source.config.get(name)
+        if isinstance(said, int) and said != shape[name]:
+            tensor = _find(source, "word_embeddings.weight")
+            what = "layers" if name == "num_layers" else f"the tensor {tensor.name}"
+            raise ConversionError(
+                f"{source.config_path} says {name}={said}, and {what} of {source.path} "
+                f"make{'s' * (name != 'num_layers')} it {shape[name]}; put right the file that "
+                "does not belong to the weights"
+            )
+
+
+def _heads(source: Source, cfg: ModelConfig) -> int:
+    """Take the number of heads from config.json or from the preset of these shapes."""
+    said = source.config.get("num_attention_heads", source.config.get("num_heads"))
+    if isinstance(said, int):
+        return said
+    fitting = {
+        preset(n).model.num_heads for n in PRESETS if _shapes(preset(n).model) == _shapes(cfg)
+    }
+    if len(fitting) == 1:
+        return fitting.pop()
+    raise ConversionError(
+        f"{source.path} does not say how many attention heads a layer has, and no preset has its "
+        f"shapes ({cfg.num_layers} layers of {cfg.hidden_size}); say it with --num-heads"
+    )
+
+
+def _check_heads(source: Source, hidden: int, heads: int, num_ranks: int) -> None:
+    if heads < 1 or hidden % heads or heads % num_ranks:
+        ranks = f" and be a multiple of its {num_ranks} ranks" if num_ranks > 1 else ""
+        raise ConversionError(
+            f"num_heads={heads} cannot be that of {source.path}: it must divide the hidden size "
+            f"{hidden}{ranks}; say the right number with --num-heads"
+        )

@@ -1,0 +1,264 @@
+"""Recognise how a checkpoint is laid out, and put its tensors into one table per rank.
+
+| layout | files | written by |
+|---|---|---|
+| glm-megatron | `mp_rank_00_model_states.pt`, ... | GLM, one file per tensor-parallel rank |
+| glm-hf | `pytorch_model*.bin` or safetensors | GLM on Hugging Face |
+| sat-glm, sat-glm-130b, sat-chatglm | `mp_rank_00_model_states.pt`, ... | SwissArmyTransformer |
+| largescale | `layer_00-model_00-model_states.pt`, ... | GLM-130B's pretraining code |
+| chatglm-hf | `pytorch_model*.bin` or safetensors | ChatGLM-6B on Hugging Face |
+| blankfill | `run.json` and checkpoints | this project |
+
+What files there are says how to read them; the names of the tensors say which family they are.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+from blankfill.checkpoint import newest_checkpoint, read_run
+from blankfill.errors import ConversionError
+from blankfill.interop.keymap import Family
+from blankfill.interop.shards import StoredTensor, open_shard
+
+__all__ = ["FAMILY_OF", "LAYOUTS", "LayoutName", "Source", "recognise"]
+
+LayoutName = Literal[
+    "glm-megatron", "glm-hf", "sat-glm", "sat-glm-130b", "sat-chatglm", "largescale", "chatglm-hf",
+    "blankfill",
+]  # fmt: skip
+FAMILY_OF: Final[dict[LayoutName, Family]] = {
+    "glm-megatron": "glm", "glm-hf": "hf_glm", "sat-glm": "sat_glm", "sat-glm-130b": "glm130b",
+    "sat-chatglm": "chatglm_sat", "largescale": "glm130b", "chatglm-hf": "hf_chatglm",
+}  # fmt: skip
+"""Whose names each foreign layout has."""
+LAYOUTS: Final[tuple[LayoutName, ...]] = (*FAMILY_OF, "blankfill")
+"""Every layout."""
+
+_MP_RANK = re.compile(r"mp_rank_(\d+)_model_states\.pt")
+_PIPELINE = re.compile(r"layer_(\d+)-model_(\d+)-model_states\.pt")
+_POINTERS = ("latest", "latest_checkpointed_iteration.txt")
+_CONFIGS = ("config.json", "model_config.json")
+_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_WHOLE = ("model*.safetensors", "pytorch_model*.bin")
+
+Rank = dict[str, StoredTensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A checkpoint whose tensors are known and not yet read."""
+
+    path: Path
+    """The folder or file that holds it."""
+    layout: LayoutName
+    """How it is laid out."""
+    ranks: list[Rank]
+    """For each tensor-parallel rank its tensors, by the family's names for a whole model."""
+    config: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What its config.json or model_config.json says."""
+    config_path: Path | None = None
+    """That file."""
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that hold its tensors."""
+        return sorted({stored.path for rank in self.ranks for stored in rank.values()})
+
+
+def recognise(path: Path, layout: LayoutName | None = None) -> Source:
+    """Find out how a checkpoint is laid out and open its files.
+
+    Args:
+        path: a file, a folder, or a folder whose `latest` names one inside.
+        layout: take it for this one without asking.
+
+    Raises:
+        ConversionError: nothing there is a known layout, or a file is missing or damaged.
+    """
+    if not path.exists():
+        raise ConversionError(f"{path} does not exist; name a checkpoint's folder or file")
+    folder = _follow(path)
+    if (folder / "run.json").is_file():
+        _check(path, layout, "blankfill")
+        return _own(folder)
+    if not folder.is_dir():
+        return _named(path, layout, [open_shard(folder)], folder.parent)
+    if files := _matching(folder, _PIPELINE):
+        _check(path, layout, "largescale")
+        return Source(path=path, layout="largescale", ranks=_pipeline(files), **_config(folder))
+    if files := _matching(folder, _MP_RANK):
+        _complete(folder, sorted(int(number) for (number,) in files), "mp_rank_{:02d}")
+        ranks = [open_shard(files[key]) for key in sorted(files, key=lambda k: int(k[0]))]
+        return _named(path, layout, ranks, folder)
+    if files := _hugging_face(folder):
+        return _named(path, layout, [_union([open_shard(file) for file in files])], folder)
+    held = ", ".join(sorted(p.name for p in folder.iterdir())[:4]) or "nothing"
+    raise ConversionError(
+        f"{path} is no checkpoint that blankfill knows: it holds {held}; name a folder with "
+        "mp_rank_*_model_states.pt, layer_*-model_*-model_states.pt, pytorch_model*.bin, "
+        "*.safetensors or run.json"
+    )
+
+
+def _follow(path: Path) -> Path:
+    """Go to the folder that `latest` names, as DeepSpeed and SwissArmyTransformer write it."""
+    for name in _POINTERS:
+        pointer = path / name
+        if pointer.is_file():
+            target = pointer.read_text(encoding="utf-8", errors="replace").strip()
+            if target and (path / target).is_dir():
+                return path / target
+            raise ConversionError(
+                f"{pointer} names {target[:80]!r}, which is not there; name the checkpoint's "
+                "own folder"
+            )
+    return path
+
+
+def _check(path: Path, asked: LayoutName | None, found: LayoutName) -> None:
+    if asked is not None and asked != found:
+        raise ConversionError(f"{path} is laid out as {found}, not as {asked}; leave --layout away")
+
+
+def _matching(folder: Path, pattern: re.Pattern[str]) -> dict[tuple[str, ...], Path]:
+    found = ((pattern.fullmatch(p.name), p) for p in folder.iterdir())
+    return {match.groups(): p for match, p in found if match}
+
+
+def _complete(folder: Path, numbers: list[int], name: str) -> None:
+    missing = sorted(set(range(numbers[-1] + 1)) - set(numbers))
+    if missing:
+        raise ConversionError(
+            f"{folder} lacks the rank {name.format(missing[0])}, while "
+            f"{name.format(numbers[-1])} is there; copy the files of every rank"
+        )
+
+
+def _hugging_face(folder: Path) -> list[Path]:
+    for name in _INDEXES:
+        if (folder / name).is_file():
+            try:
+                index: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+                files = sorted(set(cast("dict[str, str]", index["weight_map"]).values()))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ConversionError(f"{folder / name} is damaged ({error!r}); "
+                                      "download it again") from error  # fmt: skip
+            for file in files:
+                if not (folder / file).is_file() or Path(file).name != file:
+                    raise ConversionError(
+                        f"{folder / file} is missing, which {name} names; copy every shard"
+                    )
+            return [folder / file for file in files]
+    for pattern in (*_WHOLE, "*.safetensors", "*.bin", "*.pt"):
+        if files := sorted(folder.glob(pattern)):
+            return files
+    return []
+
+
+def _union(shards: list[Rank]) -> Rank:
+    """Put the shards of one rank together; a tensor may stand in one of them only."""
+    found: Rank = {}
+    for shard in shards:
+        for name, stored in shard.items():
+            _add(found, name, stored)
+    return found
+
+
+def _add(found: Rank, name: str, stored: StoredTensor) -> None:
+    if name in found:
+        raise ConversionError(
+            f"the tensor {name} stands twice, in {found[name].path} and in {stored.path}; "
+            "remove the file that does not belong to the checkpoint"
+        )
+    found[name] = stored
+
+
+def _named(path: Path, asked: LayoutName | None, ranks: list[Rank], folder: Path) -> Source:
+    """Tell the layout by the names of the tensors."""
+    layout = asked or _layout_of(path, ranks[0])
+    renamed: list[Rank] = []
+    for rank in ranks:
+        found: Rank = {}
+        for name, stored in rank.items():
+            _add(found, _whole_name(name, layout), stored)
+        renamed.append(found)
+    return Source(path=path, layout=layout, ranks=renamed, **_config(folder))
+
+
+def _layout_of(path: Path, names: Rank) -> LayoutName:
+    if "word_embeddings.weight" in names:
+        is_megatron = _MP_RANK.fullmatch(names["word_embeddings.weight"].path.name) is not None
+        return "glm-megatron" if is_megatron else "glm-hf"
+    if "glm.word_embeddings.weight" in names:
+        return "glm-hf"
+    if "transformer.word_embeddings.weight" in names:
+        if "mixins.chatglm-final.lm_head.weight" in names:
+            return "sat-chatglm"
+        if "lm_head.weight" in names:
+            return "chatglm-hf"
+        learned = "transformer.position_embeddings.weight" in names
+        return "sat-glm" if learned else "sat-glm-130b"
+    some = ", ".join(list(names)[:3]) or "no tensor"
+    raise ConversionError(
+        f"{path} is no GLM that blankfill knows: it holds {some}; if it is one, name its layout "
+        f"with --layout ({', '.join(LAYOUTS)})"
+    )
+
+
+def _whole_name(name: str, layout: LayoutName) -> str:
+    if layout == "glm-hf":  # the base model is saved without the prefix of the one with a head
+        return name if name.startswith("glm.") else f"glm.{name}"
+    return name
+
+
+def _pipeline(files: dict[tuple[str, ...], Path]) -> list[Rank]:
+    """Name the tensors of pipeline files: first the embedding, last the final norm."""
+    layers = sorted({int(layer) for layer, _ in files})
+    sizes = sorted({int(rank) for _, rank in files})
+    by_number = {(int(layer), int(rank)): path for (layer, rank), path in files.items()}
+    folder = next(iter(files.values())).parent
+    _complete(folder, sizes, "layer_*-model_{:02d}")
+    ranks: list[Rank] = [{} for _ in sizes]
+    for order, layer in enumerate(layers):
+        for rank in sizes:
+            if (layer, rank) not in by_number:
+                raise ConversionError(
+                    f"{folder} lacks layer_{layer:02d}-model_{rank:02d}-model_states.pt; copy the "
+                    "files of every layer and rank"
+                )
+            stem = f"transformer.layers.{order - 1}."
+            if order == 0:
+                stem = "transformer."
+            elif order == len(layers) - 1:
+                stem = "transformer.final_layernorm."
+            for name, stored in open_shard(by_number[layer, rank]).items():
+                name = name.replace("self_attention.", "attention.")
+                _add(ranks[rank], stem + name.removeprefix("final_layernorm."), stored)
+    return ranks
+
+
+def _own(folder: Path) -> Source:
+    described = read_run(folder)
+    checkpoint = newest_checkpoint(folder)
+    files = sorted(checkpoint.path.glob("model*.safetensors"))
+    ranks = [_union([open_shard(file) for file in files])]
+    return Source(path=folder, layout="blankfill", ranks=ranks, config=described,
+                  config_path=folder / "run.json")  # fmt: skip
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """Read config.json or model_config.json beside the weights or one folder up."""
+    for path in (place / name for place in (folder, folder.parent) for name in _CONFIGS):
+        if path.is_file():
+            try:
+                config: object = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ConversionError(f"{path} is damaged: it is not JSON ({error})") from error
+            if isinstance(config, dict):
+                return {"config": cast("dict[str, Any]", config), "config_path": path}
+    return {}

@@ -1,0 +1,221 @@
+"""Attention inside each example of packed rows, as one operator with its own backward.
+
+An example is two rectangles: Part A's queries see Part A's keys, all of them; Part B's queries see
+Part A's and Part B's keys, causally, aligned at the bottom right. Only these are multiplied, each
+straight between the rows' own memory, so nothing is padded, gathered or scattered, and the cost of
+a position depends on its example and not on the length of the row. The rule that this follows, and
+is tested against, is `objective.mask.visible`.
+
+`torch.library` knows the operator, its shapes and its gradient, so `torch.compile` keeps a block in
+one graph, and `torch.utils.flop_counter` counts it.
+
+Shapes: B rows, T positions, N heads, H head size, K examples, R room for softmax weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import register_flop_formula
+
+__all__ = ["block_attention", "rectangles"]
+
+WIDE = frozenset({torch.float32, torch.float64})
+"""Types whose softmax is computed in themselves; it is computed in float32 for the others."""
+
+
+def block_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    table: torch.Tensor,
+    room: int,
+    dropout: float,
+    scale: float,
+) -> torch.Tensor:
+    """Attend within each example.
+
+    Args:
+        q: `[B, T, N, H]`; k and v alike.
+        k: keys.
+        v: values.
+        table: `[K, 4]` int32 on the CPU, of each example: row, first position, first of Part B,
+            end; empty examples are skipped.
+        room: at least the number of (query, key) pairs in all rectangles.
+        dropout: rate on the attention weights.
+        scale: of the scores; applied to them in the precision of the softmax.
+
+    Returns:
+        `[B, T, N, H]`; zero where there is no example. Softmax is computed in float32, or float64
+        where the inputs are.
+    """
+    return _forward(q, k, v, table, room, dropout, scale)[0]
+
+
+def rectangles(table: torch.Tensor, row_length: int) -> Iterator[tuple[int, int, int, int]]:
+    """List the rectangles, of each example Part B's before Part A's.
+
+    Yields:
+        First key, first query, end of both, in positions counted over all rows, and how many of
+        the last keys are causal: all of the queries' own in Part B, none in Part A.
+    """
+    for row, start, part_b, end in table.tolist():
+        offset = row * row_length
+        if part_b < end:
+            yield offset + start, offset + part_b, offset + end, end - part_b
+        if start < part_b:
+            yield offset + start, offset + start, offset + part_b, 0
+
+
+@torch.library.custom_op("blankfill::block_attention", mutates_args=())
+def _forward(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, room: int,
+    dropout: float, scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Return the result, and the softmax weights of all rectangles; behind them, where there is
+    dropout, what it left of them."""
+    out = torch.zeros_like(q, memory_format=torch.contiguous_format)
+    buffer = _room(q, room, dropout)
+    wide = q.dtype in WIDE
+    queries, keys, values, results = (_by_head(x) for x in (q, k, v, out))
+    blocked = _blocked(table, buffer)
+    for first, query, end, causal, weights, kept in _walk(table, q.shape, buffer, dropout):
+        key_columns = keys[:, first:end].transpose(1, 2)
+        alpha = scale if wide else 1.0
+        torch.baddbmm(weights, queries[:, query:end], key_columns, beta=0, alpha=alpha, out=weights)
+        if causal:
+            weights[:, :, -causal:] += blocked[:causal, :causal]
+        if wide:
+            torch.softmax(weights, -1, out=weights)
+        else:
+            weights.copy_(torch.softmax(weights.float().mul_(scale), -1))
+        if dropout:
+            kept.copy_(torch.dropout(weights, dropout, True))
+        torch.bmm(kept, values[:, first:end], out=results[:, query:end])
+    return out, buffer
+
+
+@torch.library.custom_op("blankfill::block_attention_backward", mutates_args=())
+def _backward(
+    grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, buffer: torch.Tensor,
+    table: torch.Tensor, dropout: float, scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    made = [torch.zeros_like(q, memory_format=torch.contiguous_format) for _ in range(3)]
+    grads, queries, keys, values = (_by_head(x) for x in (grad, q, k, v))
+    grad_q, grad_k, grad_v = (_by_head(x) for x in made)
+    walk = list(_walk(table, q.shape, buffer, dropout))
+    largest = max((weights.numel() for *_, weights, _ in walk), default=0)
+    scratch = q.new_empty(largest)
+    for first, query, end, causal, weights, kept in walk:
+        own, seen = slice(query, end), slice(first, end)
+        # Part B comes first and writes its keys' gradients; Part A adds to its share of them.
+        add = 0.0 if causal else 1.0
+        scores = scratch[: weights.numel()].view_as(weights)
+        torch.baddbmm(
+            grad_v[:, seen], kept.transpose(1, 2), grads[:, own], beta=add, out=grad_v[:, seen]
+        )
+        torch.bmm(grads[:, own], values[:, seen].transpose(1, 2), out=scores)
+        if dropout:
+            scores.mul_(kept != 0).mul_(1 / (1 - dropout))
+        _softmax_backward_(scores, weights)
+        torch.baddbmm(
+            grad_q[:, own], scores, keys[:, seen], beta=0, alpha=scale, out=grad_q[:, own]
+        )
+        torch.baddbmm(
+            grad_k[:, seen], scores.transpose(1, 2), queries[:, own], beta=add, alpha=scale,
+            out=grad_k[:, seen],
+        )  # fmt: skip
+    return made[0], made[1], made[2]
+
+
+def _walk(
+    table: torch.Tensor, shape: torch.Size, buffer: torch.Tensor, dropout: float
+) -> Iterator[tuple[int, int, int, int, torch.Tensor, torch.Tensor]]:
+    """Go through the rectangles, each with its `[N, queries, keys]` in the buffer."""
+    num_heads, half = shape[2], buffer.numel() // 2
+    at = 0
+    for first, query, end, causal in rectangles(table, shape[1]):
+        size = (num_heads, end - query, end - first)
+        used = math.prod(size)
+        weights = buffer[at : at + used].view(size)
+        kept = buffer[half + at : half + at + used].view(size) if dropout else weights
+        yield first, query, end, causal, weights, kept
+        at += used
+
+
+def _by_head(x: torch.Tensor) -> torch.Tensor:
+    """See `[B, T, N, H]` as `[N, B * T, H]`; a copy only where rows do not lie evenly."""
+    return x.reshape(-1, *x.shape[2:]).transpose(0, 1)
+
+
+def _room(q: torch.Tensor, room: int, dropout: float) -> torch.Tensor:
+    return q.new_empty(q.shape[2] * room * (2 if dropout else 1))
+
+
+def _blocked(table: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Minus infinity right of the diagonal, as large as the longest Part B."""
+    size = int((table[:, 3] - table[:, 2]).max()) if len(table) else 0
+    return like.new_full((size, size), -math.inf).triu_(1)
+
+
+def _softmax_backward_(grad: torch.Tensor, weights: torch.Tensor) -> None:
+    """Turn the gradient of the weights into that of the scores, in place."""
+    if grad.dtype in WIDE:
+        torch.ops.aten._softmax_backward_data.out(grad, weights, -1, grad.dtype, grad_input=grad)
+    else:
+        wide = weights.float()
+        grad.copy_(torch._softmax_backward_data(grad.float(), wide, -1, torch.float32))  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]  # the only fused form there is
+
+
+@_forward.register_fake
+def _(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, room: int,
+    dropout: float, scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    return torch.empty_like(q, memory_format=torch.contiguous_format), _room(q, room, dropout)
+
+
+@_backward.register_fake
+def _(
+    grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, buffer: torch.Tensor,
+    table: torch.Tensor, dropout: float, scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    made = [torch.empty_like(q, memory_format=torch.contiguous_format) for _ in range(3)]
+    return made[0], made[1], made[2]
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+    q, k, v, table, _, dropout, scale = inputs
+    ctx.save_for_backward(q, k, v, output[1], table)
+    ctx.dropout, ctx.scale = dropout, scale
+    ctx.mark_non_differentiable(output[1])
+
+
+def _differentiate(ctx: Any, grad: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
+    q, k, v, buffer, table = ctx.saved_tensors
+    grads = torch.ops.blankfill.block_attention_backward(
+        grad, q, k, v, buffer, table, ctx.dropout, ctx.scale
+    )
+    return (*grads, None, None, None, None)
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep)
+
+
+@register_flop_formula(torch.ops.blankfill.block_attention, get_raw=True)
+def _count_forward(q: torch.Tensor, *args: Any, **_: Any) -> int:
+    return 2 * _count_product(q, args[2])
+
+
+@register_flop_formula(torch.ops.blankfill.block_attention_backward, get_raw=True)
+def _count_backward(grad: torch.Tensor, *args: Any, **_: Any) -> int:
+    return 4 * _count_product(grad, args[4])
+
+
+def _count_product(q: torch.Tensor, table: torch.Tensor) -> int:
+    """Count one product over all rectangles, of scores or of values."""
+    area = sum((end - query) * (end - first) for first, query, end, _ in rectangles(table, 0))
+    return 2 * q.shape[2] * q.shape[3] * area

@@ -1,0 +1,210 @@
+"""The report as one HTML page: no network, no fonts or scripts from elsewhere, light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from html import escape
+from importlib import resources
+
+from blankfill import __version__
+from blankfill.report.chart import Chart, draw_chart, format_value
+from blankfill.report.figures import learning_charts, speed_charts
+from blankfill.report.fills import sample_fills
+from blankfill.report.read import RunRecord, part
+from blankfill.report.tables import (
+    baseline_tables,
+    configuration,
+    data_table,
+    differences,
+    final_figures,
+    machine_table,
+    num_parameters,
+    run_mark,
+    table,
+)
+from blankfill.report.words import Language, say
+
+__all__ = ["MARK", "build_page"]
+
+_Writer = Callable[[RunRecord, Language], str]
+
+MARK = "<!doctype html><!-- blankfill report -->"
+"""How every report begins, so that a later one knows what it may replace."""
+TILES = ("final loss", "final validation", "training time", "median positions", "median mfu")
+"""Final figures that the head of a single run's report shows large."""
+
+
+def build_page(records: Sequence[RunRecord], names: Sequence[str], lang: Language) -> str:
+    """Build the page of one run, or of several side by side.
+
+    Args:
+        records: the runs.
+        names: a name for each.
+        lang: language of the page.
+    """
+    several = len(records) > 1
+    sections = [
+        _section("figures", _figures(records, names, lang), lang) if several else "",
+        _section("differences", differences(records, names, lang), lang) if several else "",
+        _section("learning", _grid(learning_charts(records, names, lang)), lang),
+        _section("fills", sample_fills(records, names, lang), lang),
+        _section("baselines", _per_run(records, names, baseline_tables, lang), lang),
+        _section("speed", _speed(records, names, lang), lang),
+        "" if several else _section("figures", _figures(records, names, lang), lang),
+        _section("data", _per_run(records, names, data_table, lang), lang),
+        _section("hardware", _per_run(records, names, machine_table, lang), lang),
+        _section(
+            "configuration", _folded(_per_run(records, names, configuration, lang), lang), lang
+        ),
+    ]
+    title = f"{', '.join(names)} - {say('title', lang)}"
+    return "".join(
+        [
+            MARK,
+            f'\n<html lang="{lang}"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<meta name="color-scheme" content="light dark">',
+            f"<title>{escape(title)}</title><style>{_asset('page.css')}</style></head><body>",
+            _head(records, names, lang),
+            f"<main>{_notes(records, names, lang)}{''.join(sections)}</main>",
+            _foot(lang),
+            f'<div id="tip" role="status"></div><script>{_asset("page.js")}</script>',
+            "</body></html>\n",
+        ]
+    )
+
+
+def _head(records: Sequence[RunRecord], names: Sequence[str], lang: Language) -> str:
+    if len(records) > 1:
+        shown = "".join(
+            f"<li>{run_mark(name, i)} <small>{_summary(record, lang)}</small></li>"
+            for i, (name, record) in enumerate(zip(names, records, strict=True))
+        )
+        body = f"<h1>{say('runs', lang, len(records))}</h1><ul class='runs'>{shown}</ul>"
+    else:
+        body = (
+            f"<h1>{escape(names[0])}</h1><p>{_summary(records[0], lang)}</p>"
+            f"{_progress(records[0], lang)}{_tiles(records, names, lang)}"
+        )
+    return (
+        f'<header><p class="brand">blank<b>fill</b> <span>{say("title", lang)}</span></p>'
+        f"{body}</header>"
+    )
+
+
+def _summary(record: RunRecord, lang: Language) -> str:
+    model = part(record.info, "config", "model")
+    facts: list[str] = []
+    count = num_parameters(record)
+    if count:
+        facts.append(say("parameters", lang, format_value(float(f"{count:.3g}"))))
+    if model:
+        facts.append(
+            say("layers", lang, model.get("num_layers", "?"), model.get("hidden_size", "?"))
+        )
+    stores = [entry for entry in part(record.info, "data") if isinstance(entry, dict)]
+    tokens = sum(entry.get("tokens", 0) for entry in stores)
+    if tokens:
+        facts.append(say("tokens", lang, format_value(float(f"{tokens:.3g}"))))
+    started = str(record.info.get("started", ""))
+    if started:
+        facts.append(say("started", lang, started[:16].replace("T", " ")))
+    return " \u00b7 ".join(map(escape, facts))
+
+
+def _progress(record: RunRecord, lang: Language) -> str:
+    planned = part(record.info, "config", "train", "steps")
+    if not isinstance(planned, int) or planned < 1:
+        return ""
+    done = record.step >= planned
+    words = say("progress", lang, f"{record.step:,}", f"{planned:,}")
+    state = say("finished" if done else "not finished", lang)
+    share = min(100.0, 100 * record.step / planned)
+    return (
+        f'<p class="progress"><span class="bar"><i style="width:{share:.1f}%"></i></span>'
+        f"{words}, {state}</p>"
+    )
+
+
+def _tiles(records: Sequence[RunRecord], names: Sequence[str], lang: Language) -> str:
+    figures = dict(final_figures(records, names, lang))
+    wanted = [say(key, lang) for key in TILES]
+    exact = [key for key in figures if key.startswith(say("final exact", lang, ""))]
+    tiles = "".join(
+        f"<div><dt>{escape(key)}</dt><dd>{escape(figures[key][0])}</dd></div>"
+        for key in [*wanted[:2], *exact, *wanted[2:]]
+        if key in figures
+    )
+    return f'<dl class="tiles">{tiles}</dl>' if tiles else ""
+
+
+def _notes(records: Sequence[RunRecord], names: Sequence[str], lang: Language) -> str:
+    notes: list[str] = []
+    for name, record in zip(names, records, strict=True):
+        if not record.rows:
+            notes.append(say("no metrics", lang, name))
+        if record.num_not_finite():
+            notes.append(say("not finite", lang, name, record.num_not_finite()))
+    return "".join(f'<p class="warning">{escape(note)}</p>' for note in notes)
+
+
+def _figures(records: Sequence[RunRecord], names: Sequence[str], lang: Language) -> str:
+    rows = [
+        [escape(key), *map(escape, values)] for key, values in final_figures(records, names, lang)
+    ]
+    if not rows:
+        return ""
+    head = [say("figure", lang), *(run_mark(name, i) for i, name in enumerate(names))]
+    return table(head, rows, kind="numbers")
+
+
+def _grid(charts: Sequence[Chart]) -> str:
+    drawn = "".join(map(draw_chart, charts))
+    return f'<div class="charts">{drawn}</div>' if drawn else ""
+
+
+def _speed(records: Sequence[RunRecord], names: Sequence[str], lang: Language) -> str:
+    charts = _grid(speed_charts(records, names, lang))
+    if not charts or not any(record.points("mfu") for record in records):
+        return charts
+    peaks = [
+        say("peak", lang, format_value(float(f"{rate:.3g}")),
+            part(record.info, "hardware", "peak_source") or "?")
+        for record in records
+        if (rate := record.last("peak_flops_per_second"))
+    ]  # fmt: skip
+    note = escape("".join(dict.fromkeys(peaks)) + say("mfu note", lang))
+    return f'<p class="note">{note}</p>{charts}'
+
+
+def _per_run(
+    records: Sequence[RunRecord], names: Sequence[str], write: _Writer, lang: Language
+) -> str:
+    shown: list[str] = []
+    for number, (name, record) in enumerate(zip(names, records, strict=True)):
+        body = write(record, lang)
+        if body:
+            title = f"<h3>{run_mark(name, number)}</h3>" if len(records) > 1 else ""
+            shown.append(title + body)
+    return "".join(shown)
+
+
+def _folded(body: str, lang: Language) -> str:
+    return f"<details><summary>{say('every field', lang)}</summary>{body}</details>"
+
+
+def _section(key: str, body: str, lang: Language) -> str:
+    return f'<section id="{key}"><h2>{say(key, lang)}</h2>{body}</section>' if body else ""
+
+
+def _foot(lang: Language) -> str:
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return (
+        f"<footer class='page'><p>{say('made', lang, now, __version__)}</p>"
+        f"<p>{say('self', lang)}</p></footer>"
+    )
+
+
+def _asset(name: str) -> str:
+    return resources.files("blankfill.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,174 @@
+"""What a run folder tells about its run, however it ended.
+
+A folder is read as a crash may leave it: without metrics, with a last line cut short, with numbers
+that are not finite. Only run.json has to be whole, which is written in one piece.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from blankfill.checkpoint import read_run
+from blankfill.metrics import read_metrics, read_samples
+
+__all__ = ["Evaluated", "Point", "RunRecord", "Score", "read_record", "unique_names"]
+
+
+class Point(NamedTuple):
+    """A value at a step."""
+
+    step: float
+    value: float
+
+
+class Score(NamedTuple):
+    """How one system did on the held-out blanks of one language."""
+
+    system: str
+    loss_nats: float
+    bits_per_byte: float
+    exact_match: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluated:
+    """A recorded evaluation in one language."""
+
+    language: str
+    """en or zh."""
+    num_blanks: int
+    """Blanks scored."""
+    step: int
+    """Optimizer steps of the model that was scored."""
+    scores: tuple[Score, ...]
+    """The model first."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord:
+    """One run, as its folder tells it."""
+
+    path: Path
+    """Its folder."""
+    info: dict[str, Any]
+    """Content of run.json."""
+    rows: list[dict[str, Any]]
+    """Lines of metrics.jsonl."""
+    samples: list[dict[str, Any]]
+    """Lines of samples.jsonl."""
+    evaluated: list[Evaluated]
+    """Content of evaluation.json: held-out blanks beside n-gram models, by language."""
+
+    def points(self, key: str) -> list[Point]:
+        """Give the finite values of a key, by step."""
+        found = {row["step"]: row[key] for row in self.rows if _is_number(row.get(key))}
+        return [Point(step, value) for step, value in sorted(found.items())]
+
+    def last(self, key: str) -> float | None:
+        """Give the last finite value of a key."""
+        points = self.points(key)
+        return points[-1].value if points else None
+
+    def keys(self) -> set[str]:
+        """Give every key that has a finite value somewhere."""
+        return {key for row in self.rows for key, value in row.items() if _is_number(value)}
+
+    def num_not_finite(self) -> int:
+        """Count the values that are not finite numbers."""
+        return sum(not _is_number(value) for row in self.rows for value in row.values())
+
+    @property
+    def step(self) -> int:
+        """Last step of which there is a line."""
+        return max((int(row["step"]) for row in self.rows), default=0)
+
+    @property
+    def positions_per_step(self) -> int:
+        """Positions of one optimizer step."""
+        train = part(self.info, "config", "train")
+        return int(train.get("batch_rows", 0)) * int(train.get("row_length", 0))
+
+    @property
+    def sources(self) -> list[str]:
+        """Names of the training stores, in the order of the run."""
+        found = part(self.info, "data")
+        return [
+            Path(str(entry.get("path", "?"))).name for entry in found if isinstance(entry, dict)
+        ]
+
+    def hours(self) -> list[Point]:
+        """Give the training time in hours at each logged step, from the measured rates."""
+        hours, before = 0.0, 0.0
+        found: list[Point] = []
+        for step, rate in self.points("positions_per_second"):
+            if rate > 0:
+                hours += (step - before) * self.positions_per_step / rate / 3600
+            before = step
+            found.append(Point(step, hours))
+        return found
+
+
+def read_record(run: Path) -> RunRecord:
+    """Read a run folder.
+
+    Raises:
+        CheckpointError: the folder is not a run.
+    """
+    info = read_run(run)
+    rows = [row for row in read_metrics(run) if _is_number(row["step"])]
+    return RunRecord(
+        path=run, info=info, rows=rows, samples=read_samples(run), evaluated=_evaluated(run)
+    )
+
+
+def unique_names(paths: Sequence[Path]) -> list[str]:
+    """Name each folder by as many of its last parts as tell it from the others."""
+    parts = [path.resolve().parts for path in paths]
+    for depth in range(1, max(map(len, parts), default=1) + 1):
+        names = ["/".join(p[-depth:]) for p in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{path} ({i + 1})" for i, path in enumerate(paths)]
+
+
+def part(value: Any, *path: str) -> Any:
+    """Follow keys into nested dictionaries; an empty dictionary where they lead nowhere."""
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return {} if value is None else value
+
+
+def _evaluated(run: Path) -> list[Evaluated]:
+    try:
+        value = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    found: list[Evaluated] = []
+    languages = part(value, "blanks", "languages")
+    for report in languages if isinstance(languages, list) else []:
+        scores = part(report, "scores")
+        numbers = [part(report, "num_blanks"), part(value, "step")]
+        if isinstance(scores, list) and all(map(_is_number, numbers)):
+            found.append(
+                Evaluated(
+                    language=str(part(report, "language")), num_blanks=int(numbers[0]),
+                    step=int(numbers[1]), scores=tuple(filter(None, map(_score, scores))),
+                )
+            )  # fmt: skip
+    return found
+
+
+def _score(value: Any) -> Score | None:
+    numbers = [part(value, key) for key in Score._fields[1:]]
+    if not all(map(_is_number, numbers)):
+        return None
+    return Score(str(part(value, "system")), *numbers)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and not isinstance(value, bool)

@@ -1,0 +1,235 @@
+"""The tables of a report: final figures, what differs, configuration, data, machine."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from blankfill.config.model import ModelConfig
+from blankfill.config.run import from_dict
+from blankfill.errors import ConfigError
+from blankfill.metrics.flops import count_parameters
+from blankfill.report.chart import NUM_COLOURS
+from blankfill.report.read import RunRecord, part
+from blankfill.report.words import Language, say
+from blankfill.text.language import LANGUAGES
+
+__all__ = [
+    "baseline_tables",
+    "configuration",
+    "data_table",
+    "differences",
+    "final_figures",
+    "machine_table",
+    "num_parameters",
+]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = "") -> str:
+    """Write a table of cells that are HTML already; the first of a row is its heading."""
+    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    body = "".join(
+        f'<tr><th scope="row">{row[0]}</th>'
+        + "".join(f"<td>{cell}</td>" for cell in row[1:])
+        + "</tr>"
+        for row in rows
+    )
+    thead = f"<thead><tr>{top}</tr></thead>" if head else ""
+    return f'<div class="scroll"><table class="{kind}">{thead}<tbody>{body}</tbody></table></div>'
+
+
+def run_mark(name: str, number: int) -> str:
+    """Write a run's name behind its colour."""
+    return f'<i class="swatch" style="--c:var(--c{number % NUM_COLOURS})"></i>{escape(name)}'
+
+
+def final_figures(
+    records: Sequence[RunRecord], names: Sequence[str], lang: Language
+) -> list[tuple[str, list[str]]]:
+    """Give each figure's name and its value in every run; figures that no run has are left out."""
+    columns = [_figures(record, lang) for record in records]
+    keys = dict.fromkeys(key for column in columns for key in column)
+    order = sorted(
+        keys, key=lambda key: max(list(c).index(key) if key in c else 0 for c in columns)
+    )
+    return [(key, [column.get(key, "") for column in columns]) for key in order]
+
+
+def _figures(record: RunRecord, lang: Language) -> dict[str, str]:
+    found: dict[str, str] = {}
+    planned = part(record.info, "config", "train", "steps")
+    if record.rows:
+        found[say("steps done", lang)] = f"{record.step:,} / {planned:,}" if planned else (
+            f"{record.step:,}"
+        )  # fmt: skip
+    for word, key in (("final loss", "loss_nats"), ("final validation", "validation_loss_nats")):
+        value = record.last(key)
+        if value is not None:
+            found[say(word, lang)] = f"{value:.4f}"
+    held_out = record.points("validation_loss_nats")
+    if held_out:
+        best = min(held_out, key=lambda point: point.value)
+        shown = say("best at", lang, f"{best.value:.4f}", f"{best.step:,}")
+        found[say("best validation", lang)] = shown
+    for language in LANGUAGES:
+        word = say(language, lang)
+        exact = record.last(f"validation_exact_match_{language}")
+        loss = record.last(f"validation_blank_loss_nats_{language}")
+        if loss is not None:
+            found[say("final blank loss", lang, word)] = f"{loss:.4f}"
+        if exact is not None:
+            found[say("final exact", lang, word)] = f"{exact:.1%}"
+    epoch = record.last("epoch")
+    if epoch is not None:
+        found[say("epochs", lang)] = f"{epoch:.3g}"
+    if record.rows and record.positions_per_step:
+        found[say("positions seen", lang)] = f"{record.step * record.positions_per_step:,}"
+    clock = record.hours()
+    if clock:
+        found[say("training time", lang)] = _duration(clock[-1].value * 3600, lang)
+    for word, key, shape in (
+        ("median positions", "positions_per_second", "{:,.0f}"),
+        ("median targets", "targets_per_second", "{:,.0f}"),
+        ("median mfu", "mfu", "{:.1%}"),
+    ):
+        values = [point.value for point in record.points(key)]
+        if values:
+            found[say(word, lang)] = shape.format(statistics.median(values))
+    count = num_parameters(record)
+    if count:
+        found[say("num parameters", lang)] = f"{count:,}"
+    return found
+
+
+def num_parameters(record: RunRecord) -> int | None:
+    """Count the model's weights; None where its configuration is not one that we know."""
+    try:
+        cfg = from_dict(ModelConfig, part(record.info, "config", "model"))
+        return sum(count_parameters(cfg).values())
+    except (ConfigError, TypeError, AttributeError):
+        return None
+
+
+def differences(records: Sequence[RunRecord], names: Sequence[str], lang: Language) -> str:
+    """Write the table of all settings in which the runs differ."""
+    flat = [_settings(record) for record in records]
+    keys = dict.fromkeys(key for settings in flat for key in settings)
+    absent = f'<span class="absent">{say("absent", lang)}</span>'
+    rows = [
+        [
+            f"<code>{escape(key)}</code>",
+            *(_value(settings[key]) if key in settings else absent for settings in flat),
+        ]
+        for key in keys
+        if len({json.dumps(settings.get(key), default=str) for settings in flat}) > 1
+    ]
+    if not rows:
+        return f"<p>{say('no differences', lang)}</p>"
+    head = [say("field", lang), *(run_mark(name, i) for i, name in enumerate(names))]
+    return table(head, rows, kind="settings")
+
+
+def _settings(record: RunRecord) -> dict[str, Any]:
+    """Flatten what decides a run: configuration, data, software and hardware."""
+    found: dict[str, Any] = {}
+    for name, value in part(record.info, "config").items():
+        found |= _flatten(value, f"{name}.")
+    for role in ("data", "validation"):
+        stores = [entry for entry in part(record.info, role) if isinstance(entry, dict)]
+        found[role] = ", ".join(str(entry.get("path", "?")) for entry in stores)
+        found[f"{role}.tokens"] = sum(entry.get("tokens", 0) for entry in stores)
+    for name in ("software", "hardware"):
+        found |= _flatten(part(record.info, name), f"{name}.")
+    return found
+
+
+def _flatten(value: Any, prefix: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix.rstrip("."): value}
+    found: dict[str, Any] = {}
+    for name, inner in value.items():
+        found |= _flatten(inner, f"{prefix}{name}.")
+    return found
+
+
+def configuration(record: RunRecord, lang: Language) -> str:
+    """Write every field of the configuration, part by part."""
+    parts: list[str] = []
+    for name, fields in part(record.info, "config").items():
+        rows = [
+            [f"<code>{escape(key)}</code>", _value(value)]
+            for key, value in _flatten(fields, "").items()
+        ]
+        parts.append(f"<div><h4>{escape(name)}</h4>{table([], rows, kind='settings')}</div>")
+    return f'<div class="parts">{"".join(parts)}</div>'
+
+
+def data_table(record: RunRecord, lang: Language) -> str:
+    """Write which stores were read, and how large they are."""
+    rows = [
+        [
+            escape(str(entry.get("path", "?"))),
+            say(role, lang),
+            _value(entry.get("documents", "")),
+            _value(entry.get("tokens", "")),
+            f"<code>{escape(str(entry.get('fingerprint', ''))[:12])}</code>",
+        ]
+        for name, role in (("data", "for training"), ("validation", "for validation"))
+        for entry in part(record.info, name)
+        if isinstance(entry, dict)
+    ]
+    head = [say(key, lang) for key in ("store", "role", "documents", "num tokens", "fingerprint")]
+    return table(head, rows, kind="data")
+
+
+def machine_table(record: RunRecord, lang: Language) -> str:
+    """Write the machine and the versions that the run was made with."""
+    rows = [
+        [f"<code>{escape(key)}</code>", _value(value)]
+        for name in ("hardware", "software")
+        for key, value in _flatten(part(record.info, name), "").items()
+    ]
+    return table([], rows, kind="settings")
+
+
+def baseline_tables(record: RunRecord, lang: Language) -> str:
+    """Write the recorded evaluation: the model beside n-gram models, per language."""
+    head = [say(k, lang) for k in ("system", "nats per token", "bits per byte", "exact fills")]
+    shown: list[str] = []
+    for found in record.evaluated:
+        rows = [
+            [
+                say(score.system, lang) if score.system in SYSTEMS else escape(score.system),
+                f"{score.loss_nats:.3f}", f"{score.bits_per_byte:.3f}", f"{score.exact_match:.1%}",
+            ]
+            for score in found.scores
+        ]  # fmt: skip
+        known = found.language in LANGUAGES
+        word = say(found.language, lang) if known else escape(found.language)
+        note = say("baseline note", lang, f"{found.num_blanks:,}", f"{found.step:,}")
+        shown.append(f"<div><h4>{word}</h4>{table(head, rows)}<p class='note'>{note}</p></div>")
+    return f'<div class="parts">{"".join(shown)}</div>' if shown else ""
+
+
+SYSTEMS = ("model", "model without the right side", "trigram", "unigram")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return escape(str(value).lower() if isinstance(value, bool) else "none")
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}" if math.isfinite(value) and abs(value) >= 1e5 else f"{value:g}"
+    return escape(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _duration(seconds: float, lang: Language) -> str:
+    whole = round(seconds)
+    if whole >= 3600:
+        return say("hours minutes", lang, whole // 3600, whole % 3600 // 60)
+    return say("minutes seconds", lang, whole // 60, whole % 60)

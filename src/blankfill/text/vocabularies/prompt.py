@@ -1,0 +1,126 @@
+"""How the published models are asked: special tokens around a text and in place of its blanks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from blankfill.errors import DataError
+from blankfill.objective.special import DISPLAY, SpecialIds
+
+__all__ = ["Frame", "Vocabulary", "checked", "decode_between", "encode_prompt"]
+
+Int32 = npt.NDArray[np.int32]
+_BLANKS = re.compile(r"\[([sg]?)MASK\]")
+
+
+class Vocabulary(Protocol):
+    """A published vocabulary: a `TextTokenizer` that says what it is and where it came from."""
+
+    kind: str
+    """Its name in a manifest: icetk, cog-pretrain, wordpiece, gpt2 or roberta."""
+    vocab_size: int
+    """Number of ids, special tokens included."""
+    ids: SpecialIds
+    """Ids of the special tokens."""
+    fingerprint: str
+    """What tells this vocabulary from any other."""
+    files: dict[str, bytes]
+    """The files that it was made of, by name."""
+    settings: dict[str, Any]
+    """What else it takes to make it again."""
+
+    def encode(self, text: str) -> Int32:
+        """Turn text into ids; never a special one."""
+        ...
+
+    def encode_with_blanks(self, text: str) -> Int32:
+        """Turn text into the prompt that the models know, blanks and framing tokens included."""
+        ...
+
+    def decode(self, ids: Iterable[int] | npt.NDArray[Any]) -> str:
+        """Turn ids into text; blanks are shown as `[MASK]` and so on, framing tokens not at all."""
+        ...
+
+    def token(self, token_id: int) -> str:
+        """Show one token in a table."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frame:
+    """The tokens around a prompt."""
+
+    start: tuple[int, ...]
+    """What opens it: `[CLS]` in GLM up to 10B, nothing in GLM-130B and ChatGLM-6B."""
+    eos: int
+    """What closes it."""
+    open_ended: Literal["gmask", "any"]
+    """A text that ends in this blank is not closed: `[gMASK]` (GLM, `generate_samples.py`), any
+    blank (GLM-130B, `generate.py`)."""
+    untrained: tuple[str, ...] = ()
+    """Blanks that the models of this vocabulary never saw in training."""
+
+
+def encode_prompt(
+    text: str, encode: Callable[[str], Int32], ids: SpecialIds, frame: Frame
+) -> Int32:
+    """Encode a text with blanks as its models were asked.
+
+    Raises:
+        DataError: the text holds a blank that the models never saw.
+    """
+    parts: list[Int32] = [np.array(frame.start, np.int32)]
+    end, last = 0, ""
+    for blank in _BLANKS.finditer(text):
+        role = blank.group(1) + "mask"
+        if role in frame.untrained:
+            raise DataError(
+                f"the models of this vocabulary never saw {blank.group()} in training; "
+                "write [MASK] instead"
+            )
+        parts += [encode(text[end : blank.start()]), np.array([getattr(ids, role)], np.int32)]
+        end, last = blank.end(), role
+    parts.append(encode(text[end:]))
+    is_open = end == len(text) and bool(last) and frame.open_ended in ("any", last)
+    parts.append(np.array([] if is_open else [frame.eos], np.int32))
+    return np.concatenate(parts)
+
+
+def decode_between(
+    ids: Iterable[int] | npt.NDArray[Any],
+    decode: Callable[[list[int]], str],
+    special: SpecialIds,
+    frame: Frame,
+    size: int,
+) -> str:
+    """Decode the stretches between special tokens, which are shown or, around a text, left out."""
+    shown = {getattr(special, role): DISPLAY[role] for role in reversed(DISPLAY)}
+    shown |= dict.fromkeys((*frame.start, frame.eos, special.pad), "")
+    text: list[str] = []
+    stretch: list[int] = []
+    for token in checked(ids, size):
+        if token not in shown:
+            stretch.append(token)
+        elif shown[token]:
+            text += [decode(stretch) if stretch else "", shown[token]]
+            stretch = []
+    return "".join([*text, decode(stretch) if stretch else ""])
+
+
+def checked(ids: Iterable[int] | npt.NDArray[Any], size: int) -> list[int]:
+    """Turn ids into Python integers and check their range.
+
+    Raises:
+        DataError: an id is outside the vocabulary.
+    """
+    numbers = [int(i) for i in ids]
+    for number in numbers:
+        if not 0 <= number < size:
+            raise DataError(f"token id {number} is outside the vocabulary of {size} ids")
+    return numbers

@@ -1,0 +1,144 @@
+"""What is unusual about a step: leaps of loss and gradient norm, and values that are not finite.
+
+A leap is judged by robust statistics over a window of steps whose updates were applied: more than
+`threshold` robust standard deviations (1.4826 times the median absolute deviation) above the
+median. Gradient norms are compared by their logarithm, which is closer to normal. A collapse lags
+a leap of the gradient norm by a few steps (Zeng et al. 2022, section 3), so both are watched.
+
+Pure functions and the window: the same losses give the same verdicts, so a resumed run decides as
+the uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+__all__ = ["Guard", "Trouble", "bad_weights", "gradient_norms", "robust_limit"]
+
+MAD_TO_DEVIATION = 1.4826
+"""Turns the median absolute deviation of normal values into their standard deviation."""
+LEAST_LOSS_SHARE = 0.01
+"""The deviation of losses counts as at least this share of their median."""
+LEAST_LOG_NORM = 0.05
+"""The deviation of log gradient norms counts as at least this: 5 % of the norm."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trouble:
+    """What a guard found."""
+
+    kind: Literal["loss leap", "gradient leap", "not finite", "weights not finite"]
+    """What is unusual."""
+    detail: str
+    """It with its numbers, in one sentence."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether an update could be applied all the same."""
+        return self.kind in ("loss leap", "gradient leap")
+
+
+class Guard:
+    """Judges steps by those before them.
+
+    Args:
+        window: most steps to remember; a quarter of them must be known before a leap is called.
+        threshold: robust standard deviations above the median that make a leap.
+    """
+
+    def __init__(self, window: int, threshold: float) -> None:
+        self._threshold, self._least = threshold, max(2, window // 4)
+        self._losses: deque[float] = deque(maxlen=window)
+        self._log_norms: deque[float] = deque(maxlen=window)
+
+    def judge(self, loss_nats: float, grad_norm: float) -> Trouble | None:
+        """Say what is unusual about a step, before its update."""
+        if not (math.isfinite(loss_nats) and math.isfinite(grad_norm)):
+            return Trouble(
+                kind="not finite", detail=f"loss {loss_nats} and gradient norm {grad_norm}"
+            )
+        if len(self._losses) < self._least:
+            return None
+        middle, limit = robust_limit(
+            self._losses, self._threshold, least=LEAST_LOSS_SHARE * statistics.median(self._losses)
+        )
+        if loss_nats > limit:
+            return Trouble(
+                kind="loss leap",
+                detail=f"loss {loss_nats:.4g} nats, usual {middle:.4g}, limit {limit:.4g}",
+            )
+        middle, limit = robust_limit(self._log_norms, self._threshold, least=LEAST_LOG_NORM)
+        if _log(grad_norm) > limit:
+            return Trouble(
+                kind="gradient leap",
+                detail=f"gradient norm {grad_norm:.4g}, usual {math.exp(middle):.4g}, "
+                f"limit {math.exp(limit):.4g}",
+            )
+        return None
+
+    def accept(self, loss_nats: float, grad_norm: float) -> None:
+        """Remember a step whose update was applied."""
+        self._losses.append(loss_nats)
+        self._log_norms.append(_log(grad_norm))
+
+    def state(self) -> dict[str, list[float]]:
+        """Give what a checkpoint keeps."""
+        return {"losses": list(self._losses), "log_norms": list(self._log_norms)}
+
+    def load(self, state: dict[str, list[float]]) -> None:
+        """Take up what `state` gave."""
+        for kept, name in ((self._losses, "losses"), (self._log_norms, "log_norms")):
+            kept.clear()
+            kept.extend(state.get(name, []))
+
+
+def robust_limit(
+    values: Sequence[float] | deque[float], threshold: float, *, least: float = 0.0
+) -> tuple[float, float]:
+    """Give the median of values, and what lies `threshold` robust deviations above it.
+
+    Args:
+        values: at least one.
+        threshold: robust standard deviations.
+        least: the deviation counts as at least this.
+    """
+    middle = statistics.median(values)
+    deviation = MAD_TO_DEVIATION * statistics.median(abs(value - middle) for value in values)
+    return middle, middle + threshold * max(deviation, least)
+
+
+def bad_weights(model: nn.Module) -> list[str]:
+    """Name the weights that are not finite, with how many of their values."""
+    found: list[str] = []
+    for name, value in model.state_dict().items():
+        # A sum is finite unless a value is not, or it overflows; only then look at each.
+        if not torch.isfinite(value.sum()):
+            count = int((~torch.isfinite(value)).sum())
+            if count:
+                found.append(f"{name} ({count} of {value.numel()} values)")
+    return found
+
+
+def gradient_norms(model: nn.Module) -> dict[str, float]:
+    """Give the gradient norm of each layer: `blocks.0`, .., and each part outside the blocks."""
+    squares: dict[str, float] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is None:
+            continue
+        words = name.split(".")
+        layer = ".".join(words[:2]) if words[0] in ("blocks", "embed") else words[0]
+        norm = float(torch.linalg.vector_norm(parameter.grad, dtype=torch.float64))
+        squares[layer] = squares.get(layer, 0.0) + norm**2
+    return {layer: math.sqrt(square) for layer, square in squares.items()}
+
+
+def _log(norm: float) -> float:
+    return math.log(max(norm, 1e-30))

@@ -1,0 +1,213 @@
+"""An incident: the batch that a guard stopped at, as a page to read and as JSON.
+
+runs/mine/incidents/step-00000137.md      what was found, what was done, and the examples with
+                                          the highest loss, their blanks and targets as text
+runs/mine/incidents/step-00000137.json    the same and every token with its loss
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blankfill.metrics import example_of_targets
+from blankfill.objective.batch import IGNORE_INDEX, Batch, Float32, Kind
+from blankfill.text.language import LANGUAGES
+from blankfill.text.tokenizer import TextTokenizer
+
+__all__ = ["Incident", "write_incident"]
+
+MOST_EXAMPLES = 512
+"""Examples of the JSON file; a batch of thousands of rows has its worst ones there."""
+SHOWN_EXAMPLES = 12
+"""Examples of the page."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Incident:
+    """What happened at one step."""
+
+    step: int
+    """0-based optimizer step."""
+    first_row: int
+    """Row of the stream at which its batch begins."""
+    found: str
+    """What the guard found."""
+    done: str
+    """What was done about it."""
+    loss_nats: float
+    """Weighted mean loss of the batch."""
+    grad_norm: float
+    """Global gradient norm before clipping."""
+    gradient_norms: dict[str, float]
+    """The same layer by layer."""
+    bad_weights: list[str]
+    """Weights that are not finite."""
+    batches: Sequence[Batch]
+    """Its micro-batches."""
+    nlls: Sequence[Float32]
+    """`[n]` nats of each target of each micro-batch."""
+
+
+def write_incident(run: Path, incident: Incident, tokenizer: TextTokenizer | None) -> Path:
+    """Write an incident's two files and return the page's path.
+
+    Args:
+        run: the run's folder.
+        incident: what happened.
+        tokenizer: turns ids into text; without it ids are shown.
+
+    Raises:
+        OSError: the disk does not take them.
+    """
+    examples = _examples(incident, tokenizer)
+    record = {
+        "step": incident.step,
+        "first_row": incident.first_row,
+        "found": incident.found,
+        "done": incident.done,
+        "loss_nats": _plain(incident.loss_nats),
+        "grad_norm": _plain(incident.grad_norm),
+        "gradient_norms": {name: _plain(v) for name, v in incident.gradient_norms.items()},
+        "bad_weights": incident.bad_weights,
+        "examples_in_batch": len(examples),
+        "examples": examples[:MOST_EXAMPLES],
+    }
+    folder = run / "incidents"
+    folder.mkdir(exist_ok=True)
+    name = f"step-{incident.step:08d}"
+    _write(folder / f"{name}.json", json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+    _write(folder / f"{name}.md", _page(record))
+    return folder / f"{name}.md"
+
+
+def _examples(incident: Incident, tokenizer: TextTokenizer | None) -> list[dict[str, Any]]:
+    """Describe every example, the highest loss first."""
+    found: list[dict[str, Any]] = []
+    row = incident.first_row
+    for batch, nll in zip(incident.batches, incident.nlls, strict=True):
+        owner = example_of_targets(batch)
+        for k, (r, start, part_b, end) in enumerate(batch.blocks.tolist()):
+            losses = nll[owner == k]
+            targets = batch.targets[r, start:end]
+            targets = targets[targets != IGNORE_INDEX]
+            mean = float(losses.mean()) if len(losses) else math.nan
+            found.append(
+                {
+                    "row": row + r,
+                    "source": int(batch.sources[k]),
+                    "document": int(batch.documents[k]),
+                    "kind": Kind(batch.kinds[k]).name.lower(),
+                    "language": LANGUAGES[batch.languages[k]],
+                    "loss_nats": _plain(mean),
+                    "part_a": _text(batch.tokens[r, start:part_b].tolist(), tokenizer),
+                    "blanks": _blanks(batch, r, part_b, end, losses, tokenizer),
+                }
+            )
+        row += batch.tokens.shape[0]
+    return sorted(found, key=_badness, reverse=True)
+
+
+def _blanks(
+    batch: Batch, row: int, part_b: int, end: int, losses: Float32, tokenizer: TextTokenizer | None
+) -> list[dict[str, Any]]:
+    """Describe the spans of one example; each begins with the token that Part B begins with."""
+    targets = batch.targets[row, part_b:end]
+    inputs = batch.tokens[row, part_b:end]
+    first = np.flatnonzero(inputs == inputs[0]) if len(inputs) else np.zeros(0, np.int64)
+    blanks: list[dict[str, Any]] = []
+    done = 0
+    for low, high in zip(first.tolist(), [*first.tolist()[1:], len(inputs)], strict=True):
+        wanted = targets[low:high]
+        wanted = wanted[wanted != IGNORE_INDEX].tolist()
+        mine = losses[done : done + len(wanted)]
+        done += len(wanted)
+        blanks.append(
+            {
+                "targets": _text(wanted, tokenizer),
+                "loss_nats": _plain(float(mine.mean())) if len(mine) else None,
+                "tokens": [
+                    [token, _token(token, tokenizer), _plain(round(float(value), 4))]
+                    for token, value in zip(wanted, mine, strict=True)
+                ],
+            }
+        )
+    return blanks
+
+
+def _page(record: dict[str, Any]) -> str:
+    lines = [
+        f"# Step {record['step']}: {record['found']}",
+        "",
+        f"Done: {record['done']}.",
+        "",
+        f"Loss {record['loss_nats']} nats, gradient norm {record['grad_norm']}; the batch begins "
+        f"at row {record['first_row']} and holds {record['examples_in_batch']} examples.",
+        "",
+    ]
+    if record["bad_weights"]:
+        lines += ["Weights that are not finite: " + "; ".join(record["bad_weights"]) + ".", ""]
+    lines += ["| layer | gradient norm |", "|---|---|"]
+    lines += [f"| {name} | {_short(value)} |" for name, value in record["gradient_norms"].items()]
+    lines += ["", "## Examples, highest loss first", ""]
+    for example in record["examples"][:SHOWN_EXAMPLES]:
+        lines += [
+            f"### Row {example['row']}, source {example['source']}, document "
+            f"{example['document']}: {_short(example['loss_nats'])} nats "
+            f"({example['kind']}, {example['language']})",
+            "",
+            f"    {_one_line(example['part_a'])}",
+            "",
+        ]
+        for blank in example["blanks"]:
+            lines.append(f"- {_short(blank['loss_nats'])} nats: `{_one_line(blank['targets'])}`")
+            tokens = [f"{_one_line(text)} {_short(loss)}" for _, text, loss in blank["tokens"]]
+            lines.append("  - " + " | ".join(tokens))
+        lines.append("")
+    left = record["examples_in_batch"] - SHOWN_EXAMPLES
+    if left > 0:
+        lines += [f"{left} more with a lower loss are in the JSON file beside this page.", ""]
+    return "\n".join(lines)
+
+
+def _badness(example: dict[str, Any]) -> float:
+    loss = example["loss_nats"]
+    return loss if isinstance(loss, float) else math.inf
+
+
+def _text(ids: list[int], tokenizer: TextTokenizer | None) -> str:
+    if tokenizer is None:
+        return " ".join(map(str, ids))
+    known = [i for i in ids if i < tokenizer.vocab_size]
+    return tokenizer.decode(known)
+
+
+def _token(token: int, tokenizer: TextTokenizer | None) -> str:
+    known = tokenizer is not None and token < tokenizer.vocab_size
+    return tokenizer.token(token) if tokenizer is not None and known else str(token)
+
+
+def _plain(value: float) -> float | str:
+    """Keep numbers that JSON can hold; write the others as words."""
+    return value if math.isfinite(value) else str(value)
+
+
+def _short(value: float | str | None) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

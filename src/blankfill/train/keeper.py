@@ -1,0 +1,98 @@
+"""Keeps a run's checkpoints while it trains: writes beside the steps, hears of what failed."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from blankfill.checkpoint import Saver, save_checkpoint
+from blankfill.config.train import TrainConfig
+from blankfill.errors import CheckpointError
+
+__all__ = ["Keeper"]
+
+log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Saves one run.
+
+    Args:
+        cfg: which checkpoints stay, and what to do when one cannot be written.
+        run: the run's folder.
+    """
+
+    def __init__(self, cfg: TrainConfig, run: Path) -> None:
+        self.saved_at = -1
+        """Step that was saved last, or is being saved."""
+        self._cfg, self._run = cfg, run
+        self._saver = Saver(background=cfg.save_in_background)
+        self._failing = False
+
+    def save(
+        self, step: int, parts: dict[str, dict[str, torch.Tensor]], state: dict[str, Any]
+    ) -> None:
+        """Copy `parts` and write the checkpoint of `step` beside what follows.
+
+        Args:
+            step: optimizer steps done.
+            parts: `model`, `optimizer` and `ema` tensors; they may change when this returns.
+            state: further content of state.json.
+
+        Raises:
+            CheckpointError: the save before this one failed, or this one where not in background.
+        """
+
+        def write(copies: dict[str, dict[str, torch.Tensor]]) -> None:
+            save_checkpoint(
+                self._run, step, copies["model"], copies["optimizer"], state,
+                keep=self._cfg.keep_checkpoints, keep_every=self._cfg.keep_every,
+                keep_best=self._cfg.keep_best, ema=copies["ema"],
+            )  # fmt: skip
+            if self._failing:
+                log.info("checkpoints can be written again; step %d is saved", step)
+                self._failing = False
+
+        self._saver.save(parts, write)
+        self.saved_at = step
+
+    def hear(self, *, wait: bool = False) -> None:
+        """Take notice of a save that failed.
+
+        Args:
+            wait: wait for one that is under way.
+
+        Raises:
+            CheckpointError: one failed, and that ends the run.
+        """
+        try:
+            if wait:
+                self._saver.wait()
+            else:
+                self._saver.check()
+        except CheckpointError as error:
+            self.bear(error)
+
+    def bear(self, error: CheckpointError) -> None:
+        """End the run over a failed save, or say once that training goes on without.
+
+        Raises:
+            CheckpointError: train.on_save_error is stop.
+        """
+        self.saved_at = -1
+        if self._cfg.on_save_error == "stop":
+            raise error
+        if not self._failing:
+            log.warning("%s. Training goes on; the next checkpoint is tried when it is due", error)
+        self._failing = True
+
+    def finish(self) -> None:
+        """Wait until the last save stands.
+
+        Raises:
+            CheckpointError: it failed.
+        """
+        self._saver.wait()

@@ -1,0 +1,136 @@
+"""Whether a run goes on as the run that was started, and what may change on the way.
+
+Without being named: what only says when something is written, and where the run computes. By name
+(`--allow-change train.peak_lr`): the recipe. Never: the data, the tokenizer, the objective and the
+plan of rows, and the shape of the model, for with another of these it is another run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from blankfill.config.run import RunConfig, from_dict, to_dict
+from blankfill.config.train import TrainConfig
+from blankfill.errors import ConfigError
+
+__all__ = ["Change", "changes_on_resume"]
+
+FREE = frozenset(
+    f"train.{name}"
+    for name in (
+        "log_every", "checkpoint_every", "keep_checkpoints", "keep_every", "keep_best",
+        "save_in_background", "on_save_error", "validate_every", "threads",
+        "validate_blanks", "show_fills",
+    )
+)  # fmt: skip
+"""What changes neither weights nor losses, or belongs to the machine."""
+FIXED = frozenset(("train.row_length", "train.seed"))
+"""What the plan of rows depends on, with the objective and the data."""
+BY_NAME = frozenset(f"train.{field.name}" for field in fields(TrainConfig)) - FREE - FIXED
+"""The recipe."""
+MODEL_BY_NAME = frozenset(
+    f"model.{name}"
+    for name in ("dropout", "attention_dropout", "embedding_dropout", "embedding_gradient_shrink",
+                 "pb_relax")
+)  # fmt: skip
+"""Fields of the model that change no weight's shape or meaning."""
+OPEN_ENDED = ("constant", "wsd")
+"""Schedules under which a run may grow longer without having been another run so far."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """One difference between a run and what it is resumed with."""
+
+    name: str
+    """Dotted field, or `data`, `tokenizer`, `init`."""
+    text: str
+    """It in words: what it was and what it is."""
+    before: Any
+    """Its value in run.json."""
+    after: Any
+    """Its value now."""
+
+
+def changes_on_resume(
+    old: dict[str, Any], new: dict[str, Any], allow: Sequence[str] = ()
+) -> list[Change]:
+    """Compare two descriptions of a run (run.json) and refuse what may not change.
+
+    Args:
+        old: as the run was started or last resumed.
+        new: as it is resumed now.
+        allow: dotted names of fields that may change.
+
+    Returns:
+        The changes that were made.
+
+    Raises:
+        ConfigError: something differs and may not, or a name in `allow` is not one that may.
+    """
+    changeable = BY_NAME | MODEL_BY_NAME
+    for name in allow:
+        if name not in changeable | FREE:
+            raise ConfigError(
+                f"--allow-change {name}: that is not a field that may change; these may: "
+                + ", ".join(sorted(changeable))
+            )
+    found = [*_config_changes(old, new), *_other_changes(old, new)]
+    free = FREE | set(allow)
+    if new["config"]["train"]["schedule"] in OPEN_ENDED:
+        free |= {"train.steps"}
+    refused = [change for change in found if change.name not in free]
+    if refused:
+        said = "; ".join(change.text for change in refused)
+        named = [change.name for change in refused if change.name in changeable]
+        ways = [f"say --allow-change {' '.join(named)}"] if named else []
+        if len(named) < len(refused):
+            fixed = ", ".join(c.name for c in refused if c.name not in changeable)
+            ways.append(f"{fixed} cannot change in a run: resume with what it was, or start anew "
+                        "with another --out")  # fmt: skip
+        raise ConfigError(f"this is not the run that was started: {said}; {'; '.join(ways)}")
+    return found
+
+
+def _config_changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
+    # An older description lacks newer fields; they had their defaults then.
+    before = to_dict(from_dict(RunConfig, old["config"]))
+    return [
+        Change(
+            name=f"{part}.{name}", before=before[part][name], after=value,
+            text=f"{part}.{name} was {before[part][name]!r}, is {value!r}",
+        )
+        for part in ("model", "objective", "train")
+        for name, value in new["config"][part].items()
+        if before[part][name] != value
+    ]  # fmt: skip
+
+
+def _other_changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
+    found: list[Change] = []
+    prints = [[entry["fingerprint"] for entry in part["data"]] for part in (old, new)]
+    if prints[0] != prints[1]:
+        texts = [", ".join(map(_store, part["data"])) for part in (old, new)]
+        found.append(Change(name="data", before=prints[0], after=prints[1],
+                            text=f"the training data was {texts[0]}, is {texts[1]}"))  # fmt: skip
+    for name in ("tokenizer", "init"):
+        before, after = old.get(name), new.get(name)
+        if before != after:
+            text = f"the {name} was {_print(before)}, is {_print(after)}"
+            found.append(Change(name=name, before=before, after=after, text=text))
+    return found
+
+
+def _store(entry: dict[str, Any]) -> str:
+    return (
+        f"{entry['path']} ({entry['documents']:,} documents, {entry['tokens']:,} tokens, "
+        f"{entry['fingerprint'][:12]})"
+    )
+
+
+def _print(value: dict[str, Any] | None) -> str:
+    if value is None:
+        return "none"
+    return str(value.get("path", "")) + " " + str(value.get("fingerprint", ""))[:12]

@@ -1,0 +1,163 @@
+"""What is done about a step that a guard stops at.
+
+The batch is always written as text (`incidents/`). Then, by `train.on_spike`: `log` goes on, `skip`
+drops the update, `rollback` returns to the last checkpoint and leaves the step's rows out when it
+comes again, `stop` saves and ends. Damaged weights are not the batch's fault: the run returns to
+the last checkpoint and does the same step again.
+
+All of it follows from the losses and from `skipped_steps.json`, which is written before a return:
+a run that is killed in the middle of it decides the same when it is resumed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from blankfill.checkpoint import list_checkpoints, write_json
+from blankfill.config.train import TrainConfig
+from blankfill.errors import CheckpointError
+from blankfill.model.glm import GLM
+from blankfill.objective.batch import Batch, Float32
+from blankfill.text.tokenizer import TextTokenizer
+from blankfill.train.guards import Guard, Trouble, bad_weights, gradient_norms
+from blankfill.train.incident import Incident, write_incident
+
+__all__ = ["Action", "Watch"]
+
+log = logging.getLogger(__name__)
+
+Action = Literal["go on", "skip", "rollback", "stop"]
+"""What is done about a step."""
+DONE: Final[dict[Action, str]] = {
+    "go on": "the update was applied",
+    "skip": "the update was dropped",
+    "rollback": "the run returned to its last checkpoint",
+    "stop": "the run ended",
+}
+"""The same in words."""
+LEFT_OUT = "skipped_steps.json"
+"""File of a run: steps that a return to a checkpoint leaves out."""
+MOST_SKIPS = 16
+"""A run that leaves out this many steps in a row is not helped by leaving out more."""
+MOST_INCIDENTS = 100
+"""Incidents that are written; a run with more has its reasons in the first ones."""
+MOST_RETURNS = 2
+"""Returns to a checkpoint for damaged weights at one step; after that it is not chance."""
+
+
+class Watch:
+    """Guards one run.
+
+    Args:
+        cfg: the policy.
+        run: the run's folder.
+        tokenizer: turns a batch into text.
+    """
+
+    def __init__(self, cfg: TrainConfig, run: Path, tokenizer: TextTokenizer | None) -> None:
+        self._cfg, self._run, self._tokenizer = cfg, run, tokenizer
+        self._guard = Guard(cfg.spike_window, cfg.spike_threshold)
+        self._left_out = _read_left_out(run / LEFT_OUT)
+        self._skips_in_a_row = 0
+        self._returns: Counter[int] = Counter()
+
+    def leaves_out(self, step: int) -> bool:
+        """Tell whether a step's rows are left out, by the configuration or after a return."""
+        return step in self._left_out or self._cfg.skips(step)
+
+    def check(
+        self,
+        model: GLM,
+        batches: Sequence[Batch],
+        nlls: Sequence[Float32],
+        *,
+        step: int,
+        row: int,
+        loss_nats: float,
+        grad_norm: float,
+    ) -> tuple[Action, Incident | None]:
+        """Judge a step before its update; write the incident, if it is one.
+
+        Args:
+            model: with the step's gradients, not yet clipped.
+            batches: the step's micro-batches.
+            nlls: `[n]` nats of the targets of each.
+            step: 0-based optimizer step.
+            row: first row of the step.
+            loss_nats: the step's loss.
+            grad_norm: its gradient norm.
+        """
+        trouble = self._guard.judge(loss_nats, grad_norm)
+        if trouble is None:
+            return "go on", None
+        bad = [] if trouble.finite else bad_weights(model)
+        if bad:
+            trouble = Trouble(kind="weights not finite", detail="; ".join(bad))
+        action = self._action(trouble, step)
+        incident = Incident(
+            step=step, first_row=row, found=f"{trouble.kind}: {trouble.detail}", done=DONE[action],
+            loss_nats=loss_nats, grad_norm=grad_norm, gradient_norms=gradient_norms(model),
+            bad_weights=bad, batches=batches, nlls=nlls,
+        )  # fmt: skip
+        log.warning("step %d: %s; %s; see %s", step, incident.found, incident.done,
+                    self._write(incident))  # fmt: skip
+        if action == "skip":
+            self._skips_in_a_row += 1
+        if action == "rollback" and not bad:
+            self._left_out.add(step)
+            write_json(self._run / LEFT_OUT, {"steps": sorted(self._left_out)})
+        return action, incident
+
+    def accept(self, loss_nats: float, grad_norm: float) -> None:
+        """Remember a step whose update was applied."""
+        self._guard.accept(loss_nats, grad_norm)
+        self._skips_in_a_row = 0
+
+    def state(self) -> dict[str, Any]:
+        """Give what a checkpoint keeps."""
+        return {**self._guard.state(), "skips_in_a_row": self._skips_in_a_row}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what `state` gave."""
+        self._guard.load(state)
+        self._skips_in_a_row = state.get("skips_in_a_row", 0)
+
+    def _action(self, trouble: Trouble, step: int) -> Action:
+        policy = self._cfg.on_spike
+        if trouble.kind == "weights not finite":
+            self._returns[step] += 1
+            helps = self._returns[step] <= MOST_RETURNS and list_checkpoints(self._run)
+            return "rollback" if policy in ("skip", "rollback") and helps else "stop"
+        if policy == "log":
+            return "go on" if trouble.finite else "stop"
+        before = range(step - MOST_SKIPS, step)
+        if self._skips_in_a_row >= MOST_SKIPS or all(i in self._left_out for i in before):
+            return "stop"
+        if policy == "rollback" and not list_checkpoints(self._run):
+            return "skip"
+        return policy
+
+    def _write(self, incident: Incident) -> Path | str:
+        folder = self._run / "incidents"
+        if len(list(folder.glob("*.md"))) >= MOST_INCIDENTS:
+            return f"{folder}, which is full"
+        try:
+            return write_incident(self._run, incident, self._tokenizer)
+        except OSError as error:
+            return f"no page, which could not be written ({error})"
+
+
+def _read_left_out(path: Path) -> set[int]:
+    if not path.exists():
+        return set()
+    try:
+        return set(map(int, json.loads(path.read_text(encoding="utf-8"))["steps"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error}); restore it, or remove it to train on those steps"
+        ) from error

@@ -1,0 +1,300 @@
+"""Every way of attention beside the rule itself, `objective.mask.visible`."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from blankfill.config.model import ModelConfig
+from blankfill.errors import ConfigError
+from blankfill.metrics.flops import training_flops, visible_area
+from blankfill.model import packed
+from blankfill.model.attention import (
+    dense_attention,
+    flex_attention,
+    packed_attention,
+    varlen_attention,
+)  # fmt: skip
+from blankfill.model.block import build_block
+from blankfill.model.glm import GLM
+from blankfill.model.init import init_weights
+from blankfill.model.loss import blank_loss
+from blankfill.model.masks import (
+    DenseMask,
+    FlexMask,
+    PackedMask,
+    VarlenMask,
+    build_mask,
+    choose_attention,
+    tile_pairs,
+)  # fmt: skip
+from blankfill.model.rope import rotation_of
+from blankfill.objective.mask import visible
+
+T = 300
+BLOCKS = {
+    "ragged": [[0, 0, 37, 50], [0, 50, 60, 199], [0, 199, 280, 300], [1, 0, 130, 180]],
+    "one token": [[0, 0, 1, 1], [0, 1, 1, 2], [0, 2, 3, 4], [1, 299, 299, 300]],
+    "empty part b": [[0, 0, 20, 20], [1, 0, 300, 300]],
+    "empty part a": [[0, 0, 0, 170], [0, 170, 170, 171]],
+    "rows of only padding": [[1, 5, 9, 14]],
+    "nothing": [],
+}  # fmt: skip
+
+
+def table(name):
+    return np.array(BLOCKS[name], np.int32).reshape(-1, 4)
+
+
+def rule(blocks, rows=3):
+    """The square of every row by `visible()`, and where there are examples."""
+    segment = np.full((rows, T), -1, np.int32)
+    is_part_b = np.zeros((rows, T), bool)
+    for number, (row, start, part_b, end) in enumerate(blocks.tolist()):
+        segment[row, start:end] = number
+        is_part_b[row, part_b:end] = True
+    seen = np.stack([visible(s, b) for s, b in zip(segment, is_part_b, strict=True)])
+    return torch.from_numpy(seen), torch.from_numpy(segment >= 0)
+
+
+def draw(dtype, rows=3, heads=2, size=8):
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(rows, T, heads, size, generator=generator, dtype=torch.float64)
+        .to(dtype).requires_grad_()
+        for _ in range(4)
+    ]  # fmt: skip
+
+
+def plain(q, k, v, seen, real):
+    """Attention as it is defined, in the precision of the inputs; zero on padding."""
+    scores = torch.einsum("bqnh,bknh->bnqk", q, k) / math.sqrt(q.shape[-1])
+    weights = scores.masked_fill(~seen[:, None], -math.inf).softmax(-1)
+    return torch.einsum("bnqk,bknh->bqnh", weights, v) * real[:, :, None, None]
+
+
+def standin(q, k, v, q_bounds, k_bounds, _longest_q, _longest_k, *, causal, scale):
+    """A variable-length kernel by its definition, causal at the bottom right."""
+    parts = []
+    for i in range(len(q_bounds) - 1):
+        a, b = q_bounds[i : i + 2].tolist()
+        c, d = k_bounds[i : i + 2].tolist()
+        seen = torch.ones(b - a, d - c, dtype=torch.bool)
+        seen = seen.tril(d - c - (b - a)) if causal else seen
+        scores = torch.einsum("qnh,knh->nqk", q[a:b], k[c:d]) * (scale or q.shape[-1] ** -0.5)
+        weights = scores.masked_fill(~seen, -math.inf).softmax(-1)
+        parts.append(torch.einsum("nqk,knh->qnh", weights, v[c:d]))
+    return torch.cat(parts)
+
+
+WAYS = {
+    "blocks": lambda q, k, v, b: packed_attention(q, k, v, PackedMask(b, (3, T))),
+    "dense": lambda q, k, v, b: dense_attention(q, k, v, DenseMask.of(b, (3, T))),
+    "varlen": lambda q, k, v, b: varlen_attention(
+        q, k, v, VarlenMask.of(b, (3, T), "cpu"), kernel=standin
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("way", WAYS)
+# Sums of up to 300 terms in another order, values near 1.
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_value_and_gradients_are_those_of_the_rule(name, way, dtype, atol):
+    blocks = table(name)
+    if way == "varlen" and not len(blocks):
+        pytest.skip("its result does not depend on the inputs, and has no gradient")
+    seen, real = rule(blocks)
+    *qkv, weight = draw(dtype)
+    weight = weight.detach() * real[:, :, None, None]
+    expected = plain(*qkv, seen, real)
+    expected_grads = torch.autograd.grad(expected, qkv, weight)
+    value = WAYS[way](*qkv, blocks)
+    grads = torch.autograd.grad(value, qkv, weight)
+    if way != "blocks":
+        value = value * real[:, :, None, None]
+    torch.testing.assert_close(value, expected, rtol=0, atol=atol)
+    for ours, theirs in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_the_masks_are_the_rule(name):
+    blocks = table(name)
+    seen, real = rule(blocks)
+    both = real[:, :, None] & real[:, None, :]
+    assert torch.equal(DenseMask.of(blocks, (3, T)).visible & both, seen & both)
+    tiles = torch.nn.functional.pad(seen & both, (0, 384 - T, 0, 384 - T))
+    counts = tiles.view(3, 3, 128, 3, 128).sum((2, 4)).numpy()
+    assert np.array_equal(tile_pairs(blocks, (3, T)), counts)
+    mask = FlexMask.of(blocks, (3, T), "cpu").block_mask
+    row, query, key = torch.meshgrid(*(torch.arange(n) for n in (3, T, T)), indexing="ij")
+    assert torch.equal(mask.mask_mod(row, torch.tensor(0), query, key), seen & both)
+    # Tiles listed for computing, partly or whole, are those with a visible pair.
+    assert torch.equal(mask.to_dense()[:, 0].bool(), torch.from_numpy(counts > 0))
+    whole = torch.from_numpy((counts == 128 * 128).sum(-1))
+    assert torch.equal(mask.full_kv_num_blocks[:, 0].long(), whole)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_forward_is_the_rule():
+    blocks = table("ragged")
+    seen, real = rule(blocks)
+    q, k, v, _ = (x.detach() for x in draw(torch.float32))
+    value = flex_attention(q, k, v, FlexMask.of(blocks, (3, T), "cpu"))
+    torch.testing.assert_close(
+        value * real[:, :, None, None], plain(q, k, v, seen, real), rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_within_the_dense_paths_own_error(dtype):
+    blocks = table("ragged")
+    seen, real = rule(blocks)
+    *wide, weight = draw(torch.float64)
+    weight = weight.detach() * real[:, :, None, None]
+    exact = plain(*wide, seen, real)
+    exact = [exact, *torch.autograd.grad(exact, wide, weight)]
+    errors = []
+    for way in ("blocks", "dense"):
+        qkv = [x.detach().to(dtype).requires_grad_() for x in wide]
+        value = WAYS[way](*qkv, blocks)
+        made = [value, *torch.autograd.grad(value, qkv, weight.to(dtype))]
+        made[0] = made[0] * real[:, :, None, None]
+        errors.append([(a - b).abs().max() for a, b in zip(made, exact, strict=True)])
+    # The rounding of either path is a few units in the last place; neither may be the double.
+    assert all(ours <= 2 * dense for ours, dense in zip(*errors, strict=True))
+
+
+def test_the_operator_keeps_torchs_contract():
+    q, k, v, _ = draw(torch.float64, rows=2)
+    mask = PackedMask(np.array([[0, 0, 3, 8], [1, 2, 4, 4]], np.int32), (2, T))
+    args = (q, k, v, mask.table, mask.room, 0.0, 0.3)
+    # Not "aot_dispatch_dynamic": its weights' buffer grows with `room`, which is a plain number.
+    torch.library.opcheck(
+        torch.ops.blankfill.block_attention.default, args,
+        test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+    )  # fmt: skip
+
+
+def test_dropout_drops_its_share_and_its_gradient_is_of_what_is_left():
+    blocks = np.array([[0, 0, 200, 300]], np.int32)
+    mask = PackedMask(blocks, (1, T))
+    q, k, v, weight = (x[:1] for x in draw(torch.float64))
+    ones = torch.ones_like(v)
+    torch.manual_seed(0)
+    kept = packed_attention(q, k, ones, mask, 0.25)
+    # Each entry is a mean of kept weights / 0.75: 600 of them average to 1 within 2 %.
+    assert float(kept.detach().mean()) == pytest.approx(1, abs=0.02)
+    assert not torch.allclose(kept, ones)
+
+    def again(q, k, v):
+        torch.manual_seed(0)
+        return (packed_attention(q, k, v, mask, 0.25) * weight).sum()
+
+    grads = torch.autograd.grad(again(q, k, v), (q, k, v))
+    direction = [torch.randn_like(x) for x in (q, k, v)]
+    step = 1e-5
+    moved = [
+        again(*(x + sign * step * d for x, d in zip((q, k, v), direction, strict=True)))
+        for sign in (1, -1)
+    ]
+    slope = sum((g * d).sum() for g, d in zip(grads, direction, strict=True))
+    # A central difference in float64: its error is near 1e-9 of the value.
+    torch.testing.assert_close((moved[0] - moved[1]) / (2 * step), slope, rtol=1e-6, atol=1e-6)
+
+
+CFG = ModelConfig(vocab_size=64, hidden_size=16, num_layers=1, num_heads=2, ffn_size=24)
+
+
+@pytest.mark.filterwarnings("ignore")  # Inductor imports modules that warn of themselves
+def test_a_compiled_block_is_one_graph_and_the_same_block():
+    torch.manual_seed(0)
+    block = build_block(CFG, 0).double()
+    compiled = torch.compile(block, fullgraph=True, dynamic=False, backend="aot_eager")
+    positions = torch.arange(T).expand(3, 2, T)
+    rotation = rotation_of(positions, CFG.head_size, 2, torch.float64)
+    for name in ("ragged", "one token"):
+        x = torch.randn(3, T, 16, dtype=torch.float64, requires_grad=True)
+        mask = PackedMask(table(name), (3, T))
+        results = []
+        for call in (block, compiled):
+            value = call(x, rotation, mask)
+            grads = torch.autograd.grad(value.sin().sum(), [x, *block.parameters()])
+            results.append([value, *grads])
+        for ours, theirs in zip(*results, strict=True):
+            torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-10)
+
+
+def test_the_formula_counts_what_a_packed_training_pass_multiplies():
+    blocks = table("ragged")
+    model = GLM(CFG)
+    init_weights(model, 0)
+    targets = torch.full((3, T), -100)
+    targets[:, ::7] = 3
+    with FlopCounterMode(display=False) as counter:
+        tokens = torch.zeros(3, T, dtype=torch.long)
+        hidden = model(tokens, torch.zeros(3, 2, T, dtype=torch.long), PackedMask(blocks, (3, T)))
+        blank_loss(model, hidden, targets)[0].backward()
+    formula = training_flops(CFG, blocks, int((targets >= 0).sum()), (3, T)).model
+    assert counter.get_total_flops() == pytest.approx(formula, rel=0.01)
+
+
+def test_the_operators_products_are_those_that_it_is_counted_with():
+    blocks = table("ragged")
+    mask = PackedMask(blocks, (3, T))
+    q, k, v, grad = (x.detach() for x in draw(torch.float32))
+    with FlopCounterMode(display=False) as counter:  # the kernels, below the operators
+        _, buffer = packed._forward._init_fn(q, k, v, mask.table, mask.room, 0.0, 0.3)
+        packed._backward._init_fn(grad, q, k, v, buffer, mask.table, 0.0, 0.3)
+    assert counter.get_total_flops() == 3 * 2 * 2 * 2 * 8 * visible_area(blocks)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "dtype", "dropout", "chosen"),
+    [
+        ("auto", "cpu", torch.float32, 0.1, "blocks"),
+        ("dense", "cpu", torch.float32, 0.0, "dense"),
+        ("auto", "cuda", torch.bfloat16, 0.0, "varlen"),
+        ("auto", "cuda", torch.float32, 0.0, "flex"),
+        ("auto", "cuda", torch.bfloat16, 0.1, "blocks"),
+    ],
+)
+def test_auto_takes_what_the_device_can(wanted, device, dtype, dropout, chosen):
+    assert choose_attention(wanted, device, dtype, dropout=dropout) == chosen
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "dropout", "says"),
+    [
+        ("flex", "cpu", 0.0, "CUDA only"),
+        ("varlen", "cuda", 0.0, "bfloat16 or float16"),
+        ("flex", "cuda", 0.1, "dropout"),
+    ],
+)
+def test_what_the_device_cannot_is_refused_in_words(wanted, device, dropout, says):
+    with pytest.raises(ConfigError, match=says):
+        choose_attention(wanted, device, torch.float32, dropout=dropout)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["blocks", "flex", "varlen", "dense"])
+def test_cuda_ways_are_the_rule(kind):
+    blocks = table("ragged")
+    seen, real = rule(blocks)
+    *wide, weight = draw(torch.float64, size=64)
+    weight = weight.detach() * real[:, :, None, None]
+    exact = plain(*wide, seen, real)
+    exact = [exact, *torch.autograd.grad(exact, wide, weight)]
+    from blankfill.model.attention import attend
+
+    call = torch.compile(attend) if kind == "flex" else attend
+    qkv = [x.detach().cuda().bfloat16().requires_grad_() for x in wide]
+    value = call(*qkv, build_mask(blocks, (3, T), kind, "cuda"))
+    value = value * real[:, :, None, None].cuda()
+    made = [value, *torch.autograd.grad(value, qkv, weight.cuda().bfloat16())]
+    for ours, theirs in zip(made, exact, strict=True):
+        # bfloat16 keeps 8 bits: values near 1 after sums of a few hundred.
+        torch.testing.assert_close(ours.cpu().double(), theirs, rtol=0.02, atol=0.05)

@@ -1,0 +1,279 @@
+"""A report holds what the run folder holds, needs nothing else, and survives damaged folders."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from blankfill.api import report
+from blankfill.cli.main import main
+from blankfill.config.model import ModelConfig
+from blankfill.config.objective import ObjectiveConfig
+from blankfill.config.run import RunConfig, to_dict
+from blankfill.config.train import TrainConfig
+from blankfill.errors import CheckpointError, ConfigError
+from blankfill.report.chart import MAX_POINTS, Chart, Line, draw_chart
+from blankfill.report.read import Point
+from blankfill.report.words import WORDS
+
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Collects text by table cell, attributes, and whether every element is closed in order."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.attributes, self.rows, self.text = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == [], "elements are left open"
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th") and self.rows:
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.attributes += [(tag, name, value) for name, value in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not {"script", "style"} & set(self.open):
+            self.text.append(data)
+        if self.open and {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+    def row(self, name):
+        return next(cells[1:] for cells in self.rows if cells and cells[0] == name)
+
+
+def line(step, **values):
+    return {
+        "step": step, "loss_nats": 9.5 - step / 10, "loss_nats_en": 9.0, "loss_nats_zh": 9.2,
+        "loss_nats_short": 8.0, "loss_nats_document": 9.9, "grad_norm": 1.25,
+        "learning_rate": 1e-3, "epoch": 0.5, "positions_per_second": 1000.0,
+        "targets_per_second": 300.0, "mfu": 0.25, "peak_flops_per_second": 4e10,
+        "flops_per_second_model": 1e10, "flops_per_second_dense": 2e10, **values,
+    }  # fmt: skip
+
+
+VALIDATION = {
+    "validation_loss_nats": 7.1234, "validation_blank_loss_nats_en": 6.5,
+    "validation_exact_match_en": 0.125, "validation_loss_nats_en": 7.0,
+    "validation_loss_nats_zh": 7.3,
+}  # fmt: skip
+SAMPLE = {
+    "language": "en", "before": "The ", "truth": "quick fox", "answer": "slow <b>dog",
+    "after": " jumps & runs.", "probability": 0.25, "correct": False,
+}  # fmt: skip
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    def make(name, rows=None, samples=(), evaluation=None, **train):
+        run = tmp_path / name
+        run.mkdir(parents=True)
+        cfg = RunConfig(
+            model=ModelConfig(hidden_size=32, num_layers=2, num_heads=2, ffn_size=48),
+            objective=ObjectiveConfig(),
+            train=TrainConfig(steps=30, row_length=128, batch_rows=4, micro_batch_rows=4, **train),
+        )
+        info = {
+            "version": 1, "started": "2026-01-02T03:04:05+00:00", "config": to_dict(cfg),
+            "data": [{"path": "/d/en", "documents": 12, "tokens": 3456, "fingerprint": "ab" * 20}],
+            "validation": [], "software": {"torch": "2"},
+            "hardware": {"cpu": "x", "peak_source": "measured peak, float32, 1 thread"},
+        }  # fmt: skip
+        (run / "run.json").write_text(json.dumps(info), encoding="utf-8")
+        if rows is None:
+            rows = [*(line(step) for step in (10, 20, 30)), {"step": 30, **VALIDATION}]
+        (run / "metrics.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+        )
+        (run / "samples.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in samples), encoding="utf-8"
+        )
+        if evaluation is not None:
+            (run / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
+        return run
+
+    return make
+
+
+def page_of(*runs, lang="en", out=None):
+    out = out or runs[0].parent / "report.html"
+    report(list(runs), out=out, lang=lang)
+    return Page(out.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_page_is_whole_and_refers_to_nothing_outside(make_run, lang):
+    samples = [{"step": 20, **SAMPLE}, {"step": 30, **SAMPLE, "answer": "quick fox"}]
+    run = make_run("mine", samples=samples)
+    page = page_of(run, make_run("other", peak_lr=5e-3), lang=lang)
+    assert ("html", "lang", lang) in page.attributes
+    for _, name, value in page.attributes:
+        assert name not in ("src", "href", "srcset", "action", "data")
+        assert "//" not in (value or "")
+    source = (run.parent / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|url\(|@import|fetch\(|XMLHttpRequest|import\(", source)
+
+
+def test_final_figures_are_those_of_the_metrics(make_run):
+    page = page_of(make_run("mine"))
+    assert page.row("Training loss, nats") == ["6.5000"]
+    assert page.row("Validation loss, nats") == ["7.1234"]
+    assert page.row("Filled exactly, English") == ["12.5%"]
+    assert page.row("Optimizer steps") == ["30 / 30"]
+    assert page.row("Positions seen") == [f"{30 * 4 * 128:,}"]
+    assert page.row("MFU, median") == ["25.0%"]
+    assert page.row("Training time") == ["0 min 15 s"]  # 15,360 positions, 1,000 a second
+
+
+def test_several_runs_stand_side_by_side_with_what_differs(make_run):
+    rows = [line(10, loss_nats=5.0)]
+    page = page_of(make_run("a/mine"), make_run("b/mine", rows=rows, peak_lr=5e-3))
+    assert page.row("Training loss, nats") == ["6.5000", "5.0000"]
+    assert page.row("train.peak_lr") == ["0.001", "0.005"]
+    assert not any(cells and cells[0] == "train.steps" and len(cells) == 3 for cells in page.rows)
+    assert "a/mine" in page.text
+    assert "b/mine" in page.text
+
+
+def test_equal_runs_have_no_differences(make_run):
+    assert any("same configuration" in text for text in page_of(make_run("a"), make_run("b")).text)
+
+
+def test_a_fill_is_shown_as_it_is_and_cannot_become_markup(make_run):
+    hostile = {**SAMPLE, "answer": "</script><script>alert(1)</script>", "step": 30}
+    page = page_of(make_run("mine<i>", samples=[hostile]))
+    assert "</script><script>alert(1)</script>" in page.text
+    assert "mine<i>" in page.text
+    assert not any(tag == "i" and name == "onload" for tag, name, _ in page.attributes)
+
+
+def test_a_recorded_evaluation_puts_the_baselines_into_the_chart_and_a_table(make_run):
+    scores = [
+        {"system": system, "loss_nats": loss, "bits_per_byte": 2.0, "exact_match": 0.1,
+         "end_loss_nats": None}
+        for system, loss in (("model", 6.25), ("trigram", 7.75), ("unigram", 8.5))
+    ]  # fmt: skip
+    blanks = {"languages": [{"language": "en", "num_blanks": 9, "scores": scores}], "seed": 0}
+    page = page_of(make_run("mine", evaluation={"step": 30, "blanks": blanks}))
+    assert "trigram 7.75" in page.text
+    assert page.row("trigram") == ["7.750", "2.000", "10.0%"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"step": 10, "loss_na',
+        b"\xff\xfe\x00garbage\n[1, 2]\n{}\n" + b'{"step": "x", "loss_nats": 1}\n',
+        b'{"step": 10, "loss_nats": NaN, "grad_norm": Infinity, "learning_rate": null}\n',
+        json.dumps(line(1)).encode() + b"\n",
+        json.dumps(line(10)).encode() + b"\n" + json.dumps(line(20)).encode()[:-9],
+        json.dumps(line(0, loss_nats=0.0, grad_norm=0.0, positions_per_second=0.0)).encode(),
+        json.dumps({"step": 5, "loss_nats": [1], "grad_norm": "3", "mfu": {}}).encode(),
+        json.dumps(line(10, loss_nats=1e300, grad_norm=-5.0, learning_rate=1e-300)).encode(),
+        json.dumps(line(-(10**30))).encode(),
+    ],
+)
+def test_a_damaged_folder_still_gives_a_report(make_run, content):
+    run = make_run("mine")
+    (run / "metrics.jsonl").write_bytes(content)
+    (run / "samples.jsonl").write_bytes(content)
+    (run / "evaluation.json").write_bytes(content)
+    assert "Training report" in "".join(page_of(run).text)
+
+
+@pytest.mark.parametrize("evaluation", [[], {}, {"blanks": 3}, {"blanks": {"languages": [7, {}]}}])
+def test_a_damaged_evaluation_is_left_out(make_run, evaluation):
+    assert "Held-out blanks, English" in "".join(page_of(make_run("r", evaluation=evaluation)).text)
+
+
+def test_a_run_without_metrics_says_so(make_run):
+    run = make_run("mine")
+    (run / "metrics.jsonl").unlink()
+    (run / "samples.jsonl").unlink()
+    assert any("no line of metrics yet" in text for text in page_of(run).text)
+
+
+def test_values_that_are_not_finite_are_counted(make_run):
+    rows = [line(10), line(20, loss_nats=float("nan"), grad_norm=float("inf"))]
+    assert any("2 values are not finite" in text for text in page_of(make_run("m", rows=rows)).text)
+
+
+def test_mistakes_are_one_sentence_and_nothing_is_lost(make_run, tmp_path, capsys):
+    run = make_run("mine")
+    with pytest.raises(CheckpointError, match="not a run"):
+        report([tmp_path / "nowhere"], out=tmp_path / "r.html")
+    mine = tmp_path / "thesis.html"
+    mine.write_text("<p>mine</p>", encoding="utf-8")
+    with pytest.raises(ConfigError, match="would be lost"):
+        report([run], out=mine)
+    assert mine.read_text(encoding="utf-8") == "<p>mine</p>"
+    with pytest.raises(ConfigError, match="folder"):
+        report([run], out=tmp_path)
+    assert main(["report", str(tmp_path / "nowhere")]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_command_prints_where_the_report_is_and_replaces_an_earlier_one(
+    make_run, tmp_path, capsys
+):
+    words = ["report", str(make_run("mine")), "--out", str(tmp_path / "new" / "r.html"), "--json"]
+    for _ in range(2):
+        assert main(words) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result["runs"] == ["mine"]
+        assert (tmp_path / "new" / "r.html").stat().st_size == result["num_bytes"]
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["r.html"]
+
+
+def test_every_word_is_in_both_languages():
+    for key, (en, zh) in WORDS.items():
+        assert en.isprintable(), key
+        assert en, key
+        assert re.search(r"[\u4e00-\u9fff]", zh) or "{}" in zh, key
+        assert en.count("{") == zh.count("{"), key
+        assert not re.search(r"[\u4e00-\u9fff]", en), key
+
+
+def test_a_chinese_report_has_no_english_headings(make_run):
+    text = page_of(make_run("mine"), lang="zh").text
+    assert not {en for en, _ in WORDS.values()} & {t.strip() for t in text} - {"model"}
+
+
+def test_a_chart_places_first_and_last_point_on_its_edges():
+    chart = Chart(
+        title="t", unit="u", x_name="step", from_zero=True,
+        lines=[Line(name="a", points=[Point(0, 0.0), Point(10, 50.0), Point(20, 100.0)])],
+    )  # fmt: skip
+    path = re.search(r'class="line"[^>]* d="M([^"]*)"', draw_chart(chart)).group(1)
+    places = [tuple(map(float, place.split())) for place in path.split("L")]
+    assert places[0] == (46.0, 212.0)  # the axes' corner
+    assert places[1][0] == pytest.approx((places[0][0] + places[2][0]) / 2)
+    assert places[1][1] == pytest.approx((places[0][1] + places[2][1]) / 2, abs=0.1)
+    assert places[2][0] == 390.0
+
+
+def test_long_lines_are_drawn_by_means_and_keep_their_last_value():
+    points = [Point(i, 3.0 if i < 99_999 else 7.0) for i in range(100_000)]
+    drawn = draw_chart(
+        Chart(title="t", unit="u", x_name="s", lines=[Line(name="a", points=points)])
+    )
+    data = json.loads(re.search(r"<script[^>]*>(.*)</script>", drawn).group(1))
+    shown = data["lines"][0]["points"]
+    assert len(shown) == MAX_POINTS
+    assert shown[0][2] == "3"
+    assert shown[-1][1:] == ["100k", "7"]
+    assert len(drawn) < 60_000

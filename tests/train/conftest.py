@@ -1,0 +1,65 @@
+"""Tiny trainers."""
+
+import pytest
+import torch
+
+from blankfill.config.model import ModelConfig
+from blankfill.config.run import RunConfig
+from blankfill.config.train import TrainConfig
+from blankfill.data.rows import RowSource
+from blankfill.model.glm import GLM
+from blankfill.model.init import init_weights
+from blankfill.train.trainer import Trainer
+
+MODEL = ModelConfig(
+    vocab_size=200, hidden_size=32, num_layers=2, num_heads=2, ffn_size=48, max_position=64
+)
+CFG = RunConfig(
+    model=MODEL,
+    train=TrainConfig(
+        steps=12, row_length=64, batch_rows=4, micro_batch_rows=2, warmup_steps=2, log_every=1,
+        checkpoint_every=100, peak_lr=1e-2, threads=1,
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def make_trainer(random_store, ids):
+    """A function that makes a trainer in a folder."""
+
+    def make(run, cfg=CFG, store=None, **options):
+        run.mkdir(exist_ok=True)
+        store = store or random_store([5, 17, 30, 44, 120, 9, 60, 33] * 4)
+        model = GLM(cfg.model)
+        init_weights(model, cfg.train.seed)
+        rows = RowSource(
+            [store], cfg.objective, ids, row_length=cfg.train.row_length, seed=cfg.train.seed
+        )
+        return Trainer(cfg, model, rows, run, **options)
+
+    return make
+
+
+@pytest.fixture
+def cfg():
+    """The tiny run, and a function to change fields of its recipe."""
+    return CFG
+
+
+def weights(trainer):
+    """Copy a trainer's weights."""
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def same(first, second):
+    """Tell whether two trainers' weights are bit-equal."""
+    other = second.model.state_dict()
+    return all(torch.equal(v, other[k]) for k, v in first.model.state_dict().items())

@@ -1,0 +1,220 @@
+"""Runs in folders: what goes on bit for bit, what may change, what is refused."""
+
+import dataclasses
+import json
+import logging
+
+import pytest
+
+from blankfill.api.data import data_build
+from blankfill.checkpoint import list_checkpoints, newest_checkpoint, write
+from blankfill.config.run import from_dict, to_dict
+from blankfill.errors import CheckpointError, ConfigError
+from blankfill.metrics import read_metrics
+from blankfill.train import build_trainer, load_run
+from conftest import small_corpus
+from train.conftest import CFG, same
+
+RATES = ("positions_per_second", "targets_per_second")
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory, tokenizer_folder):
+    folder = tmp_path_factory.mktemp("stores")
+    for name, seed in (("a", 0), ("b", 1)):
+        (folder / f"{name}.txt").write_text("\n\n".join(small_corpus(120, seed)), encoding="utf-8")
+        data_build([folder / f"{name}.txt"], tokenizer=tokenizer_folder, out=folder / name)
+    return folder
+
+
+@pytest.fixture
+def build(tmp_path, stores):
+    """A function that builds the trainer of a run; options are changes of the recipe."""
+
+    def make(run="run", *, store="a", resume=False, init=None, allow_change=(), **train):
+        cfg = dataclasses.replace(CFG, train=dataclasses.replace(CFG.train, **train))
+        return build_trainer(
+            cfg, data=[stores / store], run=tmp_path / run, validation=[stores / "b"],
+            resume=resume, init=init, allow_change=allow_change,
+        )  # fmt: skip
+
+    return make
+
+
+def curve(run):
+    return [{k: v for k, v in row.items() if k not in RATES} for row in read_metrics(run)]
+
+
+def stop_at(trainer, index):
+    step = trainer.step
+
+    def stopping(loader):
+        info = step(loader)
+        if trainer.index == index:
+            trainer._stop.set()
+        return info
+
+    trainer.step = stopping
+    assert not trainer.fit()
+
+
+def test_stopping_between_two_lines_of_metrics_changes_no_line(build, tmp_path):
+    recipe = {"log_every": 5, "validate_every": 4, "ema_decay": 0.9, "keep_best": True}
+    whole = build("whole", **recipe)
+    whole.fit()
+    stop_at(build("parts", **recipe), 7)
+    second = build("parts", resume=True, **recipe)
+    stop_at(second, 9)
+    third = build("parts", resume=True, **recipe)
+    assert third.index == 9
+    third.fit()
+    assert same(third, whole)
+    assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
+    files = [list_checkpoints(tmp_path / name)[-1] for name in ("whole", "parts")]
+    for name in ("model.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json"):
+        assert (files[0] / name).read_bytes() == (files[1] / name).read_bytes()
+
+
+def test_a_batch_that_grows_goes_on_where_it_stood(build):
+    ramp = {"micro_batch_rows": 1, "ramp_from_rows": 1, "ramp_rows": 20}
+    whole = build("whole", **ramp)
+    whole.fit()
+    stop_at(build("parts", **ramp), 7)
+    second = build("parts", resume=True, **ramp)
+    second.fit()
+    assert whole.row == second.row < 12 * 4
+    assert same(second, whole)
+
+
+def test_a_changed_recipe_is_refused_by_name_and_allowed_by_name(build, tmp_path):
+    stop_at(build(), 5)
+    with pytest.raises(ConfigError, match=r"was 0\.01, is 0\.002.*--allow-change train\.peak_lr"):
+        build(resume=True, peak_lr=0.002)
+    trainer = build(resume=True, peak_lr=0.002, steps=20, batch_rows=8, precision="float32",
+                    allow_change=("train.peak_lr", "train.steps", "train.batch_rows",
+                                  "train.precision"))  # fmt: skip
+    assert (trainer.index, trainer.row) == (5, 20)
+    trainer.fit()
+    assert (trainer.index, trainer.row) == (20, 20 + 15 * 8)
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert info["changes"][0]["step"] == 5
+    assert info["changes"][0]["train.peak_lr"] == 0.002
+
+
+def test_what_does_not_touch_the_result_may_change_without_a_word(build):
+    stop_at(build(), 5)
+    assert build(resume=True, log_every=3, keep_checkpoints=9, checkpoint_every=2).index == 5
+
+
+def test_a_run_at_its_peak_may_grow_longer_without_a_word(build):
+    stop_at(build(schedule="wsd", cooldown_steps=2), 5)
+    assert build(resume=True, schedule="wsd", cooldown_steps=2, steps=30).fit()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [({"store": "b"}, r"training data was .*documents.*, is .*data cannot change in a run"),
+     ({"row_length": 32}, r"row_length was 64, is 32; train\.row_length cannot change"),
+     ({"seed": 2}, r"seed was 1, is 2"),
+     ({"allow_change": ("train.seed",)}, r"not a field that may change")],
+)  # fmt: skip
+def test_another_plan_of_rows_is_refused_with_the_difference(build, option, message):
+    stop_at(build(), 3)
+    with pytest.raises(ConfigError, match=message):
+        build(resume=True, **option)
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_the_run_ends_the_same(build, tmp_path, caplog):
+    whole = build("whole", checkpoint_every=4)
+    whole.fit()
+    stop_at(build(checkpoint_every=4), 9)
+    newest = list_checkpoints(tmp_path / "run")[-1]
+    (newest / "optimizer.safetensors").write_bytes(b"")
+    again = build(resume=True, checkpoint_every=4)
+    assert again.index == 8
+    assert "step-00000009 is damaged" in caplog.text
+    assert (newest.parent / "damaged-step-00000009").exists()
+    again.fit()
+    assert same(again, whole)
+
+
+def test_a_run_starts_from_another_runs_weights_with_a_fresh_optimizer(build, tmp_path):
+    first = build("first")
+    first.fit()
+    second = build("second", init=tmp_path / "first", peak_lr=1e-3)
+    assert same(second, first)
+    assert second.index == 0
+    assert not second.optimizer.tensors()
+    assert second.fit()
+    info = json.loads((tmp_path / "second" / "run.json").read_text())
+    assert info["init"]["step"] == 12
+
+
+def test_weights_of_another_model_are_refused_as_a_start(build, tmp_path):
+    build("first").fit()
+    info = json.loads((tmp_path / "first" / "run.json").read_text())
+    info["config"]["model"]["num_layers"] = 3
+    (tmp_path / "first" / "run.json").write_text(json.dumps(info))
+    with pytest.raises(ConfigError, match=r"model\.num_layers is 3 there and 2 here"):
+        build("second", init=tmp_path / "first")
+
+
+def test_averaged_weights_are_kept_and_loaded(build, tmp_path):
+    trainer = build(ema_decay=0.5)
+    trainer.fit()
+    averaged = load_run(tmp_path / "run", weights="ema").model.state_dict()
+    last = load_run(tmp_path / "run").model.state_dict()
+    assert all((averaged[name] == value).all() for name, value in trainer.ema.items())
+    assert any((averaged[name] != last[name]).any() for name in last)
+    build("none").fit()
+    with pytest.raises(CheckpointError, match="no moving average"):
+        load_run(tmp_path / "none", weights="ema")
+
+
+def test_two_trainers_of_one_run_are_refused(build):
+    first = build()
+    with pytest.raises(CheckpointError, match="another process"):
+        build(resume=True)
+    first.fit()
+    assert build(resume=True).index == 12
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_a_failing_disk_is_told_once_and_training_goes_on_where_that_is_wanted(
+    build, monkeypatch, caplog, tmp_path, background
+):
+    trainer = build(checkpoint_every=2, on_save_error="go_on", save_in_background=background)
+    fail_until(monkeypatch, trainer, 9)
+    with caplog.at_level(logging.INFO):
+        assert trainer.fit()
+    assert caplog.text.count("the disk is full") == 1
+    assert caplog.text.count("checkpoints can be written again") == 1
+    assert newest_checkpoint(tmp_path / "run").step == 12
+
+
+def test_a_failing_disk_ends_the_run_with_its_last_good_checkpoint(build, monkeypatch, tmp_path):
+    stop_at(build(checkpoint_every=2), 2)
+    trainer = build(resume=True, checkpoint_every=2)
+    fail_until(monkeypatch, trainer, 99)
+    with pytest.raises(CheckpointError, match=r"disk is full.*step-00000002 is untouched"):
+        trainer.fit()
+    monkeypatch.undo()
+    assert newest_checkpoint(tmp_path / "run").step == 2
+
+
+def fail_until(monkeypatch, trainer, step):
+    """Let the disk be full while the trainer stands before a step."""
+    write_tensors = write.write_tensors
+
+    def full(path, tensors):
+        if trainer.index < step:
+            raise OSError(28, "No space left on device")
+        return write_tensors(path, tensors)
+
+    monkeypatch.setattr(write, "write_tensors", full)
+
+
+def test_a_description_from_before_a_field_existed_is_of_its_default():
+    values = to_dict(CFG)
+    del values["train"]["on_spike"]
+    assert from_dict(type(CFG), values) == CFG

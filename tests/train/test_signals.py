@@ -1,0 +1,31 @@
+import os
+import signal
+import threading
+
+import pytest
+
+from blankfill.train.signals import stop_on_signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_a_wish_and_a_second_one_ends_at_once(number):
+    wish, before = threading.Event(), signal.getsignal(number)
+    with stop_on_signals(wish):
+        os.kill(os.getpid(), number)
+        assert wish.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(number) is before
+
+
+def test_outside_the_main_thread_signals_stay_as_they_are():
+    found = []
+
+    def run():
+        with stop_on_signals(threading.Event()):
+            found.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found == [signal.getsignal(signal.SIGINT)]
