@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -42,7 +43,14 @@ def special_ids(folder: Path) -> SpecialIds:
     return SpecialIds(
         pad=ids["pad"], eos=ids["eos"], mask=ids["MASK"], gmask=ids["gMASK"], smask=ids["sMASK"],
         sop=ids["sop"], eop=ids["eop"], dblock=ids["dBLOCK"],
+        mask_sentinels=_numbered(ids, "MASK"), sop_sentinels=_numbered(ids, "sop"),
     )  # fmt: skip
+
+
+def _numbered(ids: dict[str, int], name: str) -> tuple[int, ...]:
+    """Give the ids of MASK1, MASK2, ... as far as there are any."""
+    known = itertools.takewhile(ids.__contains__, (f"{name}{k}" for k in itertools.count(1)))
+    return tuple(ids[key] for key in known)
 
 
 def difference(found: Any, wanted: Any) -> float:

@@ -57,6 +57,7 @@ def compared(
         example = build_example(
             document, np.array(rows), kind=kind, ids=ids, end=End.EOP if ends else End.NONE,
             order=np.array([rows.index(tuple(span)) for span in order]),
+            sentinels_behind=config["max_seq_length"] if config.get("sentinel_token") else None,
         )  # fmt: skip
         example_tokens, targets, positions = example.tokens, example.targets, example.positions
         loss, sep = (targets != IGNORE_INDEX).astype(int), example.part_b_start
@@ -65,6 +66,12 @@ def compared(
     if not config.get("block_position_encoding", True):
         # The released one-dimensional form marks Part B with 1 and counts nothing.
         positions = np.stack([positions[0], (np.arange(len(example_tokens)) >= sep).astype(int)])
+    if config.get("random_position"):
+        # The offset is a draw of theirs; ours are those that keep an example below the row's end.
+        offset = int(wanted["position_ids"][0][0])
+        if not 0 <= offset <= config["max_seq_length"] - len(example_tokens):
+            return MISMATCH
+        positions = positions + np.array([[offset], [0]])
     length = len(wanted["tokens"])
     pad = (0, length - len(example_tokens))
     if pad[1] < 0 or sep != wanted["source_length"]:
@@ -86,13 +93,9 @@ def block_data(folder: Path) -> Iterator[Case]:
     """Examples from given spans and a given order."""
     ids = special_ids(folder)
     for case in lines(folder, "make_block_data"):
-        config = case["config"]
-        if config.get("sentinel_token") or config.get("random_position"):
-            yield case["id"], "sentinel tokens, random positions"
-            continue
         yield case["id"], compared(
             ids, case["input"]["tokens"], case["input"]["spans"], case["order"],
-            KINDS[case["task"]], case["output"], config,
+            KINDS[case["task"]], case["output"], case["config"],
         )  # fmt: skip
 
 

@@ -12,8 +12,9 @@ import ctypes
 import logging
 import os
 import sys
+from pathlib import Path
 
-__all__ = ["available_cores", "tune_process"]
+__all__ = ["available_cores", "cache_folder", "native_wanted", "tune_process"]
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,17 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: `$XDG_CACHE_HOME/blankfill`, or under `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "blankfill"
+
+
+def native_wanted() -> bool:
+    """Tell whether compiled forms of our operators may be used; `BLANKFILL_NATIVE=0` says no."""
+    return os.environ.get("BLANKFILL_NATIVE") != "0"
 
 
 def tune_process() -> list[str]:

@@ -153,6 +153,20 @@ def a_tensor_too_few(folder):
     return [], ["transformer.layers.1.mlp.dense_4h_to_h.bias", "rank 01", "copy"]
 
 
+def a_layer_in_the_middle(folder):
+    learned(folder)
+    for path in folder.iterdir():
+        change(path, lambda s: [s.pop(n) for n in list(s) if ".layers.0." in n])
+    return [], ["transformer.layers.0", "layer 1", "copy"]
+
+
+def a_number_that_is_none(folder):
+    foreign.chatglm_hf(folder, foreign.draw(gated=False, positions=0, tied=False))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_sequence_length": "long"}))
+    return [], ["config.json", "max_sequence_length='long'"]
+
+
 def a_tensor_of_another_shape(folder):
     learned(folder)
     name = "transformer.layers.1.mlp.dense_4h_to_h.weight"
@@ -193,6 +207,7 @@ CASES = [
     another_layout_than_said, a_pickle_with_code, heads_that_do_not_divide,
     heads_that_ranks_do_not_share, heads_unknown, a_tensor_in_two_shards,
     a_tensor_with_and_without_prefix, a_tensor_too_many, a_tensor_too_few,
+    a_layer_in_the_middle, a_number_that_is_none,
     a_tensor_of_another_shape, scales_of_another_length, a_latest_that_points_nowhere,
     image_rows_of_a_model_without, a_vocabulary_of_another_model,
 ]  # fmt: skip

@@ -5,6 +5,7 @@ are loaded alone. The whole of an export in a clean environment is in test_expor
 """
 
 import ast
+import dataclasses
 import functools
 import json
 import sys
@@ -25,6 +26,7 @@ from blankfill.interop.export_reload import ThroughTheFiles, reload_hf
 from blankfill.interop.keymap import to_ours
 from blankfill.objective.blank import build_prompt, generation_positions
 from blankfill.objective.mask import visible
+from blankfill.objective.special import SpecialIds
 from blankfill.train import load_run
 from interop.runs import ARCHITECTURES, make_run
 
@@ -51,7 +53,7 @@ def written(run, folder):
 )  # fmt: skip
 def test_an_export_computes_what_the_run_does(architecture, scheme, tmp_path, tokenizer_folder):
     run = load_run(make_run(tmp_path / "run", tokenizer_folder, architecture, scheme))
-    reloaded = ThroughTheFiles(written(run, tmp_path / "out"))
+    reloaded = ThroughTheFiles(written(run, tmp_path / "out"), run.tokenizer.ids)
     parity = compare(
         run.model, reloaded, run.tokenizer.ids, scheme, num_tokens=run.tokenizer.vocab_size,
         fill=_fill_with(run), num_prompts=12,
@@ -77,7 +79,7 @@ def test_fills_of_several_blanks_are_among_what_is_compared(run):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_positions_and_masks_are_read_off_padded_tokens(run, tmp_path, scheme, side):
     ids = run.tokenizer.ids
-    lay_out = ThroughTheFiles(written(run, tmp_path / "out"))._lay_out
+    lay_out = ThroughTheFiles(written(run, tmp_path / "out"), ids)._lay_out
     rows = draw_rows(ids, run.tokenizer.vocab_size, 128, count=30)
     width = max(len(row.tokens(ids)) for row in rows)
     roles = ("mask", "smask", "gmask", "sop", "eop", "eos", "pad")
@@ -167,11 +169,11 @@ def test_the_command_prints_parity_and_leaves_only_the_folder(run, tmp_path, cap
 
 
 def test_an_export_that_differs_is_refused_and_removed(run, tmp_path, monkeypatch, capsys):
-    def spoil(folder):
+    def spoil(folder, ids):
         weights = load_file(folder / "model.safetensors")
         weights["network.blocks.1.mlp.down.bias"][0] += 0.1
         save_file(weights, folder / "model.safetensors")
-        return reload_hf(folder)
+        return reload_hf(folder, ids)
 
     monkeypatch.setattr(exports, "reload_hf", spoil)
     assert main(["export", str(run.path), "--to", "hf", "--out", str(tmp_path / "out")]) == 2
@@ -306,3 +308,53 @@ def test_small_positions_leave_room_for_the_prompts(tokenizer_folder, tmp_path):
     for max_position in (8, 16, 40):
         rows = draw_rows(run.tokenizer.ids, run.tokenizer.vocab_size, max_position, count=50)
         assert max(len(row.prompt) for row in rows) <= max_position // 2 + 1
+
+
+class Published:
+    """A vocabulary like the published ones: `eos` pads, `[gMASK]` and `eop` share an id."""
+
+    fingerprint = ""
+    vocab_size = 500
+
+    def __init__(self):
+        self.ids = SpecialIds(
+            mask=490, smask=491, gmask=492, sop=493, eop=492, eos=494, pad=494, dblock=495,
+            shared=("gmask", "eop", "eos", "pad"),
+        )  # fmt: skip
+
+
+def test_a_published_vocabulary_with_shared_ids_is_exported_without_its_tokenizer(run, tmp_path):
+    vocabulary = Published()
+    published = dataclasses.replace(run, tokenizer=vocabulary)
+    (tmp_path / "out").mkdir()
+    write_hf(
+        tmp_path / "out", run.cfg, run.model.state_dict(), vocabulary, origin={},
+        max_shard_bytes=10**9,
+    )  # fmt: skip
+    assert not list((tmp_path / "out").glob("*token*"))
+    assert read_hf(tmp_path / "out")[1] is None
+    reloaded = reload_hf(tmp_path / "out", vocabulary.ids)
+    prompt = np.array([3, 490, 7, 494], np.int32)  # closed by eos, which is also padding
+    long = np.array([*range(20, 40), 490], np.int32)
+    rows = [Row(prompt=p, fills=(np.array([8], np.int32),)) for p in (prompt, long)]
+    for row, theirs in zip(rows, reloaded.logits(rows), strict=True):
+        ours = reference_logits(published.model, row, vocabulary.ids, "corrupted")
+        torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-4)  # float32, as an export
+    prompts = [prompt, np.array([5, 6, 490, 9, 490, 11, 494], np.int32)]
+    fill_ = _fill_with(published)
+    wanted = fill_(published.model, prompts, 8)
+    for ours, theirs in zip(wanted, reloaded.greedy(prompts, 8), strict=True):
+        common = ours[:8]
+        assert theirs[: len(common)] == common
+
+
+def test_a_run_trained_with_sentinels_is_refused(run):
+    cfg = dataclasses.replace(
+        run.cfg, objective=dataclasses.replace(run.cfg.objective, sentinels=4)
+    )
+    with pytest.raises(ConversionError, match=r"objective\.sentinels=4"):
+        exports.export_hf(
+            cfg, run.model, run.tokenizer, run.path.parent / "none", fill=_fill_with(run),
+            origin={}, max_shard_bytes=10**9,
+        )  # fmt: skip
+    assert not (run.path.parent / "none").exists()

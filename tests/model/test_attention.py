@@ -30,6 +30,7 @@ from blankfill.model.masks import (
     choose_attention,
     tile_pairs,
 )  # fmt: skip
+from blankfill.model.native import load_native
 from blankfill.model.rope import rotation_of
 from blankfill.objective.mask import visible
 
@@ -118,6 +119,49 @@ def test_value_and_gradients_are_those_of_the_rule(name, way, dtype, atol):
     torch.testing.assert_close(value, expected, rtol=0, atol=atol)
     for ours, theirs in zip(grads, expected_grads, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_the_compiled_form_is_the_plain_one(name, monkeypatch):
+    if load_native() is None:
+        pytest.skip("no C compiler here, or no sgemm in torch's library")
+    blocks = table(name)
+    _, real = rule(blocks)
+    results = []
+    for native in (load_native, lambda: None):
+        monkeypatch.setattr(packed, "load_native", native)
+        *qkv, weight = draw(torch.float32)
+        value = WAYS["blocks"](*qkv, blocks)
+        grads = torch.autograd.grad(value, qkv, weight.detach() * real[:, :, None, None])
+        results.append([value, *grads])
+    for ours, theirs in zip(*results, strict=True):
+        # Sums of up to 300 terms near 1 in another order.
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_the_compiled_form_gives_the_same_bits_on_any_number_of_threads():
+    blocks = table("ragged")
+    results = []
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        *qkv, weight = draw(torch.float32)
+        value = WAYS["blocks"](*qkv, blocks)
+        results.append([value, *torch.autograd.grad(value, qkv, weight.detach())])
+    torch.set_num_threads(before)
+    if load_native() is not None:
+        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_without_a_compiler_there_is_no_compiled_form(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    load_native.cache_clear()
+    try:
+        assert load_native() is None
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    finally:
+        load_native.cache_clear()
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -245,7 +289,7 @@ def test_the_formula_counts_what_a_packed_training_pass_multiplies():
 def test_the_operators_products_are_those_that_it_is_counted_with():
     blocks = table("ragged")
     mask = PackedMask(blocks, (3, T))
-    q, k, v, grad = (x.detach() for x in draw(torch.float32))
+    q, k, v, grad = (x.detach() for x in draw(torch.float64))
     with FlopCounterMode(display=False) as counter:  # the kernels, below the operators
         _, buffer = packed._forward._init_fn(q, k, v, mask.table, mask.room, 0.0, 0.3)
         packed._backward._init_fn(grad, q, k, v, buffer, mask.table, 0.0, 0.3)

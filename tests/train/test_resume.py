@@ -15,14 +15,16 @@ from blankfill.train import build_trainer, load_run
 from conftest import small_corpus
 from train.conftest import CFG, same
 
-RATES = ("positions_per_second", "targets_per_second")
+RATES = ("positions_per_second", "targets_per_second", "flops_per_second_model",
+         "flops_per_second_dense", "peak_flops_per_second", "mfu")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory, tokenizer_folder):
     folder = tmp_path_factory.mktemp("stores")
-    for name, seed in (("a", 0), ("b", 1)):
-        (folder / f"{name}.txt").write_text("\n\n".join(small_corpus(120, seed)), encoding="utf-8")
+    for name, seed, documents in (("a", 0, 120), ("b", 1, 16)):
+        text = "\n\n".join(small_corpus(documents, seed))
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
         data_build([folder / f"{name}.txt"], tokenizer=tokenizer_folder, out=folder / name)
     return folder
 
@@ -34,7 +36,8 @@ def build(tmp_path, stores):
     def make(run="run", *, store="a", resume=False, init=None, allow_change=(), **train):
         cfg = dataclasses.replace(CFG, train=dataclasses.replace(CFG.train, **train))
         return build_trainer(
-            cfg, data=[stores / store], run=tmp_path / run, validation=[stores / "b"],
+            cfg, data=[stores / store], run=tmp_path / run,
+            validation=[stores / "b"] if cfg.train.validate_every else (),
             resume=resume, init=init, allow_change=allow_change,
         )  # fmt: skip
 

@@ -36,6 +36,8 @@ class ExportResult:
     """What it holds."""
     num_bytes: int
     """Size of all files."""
+    has_tokenizer: bool
+    """Whether the vocabulary is among them: blankfill's own is, in hf."""
     parity: Parity
     """How far the export, read back, is from the run."""
 
@@ -92,7 +94,8 @@ def export(
     return ExportResult(
         run=str(run), step=loaded.step, to=to, out=str(out),
         files=[str(path.relative_to(out)) for path in files],
-        num_bytes=sum(path.stat().st_size for path in files), parity=parity,
+        num_bytes=sum(path.stat().st_size for path in files),
+        has_tokenizer=(Path(out) / "tokenizer.model").exists(), parity=parity,
     )  # fmt: skip
 
 

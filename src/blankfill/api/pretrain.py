@@ -50,6 +50,7 @@ def pretrain(
     resume: bool = False,
     allow_change: Sequence[str] = (),
     init: Path | None = None,
+    replay: Sequence[Path] = (),
     model: ModelConfig | None = None,
     objective: ObjectiveConfig | None = None,
     train: TrainConfig | None = None,
@@ -65,12 +66,14 @@ def pretrain(
         preset: where to start from: demo, tiny, small, base, large or xl; or as published:
             glm-base, glm-large, glm-roberta, glm-large-zh, glm-410m, glm-515m, glm-2b, glm-10b,
             glm-10b-zh, glm-130b, chatglm-6b or chatglm-6b-v0.
-        data: token stores to train on.
+        data: token stores to train on; with shares, such as en:0.7 zh:0.3, each store has that
+            share of the rows and is read in epochs of its own.
         out: folder of the run; new, unless resuming.
         validation: token stores to validate on, every --train.validate-every steps.
         resume: go on from the newest checkpoint in the folder.
         allow_change: fields that the resumed run may change, such as train.peak_lr train.steps.
         init: start from the newest weights of this run, with a fresh optimizer and schedule.
+        replay: stores of earlier training to mix in, each with its share, such as general:0.3.
         model: the network; the preset's where not given.
         objective: the blanks; the preset's where not given.
         train: the recipe; the preset's where not given.
@@ -88,13 +91,16 @@ def pretrain(
     from blankfill.runtime import tune_process
 
     tune_process()
+    from blankfill.data.mixture import parse_stores
     from blankfill.evaluate.watch import BlankWatch
     from blankfill.metrics import read_metrics
     from blankfill.train import build_trainer
 
+    stores, shares = parse_stores([Path(path) for path in data], [Path(path) for path in replay])
     trainer = build_trainer(
         cfg,
-        data=[Path(path) for path in data],
+        data=stores,
+        shares=shares,
         run=Path(out),
         validation=[Path(path) for path in validation],
         resume=resume,
@@ -129,13 +135,15 @@ def command_for(name: str) -> Callable[..., PretrainResult]:
         resume: bool = False,
         allow_change: tuple[str, ...] = (),
         init: Path | None = None,
+        replay: tuple[Path, ...] = (),
         model: ModelConfig = default.model,
         objective: ObjectiveConfig = default.objective,
         train: TrainConfig = default.train,
     ) -> PretrainResult:
         return pretrain(
             preset, data=data, out=out, validation=validation, resume=resume,
-            allow_change=allow_change, init=init, model=model, objective=objective, train=train,
+            allow_change=allow_change, init=init, replay=replay, model=model,
+            objective=objective, train=train,
         )  # fmt: skip
 
     command.__doc__ = pretrain.__doc__

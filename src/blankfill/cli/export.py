@@ -18,6 +18,8 @@ def print_export(result: ExportResult, console: Console) -> None:
         Text(f"{result.out}: step {result.step} of {result.run} for {result.to}, "
              f"{len(result.files)} files, {result.num_bytes:,} bytes")
     )  # fmt: skip
+    if not result.has_tokenizer:
+        console.print(Text("weights only: the vocabulary is not among them"))
     console.print(Text(f"read back through {parity.through}:"))
     console.print(
         Text(f"  largest |difference of logits| on {parity.num_prompts} prompts  "

@@ -117,10 +117,11 @@ class Objectives:
                 f"objective.by_source names {len(objective.by_source)} mixtures for {num_stores} "
                 'token stores; give one for each, "" for that of the run'
             )
-        of_store = [objective.of_source(source) for source in range(num_stores)]
-        self.distinct = list(dict.fromkeys(of_store))
+        self.of_store = [objective.of_source(source) for source in range(num_stores)]
+        """The objective of each store."""
+        self.distinct = list(dict.fromkeys(self.of_store))
         """Every objective that some store has."""
-        self._number = np.array([self.distinct.index(cfg) for cfg in of_store])
+        self._number = np.array([self.distinct.index(cfg) for cfg in self.of_store])
 
     def split(self, sources: Int64) -> Iterator[tuple[ObjectiveConfig, Int64]]:
         """Go over the objectives of some documents.

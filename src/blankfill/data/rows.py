@@ -171,6 +171,10 @@ class RowSource:
         here = min(size, self._num_documents - window * size)
         return epoch + (window * size + here * within / rows) / self._num_documents
 
+    def epochs(self, row: int) -> dict[str, float]:
+        """Name the passes over the data as metrics do."""
+        return {"epoch": self.epoch_at(row)}
+
     def anchor(self, row: int) -> tuple[int, int]:
         """Tell where the plan of a row begins: its window, and that window's first row.
 

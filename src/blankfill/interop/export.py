@@ -17,7 +17,7 @@ from blankfill.interop.export_parity import Parity, compare
 from blankfill.interop.export_reload import reload_hf
 from blankfill.model import GLM
 from blankfill.objective.batch import Int32
-from blankfill.text.tokenizer import TextTokenizer, Tokenizer
+from blankfill.text.tokenizer import TextTokenizer
 
 __all__ = ["Fill", "export_foreign", "export_hf", "written_whole"]
 
@@ -28,7 +28,7 @@ Fill = Callable[[GLM, Sequence[Int32], int], list[list[int]]]
 def export_hf(
     cfg: RunConfig,
     model: GLM,
-    tokenizer: Tokenizer,
+    tokenizer: TextTokenizer,
     out: Path,
     *,
     fill: Fill,
@@ -52,13 +52,14 @@ def export_hf(
         ConfigError: `out` exists.
         ConversionError: what was written does not compute what the run does; nothing is left.
     """
+    _check_objective(cfg)
     with written_whole(out) as folder:
         write_hf(
             folder, cfg, model.state_dict(), tokenizer, origin=origin,
             max_shard_bytes=max_shard_bytes,
         )  # fmt: skip
         return compare(
-            model, reload_hf(folder), tokenizer.ids, cfg.objective.positions,
+            model, reload_hf(folder, tokenizer.ids), tokenizer.ids, cfg.objective.positions,
             num_tokens=tokenizer.vocab_size, fill=fill, advance=advance,
         )  # fmt: skip
 
@@ -79,6 +80,7 @@ def export_foreign(
     Takes and raises what `export_hf` does, and ConversionError where the released code does not
     compute this architecture.
     """
+    _check_objective(cfg)
     family = family_of(to, cfg)
     with written_whole(out) as folder:
         if to == "glm":
@@ -114,3 +116,11 @@ def written_whole(out: Path) -> Generator[Path]:
                 "name another folder with --out"
             ) from error
         raise
+
+
+def _check_objective(cfg: RunConfig) -> None:
+    if cfg.objective.sentinels:
+        raise ConversionError(
+            f"the run was trained with objective.sentinels={cfg.objective.sentinels}, whose masks "
+            "no other software knows; export a run that was trained without them"
+        )

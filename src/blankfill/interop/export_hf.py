@@ -5,7 +5,7 @@
       model.safetensors                        or model-00001-of-0000N.safetensors and an index
       modeling_blankfill.py ...                the code: torch and transformers, no blankfill
       tokenizer.model  tokenizer_config.json  tokenization_blankfill.py
-      blankfill_export.json                           the run's configuration and tokenizer manifest
+      blankfill_export.json                    the run's configuration and tokenizer manifest
       README.md                                how to use it
 
 Every weight has the name that it has in the run, behind `network.`; so reading it back is taking
@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.errors import ConversionError
 from blankfill.objective.special import DISPLAY
-from blankfill.text.tokenizer import MODEL_NAME, Tokenizer
+from blankfill.text.tokenizer import MODEL_NAME, TextTokenizer, Tokenizer
 
 __all__ = ["CODE_FILES", "describe", "read_hf", "write_hf", "write_shards"]
 
@@ -49,6 +49,11 @@ _README = """\
 It fills blanks: `[MASK]` stands for a word or phrase, `[sMASK]` for a sentence, `[gMASK]` for a
 long passage. It needs torch, transformers, sentencepiece and safetensors.
 
+{use}
+
+Where blankfill is installed, `import blankfill.interop.hf` makes `trust_remote_code` unnecessary.
+"""
+_USE_TEXTS = """\
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -61,13 +66,25 @@ inputs = tokenizer(
 )
 for text in tokenizer.fill(model.generate(**inputs, max_new_tokens=64)):
     print(text)
-```
+```"""
+_USE_IDS = """\
+The vocabulary is that of the published model and is not part of this folder: `generate()` takes the
+ids that its own tokenizer makes of a text with blanks, with the id of `[S]` (`config.special_ids`)
+behind them.
 
-Where blankfill is installed, `import blankfill.interop.hf` makes `trust_remote_code` unnecessary.
-"""
+```python
+import torch
+from transformers import AutoModelForCausalLM
+
+path = "."  # this folder
+model = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=True).eval()
+ids = model.config.special_ids
+row = torch.tensor([[ids["mask"], ids["sop"]]])
+print(model.generate(row, attention_mask=torch.ones_like(row)))
+```"""
 
 
-def describe(cfg: RunConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+def describe(cfg: RunConfig, tokenizer: TextTokenizer) -> dict[str, Any]:
     """Give the content of config.json."""
     model = cfg.model
     names = (
@@ -77,6 +94,8 @@ def describe(cfg: RunConfig, tokenizer: Tokenizer) -> dict[str, Any]:
         "norm_eps",
     )  # fmt: skip
     ids = tokenizer.ids
+    banned = {ids.mask, ids.smask, ids.gmask, ids.sop, ids.pad, ids.dblock}
+    banned |= {*ids.mask_sentinels, *ids.sop_sentinels}
     return {
         "model_type": "blankfill",
         "architectures": ["BlankfillForCausalLM"],
@@ -90,6 +109,7 @@ def describe(cfg: RunConfig, tokenizer: Tokenizer) -> dict[str, Any]:
         "residual_alpha": model.deepnorm_alpha,
         "position_scheme": cfg.objective.positions,
         "num_tokens": tokenizer.vocab_size,
+        "banned_ids": sorted(banned - {ids.eop, ids.eos}),
         "special_ids": {role: getattr(ids, role) for role in DISPLAY},
         "pad_token_id": ids.pad,
         "eos_token_id": [ids.eop, ids.eos],
@@ -100,7 +120,7 @@ def write_hf(
     folder: Path,
     cfg: RunConfig,
     weights: Mapping[str, torch.Tensor],
-    tokenizer: Tokenizer,
+    tokenizer: TextTokenizer,
     *,
     origin: dict[str, Any],
     max_shard_bytes: int,
@@ -127,28 +147,19 @@ def write_hf(
     code = Path(__file__).parent / "hf_files"
     for name in CODE_FILES:
         shutil.copyfile(code / name, folder / name)
-    tokenizer.save(folder)
-    # transformers takes a tokenizer.json for one of its own; ours is in blankfill_export.json.
-    (folder / "tokenizer.json").unlink()
-    _write(
-        folder / "tokenizer_config.json",
-        {
-            "tokenizer_class": "BlankfillTokenizer",
-            "auto_map": {"AutoTokenizer": ["tokenization_blankfill.BlankfillTokenizer", None]},
-            "model_max_length": cfg.model.max_position,
-            "padding_side": "left",
-            "clean_up_tokenization_spaces": False,
-            "mask_token": DISPLAY["mask"],
-            "eos_token": DISPLAY["eop"],
-            "pad_token": DISPLAY["pad"],
-        },
-    )
+    manifest: dict[str, Any] | None = None
+    if isinstance(tokenizer, Tokenizer):
+        _write_tokenizer(folder, cfg, tokenizer)
+        manifest = tokenizer.manifest
+    else:
+        (folder / "tokenization_blankfill.py").unlink()
     _write(
         folder / "blankfill_export.json",
         {"format": "blankfill export", "version": VERSION, **origin, "config": to_dict(cfg),
-         "tokenizer": tokenizer.manifest},
+         "tokenizer": manifest},
     )  # fmt: skip
-    (folder / "README.md").write_text(_README, encoding="utf-8")
+    use = _USE_TEXTS if manifest is not None else _USE_IDS
+    (folder / "README.md").write_text(_README.format(use=use), encoding="utf-8")
 
 
 def write_shards(folder: Path, weights: Mapping[str, torch.Tensor], *, max_bytes: int) -> list[str]:
@@ -186,11 +197,12 @@ def write_shards(folder: Path, weights: Mapping[str, torch.Tensor], *, max_bytes
     return names
 
 
-def read_hf(folder: Path) -> tuple[RunConfig, Tokenizer, dict[str, torch.Tensor]]:
+def read_hf(folder: Path) -> tuple[RunConfig, Tokenizer | None, dict[str, torch.Tensor]]:
     """Read back what `write_hf` wrote.
 
     Returns:
-        The run's configuration, its tokenizer, and the weights by the names that they have there.
+        The run's configuration; its tokenizer, None where that is of a published model; and the
+        weights by the names that they have there.
 
     Raises:
         ConversionError: the folder is no such export, or a file of it is missing or damaged.
@@ -198,12 +210,15 @@ def read_hf(folder: Path) -> tuple[RunConfig, Tokenizer, dict[str, torch.Tensor]
     try:
         described = json.loads((folder / "blankfill_export.json").read_text(encoding="utf-8"))
         cfg = from_dict(RunConfig, described["config"])
-        model = (folder / MODEL_NAME).read_bytes()
+        manifest = described["tokenizer"]
+        model = b"" if manifest is None else (folder / MODEL_NAME).read_bytes()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConversionError(
             f"{folder} is not an export of blankfill, or a damaged one ({error}); export it again"
         ) from error
-    tokenizer = Tokenizer(model, path=str(folder / MODEL_NAME), manifest=described["tokenizer"])
+    tokenizer = None
+    if manifest is not None:
+        tokenizer = Tokenizer(model, path=str(folder / MODEL_NAME), manifest=manifest)
     weights: dict[str, torch.Tensor] = {}
     files = sorted(folder.glob("model*.safetensors"))
     index = folder / "model.safetensors.index.json"
@@ -222,6 +237,25 @@ def read_hf(folder: Path) -> tuple[RunConfig, Tokenizer, dict[str, torch.Tensor]
             f"{folder}: {places[missing[0]]} is missing, which holds {missing[0]}; export it again"
         )
     return cfg, tokenizer, weights
+
+
+def _write_tokenizer(folder: Path, cfg: RunConfig, tokenizer: Tokenizer) -> None:
+    tokenizer.save(folder)
+    # transformers takes a tokenizer.json for one of its own; ours is in blankfill_export.json.
+    (folder / "tokenizer.json").unlink()
+    _write(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "BlankfillTokenizer",
+            "auto_map": {"AutoTokenizer": ["tokenization_blankfill.BlankfillTokenizer", None]},
+            "model_max_length": cfg.model.max_position,
+            "padding_side": "left",
+            "clean_up_tokenization_spaces": False,
+            "mask_token": DISPLAY["mask"],
+            "eos_token": DISPLAY["eop"],
+            "pad_token": DISPLAY["pad"],
+        },
+    )
 
 
 def _write(path: Path, value: Any) -> None:

@@ -26,7 +26,7 @@ from blankfill.objective.batch import Int32
 from blankfill.objective.blank import build_prompt
 from blankfill.objective.mask import visible
 from blankfill.objective.positions import blank_positions
-from blankfill.objective.special import SpecialIds
+from blankfill.objective.special import DISPLAY, SpecialIds
 
 __all__ = ["Parity", "Reloaded", "Row", "compare", "draw_rows", "reference_logits"]
 
@@ -109,7 +109,8 @@ def draw_rows(ids: SpecialIds, num_tokens: int, max_position: int, *, count: int
         max_position: the longest text that the model reads.
         count: number of prompts.
     """
-    special = {getattr(ids, role) for role in SpecialIds.__dataclass_fields__ if role != "shared"}
+    special = {getattr(ids, role) for role in DISPLAY}
+    special |= {*ids.mask_sentinels, *ids.sop_sentinels}
     plain = np.array([i for i in range(num_tokens) if i not in special], np.int32)
     rows: list[Row] = []
     for number in range(count):

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from blankfill.interop.export_hf import PREFIX
 from blankfill.interop.export_parity import Reloaded, Row
@@ -26,17 +27,17 @@ from blankfill.objective.special import SpecialIds
 __all__ = ["ThroughTheFiles", "ThroughTransformers", "reload_hf"]
 
 
-def reload_hf(folder: Path) -> Reloaded:
+def reload_hf(folder: Path, special: SpecialIds) -> Reloaded:
     """Load an export through transformers, or without it through the plain torch files."""
     if importlib.util.find_spec("transformers") is None:
-        return ThroughTheFiles(folder)
-    return ThroughTransformers(folder)
+        return ThroughTheFiles(folder, special)
+    return ThroughTransformers(folder, special)
 
 
 class ThroughTransformers:
     """The export as a model of transformers, with its own `generate()`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, special: SpecialIds) -> None:
         import transformers  # pyright: ignore[reportMissingImports]  # an extra
 
         from blankfill.interop.hf import BlankfillForCausalLM
@@ -45,7 +46,7 @@ class ThroughTransformers:
         self._model: Any = BlankfillForCausalLM.from_pretrained(folder)
         self._model.eval()
         self._ids: dict[str, int] = self._model.config.special_ids
-        self._special = SpecialIds.of_roles(self._ids)
+        self._special = special
 
     @torch.inference_mode()
     def logits(self, rows: Sequence[Row]) -> list[torch.Tensor]:
@@ -69,13 +70,13 @@ class ThroughTransformers:
 class ThroughTheFiles:
     """The export's network and layout files, loaded by themselves."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, special: SpecialIds) -> None:
         from safetensors.torch import load_file
 
         self.through = "the export's own torch files (transformers is not installed)"
         self._config = SimpleNamespace(**json.loads((folder / "config.json").read_text("utf-8")))
         self._ids: dict[str, int] = self._config.special_ids
-        self._special = SpecialIds.of_roles(self._ids)
+        self._special = special
         network = _load(folder / "network_blankfill.py")
         layout = _load(folder / "layout_blankfill.py")
         self._lay_out: Callable[..., Any] = layout.lay_out
@@ -91,22 +92,21 @@ class ThroughTheFiles:
     def logits(self, rows: Sequence[Row]) -> list[torch.Tensor]:
         """Score the inputs of rows, as one batch: `[T, V]` each."""
         tokens, real = _pad([row.tokens(self._special) for row in rows], self._ids["pad"])
-        scores = self._network.logits(self._step(tokens, None, 0)[0])
+        scores = self._network.logits(self._step(tokens, real, None, 0)[0])
         return _inputs(rows, scores, real)
 
     @torch.inference_mode()
     def greedy(self, prompts: Sequence[Int32], max_new_tokens: int) -> list[list[int]]:
         """Fill prompts as one batch: what stands behind the first `[S]` of each row."""
         ids = self._ids
-        tokens, _ = _pad([np.append(p, np.int32(ids["sop"])) for p in prompts], ids["pad"])
+        tokens, real = _pad([np.append(p, np.int32(ids["sop"])) for p in prompts], ids["pad"])
         ends = (ids["eop"], ids["eos"])
-        inputs = ("mask", "smask", "gmask", "sop", "pad", "dblock")
-        banned = [ids[role] for role in inputs if ids[role] not in ends]
+        banned = [*self._config.banned_ids]
         banned += range(self._config.num_tokens, self._config.vocab_size)
         start, cache, num_cached = tokens.shape[1], _Cache(), 0
         done = torch.zeros(len(tokens), dtype=torch.bool)
         while tokens.shape[1] < start + max_new_tokens and not done.all():
-            hidden, layout = self._step(tokens, cache, num_cached)
+            hidden, layout = self._step(tokens, real, cache, num_cached)
             num_cached = tokens.shape[1]
             scores = self._network.logits(hidden[:, -1])
             scores[:, banned] = float("-inf")
@@ -117,10 +117,12 @@ class ThroughTheFiles:
             last = layout.num_opened >= layout.num_blanks
             done |= last & torch.isin(chosen, torch.tensor(ends))
             tokens = torch.cat([tokens, chosen[:, None]], dim=1)
+            real = nn.functional.pad(real, (0, 1), value=True)
         return [_plain(row, ids) for row in tokens[:, start:].tolist()]
 
-    def _step(self, tokens: torch.Tensor, cache: _Cache | None, num_cached: int) -> Any:
-        real = torch.ones_like(tokens, dtype=torch.bool)
+    def _step(
+        self, tokens: torch.Tensor, real: torch.Tensor, cache: _Cache | None, num_cached: int
+    ) -> Any:
         layout = self._lay_out(tokens, real, self._ids, self._config.position_scheme)
         hidden = self._network(
             tokens[:, num_cached:], layout.positions[:, :, num_cached:],
@@ -164,8 +166,13 @@ def _pad(rows: Sequence[Int32], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _plain(row: Sequence[int], ids: dict[str, int]) -> list[int]:
-    """Drop padding, and write one end token for the two that end a blank."""
-    return [ids["eop"] if token == ids["eos"] else token for token in row if token != ids["pad"]]
+    """Cut a row behind its last blank, and write one end token for the two that end a blank."""
+    plain: list[int] = []
+    for token in row:
+        if plain and plain[-1] == ids["eop"] and token != ids["sop"]:
+            break  # what follows the last blank's end is padding
+        plain.append(ids["eop"] if token == ids["eos"] else token)
+    return plain
 
 
 def _load(path: Path) -> ModuleType:

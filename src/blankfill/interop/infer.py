@@ -44,6 +44,11 @@ def infer_config(
     layers = {int(m[1]) for name in names if (m := _LAYER.fullmatch(name))}
     if not layers:
         raise ConversionError(f"{source.path} holds no transformer.layers.0; it has no layer")
+    if missing := set(range(len(layers))) - layers:
+        raise ConversionError(
+            f"{source.path} lacks the tensors of transformer.layers.{min(missing)}, while those of "
+            f"layer {max(layers)} are there; copy every file of the checkpoint"
+        )
     _check_ranks(source, hidden)
     template = TEMPLATES[FAMILY_OF[source.layout]]
     up = _find(source, "layers.0.mlp.dense_h_to_4h.weight")
@@ -53,16 +58,16 @@ def infer_config(
     shape: dict[str, Any] = {
         "vocab_size": word.shape[0] * num_ranks,
         "hidden_size": hidden,
-        "num_layers": max(layers) + 1,
+        "num_layers": len(layers),
         "ffn_size": up.shape[0] * num_ranks // (2 if template.is_gated else 1),
         "block": "sandwich" if sandwich else template.block,
         "dropout": 0.1,  # all published models were trained with it (GLM `arguments.py`)
-        "norm_eps": float(config.get("layernorm_epsilon", template.norm_eps)),
+        "norm_eps": _number(source, "layernorm_epsilon", template.norm_eps),
     }
     if position:
         shape["max_position"] = position[0].shape[0] - 1  # the table has a row for 0 too
     else:
-        shape["max_position"] = int(config.get("max_sequence_length", _ROPE_POSITIONS))
+        shape["max_position"] = int(_number(source, "max_sequence_length", _ROPE_POSITIONS))
     if source.layout == "sat-glm-130b" and config.get("position_encoding_2d"):
         shape["positions"] = "rope_2d"
     if source.layout == "chatglm-hf" and config.get("position_encoding_2d") is False:
@@ -90,6 +95,15 @@ def _shapes(cfg: ModelConfig) -> tuple[object, ...]:
             cfg.positions, learned, cfg.tie_head)  # fmt: skip
 
 
+def _number(source: Source, name: str, default: float) -> float:
+    """Take a number from config.json, or the default where it says none."""
+    said = source.config.get(name, default)
+    if isinstance(said, bool) or not isinstance(said, int | float):
+        raise ConversionError(f"{source.config_path} says {name}={said!r}, which is no number; put "
+                              "it right or take it out")  # fmt: skip
+    return said
+
+
 def _find(source: Source, ending: str) -> StoredTensor:
     for name, stored in source.ranks[0].items():
         if name == ending or name.endswith(f".{ending}"):
@@ -108,8 +122,8 @@ def _find(source: Source, ending: str) -> StoredTensor:
 def _check_ranks(source: Source, hidden: int) -> None:
     """Compare the ranks that each matrix was shared by with the files that are there."""
     qkv = _find(source, "layers.0.attention.query_key_value.weight")
-    needed, rest = divmod(3 * hidden, qkv.shape[0])
-    if rest:
+    needed, rest = divmod(3 * hidden, qkv.shape[0] or 1)
+    if rest or not qkv.shape[0]:
         raise ConversionError(
             f"{qkv.path} holds {qkv.name} with {qkv.shape[0]} rows, which is no part of three "
             f"times the hidden size {hidden}; the file is damaged or of another model"

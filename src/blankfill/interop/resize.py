@@ -31,7 +31,7 @@ from blankfill.checkpoint.layout import VERSION
 from blankfill.config.run import RunConfig, to_dict
 from blankfill.errors import ConversionError
 from blankfill.objective.special import DISPLAY
-from blankfill.text.tokenizer import Tokenizer
+from blankfill.text.tokenizer import TextTokenizer, Tokenizer
 
 __all__ = ["ROWS_MULTIPLE", "RowPlan", "plan_rows", "read_given", "resized", "write_resized"]
 
@@ -59,8 +59,17 @@ class RowPlan:
     """Old row of `[PAD]`."""
 
 
-def plan_rows(old: Tokenizer, new: Tokenizer) -> RowPlan:
-    """Find the old rows that each new row is made of."""
+def plan_rows(old: TextTokenizer, new: Tokenizer) -> RowPlan:
+    """Find the old rows that each new row is made of.
+
+    Raises:
+        ConversionError: the old vocabulary is of a published model, whose pieces are not ours.
+    """
+    if not isinstance(old, Tokenizer):
+        raise ConversionError(
+            "the run's vocabulary is that of a published model, whose pieces cannot be compared "
+            "with blankfill's; resize a run that was pretrained with a tokenizer of blankfill"
+        )
     old_id = {piece: i for i, piece in enumerate(old.pieces)}
     roles = {getattr(new.ids, role): getattr(old.ids, role) for role in DISPLAY}
     roles[new.unknown_id] = old.unknown_id

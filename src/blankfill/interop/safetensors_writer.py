@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,8 @@ class SafetensorsWriter:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())  # it is on the disk before its folder gets its name
         self._file.close()
         self.sha256 = self._hash.hexdigest()
         assert kind is not None or not self._waiting, f"not written: {list(self._waiting)[:3]}"

@@ -42,7 +42,8 @@ class Sample:
 
     def markdown(self) -> str:
         """Show the text, the answer and the truth in one paragraph."""
-        return f"{self.before} **[{self.answer}]** (*{self.truth}*) {self.after}"
+        text = f"{self.before} **[{self.answer}]** (*{self.truth}*) {self.after}"
+        return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def append_samples(run: Path, step: int, samples: Sequence[Sample]) -> None:

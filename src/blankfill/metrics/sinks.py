@@ -40,7 +40,7 @@ class MetricsWriter:
     def __init__(self, run: Path, *, start_step: int = 0) -> None:
         self._path, self._board_folder = run / "metrics.jsonl", run / "tensorboard"
         self._waiting = b""
-        self._handle, self._board = self._open(start_step)
+        self._handle, self._board = self._open(start_step, keep=start_step > 0)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Write the values that belong to `step`."""
@@ -67,11 +67,11 @@ class MetricsWriter:
     def rewind(self, step: int) -> None:
         """Drop the lines behind `step`, which the run returned to."""
         self._close()
-        self._handle, self._board = self._open(step)
+        self._handle, self._board = self._open(step, keep=True)
 
-    def _open(self, start_step: int) -> tuple[int, SummaryWriter]:
+    def _open(self, start_step: int, *, keep: bool) -> tuple[int, SummaryWriter]:
         rows = read_metrics(self._path.parent)
-        kept = [row for row in rows if row["step"] <= start_step and start_step > 0]
+        kept = [row for row in rows if keep and row["step"] <= start_step]
         temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         os.replace(temporary, self._path)

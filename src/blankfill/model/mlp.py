@@ -34,7 +34,10 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `[..., D]` to `[..., D]`."""
-        linear, gate = self.up(x).chunk(2, dim=-1)
+        # Two products rather than one and its halves: each half then lies in one piece, which what
+        # follows reads faster, and no gradient of a half has to be joined.
+        weights, biases = self.up.weight.chunk(2), self.up.bias.chunk(2)
+        linear, gate = (functional.linear(x, w, b) for w, b in zip(weights, biases, strict=True))
         return self.down(linear * self.activation(gate))
 
 

@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import register_flop_formula
 
+from blankfill.model.native import Native, load_native
+
 __all__ = ["block_attention", "rectangles"]
 
 WIDE = frozenset({torch.float32, torch.float64})
@@ -80,7 +82,10 @@ def _forward(
     out = torch.zeros_like(q, memory_format=torch.contiguous_format)
     buffer = _room(q, room, dropout)
     wide = q.dtype in WIDE
-    queries, keys, values, results = (_by_head(x) for x in (q, k, v, out))
+    queries, keys, values, results = views = [_by_head(x) for x in (q, k, v, out)]
+    if native := _native(views, table, dropout):
+        native.forward(table, views, buffer, scale, q.shape[1])
+        return out, buffer
     blocked = _blocked(table, buffer)
     for first, query, end, causal, weights, kept in _walk(table, q.shape, buffer, dropout):
         key_columns = keys[:, first:end].transpose(1, 2)
@@ -104,8 +109,11 @@ def _backward(
     table: torch.Tensor, dropout: float, scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     made = [torch.zeros_like(q, memory_format=torch.contiguous_format) for _ in range(3)]
-    grads, queries, keys, values = (_by_head(x) for x in (grad, q, k, v))
-    grad_q, grad_k, grad_v = (_by_head(x) for x in made)
+    grads, queries, keys, values = views = [_by_head(x) for x in (grad, q, k, v)]
+    grad_q, grad_k, grad_v = [_by_head(x) for x in made]
+    if native := _native(views, table, dropout):
+        native.backward(table, views, buffer, [grad_q, grad_k, grad_v], scale, q.shape[1])
+        return made[0], made[1], made[2]
     walk = list(_walk(table, q.shape, buffer, dropout))
     largest = max((weights.numel() for *_, weights, _ in walk), default=0)
     scratch = q.new_empty(largest)
@@ -129,6 +137,19 @@ def _backward(
             out=grad_k[:, seen],
         )  # fmt: skip
     return made[0], made[1], made[2]
+
+
+def _native(views: list[torch.Tensor], table: torch.Tensor, dropout: float) -> Native | None:
+    """Give the compiled form, where it is there and knows this case."""
+    fits = (
+        not dropout
+        and len(table)
+        and all(
+            x.dtype == torch.float32 and x.device.type == "cpu" and x.stride(2) == 1 and x.numel()
+            for x in views
+        )
+    )
+    return load_native() if fits else None
 
 
 def _walk(

@@ -10,12 +10,13 @@ from torch import nn
 
 from blankfill.config.train import TrainConfig
 from blankfill.errors import CheckpointError
+from blankfill.optim.muon import Muon
 
 __all__ = ["SplitOptimizer", "build_optimizer", "parameter_groups"]
 
 STATE: Final[dict[type[torch.optim.Optimizer], tuple[str, ...]]] = {
     torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
-    torch.optim.Muon: ("momentum_buffer",),
+    Muon: ("momentum_buffer",),
 }
 """What each optimizer keeps for a parameter."""
 
@@ -117,13 +118,11 @@ def build_optimizer(model: nn.Module, cfg: TrainConfig) -> SplitOptimizer:
     ]
     if matrices:
         parts.append(
-            torch.optim.Muon(
+            Muon(
                 [p for _, p in matrices],
                 lr=cfg.peak_lr,
-                weight_decay=cfg.weight_decay,
                 momentum=cfg.muon_momentum,
-                nesterov=True,
-                adjust_lr_fn="match_rms_adamw",
+                weight_decay=cfg.weight_decay,
             )
         )
     return SplitOptimizer(named, parts)

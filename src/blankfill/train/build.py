@@ -30,6 +30,8 @@ from blankfill.checkpoint import (
 from blankfill.checkpoint.layout import VERSION
 from blankfill.checkpoint.weights import load_weights
 from blankfill.config.run import RunConfig, from_dict, to_dict
+from blankfill.data.mixture import RowMixture, RowStream, settle_shares
+from blankfill.data.pieces import Objectives
 from blankfill.data.rows import RowSource
 from blankfill.data.store import TokenStore
 from blankfill.errors import CheckpointError, ConfigError, DataError
@@ -121,6 +123,7 @@ def build_trainer(
     init: Path | None = None,
     allow_change: Sequence[str] = (),
     check_blanks: Callable[[RunConfig, TextTokenizer, Sequence[TokenStore]], Check] | None = None,
+    shares: Sequence[float | None] = (),
 ) -> Trainer:
     """Prepare a run folder and a trainer that stands at its first or its next step.
 
@@ -134,6 +137,8 @@ def build_trainer(
         resume: go on from the newest checkpoint of `run`, where there is one.
         init: a run whose newest weights this one starts from.
         allow_change: fields that a resumed run may change, such as `train.peak_lr`.
+        shares: share of each store in the rows; see `settle_shares`. Without any, all documents are
+            read in one order.
         check_blanks: makes a further check of the held-out stores, such as filling their blanks.
 
     Raises:
@@ -157,6 +162,9 @@ def build_trainer(
             "with --validation"
         )
     info = _describe(cfg, stores, data, held_out, validation)
+    settled = settle_shares(shares, [store.num_tokens for store in stores]) if shares else None
+    for entry, share in zip(info["data"], settled or [], strict=False):
+        entry["share"] = share
     start = None if init is None else _read_init(init, cfg, fingerprint)
     if start is not None:
         info["init"] = start.described
@@ -176,15 +184,17 @@ def build_trainer(
     threads = set_threads(cfg.train.threads)
     model = GLM(cfg.model)
     init_weights(model, cfg.train.seed)
-    rows = RowSource(
-        stores, cfg.objective, tokenizer.ids, row_length=cfg.train.row_length, seed=cfg.train.seed
-    )
+    rows = _build_rows(cfg, stores, settled, tokenizer)
     checks: list[Check] = []
     dtype = choose_precision(cfg.train.precision)
     if held_out:
         batches = validation_batches(
             RowSource(
-                held_out, cfg.objective, tokenizer.ids, row_length=cfg.train.row_length, seed=0
+                held_out,
+                dataclasses.replace(cfg.objective, by_source=()),
+                tokenizer.ids,
+                row_length=cfg.train.row_length,
+                seed=0,
             ),
             max_rows=VALIDATION_ROWS,
             micro_batch_rows=cfg.train.micro_batch_rows,
@@ -255,6 +265,22 @@ def load_run(path: Path, *, weights: Literal["last", "ema"] = "last") -> Run:
     return Run(
         path=path, cfg=cfg, model=model, tokenizer=tokenizer, step=checkpoint.step, info=info
     )
+
+
+def _build_rows(
+    cfg: RunConfig, stores: Sequence[TokenStore], shares: Sequence[float] | None,
+    tokenizer: TextTokenizer,
+) -> RowStream:  # fmt: skip
+    length, seed = cfg.train.row_length, cfg.train.seed
+    if shares is None:
+        return RowSource(stores, cfg.objective, tokenizer.ids, row_length=length, seed=seed)
+    objectives = Objectives(cfg.objective, len(stores)).of_store
+    sources = [
+        # Draws are addressed by document number, which stores have in common; seeds are not.
+        RowSource([store], objective, tokenizer.ids, row_length=length, seed=seed + 1_000_003 * s)
+        for s, (store, objective) in enumerate(zip(stores, objectives, strict=True))
+    ]  # fmt: skip
+    return RowMixture(sources, shares, [store.num_tokens for store in stores])
 
 
 def _describe(

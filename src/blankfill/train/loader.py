@@ -8,7 +8,7 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
-from blankfill.data.rows import RowSource
+from blankfill.data.mixture import RowStream
 from blankfill.objective.batch import Batch
 
 __all__ = ["Loader"]
@@ -22,7 +22,7 @@ class Loader:
         micro_batch_rows: rows of one micro-batch.
     """
 
-    def __init__(self, rows: RowSource, *, micro_batch_rows: int) -> None:
+    def __init__(self, rows: RowStream, *, micro_batch_rows: int) -> None:
         self._rows, self._micro_rows = rows, micro_batch_rows
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rows")
         self._ahead: dict[tuple[int, int], Future[list[Batch]]] = {}

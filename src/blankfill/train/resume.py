@@ -110,7 +110,10 @@ def _config_changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
 
 def _other_changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
     found: list[Change] = []
-    prints = [[entry["fingerprint"] for entry in part["data"]] for part in (old, new)]
+    prints = [
+        [(entry["fingerprint"], entry.get("share")) for entry in part["data"]]
+        for part in (old, new)
+    ]
     if prints[0] != prints[1]:
         texts = [", ".join(map(_store, part["data"])) for part in (old, new)]
         found.append(Change(name="data", before=prints[0], after=prints[1],
@@ -124,8 +127,9 @@ def _other_changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
 
 
 def _store(entry: dict[str, Any]) -> str:
+    share = f"share {entry['share']:.4g}, " if entry.get("share") else ""
     return (
-        f"{entry['path']} ({entry['documents']:,} documents, {entry['tokens']:,} tokens, "
+        f"{entry['path']} ({share}{entry['documents']:,} documents, {entry['tokens']:,} tokens, "
         f"{entry['fingerprint'][:12]})"
     )
 

@@ -54,7 +54,7 @@ from blankfill.train.validate import Validation
 from blankfill.train.watch import Watch
 
 if TYPE_CHECKING:
-    from blankfill.data.rows import RowSource
+    from blankfill.data.mixture import RowStream
     from blankfill.text.tokenizer import TextTokenizer
 
 __all__ = ["StepInfo", "Trainer"]
@@ -98,7 +98,7 @@ class Trainer:
         self,
         cfg: RunConfig,
         model: GLM,
-        rows: RowSource,
+        rows: RowStream,
         run: Path,
         *,
         validate: Callable[[GLM], Validation] | None = None,
@@ -320,7 +320,7 @@ class Trainer:
             **self._losses.counts(),
             "grad_norm": info.grad_norm,
             "learning_rate": info.lr,
-            "epoch": self.rows.epoch_at(self.row),
+            **self.rows.epochs(self.row),
             **({} if self.scaler is None else {"loss_scale": self.scaler.scale}),
             **rates.read(),
         }

@@ -27,6 +27,7 @@ class BlankfillConfig(PretrainedConfig):
         position_scheme: corrupted, linear or original: how Part B is numbered.
         tie_head: use the embedding as the output layer.
         special_ids: token ids by role: mask, smask, gmask, sop, eop, eos, pad, dblock.
+        banned_ids: tokens that only stand in inputs and are never generated.
         dropout, attention_dropout, embedding_dropout: rates; None takes `dropout`.
         embedding_gradient_shrink, shrink_head: share of the gradient that reaches the embedding.
         qk_norm: normalise queries and keys.
@@ -60,6 +61,7 @@ class BlankfillConfig(PretrainedConfig):
         position_scheme="corrupted",
         tie_head=True,
         special_ids=None,
+        banned_ids=(),
         dropout=0.0,
         attention_dropout=None,
         embedding_dropout=None,
@@ -86,6 +88,7 @@ class BlankfillConfig(PretrainedConfig):
         self.position_scheme = position_scheme
         self.tie_head = tie_head
         self.special_ids = dict(special_ids or {})
+        self.banned_ids = list(banned_ids)
         self.dropout = dropout
         self.attention_dropout = attention_dropout
         self.embedding_dropout = embedding_dropout

@@ -25,7 +25,7 @@ class Layout:
     """The structure of a batch of rows."""
 
     positions: torch.Tensor
-    """`[B, 2, T]` position in the text, position inside the span; 0 on padding."""
+    """`[B, 2, T]` position in the text, position inside the span; 0 on what nobody sees."""
     part_a: torch.Tensor
     """`[B, T]` true on Part A."""
     is_key: torch.Tensor
@@ -67,7 +67,9 @@ def lay_out(
             index in the whole text, as far as the blanks before it have been filled.
     """
     num_rows, num_columns = tokens.shape
-    real = real & (tokens != ids["pad"])
+    ends = (ids["eop"], ids["eos"])
+    if ids["pad"] not in ends:  # released vocabularies give padding the id of an end
+        real = real & (tokens != ids["pad"])
     is_sop = real & (tokens == ids["sop"])
     blank = is_sop.cumsum(1)  # 0 in Part A, k in the k-th blank
     part_a, part_b = real & (blank == 0), real & (blank > 0)
@@ -84,14 +86,15 @@ def lay_out(
     at_mask, is_straight = mask_index.gather(1, which), straight.gather(1, which)
     column = torch.arange(num_columns, device=tokens.device).expand(num_rows, -1)
     num_inputs = column - torch.where(is_sop, column, 0).cummax(1).values  # 0 at sop
-    is_end = part_b & ((tokens == ids["eop"]) | (tokens == ids["eos"]))
+    is_end = part_b & ((tokens == ends[0]) | (tokens == ends[1]))
+    inside = part_b & ~is_end
     if scheme == "corrupted":
         first, second = at_mask, num_inputs + 1
     elif scheme == "linear":
         behind = part_a.sum(1, keepdim=True) + num_inputs
         first, second = torch.where(is_straight, behind, at_mask), torch.zeros_like(num_inputs)
     elif scheme == "original":
-        filled = (part_b & ~is_sop & ~is_end).cumsum(1)
+        filled = (inside & ~is_sop).cumsum(1)
         filled_before = torch.where(is_sop, filled, 0).cummax(1).values
         second = (num_inputs - 1).clamp(min=0)
         first = at_mask + filled_before - which + second
@@ -99,8 +102,8 @@ def lay_out(
         raise ValueError(f"position_scheme={scheme!r} is not one of: corrupted, linear, original")
     zero = torch.zeros_like(index)
     positions = torch.stack(
-        [torch.where(part_a, index, torch.where(part_b, first, zero)),
-         torch.where(part_b, second, zero)],
+        [torch.where(part_a, index, torch.where(inside, first, zero)),
+         torch.where(inside, second, zero)],
         dim=1,
     )  # fmt: skip
     return Layout(

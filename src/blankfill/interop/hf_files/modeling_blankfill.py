@@ -273,13 +273,7 @@ class FillRules(LogitsProcessor):
 
     def __init__(self, config):
         self.config = config
-        ids = config.special_ids
-        banned = [ids[role] for role in ("mask", "smask", "gmask", "sop", "pad", "dblock")]
-        ends = (ids["eop"], ids["eos"])
-        self.banned = [
-            *(i for i in banned if i not in ends),
-            *range(config.num_tokens, config.vocab_size),
-        ]
+        self.banned = [*config.banned_ids, *range(config.num_tokens, config.vocab_size)]
 
     def __call__(self, input_ids, scores):
         """Mask scores, `[B, V]`, of the token behind input_ids, `[B, T]`."""

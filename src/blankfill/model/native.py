@@ -1,0 +1,126 @@
+"""The compiled twin of `model/packed.py` for float32 on a CPU: built at first use, if it can be.
+
+`packed.c` needs a C compiler, which is looked for as `cc`, and torch's own BLAS; it takes about a
+second and is kept for the next start. Where either is missing nothing is lost but speed: the plain
+operator computes the same, to rounding. `BLANKFILL_NATIVE=0` turns it off.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import math
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from blankfill.runtime import cache_folder, native_wanted
+
+__all__ = ["Native", "load_native"]
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("packed.c")
+FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared",
+         "-fPIC")  # fmt: skip
+
+
+class _View(ctypes.Structure):
+    _fields_ = (("data", ctypes.c_void_p), ("row", ctypes.c_int64), ("head", ctypes.c_int64))
+
+
+class Native:
+    """The two functions of `packed.c`."""
+
+    def __init__(self, library: ctypes.CDLL, gemm: ctypes.c_void_p) -> None:
+        self._attend, self._attend_backward = library.attend, library.attend_backward
+        for function in (self._attend, self._attend_backward):
+            function.restype = None
+        self._gemm = gemm
+
+    def forward(
+        self, table: torch.Tensor, views: list[torch.Tensor], weights: torch.Tensor, scale: float,
+        row_length: int,
+    ) -> None:  # fmt: skip
+        """Fill `weights` and the last of `views`: q, k, v and the result, each `[N, B * T, H]`."""
+        examples = _examples(table, row_length)
+        self._attend(
+            self._gemm, _address(examples), *_sizes(examples, views[0]), ctypes.c_float(scale),
+            *(_view(x) for x in views), _address(weights),
+        )  # fmt: skip
+
+    def backward(
+        self, table: torch.Tensor, inputs: list[torch.Tensor], weights: torch.Tensor,
+        grads: list[torch.Tensor], scale: float, row_length: int,
+    ) -> None:  # fmt: skip
+        """Add to `grads`, zero on entry: of q, k and v; `inputs` are grad, q, k and v."""
+        examples = _examples(table, row_length)
+        start, part_b, end, _ = examples.T
+        largest = torch.maximum((part_b - start) ** 2, (end - part_b) * (end - start)).max()
+        self._attend_backward(
+            self._gemm, _address(examples), *_sizes(examples, inputs[0]), ctypes.c_float(scale),
+            ctypes.c_int64(int(largest)), *(_view(x) for x in inputs), _address(weights),
+            *(_view(x) for x in grads),
+        )  # fmt: skip
+
+
+@functools.cache
+def load_native() -> Native | None:
+    """Build and load the functions; None where that cannot be or is not wanted."""
+    if not native_wanted() or not sys.platform.startswith("linux"):
+        return None
+    try:
+        torch_library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+        gemm = ctypes.cast(ctypes.CDLL(str(torch_library)).sgemm_, ctypes.c_void_p)
+        return Native(ctypes.CDLL(str(_build())), gemm)
+    except (OSError, AttributeError, subprocess.SubprocessError) as error:
+        log.info("attention runs without its compiled form (%s)", str(error).splitlines()[0])
+        return None
+
+
+def _build() -> Path:
+    """Compile once per source, compiler flags and processor."""
+    with open("/proc/cpuinfo", "rb") as file:
+        flags = next((line for line in file if line.startswith((b"flags", b"Features"))), b"")
+    key = hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode() + flags).hexdigest()[:16]
+    target = cache_folder() / f"packed-{key}.so"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            made = Path(folder) / target.name
+            subprocess.run(
+                ["cc", *FLAGS, "-o", str(made), str(SOURCE), "-lm"],
+                check=True, capture_output=True, timeout=120,
+            )  # fmt: skip
+            made.replace(target)
+    return target
+
+
+def _examples(table: torch.Tensor, row_length: int) -> torch.Tensor:
+    """Give `[K, 4]` int64: start, start of Part B and end over all rows, pairs before."""
+    row, start, part_b, end = table.to(torch.int64).T
+    pairs = (part_b - start) ** 2 + (end - part_b) * (end - start)
+    offset = row * row_length
+    before = pairs.cumsum(0) - pairs
+    return torch.stack([offset + start, offset + part_b, offset + end, before], 1).contiguous()
+
+
+def _sizes(examples: torch.Tensor, view: torch.Tensor) -> tuple[ctypes.c_int64, ...]:
+    return tuple(ctypes.c_int64(n) for n in (len(examples), view.shape[0], view.shape[2]))
+
+
+def _view(x: torch.Tensor) -> _View:
+    assert x.dtype == torch.float32
+    assert x.stride(2) == 1
+    return _View(x.data_ptr(), x.stride(1), x.stride(0))
+
+
+def _address(x: torch.Tensor) -> ctypes.c_void_p:
+    assert x.is_contiguous()
+    assert math.prod(x.shape) > 0
+    return ctypes.c_void_p(x.data_ptr())

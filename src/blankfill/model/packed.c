@@ -1,0 +1,120 @@
+/* Attention inside each example, float32: what packed.py does, without its overhead.
+ *
+ * One task is one example and one head; tasks share nothing, so there is one parallel region and
+ * the result does not depend on the number of threads. The products are the BLAS's that torch
+ * brings, whose sgemm is handed in. packed.py says the rule and holds this to it in tests.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+/* Fortran's sgemm: everything by address, columns first. */
+typedef void (*gemm_t)(const char *, const char *, const int *, const int *, const int *,
+                       const float *, const float *, const int *, const float *, const int *,
+                       const float *, float *, const int *);
+
+/* [positions, heads, head size], the last one dense. */
+typedef struct { float *data; int64_t row, head; } view_t;
+
+static float *at(view_t x, int64_t position, int64_t head) {
+    return x.data + position * x.row + head * x.head;
+}
+
+/* c = alpha * a b + beta * c by rows, [m, k] and [k, n]; a factor is stored turned where its flag
+ * is 'T'. Columns of the transposed product are rows of this one. */
+static void multiply(gemm_t gemm, char turn_a, char turn_b, int m, int n, int k, float alpha,
+                     const float *a, int a_row, const float *b, int b_row, float beta, float *c,
+                     int c_row) {
+    gemm(&turn_b, &turn_a, &n, &m, &k, &alpha, b, &b_row, a, &a_row, &beta, c, &c_row);
+}
+
+/* Cephes' expf for arguments of at most 0: relative error below 2e-7; below -87 it is 0. */
+static inline float exp_(float x) {
+    float clipped = x < -87.0f ? -87.0f : x;
+    float n = floorf(clipped * 1.44269504088896341f + 0.5f);
+    float r = clipped - n * 0.693359375f + n * 2.12194440e-4f;
+    float y = 1.9875691500e-4f;
+    y = y * r + 1.3981999507e-3f;
+    y = y * r + 8.3334519073e-3f;
+    y = y * r + 4.1665795894e-2f;
+    y = y * r + 1.6666665459e-1f;
+    y = y * r + 5.0000001201e-1f;
+    y = y * r * r + r + 1.0f;
+    union { int32_t i; float f; } power = { ((int32_t)n + 127) << 23 };
+    return x < -87.0f ? 0.0f : y * power.f;
+}
+
+/* Softmax of the first `seen` scores of a row of `size`; zero behind them. */
+static void softmax(float *row, int64_t seen, int64_t size) {
+    float largest = row[0], sum = 0.0f;
+#pragma omp simd reduction(max : largest)
+    for (int64_t i = 0; i < seen; i++) largest = row[i] > largest ? row[i] : largest;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < seen; i++) sum += row[i] = exp_(row[i] - largest);
+    float scale = 1.0f / sum;
+#pragma omp simd
+    for (int64_t i = 0; i < seen; i++) row[i] *= scale;
+    for (int64_t i = seen; i < size; i++) row[i] = 0.0f;
+}
+
+/* examples: [count, 4] start, start of Part B, end, pairs of earlier rectangles. */
+void attend(gemm_t gemm, const int64_t *examples, int64_t count, int64_t heads, int64_t size,
+            float scale, view_t q, view_t k, view_t v, view_t out, float *weights) {
+#pragma omp parallel for schedule(dynamic, 1)
+    for (int64_t task = 0; task < count * heads; task++) {
+        const int64_t *e = examples + task / heads * 4, head = task % heads;
+        float *w = weights + e[3] * heads;
+        for (int part_a = 0; part_a < 2; part_a++) {
+            int64_t first = part_a ? e[0] : e[1], end = part_a ? e[1] : e[2];
+            int64_t queries = end - first, keys = end - e[0];
+            if (queries <= 0) continue;
+            float *own = w + head * queries * keys;
+            multiply(gemm, 'N', 'T', queries, keys, size, scale, at(q, first, head), q.row,
+                 at(k, e[0], head), k.row, 0.0f, own, keys);
+            for (int64_t i = 0; i < queries; i++)
+                softmax(own + i * keys, part_a ? keys : keys - queries + i + 1, keys);
+            multiply(gemm, 'N', 'N', queries, size, keys, 1.0f, own, keys, at(v, e[0], head), v.row,
+                 0.0f, at(out, first, head), out.row);
+            w += heads * queries * keys;
+        }
+    }
+}
+
+/* Gradients are zero on entry. Part B comes first and covers all keys; Part A adds to its share. */
+void attend_backward(gemm_t gemm, const int64_t *examples, int64_t count, int64_t heads,
+                     int64_t size, float scale, int64_t largest, view_t grad, view_t q, view_t k,
+                     view_t v, const float *weights, view_t dq, view_t dk, view_t dv) {
+#pragma omp parallel
+    {
+        float *scores = malloc(sizeof(float) * largest);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t task = 0; task < count * heads; task++) {
+            const int64_t *e = examples + task / heads * 4, head = task % heads;
+            const float *w = weights + e[3] * heads;
+            for (int part_a = 0; part_a < 2; part_a++) {
+                int64_t first = part_a ? e[0] : e[1], end = part_a ? e[1] : e[2];
+                int64_t queries = end - first, keys = end - e[0];
+                if (queries <= 0) continue;
+                const float *own = w + head * queries * keys;
+                multiply(gemm, 'T', 'N', keys, size, queries, 1.0f, own, keys,
+                     at(grad, first, head), grad.row, 1.0f, at(dv, e[0], head), dv.row);
+                multiply(gemm, 'N', 'T', queries, keys, size, 1.0f, at(grad, first, head),
+                     grad.row, at(v, e[0], head), v.row, 0.0f, scores, keys);
+                for (int64_t i = 0; i < queries; i++) {
+                    float *row = scores + i * keys, dot = 0.0f;
+                    const float *p = own + i * keys;
+#pragma omp simd reduction(+ : dot)
+                    for (int64_t j = 0; j < keys; j++) dot += row[j] * p[j];
+#pragma omp simd
+                    for (int64_t j = 0; j < keys; j++) row[j] = (row[j] - dot) * p[j];
+                }
+                multiply(gemm, 'N', 'N', queries, size, keys, scale, scores, keys,
+                     at(k, e[0], head), k.row, 0.0f, at(dq, first, head), dq.row);
+                multiply(gemm, 'T', 'N', keys, size, queries, scale, scores, keys,
+                     at(q, first, head), q.row, 1.0f, at(dk, e[0], head), dk.row);
+                w += heads * queries * keys;
+            }
+        }
+        free(scores);
+    }
+}

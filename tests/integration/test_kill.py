@@ -1,0 +1,17 @@
+"""Real runs, killed with SIGKILL and compared with a twin that was left alone."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "kill-test"
+
+
+@pytest.mark.slow
+def test_ten_kills_lose_nothing(tmp_path):
+    words = [sys.executable, str(SCRIPT), "--kills", "10", "--folder", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "good: 10 kills" in done.stdout

@@ -1,0 +1,37 @@
+"""The commands of docs/training.md, typed as they stand."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from blankfill.cli.main import main
+from blankfill.demo.corpus import generate
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def commands(name):
+    text = (DOCS / name).read_text(encoding="utf-8")
+    found = re.findall(r"```\n(.*?)```", text, re.DOTALL)
+    return [line for block in found for line in block.splitlines() if line.startswith("blankfill ")]
+
+
+def test_both_languages_have_the_same_commands():
+    assert commands("training.md") == commands("training.zh.md")
+    assert len(commands("training.md")) == 6
+
+
+@pytest.mark.slow
+def test_the_commands_run(tmp_path, monkeypatch, capsys):
+    corpus = generate(3, num_train=700, num_valid=20)
+    for folder, documents in (("corpus", corpus.train), ("held-out", corpus.valid["en"])):
+        (tmp_path / folder).mkdir()
+        text = "\n\n".join(document.text for document in documents)
+        (tmp_path / folder / "a.txt").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for line in commands("training.md"):
+        assert main(shlex.split(line)[1:]) == 0, line
+        assert capsys.readouterr().out.strip(), line
+    assert (tmp_path / "runs/mine/checkpoints/step-00000030").is_dir()

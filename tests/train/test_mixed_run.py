@@ -1,0 +1,62 @@
+"""A run on a mixture resumes exactly, and its shares are part of what it is."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from blankfill.config.model import ModelConfig
+from blankfill.config.run import RunConfig
+from blankfill.config.train import TrainConfig
+from blankfill.data.ingest import build_store
+from blankfill.errors import ConfigError
+from blankfill.metrics import read_metrics
+from blankfill.train import build_trainer
+from conftest import small_corpus
+
+CFG = RunConfig(
+    model=ModelConfig(hidden_size=32, num_layers=1, num_heads=2, ffn_size=48, max_position=128),
+    train=TrainConfig(
+        steps=6, row_length=64, batch_rows=4, micro_batch_rows=2, warmup_steps=1, log_every=1,
+        checkpoint_every=3, schedule="constant", threads=1,
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stores(tokenizer_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stores")
+    for language, number in (("en", 0), ("zh", 1)):
+        source = folder / f"{language}.jsonl"
+        lines = [json.dumps({"text": text}) for text in small_corpus(40)[number::2]]
+        source.write_text("\n".join(lines), encoding="utf-8")
+        build_store([source], tokenizer=tokenizer_folder, out=folder / language)
+    return [folder / "en", folder / "zh"]
+
+
+def train(stores, run, steps, shares, *, resume=False):
+    cfg = dataclasses.replace(CFG, train=dataclasses.replace(CFG.train, steps=steps))
+    trainer = build_trainer(cfg, data=stores, run=run, shares=shares, resume=resume)
+    assert trainer.fit()
+    return trainer.model.state_dict()
+
+
+def test_a_resumed_mixture_is_bit_equal_to_one_that_never_stopped(stores, tmp_path):
+    whole = train(stores, tmp_path / "whole", 6, [0.75, 0.25])
+    train(stores, tmp_path / "parts", 3, [0.75, 0.25])
+    parts = train(stores, tmp_path / "parts", 6, [0.75, 0.25], resume=True)
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+    rows = read_metrics(tmp_path / "whole")
+    assert [r["loss_nats"] for r in rows] == [
+        r["loss_nats"] for r in read_metrics(tmp_path / "parts")
+    ]
+    assert {"epoch", "epoch_source_0", "epoch_source_1"} <= rows[-1].keys()
+    described = json.loads((tmp_path / "whole" / "run.json").read_text(encoding="utf-8"))["data"]
+    assert [entry["share"] for entry in described] == [0.75, 0.25]
+
+
+def test_other_shares_are_another_run(stores, tmp_path):
+    train(stores, tmp_path / "run", 3, [0.75, 0.25])
+    with pytest.raises(ConfigError, match=r"share 0\.75"):
+        train(stores, tmp_path / "run", 6, [0.5, 0.5], resume=True)
