@@ -55,14 +55,15 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_store(folder)
-        figures = {
-            "background": step_times(cfg, folder, "background", background=True),
-            "foreground": step_times(cfg, folder, "foreground", background=False),
-            "start": start_times(cfg, folder),
-        }
-    for part, values in figures.items():
-        for key, value in values.items():
-            print(f"{part:12} {key:40} {value:10.3f}")
+        figures = {}
+        for part, measure in (
+            ("background", lambda: step_times(cfg, folder, "background", background=True)),
+            ("start", lambda: start_times(cfg, folder)),
+            ("foreground", lambda: step_times(cfg, folder, "foreground", background=False)),
+        ):
+            figures[part] = measure()
+            for key, value in figures[part].items():
+                print(f"{part:12} {key:40} {value:10.3f}", flush=True)
     write_results(args, figures)
 
 
@@ -126,7 +127,8 @@ def start_times(cfg, folder):
     rows = LATE * cfg.train.batch_rows
     window, _ = newest.state["anchor"]
     per_window = max(1, newest.state["row"] // max(1, window))
-    state = {key: value for key, value in newest.state.items() if key not in ("files", "version")}
+    written = ("files", "version", "step")
+    state = {key: value for key, value in newest.state.items() if key not in written}
     state |= {"row": rows + 3, "anchor": [rows // per_window, rows]}
     save_checkpoint(
         run, LATE, load_tensors(newest.path / "model.safetensors"),

@@ -147,6 +147,12 @@ def test_a_truncated_state_is_passed_over(tmp_path):
     assert newest_checkpoint(tmp_path).step == 1
 
 
+def test_a_folder_that_holds_another_step_than_its_name_says_is_passed_over(tmp_path):
+    save(tmp_path, 1)
+    save(tmp_path, 2).rename(tmp_path / "checkpoints" / "step-00000003")
+    assert newest_checkpoint(tmp_path).step == 1
+
+
 def test_all_damaged_is_one_sentence(tmp_path):
     (save(tmp_path, 1) / "optimizer.safetensors").unlink()
     with pytest.raises(CheckpointError, match="damaged"):

@@ -111,6 +111,8 @@ def newest_checkpoint(run: Path) -> Checkpoint:
         try:
             state = read_state(folder)
             verify(folder, state)
+            if folder.name != f"step-{state['step']:08d}":
+                raise ValueError(f"it holds step {state['step']}")
             return Checkpoint(path=folder, step=int(state["step"]), state=state)
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("%s is damaged (%s); taking the checkpoint before it", folder, error)

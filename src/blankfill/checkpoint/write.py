@@ -87,7 +87,7 @@ def save_checkpoint(
             path = temporary / f"{name}.safetensors"
             digest = write_tensors(path, tensors)
             files[path.name] = {"bytes": path.stat().st_size, "sha256": digest}
-        state = {"version": VERSION, "step": step, "files": files, **extra}
+        state = {**extra, "version": VERSION, "step": step, "files": files}
         write_json(temporary / "state.json", {**state, "sha256": hash_of_state(state)})
         _flush(temporary / "state.json")
         _flush(temporary)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from blankfill.checkpoint import (
 )
 from blankfill.config.run import RunConfig
 from blankfill.config.train import AttentionKind
-from blankfill.errors import CheckpointError, DataError, TrainingError
+from blankfill.errors import CheckpointError, TrainingError
 from blankfill.metrics import (
     NO_FLOPS,
     Flops,
@@ -40,16 +40,15 @@ from blankfill.metrics import (
     count_flops,
 )
 from blankfill.model.glm import GLM
-from blankfill.model.loss import blank_loss
 from blankfill.model.masks import choose_attention
-from blankfill.objective.batch import Batch, Float32
 from blankfill.optim import LossScaler, build_optimizer, lr_at, shrink_at
+from blankfill.train.gradient import forward_backward, move_average
 from blankfill.train.guards import bad_weights
 from blankfill.train.incident import Incident
 from blankfill.train.keeper import Keeper
 from blankfill.train.loader import Loader
 from blankfill.train.signals import stop_on_signals
-from blankfill.train.transfer import choose_precision, precision_context, to_tensors
+from blankfill.train.transfer import choose_precision
 from blankfill.train.validate import Validation
 from blankfill.train.watch import Watch
 
@@ -148,7 +147,10 @@ class Trainer:
         share = self.model.cfg.embedding_gradient_shrink
         self.model.embed.shrink = shrink_at(self.index, share, train)
         batches = loader.batches(self.row, num_rows)
-        loss_nats, nlls = self._forward_backward(batches)
+        loss_nats, nlls = forward_backward(
+            self.model, batches, self.dtype, attention=self.attention, z_loss=train.z_loss,
+            scale=self.scaler.scale if self.scaler else None,
+        )  # fmt: skip
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         grad_norm = float(norm)
@@ -170,7 +172,7 @@ class Trainer:
         self.optimizer.set_lr(lr)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self._average()
+        move_average(self.ema, self.model, train.ema_decay)
         self._watch.accept(loss_nats, grad_norm)
         for batch, nll in zip(batches, nlls, strict=True):
             self._losses.add(batch, nll)
@@ -181,44 +183,12 @@ class Trainer:
             flops=count_flops(self.cfg.model, batches),
         )  # fmt: skip
 
-    def _forward_backward(self, batches: Sequence[Batch]) -> tuple[float, list[Float32]]:
-        """Leave the gradient of the weighted mean loss; return it and each target's nats."""
-        total_weight = sum(float(batch.weights.sum()) for batch in batches)
-        if not total_weight:
-            raise DataError(f"step {self.index} has no targets; is the training text empty?")
-        loss_nats = 0.0
-        nlls: list[Float32] = []
-        for batch in batches:
-            tensors = to_tensors(batch, self.attention)
-            with precision_context(self.dtype):
-                hidden = self.model(tensors.tokens, tensors.positions, tensors.mask)
-                loss, nll = blank_loss(
-                    self.model, hidden, tensors.targets, tensors.weights, self.cfg.train.z_loss
-                )
-            loss = loss / total_weight
-            loss_nats += loss.item()
-            (loss if self.scaler is None else loss * self.scaler.scale).backward()
-            nlls.append(nll.numpy())
-        if self.scaler is not None:
-            for parameter in self.model.parameters():
-                if parameter.grad is not None:
-                    parameter.grad /= self.scaler.scale
-        return loss_nats, nlls
-
     def _overflowed(self, loss_nats: float, grad_norm: float) -> bool:
         """Settle the loss scale of float16; tell whether the step is lost to an overflow alone."""
         assert self.scaler is not None
         overflow, spent = not math.isfinite(grad_norm), self.scaler.exhausted
         self.scaler.update(overflow=overflow)
         return overflow and math.isfinite(loss_nats) and not spent
-
-    def _average(self) -> None:
-        """Move the averaged weights towards the weights."""
-        if self.ema:
-            now = self.model.state_dict()
-            with torch.no_grad():
-                for name, value in self.ema.items():
-                    value.lerp_(now[name], 1 - self.cfg.train.ema_decay)
 
     # -- trouble ----------------------------------------------------------------------------------
 
