@@ -128,9 +128,10 @@ def glm_130b() -> RunConfig:
 
     Published in samples, here in steps of the full batch: warm-up over 1,098,632 rows, decay until
     197,753,905, the end at 195.6 million. Not said: the batch's growth from 192 rows over the first
-    5,493,164; 5 % of instruction rows, which need pairs; what was changed by hand on the way (the
-    rate halved at step 26,000, its floor lowered at 42,700, the shrink raised to 1 and taken back,
-    its reach into the head from May 29th on, batches left out after spikes).
+    5,493,164; the 5 % of instruction rows, which are a store of pairs among a run's data; what was
+    changed by hand on the way (the rate halved at step 26,000, its floor lowered at 42,700, the
+    shrink raised to 1 and taken back, its reach into the head from May 29th on, batches left out
+    after spikes).
     """
     return RunConfig(
         model=ModelConfig(
