@@ -17,8 +17,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def commands(name):
     text = (DOCS / name).read_text(encoding="utf-8")
-    found = re.findall(r"^```\n(.*?)```", text, re.DOTALL | re.MULTILINE)
-    return [line for block in found for line in block.splitlines()]
+    found = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [line for kind, block in found if not kind for line in block.splitlines()]
 
 
 def python_block(name):

@@ -249,13 +249,17 @@ class StoreWriter:
         self._marks: list[npt.NDArray[np.uint8]] = []
         self.counts = np.zeros((len(LANGUAGES), len(COUNTED)), dtype=np.int64)
         """Documents, tokens, characters and bytes of each language."""
-        with self._writing():
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            self._temporary.mkdir(parents=True)
-            if tokenizer is not None:
-                copy_tokenizer(tokenizer, self._temporary / "tokenizer")
-            for name in ARRAYS:
-                self._files[name] = (self._temporary / name).open("wb")
+        try:
+            with self._writing():
+                shutil.rmtree(self._temporary, ignore_errors=True)
+                self._temporary.mkdir(parents=True)
+                if tokenizer is not None:
+                    copy_tokenizer(tokenizer, self._temporary / "tokenizer")
+                for name in ARRAYS:
+                    self._files[name] = (self._temporary / name).open("wb")
+        except BaseException:  # a signal may come before there is a `with` block to end
+            self._discard()
+            raise
 
     def add(
         self, tokens: npt.NDArray[Any], language: int, *, characters: int = 0, num_bytes: int = 0,

@@ -229,9 +229,11 @@ def _smooth(points: Sequence[Point]) -> list[Point] | None:
     reach = len(points) // 40
     if reach < 1:
         return None
+    sums = [0.0, *itertools.accumulate(point.value for point in points)]
+    bounds = [(max(0, i - reach), min(len(points), i + reach + 1)) for i in range(len(points))]
     return [
-        Point(point.step, _mean(points[max(0, i - reach) : i + reach + 1]).value)
-        for i, point in enumerate(points)
+        Point(point.step, (sums[b] - sums[a]) / (b - a))
+        for point, (a, b) in zip(points, bounds, strict=True)
     ]
 
 
