@@ -52,6 +52,7 @@ class Store:
     """Random ids; a sentence ends at every twentieth token."""
 
     has_sentences = True
+    prompts = None
 
     def __init__(self, lengths, seed=0):
         rng = np.random.default_rng(seed)

@@ -163,8 +163,9 @@ def choose_attention(
 ) -> AttentionKind:
     """Settle `auto`, and refuse what the device cannot do.
 
-    On a CPU `blocks` was the fastest of all that we measured, at every row length. On CUDA `auto`
-    takes `varlen` for half precision and `flex` otherwise: by its count of operations, not by
+    On a CPU `auto` takes `blocks`: with its compiled twin (`native.py`) the fastest at every row
+    length that we measured; without a C compiler it still is for long rows. On CUDA `auto` takes
+    `varlen` for half precision and `flex` otherwise: by its count of operations, not by
     measurement, which is still to be done. Both lack dropout on the attention weights.
 
     Args:
