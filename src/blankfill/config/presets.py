@@ -23,6 +23,7 @@ def demo() -> RunConfig:
     """About 5 M parameters on the bundled bilingual world; minutes on a laptop.
 
     Twice the published share of tokens is masked: in minutes, targets are scarcer than context.
+    Muon, because it learns the demo's world in about half the positions that AdamW takes.
     """
     return RunConfig(
         model=ModelConfig(
@@ -31,7 +32,8 @@ def demo() -> RunConfig:
         ),
         objective=ObjectiveConfig(short_rate=0.85, document_rate=0.15, mask_ratio=0.3),
         train=TrainConfig(
-            steps=1000, row_length=256, batch_rows=8, micro_batch_rows=8, peak_lr=3e-3,
+            steps=1000, row_length=256, batch_rows=8, micro_batch_rows=8, peak_lr=5e-3,
+            optimizer="muon",
             min_lr_ratio=0.05, warmup_steps=60, checkpoint_every=500, log_every=10,
             validate_blanks=32,
         ),
