@@ -42,6 +42,8 @@ MAX_BLANKS = 400
 WARM_STEPS, CALIBRATION_STEPS = 5, 12
 """Steps that are done, then timed, before training, to fit it into its minutes: the first ones
 take memory from the kernel and are slower than all others."""
+VALIDATIONS = 6
+"""Validations during training, beside the one before it."""
 CONTINUATIONS = ("Early in the morning", "清晨，")
 """Openings that are continued after [gMASK]."""
 
@@ -97,7 +99,7 @@ class _Clock:
         self._last = now
 
 
-def demo(*, out: Path = Path("runs/demo"), minutes: float = 4.9, seed: int = 1) -> DemoResult:
+def demo(*, out: Path = Path("runs/demo"), minutes: float = 4.6, seed: int = 1) -> DemoResult:
     """Train a small bilingual GLM on a generated world and watch it fill blanks.
 
     Example:
@@ -196,13 +198,17 @@ def _explain_one(files: dict[str, Path]) -> None:
 
 def _configure(minutes: float, seed: int, files: dict[str, Path]) -> RunConfig:
     """Take the preset, with as many steps as fit into the minutes on this machine."""
+    from blankfill.evaluate.watch import BlankWatch
     from blankfill.train import build_trainer
     from blankfill.train.loader import Loader
 
     cfg = preset("demo")
     train = dataclasses.replace(cfg.train, seed=seed)
     cfg = dataclasses.replace(cfg, train=train)
-    trial = build_trainer(cfg, data=[files["store"]], run=files["store"].parent / "trial")
+    trial = build_trainer(
+        cfg, data=[files["store"]], run=files["store"].parent / "trial",
+        validation=[files["valid"]], check_blanks=BlankWatch,
+    )  # fmt: skip
     with Loader(trial.rows, micro_batch_rows=train.micro_batch_rows) as loader:
         times: list[float] = []
         for _ in range(WARM_STEPS + CALIBRATION_STEPS):
@@ -210,8 +216,11 @@ def _configure(minutes: float, seed: int, files: dict[str, Path]) -> RunConfig:
             trial.step(loader)
             times.append(time.monotonic() - start)
         seconds = statistics.median(times[WARM_STEPS:])
+    start = time.monotonic()
+    trial.validate()
+    validations = (VALIDATIONS + 1) * (time.monotonic() - start)
     shutil.rmtree(files["store"].parent / "trial")
-    steps = max(20, round(minutes * 60 / seconds))
+    steps = max(20, round((minutes * 60 - validations) / seconds))
     rate = train.batch_rows * train.row_length / seconds
     log.info("this machine: %.0f positions a second", rate)
     return dataclasses.replace(
@@ -220,7 +229,7 @@ def _configure(minutes: float, seed: int, files: dict[str, Path]) -> RunConfig:
             train,
             steps=steps,
             warmup_steps=min(train.warmup_steps, steps // 10),
-            validate_every=max(1, steps // 8),
+            validate_every=-(-steps // VALIDATIONS),
             checkpoint_every=max(1, steps // 2),
         ),
     )

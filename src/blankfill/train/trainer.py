@@ -298,12 +298,19 @@ class Trainer:
         self._losses = LossMeter()
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
-    def _run_validation(self, writer: MetricsWriter) -> None:
+    def validate(self) -> Validation | None:
+        """Score the held-out data with the weights as they are; None where there is none."""
         if self._validate is None:
-            return
+            return None
         self.model.eval()
         found = self._validate(self.model)
         self.model.train()
+        return found
+
+    def _run_validation(self, writer: MetricsWriter) -> None:
+        found = self.validate()
+        if found is None:
+            return
         writer.write(self.index, found.values)
         writer.write_samples(self.index, found.samples)
         self._validation = self.index, found.values
