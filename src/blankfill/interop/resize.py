@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from blankfill.checkpoint import write_json
-from blankfill.checkpoint.layout import VERSION
+from blankfill.checkpoint.layout import VERSION, hash_of_file, hash_of_state
 from blankfill.config.run import RunConfig, to_dict
 from blankfill.errors import ConversionError
 from blankfill.objective.special import DISPLAY
@@ -175,14 +173,11 @@ def write_resized(
     checkpoint.mkdir(parents=True)
     path = checkpoint / "model.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     state: dict[str, Any] = {
         "version": VERSION, "step": 0,
-        "files": {path.name: {"bytes": path.stat().st_size, "sha256": digest}},
+        "files": {path.name: {"bytes": path.stat().st_size, "sha256": hash_of_file(path)}},
     }  # fmt: skip
-    own = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-    write_json(checkpoint / "state.json", state | {"sha256": own})
+    write_json(checkpoint / "state.json", state | {"sha256": hash_of_state(state)})
 
 
 def _rows(old: torch.Tensor, plan: RowPlan) -> torch.Tensor:

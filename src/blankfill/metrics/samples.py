@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from blankfill.metrics.lines import read_lines
+
 __all__ = ["Sample", "append_samples", "drop_samples", "read_samples"]
 
 log = logging.getLogger(__name__)
@@ -71,15 +73,4 @@ def drop_samples(run: Path, step: int) -> None:
 
 def read_samples(run: Path) -> list[dict[str, Any]]:
     """Read a run's samples: the fields of `Sample`, and `step`; broken lines are left out."""
-    path = run / FILE
-    if not path.is_file():
-        return []
-    rows: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
-    return rows
+    return read_lines(run / FILE)

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from blankfill.metrics.lines import read_lines
 from blankfill.metrics.samples import Sample, append_samples, drop_samples
 
 if TYPE_CHECKING:
@@ -106,18 +107,7 @@ class MetricsWriter:
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """Read a run's metrics.jsonl; a last line cut short by a crash is left out."""
-    path = run / "metrics.jsonl"
-    if not path.is_file():
-        return []
-    rows: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
-    return rows
+    return read_lines(run / "metrics.jsonl")
 
 
 def _tensorboard(folder: Path, start_step: int) -> SummaryWriter:
