@@ -160,6 +160,16 @@ def test_no_process_outlives_a_build_that_is_ended(tmp_path, tokenizer_folder, e
         assert ("KeyboardInterrupt" if end == "interrupt" else "has ended") in said
 
 
+def test_an_interrupt_while_a_process_starts_is_not_lost_and_not_inherited():
+    ask = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    with ingest._interrupts_held():
+        child = subprocess.run([sys.executable, "-c", ask], stdout=subprocess.PIPE, check=True)
+    assert child.stdout == b"True\n"
+    with pytest.raises(KeyboardInterrupt), ingest._interrupts_held():
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_input(tmp_path, tokenizer_folder):
     path = tmp_path / "a.jsonl.gz"

@@ -20,6 +20,7 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,7 +157,7 @@ def _encode(
         try:
             for packet in _chain(first, second, packets):
                 size = sum(len(record.data) for record in packet)
-                with _interrupts_ignored():
+                with _interrupts_held():
                     waiting.append((size, pool.submit(_encode_packet, packet, fields)))
                 num_bytes += size
                 while len(waiting) >= PACKETS_PER_WORKER * workers or num_bytes > WAITING_BYTES:
@@ -177,16 +178,17 @@ def _encode(
 
 
 @contextmanager
-def _interrupts_ignored() -> Generator[None]:
-    """Let a process that is started here ignore Ctrl-C from its first instruction on."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may change what a signal does
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupts_held() -> Generator[None]:
+    """Start processes that Ctrl-C does not reach from their first instruction on.
+
+    They inherit that the signal is blocked. Here it is delivered at the latest at the end.
+    """
+    resource_tracker.ensure_running()  # where it has yet to start, it unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _chain(
@@ -215,6 +217,7 @@ def _start_worker(tokenizer: Path) -> None:
     """Load the tokenizer; leave Ctrl-C to the process that reads, and end with it."""
     global _tokenizer  # the one thing that a worker keeps between packets
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _tokenizer = load_tokenizer(tokenizer)
 
