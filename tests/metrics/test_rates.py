@@ -76,7 +76,10 @@ def test_operations_of_a_step_by_hand(ids):
     pairs = sum(
         (b - a) ** 2 + (end - b) * (end - a) for _, a, b, end in batch.blocks.astype(int).tolist()
     )
-    forward = 2 * 96 * weights + 4 * 8 * pairs + 2 * 32 * 8 * batch.num_targets
+    # The only layer is the last: beside keys and values it works on targets alone.
+    keys_values = 2 * 8 * 8
+    linear = 2 * 96 * keys_values + 2 * batch.num_targets * (weights - keys_values)
+    forward = linear + 4 * 8 * pairs + 2 * 32 * 8 * batch.num_targets
     dense = 2 * 96 * weights + 4 * 8 * 3 * 32 * 32 + 2 * 32 * 8 * 96
     assert count_flops(cfg, [batch, batch]) == Flops(model=2 * 3 * forward, dense=2 * 3 * dense)
 

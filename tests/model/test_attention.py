@@ -20,7 +20,7 @@ from blankfill.model.attention import (
 from blankfill.model.block import build_block
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
-from blankfill.model.loss import blank_loss
+from blankfill.model.loss import batch_loss
 from blankfill.model.masks import (
     DenseMask,
     FlexMask,
@@ -280,8 +280,8 @@ def test_the_formula_counts_what_a_packed_training_pass_multiplies():
     targets[:, ::7] = 3
     with FlopCounterMode(display=False) as counter:
         tokens = torch.zeros(3, T, dtype=torch.long)
-        hidden = model(tokens, torch.zeros(3, 2, T, dtype=torch.long), PackedMask(blocks, (3, T)))
-        blank_loss(model, hidden, targets)[0].backward()
+        positions, mask = torch.zeros(3, 2, T, dtype=torch.long), PackedMask(blocks, (3, T))
+        batch_loss(model, tokens, positions, mask, targets)[0].backward()
     formula = training_flops(CFG, blocks, int((targets >= 0).sum()), (3, T)).model
     assert counter.get_total_flops() == pytest.approx(formula, rel=0.01)
 

@@ -1,5 +1,8 @@
 """The loss beside torch's own cross-entropy on every position."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -7,7 +10,7 @@ from torch.nn import functional
 from blankfill.config.model import ModelConfig
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
-from blankfill.model.loss import IGNORE_INDEX, blank_loss
+from blankfill.model.loss import IGNORE_INDEX, batch_loss, blank_loss
 from blankfill.model.masks import PackedMask
 from blankfill.train.transfer import precision_context
 
@@ -131,3 +134,35 @@ def test_a_model_learns_in_every_precision(dtype):
         means.append(float(nll.mean()))
     assert means[0] == pytest.approx(4.57, abs=0.6)  # log 97, from random weights
     assert means[-1] < 0.3 * means[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"block": "pre_ln"},
+        {"block": "deepnorm", "qk_norm": True},
+        {"block": "deepnorm_paper", "positions": "learned_2d"},
+        {"block": "post_ln", "activation": "gelu", "tie_head": False},
+        {"block": "sandwich", "pb_relax": 32.0, "num_layers": 1},
+    ],
+)
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_last_block_at_targets_alone_gives_the_loss_of_all_positions(changes, share, weighted):
+    cfg = dataclasses.replace(CFG, max_position=64, **changes)
+    model = GLM(cfg)
+    init_weights(model, 0)
+    model = model.double()
+    _, _, targets, weights = draw(share=share)
+    tokens = torch.arange(100).view(2, 50) % 97
+    positions = torch.arange(50).expand(2, 2, 50)
+    blocks = np.array([[0, 0, 20, 40], [0, 40, 41, 50], [1, 0, 30, 30], [1, 30, 30, 50]], np.int32)
+    rest = (tokens, positions, PackedMask(blocks, (2, 50)))
+    weights = weights if weighted else None
+    whole = blank_loss(model, model(*rest), targets, weights, 0.01)
+    grads = torch.autograd.grad(whole[0], [*model.parameters()], allow_unused=True)
+    spared = batch_loss(model, *rest, targets, weights, 0.01)
+    # Float64: the same sums in products of other heights.
+    torch.testing.assert_close(spared, whole, rtol=1e-10, atol=1e-12)
+    found = torch.autograd.grad(spared[0], [*model.parameters()], allow_unused=True)
+    torch.testing.assert_close(found, grads, rtol=1e-8, atol=1e-10)

@@ -63,11 +63,12 @@ def test_singular_values_come_near_one(shape):
     large = torch.linalg.svdvals(matrix) > 0.01 * torch.linalg.svdvals(matrix).pow(4).sum() ** 0.25
     values = torch.linalg.svdvals(orthogonalize(matrix, torch.float32))
     # The largest deviation that the three polynomials leave on [0.01, 1].
-    assert 0.73 < float(values[: int(large.sum())].min())
+    assert float(values[: int(large.sum())].min()) > 0.73
     assert float(values.max()) < 1.27
 
 
 def test_a_gradient_of_zeros_or_of_tiny_numbers_moves_nothing_out_of_place():
     assert orthogonalize(torch.zeros(3, 4), torch.float32).eq(0).all()
     small = orthogonalize(1e-6 * drawn((8, 8)), torch.float32)
-    torch.testing.assert_close(small, orthogonalize(drawn((8, 8)), torch.float32), rtol=0, atol=1e-2)
+    large = orthogonalize(drawn((8, 8)), torch.float32)
+    torch.testing.assert_close(small, large, rtol=0, atol=1e-2)

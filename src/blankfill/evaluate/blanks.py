@@ -34,7 +34,7 @@ from blankfill.evaluate.ngram import Trigram, Unigram
 from blankfill.generate.infill import FilledBlank, fill_tokens
 from blankfill.metrics import example_of_targets
 from blankfill.model.glm import GLM
-from blankfill.model.loss import blank_loss
+from blankfill.model.loss import batch_loss
 from blankfill.model.masks import PackedMask
 from blankfill.objective.batch import IGNORE_INDEX, Example, Int32, Kind
 from blankfill.objective.blank import build_example
@@ -333,12 +333,12 @@ def _loss(model: GLM, examples: Sequence[Example], *, pad: int) -> tuple[float, 
         members = [[examples[k] for k in row] for row in rows[start : start + ROWS_AT_ONCE]]
         zeros = [0] * sum(map(len, members))
         batch = stack(members, row_length, pad=pad, documents=zeros, languages=zeros, sources=zeros)
-        hidden = model(
-            torch.from_numpy(batch.tokens.astype(np.int64)),
-            torch.from_numpy(batch.positions.astype(np.int64)),
-            PackedMask(batch.blocks, batch.tokens.shape),
+        tokens, positions, targets = (
+            torch.from_numpy(x.astype(np.int64))
+            for x in (batch.tokens, batch.positions, batch.targets)
         )
-        _, nll = blank_loss(model, hidden, torch.from_numpy(batch.targets.astype(np.int64)))
+        mask = PackedMask(batch.blocks, batch.tokens.shape)
+        _, nll = batch_loss(model, tokens, positions, mask, targets)
         nats = nll.double().numpy()
         owner = example_of_targets(batch)
         is_end = np.append(owner[1:] != owner[:-1], True)  # the last target of each is `eop`

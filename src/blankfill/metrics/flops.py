@@ -60,11 +60,14 @@ def forward_flops(
     B, T = shape
     D, F = cfg.hidden_size, cfg.ffn_size
     up = 2 * F if cfg.is_gated else F
-    linear = 2 * B * T * (4 * D * D + up * D + F * D)  # qkv and out; up; down
+    each = 2 * (4 * D * D + up * D + F * D)  # qkv and out; up; down
+    spared = (B * T - num_targets) * (each - 2 * 2 * D * D)  # of the last block; not keys, values
+    linear = B * T * each
     per_pair = 4 * D  # a score and a weighted value, over all heads
     per_target = 2 * cfg.vocab_size * D
     return Flops(
         model=cfg.num_layers * (linear + per_pair * visible_area(blocks))
+        - spared
         + per_target * num_targets,
         dense=cfg.num_layers * (linear + per_pair * B * T * T) + per_target * B * T,
     )

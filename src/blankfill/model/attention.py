@@ -5,7 +5,7 @@ CPU trains with. `flex_attention` and `varlen_attention` are for CUDA. `dense_at
 mask, for generation and as the plainest form. On a CPU none of them is
 `scaled_dot_product_attention`, whose backward pass takes several times its forward there.
 
-Shapes: B rows, T positions, N heads, H head size.
+Shapes: B rows, T positions, N heads, H head size, D hidden, n wanted positions.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ __all__ = [
     "dense_attention",
     "flex_attention",
     "packed_attention",
+    "pick",
     "varlen_attention",
 ]
 
@@ -55,6 +56,7 @@ class Attention(nn.Module):
         mask: Mask,
         cache: KVCache | None = None,
         layer: int = 0,
+        wanted: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Attend.
 
@@ -64,12 +66,13 @@ class Attention(nn.Module):
             mask: who sees whom; over cached and new keys where there is a cache.
             cache: keys and values so far; those of `x` are appended.
             layer: number of this block, for the cache.
+            wanted: `[n]` positions, counted over all rows, whose results are asked for.
 
         Returns:
-            `[B, T, D]`.
+            `[B, T, D]`, or `[n, D]` where positions are wanted.
         """
         B, T, D = x.shape
-        qkv = self.qkv(x).view(B, T, 3, -1, self.head_size)
+        qkv = self._project(x, wanted).view(B, T, 3, -1, self.head_size)
         qk, v = qkv[:, :, :2], qkv[:, :, 2]
         if self.q_norm is not None and self.k_norm is not None:
             qk = torch.stack([self.q_norm(qk[:, :, 0]), self.k_norm(qk[:, :, 1])], dim=2)
@@ -86,7 +89,24 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         if cache is not None:
             k, v = cache.append(layer, k, v)
-        return self.out(attend(q, k, v, mask, dropout, scale).reshape(B, T, D))
+        attended = attend(q, k, v, mask, dropout, scale).reshape(B, T, D)
+        return self.out(pick(attended, wanted))
+
+    def _project(self, x: torch.Tensor, wanted: torch.Tensor | None) -> torch.Tensor:
+        """Give queries, keys and values, `[B, T, 3D]`; other queries than the wanted are zero."""
+        if wanted is None:
+            return self.qkv(x)
+        D = x.shape[-1]
+        weights, biases = self.qkv.weight, self.qkv.bias
+        own = nn.functional.linear(pick(x, wanted), weights[:D], biases[:D])
+        seen = nn.functional.linear(x, weights[D:], biases[D:])
+        queries = own.new_zeros(x.shape[0] * x.shape[1], D).index_copy(0, wanted, own)
+        return torch.cat([queries.view(*x.shape[:2], D), seen], dim=-1)
+
+
+def pick(x: torch.Tensor, wanted: torch.Tensor | None) -> torch.Tensor:
+    """Take the wanted positions, `[B, T, D]` to `[n, D]`; all of them where none are named."""
+    return x if wanted is None else x.flatten(0, 1).index_select(0, wanted)
 
 
 def attend(

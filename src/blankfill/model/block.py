@@ -3,7 +3,7 @@
 All share the names of their parts, so that a checkpoint of one arrangement names its tensors as
 any other does: `attention_norm`, `attention`, `mlp_norm`, `mlp`.
 
-Shapes: B rows, T positions, D hidden.
+Shapes: B rows, T positions, D hidden, n wanted positions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from blankfill.config.model import ModelConfig
-from blankfill.model.attention import Attention
+from blankfill.model.attention import Attention, pick
 from blankfill.model.cache import KVCache
 from blankfill.model.masks import Mask
 from blankfill.model.mlp import build_mlp
@@ -39,10 +39,11 @@ class PreLNBlock(nn.Module):
         rotation: Rotation | None,
         mask: Mask,
         cache: KVCache | None = None,
+        wanted: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Map `[B, T, D]` to `[B, T, D]`."""
-        attended = self.attention(self.attention_norm(x), rotation, mask, cache, self.layer)
-        x = x + self.dropout(attended)
+        """Map `[B, T, D]` to `[B, T, D]`, or to `[n, D]` at the `wanted` positions."""
+        attended = self.attention(self.attention_norm(x), rotation, mask, cache, self.layer, wanted)
+        x = pick(x, wanted) + self.dropout(attended)
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
 
@@ -70,11 +71,12 @@ class DeepNormBlock(nn.Module):
         rotation: Rotation | None,
         mask: Mask,
         cache: KVCache | None = None,
+        wanted: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Map `[B, T, D]` to `[B, T, D]`."""
+        """Map `[B, T, D]` to `[B, T, D]`, or to `[n, D]` at the `wanted` positions."""
         a = self.attention_norm(x)
-        attended = self.attention(a, rotation, mask, cache, self.layer)
-        m = self.mlp_norm(torch.add(self.dropout(attended), a, alpha=self.alpha))
+        attended = self.attention(a, rotation, mask, cache, self.layer, wanted)
+        m = self.mlp_norm(torch.add(self.dropout(attended), pick(a, wanted), alpha=self.alpha))
         return torch.add(self.dropout(self.mlp(m)), m, alpha=self.alpha)
 
 
@@ -102,9 +104,11 @@ class PostLNBlock(nn.Module):
         rotation: Rotation | None,
         mask: Mask,
         cache: KVCache | None = None,
+        wanted: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Map `[B, T, D]` to `[B, T, D]`."""
-        attended = self.attention(x, rotation, mask, cache, self.layer)
+        """Map `[B, T, D]` to `[B, T, D]`, or to `[n, D]` at the `wanted` positions."""
+        attended = self.attention(x, rotation, mask, cache, self.layer, wanted)
+        x = pick(x, wanted)
         y = self.attention_norm(torch.add(self.dropout(attended), x, alpha=self.alpha))
         return self.mlp_norm(torch.add(self.dropout(self.mlp(y)), y, alpha=self.alpha))
 
@@ -133,10 +137,11 @@ class SandwichBlock(nn.Module):
         rotation: Rotation | None,
         mask: Mask,
         cache: KVCache | None = None,
+        wanted: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Map `[B, T, D]` to `[B, T, D]`."""
-        attended = self.attention(self.attention_norm(x), rotation, mask, cache, self.layer)
-        x = x + self.attention_out_norm(self.dropout(attended))
+        """Map `[B, T, D]` to `[B, T, D]`, or to `[n, D]` at the `wanted` positions."""
+        attended = self.attention(self.attention_norm(x), rotation, mask, cache, self.layer, wanted)
+        x = pick(x, wanted) + self.attention_out_norm(self.dropout(attended))
         return x + self.mlp_out_norm(self.dropout(self.mlp(self.mlp_norm(x))))
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from blankfill.model.glm import GLM
+from blankfill.model.masks import Mask
 
-__all__ = ["blank_loss"]
+__all__ = ["batch_loss", "blank_loss"]
 
 IGNORE_INDEX = -100
 """Target of a position that predicts nothing; the objective's constant of the same name."""
@@ -22,6 +23,38 @@ CHUNK_ELEMENTS = 4_000_000
 """Logits held at a time: 16 MB in float32, about what a CPU's last cache holds."""
 MIN_CHUNK_ROWS = 256
 """Fewer targets at a time make thin products, and read the matrix's gradient too often."""
+
+
+def batch_loss(
+    model: GLM,
+    tokens: torch.Tensor,
+    positions: torch.Tensor,
+    mask: Mask,
+    targets: torch.Tensor,
+    weights: torch.Tensor | None = None,
+    z_loss: float = 0.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run the model on a batch and sum the loss of its targets.
+
+    Computes in the last block, as in the head, only what the targets need.
+
+    Args:
+        model: which reads and scores.
+        tokens: `[B, T]` ids.
+        positions: `[B, 2, T]` both positions.
+        mask: who sees whom.
+        targets: `[B, T]` ids; `IGNORE_INDEX` where nothing is predicted.
+        weights: `[B, T]` loss weights; 1 where not given.
+        z_loss: as for `blank_loss`.
+
+    Returns:
+        As `blank_loss`.
+    """
+    index = (targets != IGNORE_INDEX).flatten().nonzero().squeeze(1)
+    hidden = model(tokens, positions, mask, wanted=index)
+    wanted = targets.flatten().index_select(0, index)
+    scale = None if weights is None else weights.flatten().index_select(0, index)
+    return _loss_at(model, hidden, wanted, scale, z_loss)
 
 
 def blank_loss(
@@ -49,11 +82,18 @@ def blank_loss(
     picked = hidden.flatten(0, 1).index_select(0, index)
     wanted = targets.flatten().index_select(0, index)
     scale = None if weights is None else weights.flatten().index_select(0, index)
-    matrix = model.head_weight
+    return _loss_at(model, picked, wanted, scale, z_loss)
+
+
+def _loss_at(
+    model: GLM, hidden: torch.Tensor, targets: torch.Tensor, scale: torch.Tensor | None,
+    z_loss: float,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Score `[n, D]` hidden states against `[n]` targets."""
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
-        picked = picked.to(torch.get_autocast_dtype(device))
-    return _ChunkedCrossEntropy.apply(picked, matrix, wanted, scale, z_loss)  # pyright: ignore[reportReturnType]  # apply is untyped
+        hidden = hidden.to(torch.get_autocast_dtype(device))
+    return _ChunkedCrossEntropy.apply(hidden, model.head_weight, targets, scale, z_loss)  # pyright: ignore[reportReturnType]  # apply is untyped
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

@@ -9,7 +9,7 @@ import torch
 from blankfill.config.train import AttentionKind
 from blankfill.errors import DataError
 from blankfill.model.glm import GLM
-from blankfill.model.loss import blank_loss
+from blankfill.model.loss import batch_loss
 from blankfill.objective.batch import Batch, Float32
 from blankfill.train.transfer import precision_context, to_tensors
 
@@ -44,8 +44,10 @@ def forward_backward(
     for batch in batches:
         tensors = to_tensors(batch, attention)
         with precision_context(dtype):
-            hidden = model(tensors.tokens, tensors.positions, tensors.mask)
-            loss, nll = blank_loss(model, hidden, tensors.targets, tensors.weights, z_loss)
+            loss, nll = batch_loss(
+                model, tensors.tokens, tensors.positions, tensors.mask, tensors.targets,
+                tensors.weights, z_loss,
+            )  # fmt: skip
         loss = loss / total_weight
         loss_nats += loss.item()
         (loss if scale is None else loss * scale).backward()

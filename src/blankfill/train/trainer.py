@@ -124,8 +124,10 @@ class Trainer:
         self._validation: tuple[int, dict[str, float]] = (-1, {})
         self._stop = threading.Event()
         if train.compile:
-            for block in model.blocks.values():
+            *before, last = model.blocks.values()
+            for block in before:
                 block.compile(dynamic=False)
+            last.compile()  # it works on the targets alone, whose number changes
 
     # -- one step ---------------------------------------------------------------------------------
 

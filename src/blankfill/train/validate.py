@@ -13,7 +13,7 @@ import torch
 from blankfill.data.rows import RowSource
 from blankfill.metrics import LossMeter, Sample
 from blankfill.model.glm import GLM
-from blankfill.model.loss import blank_loss
+from blankfill.model.loss import batch_loss
 from blankfill.objective.batch import Batch
 from blankfill.train.transfer import precision_context, to_tensors
 
@@ -81,7 +81,8 @@ def score_batches(
     for batch in batches:
         tensors = to_tensors(batch)
         with precision_context(dtype):
-            hidden = model(tensors.tokens, tensors.positions, tensors.mask)
-            _, nll = blank_loss(model, hidden, tensors.targets, tensors.weights)
+            _, nll = batch_loss(
+                model, tensors.tokens, tensors.positions, tensors.mask, tensors.targets
+            )
         losses.add(batch, nll.numpy())
     return {prefix + key: value for key, value in losses.means().items()}
