@@ -46,8 +46,8 @@ def stepped(cfg, model=None):
 
 def test_the_first_step_of_muon_is_the_orthogonal_factor_of_the_gradient():
     # With U S V^T the singular value decomposition of the gradient, the exact update is
-    # 0.2 sqrt(larger side) U V^T (Liu et al. 2025). Muon's polynomial ends with singular values
-    # between 0.68 and 1.13 (Jordan et al. 2024) and runs in bfloat16, hence 0.65 to 1.2.
+    # 0.2 sqrt(larger side) U V^T (Liu et al. 2025). Muon's polynomials end with singular values
+    # between 0.73 and 1.27 and may run in bfloat16, hence 0.7 to 1.3.
     model = small_model()
     name = next(n for n, p in model.named_parameters() if n.startswith("blocks.0") and p.ndim == 2)
     parameter = dict(model.named_parameters())[name]
@@ -57,8 +57,8 @@ def test_the_first_step_of_muon_is_the_orthogonal_factor_of_the_gradient():
     move = (before * (1 - 1e-2 * 0.1) - after) / (1e-2 * 0.2 * np.sqrt(max(before.shape)))
     u, _, vt = np.linalg.svd(gradient, full_matrices=False)
     inner = u.T @ move @ vt.T
-    assert np.diag(inner).min() > 0.65
-    assert np.diag(inner).max() < 1.2
+    assert np.diag(inner).min() > 0.7
+    assert np.diag(inner).max() < 1.3
     assert np.abs(inner - np.diag(np.diag(inner))).max() < 0.03
 
 
