@@ -55,6 +55,27 @@ def test_rows_are_those_of_the_sources_in_order(ids):
     assert taken == mixed.counts(30)
 
 
+def test_changed_shares_begin_behind_what_was_read(ids):
+    sources = mixture(ids, [0.7, 0.3])[1]
+    plain = RowMixture(sources, [0.7, 0.3], [1, 1])
+    changed = RowMixture(sources, [0.7, 0.3], [1, 1], [(50, [0.2, 0.8]), (61, [0.5, 0.5])])
+    assert [changed.counts(row) for row in range(51)] == [plain.counts(row) for row in range(51)]
+    at_50, at_61 = changed.counts(50), changed.counts(61)
+    for row in range(51, 200):
+        counts = changed.counts(row)
+        assert sum(counts) == row
+        before, first, share = (at_50, 50, 0.2) if row <= 61 else (at_61, 61, 0.5)
+        assert abs(counts[0] - before[0] - share * (row - first)) < len(counts)
+    # Rows across a change are still those of the sources, each once and in order.
+    taken = changed.counts(45)
+    batch = changed.rows(45, 20)
+    for row in range(20):
+        (s,) = set(batch.sources[batch.blocks[:, 0] == row].tolist())
+        assert np.array_equal(batch.tokens[row], sources[s].rows(taken[s], 1).tokens[0])
+        taken[s] += 1
+    assert taken == changed.counts(65)
+
+
 def test_a_late_row_from_its_anchor_is_the_row_that_was_counted_to(ids):
     shares = [0.7, 0.3]
     counted = mixture(ids, shares)[0]

@@ -35,9 +35,11 @@ def stores(tokenizer_folder, tmp_path_factory):
     return [folder / "en", folder / "zh"]
 
 
-def train(stores, run, steps, shares, *, resume=False):
+def train(stores, run, steps, shares, *, resume=False, allow_change=()):
     cfg = dataclasses.replace(CFG, train=dataclasses.replace(CFG.train, steps=steps))
-    trainer = build_trainer(cfg, data=stores, run=run, shares=shares, resume=resume)
+    trainer = build_trainer(
+        cfg, data=stores, run=run, shares=shares, resume=resume, allow_change=allow_change
+    )
     assert trainer.fit()
     return trainer.model.state_dict()
 
@@ -58,5 +60,28 @@ def test_a_resumed_mixture_is_bit_equal_to_one_that_never_stopped(stores, tmp_pa
 
 def test_other_shares_are_another_run(stores, tmp_path):
     train(stores, tmp_path / "run", 3, [0.75, 0.25])
-    with pytest.raises(ConfigError, match=r"share 0\.75"):
+    with pytest.raises(ConfigError, match=r"share 0\.75.*say --allow-change shares"):
         train(stores, tmp_path / "run", 6, [0.5, 0.5], resume=True)
+    # Without shares documents are read in another order, which no run can change to.
+    with pytest.raises(ConfigError, match="data cannot change"):
+        train(stores, tmp_path / "run", 6, (), resume=True, allow_change=["shares"])
+
+
+def test_shares_change_by_name_at_the_step_that_is_resumed(stores, tmp_path):
+    run = tmp_path / "run"
+    train(stores, run, 3, [0.75, 0.25])
+    train(stores, run, 6, [0.25, 0.75], resume=True, allow_change=["shares"])
+    described = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    rows = [{"row": 0, "shares": [0.75, 0.25]}, {"row": 12, "shares": [0.25, 0.75]}]
+    assert described["mixtures"] == rows
+    assert [entry["share"] for entry in described["data"]] == [0.25, 0.75]
+    assert described["changes"] == [{"step": 3, "train.steps": 6, "shares": [0.25, 0.75]}]
+    whole = train(stores, run, 9, [0.25, 0.75], resume=True)
+    # 12 rows of the first store in 3 : 1, then 24 in 1 : 3; a second resume changes nothing.
+    trainer = build_trainer(
+        dataclasses.replace(CFG, train=dataclasses.replace(CFG.train, steps=9)), data=stores,
+        run=run, shares=[0.25, 0.75], resume=True,
+    )  # fmt: skip
+    assert trainer.rows.counts(36) == [9 + 6, 3 + 18]
+    assert all(torch.equal(v, whole[name]) for name, v in trainer.model.state_dict().items())
+    trainer._lock.release()

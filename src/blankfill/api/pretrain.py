@@ -71,7 +71,8 @@ def pretrain(
         out: folder of the run; new, unless resuming.
         validation: token stores to validate on, every --train.validate-every steps.
         resume: go on from the newest checkpoint in the folder.
-        allow_change: fields that the resumed run may change, such as train.peak_lr train.steps.
+        allow_change: fields that the resumed run may change, such as train.peak_lr train.steps, or
+            the shares of its stores.
         init: start from the newest weights of this run, with a fresh optimizer and schedule.
         replay: stores of earlier training to mix in, each with its share, such as general:0.3.
         model: the network; the preset's where not given.

@@ -1,10 +1,12 @@
-"""Several streams of rows mixed in fixed shares: which row comes from where is arithmetic.
+"""Several streams of rows mixed in shares: which row comes from where is arithmetic.
 
 A row is of one store, and rows are equally long, so a share of rows is a share of positions, that
 is, of tokens. Row i of the mixture belongs to the first store where `floor(p (i + 1))` exceeds
 `floor(p i)`, p its share; the rows in between are split among the others in the same way. So after
 any number of rows each of n stores has its share to within n rows, every store is read at its own
 pace and in its own epochs, and any process finds any row without counting.
+
+Shares may change from a row on: the same arithmetic then begins anew behind what was read so far.
 """
 
 from __future__ import annotations
@@ -29,30 +31,38 @@ _WITH_SHARE = re.compile(r"(.+):([0-9]*\.?[0-9]+)")
 
 
 class RowMixture:
-    """Rows of several sources in fixed shares.
+    """Rows of several sources in shares.
 
     Args:
         sources: one stream per store, all of one row length.
         shares: of each, positive, summing to 1.
         tokens: of each store, for the count of passes over all of them.
+        changes: later shares, each with the row that they hold from, in the order of the rows.
     """
 
     def __init__(
-        self, sources: Sequence[RowSource], shares: Sequence[float], tokens: Sequence[int]
+        self,
+        sources: Sequence[RowSource],
+        shares: Sequence[float],
+        tokens: Sequence[int],
+        changes: Sequence[tuple[int, Sequence[float]]] = (),
     ) -> None:
         assert len(sources) == len(shares) == len(tokens)
         self._sources, self._tokens = sources, tokens
-        left = np.cumsum(np.asarray(shares, np.float64)[::-1])[::-1]
-        self._splits = [round(SCALE * s / rest) for s, rest in zip(shares, left, strict=True)]
-        self._splits[-1] = SCALE
-        """Share of each source in what the ones before it leave."""
+        self._spans: list[tuple[int, list[int], list[int]]] = []
+        """First row, rows of each source before it, and `_splits` of the shares from there on."""
+        for row, of_each in ((0, shares), *changes):
+            before = self.counts(row) if self._spans else [0] * len(sources)
+            self._spans.append((row, before, _splits(of_each)))
 
     def counts(self, row: int) -> list[int]:
         """Tell how many of the rows before `row` are of each source."""
+        first, before, splits = self._span(row)
+        row -= first
         found: list[int] = []
-        for split in self._splits:
+        for earlier, split in zip(before, splits, strict=True):
             mine = row * split // SCALE
-            found.append(mine)
+            found.append(earlier + mine)
             row -= mine
         return found
 
@@ -105,9 +115,13 @@ class RowMixture:
         for source, anchor in zip(self._sources, anchors, strict=True):
             source.start_at(*anchor)
 
+    def _span(self, row: int) -> tuple[int, list[int], list[int]]:
+        return next(span for span in reversed(self._spans) if span[0] <= row)
+
     def _shares(self) -> list[float]:
+        """Give the newest shares."""
         left, found = 1.0, list[float]()
-        for split in self._splits:
+        for split in self._spans[-1][2]:
             found.append(left * split / SCALE)
             left -= found[-1]
         return found
@@ -167,6 +181,13 @@ def settle_shares(shares: Sequence[float | None], tokens: Sequence[int]) -> list
         for share, n in zip(shares, tokens, strict=True)
     ]
     return [share / sum(settled) for share in settled]
+
+
+def _splits(shares: Sequence[float]) -> list[int]:
+    """Give the share of each source in what the ones before it leave, in units of 1 / SCALE."""
+    left = np.cumsum(np.asarray(shares, np.float64)[::-1])[::-1]
+    splits = [round(SCALE * s / rest) for s, rest in zip(shares, left, strict=True)]
+    return [*splits[:-1], SCALE]
 
 
 def _parse(path: Path) -> tuple[Path, float | None]:

@@ -176,10 +176,13 @@ def build_trainer(
         info["init"] = start.described
     resuming = resume and (run / "run.json").exists()
     changes: list[Change] = []
+    mixtures = [(0, settled)] if settled else []
     if resuming:
         old = read_run(run)
         changes = changes_on_resume(old, info, allow_change)
         info["started"], info["changes"] = old["started"], old.get("changes", [])
+        if settled:
+            mixtures = _mixtures(run, old, settled)
     elif any((run / name).exists() for name in RUN_FILES):
         raise ConfigError(
             f"{run} already holds a run; go on with --resume, or name another folder with --out"
@@ -190,7 +193,8 @@ def build_trainer(
     threads = set_threads(cfg.train.threads)
     model = GLM(cfg.model)
     init_weights(model, cfg.train.seed)
-    rows = _build_rows(cfg, stores, settled, tokenizer)
+    info["mixtures"] = [{"row": row, "shares": of_each} for row, of_each in mixtures]
+    rows = _build_rows(cfg, stores, mixtures, tokenizer)
     checks: list[Check] = []
     dtype = choose_precision(cfg.train.precision)
     if held_out:
@@ -290,12 +294,22 @@ def _forgetting_guard(
     )  # fmt: skip
 
 
+def _mixtures(run: Path, old: dict[str, Any], shares: list[float]) -> list[tuple[int, list[float]]]:
+    """Give the shares that a run was read in so far, by the row they began at, and the new ones."""
+    before = [entry.get("share") for entry in old["data"]]
+    known = [(m["row"], m["shares"]) for m in old.get("mixtures", [{"row": 0, "shares": before}])]
+    if shares == known[-1][1]:
+        return known
+    row = newest_checkpoint(run).state["row"] if list_checkpoints(run) else 0
+    return [*((first, of_each) for first, of_each in known if first < row), (row, shares)]
+
+
 def _build_rows(
-    cfg: RunConfig, stores: Sequence[TokenStore], shares: Sequence[float] | None,
-    tokenizer: TextTokenizer,
+    cfg: RunConfig, stores: Sequence[TokenStore],
+    mixtures: Sequence[tuple[int, Sequence[float]]], tokenizer: TextTokenizer,
 ) -> RowStream:  # fmt: skip
     length, seed = cfg.train.row_length, cfg.train.seed
-    if shares is None:
+    if not mixtures:
         return RowSource(stores, cfg.objective, tokenizer.ids, row_length=length, seed=seed)
     objectives = Objectives(cfg.objective, len(stores)).of_store
     sources = [
@@ -303,7 +317,8 @@ def _build_rows(
         RowSource([store], objective, tokenizer.ids, row_length=length, seed=seed + 1_000_003 * s)
         for s, (store, objective) in enumerate(zip(stores, objectives, strict=True))
     ]  # fmt: skip
-    return RowMixture(sources, shares, [store.num_tokens for store in stores])
+    (_, shares), *changes = mixtures
+    return RowMixture(sources, shares, [store.num_tokens for store in stores], changes)
 
 
 def _describe(

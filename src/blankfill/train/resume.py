@@ -1,8 +1,9 @@
 """Whether a run goes on as the run that was started, and what may change on the way.
 
 Without being named: what only says when something is written, and where the run computes. By name
-(`--allow-change train.peak_lr`): the recipe. Never: the data, the tokenizer, the objective and the
-plan of rows, and the shape of the model, for with another of these it is another run.
+(`--allow-change train.peak_lr`): the recipe, and the shares of the stores from the next row on.
+Never: the data, the tokenizer, the objective and the plan of rows, and the shape of the model, for
+with another of these it is another run.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ MODEL_BY_NAME = frozenset(
                  "pb_relax")
 )  # fmt: skip
 """Fields of the model that change no weight's shape or meaning."""
+SHARES = "shares"
+"""Name of the change of stores' shares."""
 OPEN_ENDED = ("constant", "wsd")
 """Schedules under which a run may grow longer without having been another run so far."""
 
@@ -45,7 +48,7 @@ class Change:
     """One difference between a run and what it is resumed with."""
 
     name: str
-    """Dotted field, or `data`, `tokenizer`, `init`."""
+    """Dotted field, or `shares`, `data`, `tokenizer`, `init`."""
     text: str
     """It in words: what it was and what it is."""
     before: Any
@@ -70,7 +73,7 @@ def changes_on_resume(
     Raises:
         ConfigError: something differs and may not, or a name in `allow` is not one that may.
     """
-    changeable = BY_NAME | MODEL_BY_NAME
+    changeable = BY_NAME | MODEL_BY_NAME | {SHARES}
     for name in allow:
         if name not in changeable | FREE:
             raise ConfigError(
@@ -110,13 +113,16 @@ def _config_changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
 
 def _other_changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
     found: list[Change] = []
-    prints = [
-        [(entry["fingerprint"], entry.get("share")) for entry in part["data"]]
-        for part in (old, new)
-    ]
-    if prints[0] != prints[1]:
+    prints, shares = (
+        [[entry.get(key) for entry in part["data"]] for part in (old, new)]
+        for key in ("fingerprint", "share")
+    )
+    # Stores with shares and stores without are read in different orders from the first row on.
+    same = prints[0] == prints[1] and (None in shares[0]) == (None in shares[1])
+    if not same or shares[0] != shares[1]:
+        before, after = shares if same else prints
         texts = [", ".join(map(_store, part["data"])) for part in (old, new)]
-        found.append(Change(name="data", before=prints[0], after=prints[1],
+        found.append(Change(name=SHARES if same else "data", before=before, after=after,
                             text=f"the training data was {texts[0]}, is {texts[1]}"))  # fmt: skip
     for name in ("tokenizer", "init"):
         before, after = old.get(name), new.get(name)
