@@ -72,3 +72,17 @@ def test_a_gradient_of_zeros_or_of_tiny_numbers_moves_nothing_out_of_place():
     small = orthogonalize(1e-6 * drawn((8, 8)), torch.float32)
     large = orthogonalize(drawn((8, 8)), torch.float32)
     torch.testing.assert_close(small, large, rtol=0, atol=1e-2)
+
+
+def test_matrices_in_one_are_made_orthogonal_one_by_one():
+    fused = torch.nn.Parameter(drawn((12, 8)))
+    apart = [torch.nn.Parameter(part.clone()) for part in fused.detach().chunk(3)]
+    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.2}
+    optimizers = Muon([{"params": [fused], "parts": 3}], **settings), Muon(apart, **settings)
+    for step in range(3):
+        fused.grad = drawn((12, 8), step + 1)
+        for parameter, grad in zip(apart, fused.grad.chunk(3), strict=True):
+            parameter.grad = grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    assert torch.equal(fused.detach(), torch.cat([p.detach() for p in apart]))

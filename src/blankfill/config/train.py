@@ -103,6 +103,8 @@ class TrainConfig:
     """Held-out blanks of each language that a validation fills greedily as well; 0 fills none."""
     show_fills: int = 6
     """Of those, how many of each language are kept as text, in samples.jsonl and TensorBoard."""
+    wandb: str = ""
+    """Project of Weights & Biases that the numbers go to as well; "" is none."""
     forgetting_limit: float = 0.0
     """Share by which the loss on a held-out store may exceed its best so far, the weights that the
     run started from included, such as 0.05; 0 is off."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from blankfill.metrics.lines import read_lines
 from blankfill.metrics.samples import Sample, append_samples, drop_samples
+from blankfill.metrics.wandb import WandbLog
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -36,17 +37,24 @@ class MetricsWriter:
     Args:
         run: the run's folder.
         start_step: step that the run stands at; lines behind it are dropped.
+        wandb: project of Weights & Biases to send the numbers to as well; "" sends none.
+
+    Raises:
+        ConfigError: `wandb` is named and not installed.
     """
 
-    def __init__(self, run: Path, *, start_step: int = 0) -> None:
+    def __init__(self, run: Path, *, start_step: int = 0, wandb: str = "") -> None:
         self._path, self._board_folder = run / "metrics.jsonl", run / "tensorboard"
         self._waiting = b""
+        self._wandb = WandbLog(run, wandb) if wandb else None
         self._handle, self._board = self._open(start_step, keep=start_step > 0)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Write the values that belong to `step`."""
         self._waiting += (json.dumps({"step": step, **values}) + "\n").encode()
         self._flush()
+        if self._wandb is not None:
+            self._wandb.write(step, values)
         try:
             for key, value in values.items():
                 self._board.add_scalar(key, value, step)
@@ -103,6 +111,8 @@ class MetricsWriter:
         trace: TracebackType | None,
     ) -> None:
         self._close()
+        if self._wandb is not None:
+            self._wandb.close()
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

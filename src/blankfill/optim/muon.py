@@ -1,8 +1,9 @@
 """Muon (Jordan et al. 2024): momentum, made orthogonal, for matrices.
 
-As `torch.optim.Muon`, with one difference: torch's Newton-Schulz iteration always multiplies in
-bfloat16, which a CPU without instructions for it emulates. There it took twice as long as the rest
-of the training step of a small model; in float32 it takes a few per cent of it.
+As `torch.optim.Muon`, with three differences. Torch's Newton-Schulz iteration always multiplies in
+bfloat16, which a CPU without instructions for it emulates: there it took twice as long as the rest
+of the training step of a small model. Ours takes three iterations where torch's takes five. And
+matrices that are stored as one are made orthogonal one by one.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised and scaled to the size of AdamW's update.
 
     Args:
-        parameters: matrices.
+        parameters: matrices, or groups of them as torch's optimizers take them. A group may say
+            `parts`: its matrices are that many equally high ones in one, such as Q, K and V, and
+            each is made orthogonal alone.
         lr: learning rate, the same as AdamW's.
         momentum: decay of the mean gradient.
         weight_decay: decoupled decay.
@@ -40,13 +43,14 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[torch.Tensor],
+        parameters: Iterable[torch.Tensor] | Iterable[dict[str, Any]],
         *,
         lr: float,
         momentum: float,
         weight_decay: float,
     ) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "parts": 1}
+        super().__init__(parameters, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # the base may return the closure's loss
@@ -62,9 +66,12 @@ class Muon(torch.optim.Optimizer):
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(grad)
         mean = state["momentum_buffer"].lerp_(grad, 1 - group["momentum"])
-        update = orthogonalize(grad.lerp(mean, group["momentum"]), _precision(grad.device.type))
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(update, alpha=-group["lr"] * _RMS * math.sqrt(max(parameter.shape)))
+        dtype = _precision(grad.device.type)
+        moves = grad.lerp(mean, group["momentum"]).chunk(group["parts"])
+        for part, move in zip(parameter.chunk(group["parts"]), moves, strict=True):
+            scale = _RMS * math.sqrt(max(part.shape))
+            part.add_(orthogonalize(move, dtype), alpha=-group["lr"] * scale)
 
 
 def orthogonalize(matrix: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -37,6 +37,7 @@ from blankfill.data.store import TokenStore
 from blankfill.errors import CheckpointError, ConfigError, DataError
 from blankfill.metrics import find_peak
 from blankfill.metrics.names import unique_names
+from blankfill.metrics.wandb import require_wandb
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.runtime import available_cores
@@ -149,6 +150,8 @@ def build_trainer(
         DataError: a store cannot be used.
         CheckpointError: nothing in the folder can be resumed, or another process trains in it.
     """
+    if cfg.train.wandb:
+        require_wandb()
     stores = open_stores(data)
     fingerprint = stores[0].tokenizer_fingerprint
     held_out = open_stores(validation, fingerprint) if validation else []

@@ -23,7 +23,7 @@ FREE = frozenset(
     for name in (
         "log_every", "checkpoint_every", "keep_checkpoints", "keep_every", "keep_best",
         "save_in_background", "on_save_error", "validate_every", "threads",
-        "validate_blanks", "show_fills", "forgetting_limit", "on_forgetting",
+        "validate_blanks", "show_fills", "forgetting_limit", "on_forgetting", "wandb",
     )
 )  # fmt: skip
 """What changes neither weights nor losses, or belongs to the machine."""

@@ -239,7 +239,7 @@ class Trainer:
         total = (train.steps - self.index) * train.batch_rows * train.row_length
         try:
             with (
-                MetricsWriter(self.run, start_step=self.index) as writer,
+                MetricsWriter(self.run, start_step=self.index, wandb=train.wandb) as writer,
                 Loader(self.rows, micro_batch_rows=train.micro_batch_rows) as loader,
                 stop_on_signals(self._stop),
                 progress.bar("pretrain", total, "positions") as meter,
