@@ -37,6 +37,24 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest():
     assert by_adamw == set(names) - by_muon
 
 
+def test_muon_knows_how_many_maps_a_matrix_holds():
+    model = small_model()
+    parts = {
+        id(p): group["parts"]
+        for optimizer in build_optimizer(model, config(optimizer="muon"))._parts
+        for group in optimizer.param_groups
+        for p in group["params"]
+        if "parts" in group
+    }
+    found = {n: parts[id(p)] for n, p in model.named_parameters() if id(p) in parts}
+    gated = 2 if model.cfg.is_gated else 1
+    assert all(
+        count == (3 if "qkv" in name else gated if "up" in name else 1)
+        for name, count in found.items()
+    )
+    assert any(count == 3 for count in found.values())
+
+
 def stepped(cfg, model=None):
     model = model or small_model()
     optimizer = build_optimizer(model, cfg)
@@ -49,7 +67,7 @@ def test_the_first_step_of_muon_is_the_orthogonal_factor_of_the_gradient():
     # 0.2 sqrt(larger side) U V^T (Liu et al. 2025). Muon's polynomials end with singular values
     # between 0.73 and 1.27 and may run in bfloat16, hence 0.7 to 1.3.
     model = small_model()
-    name = next(n for n, p in model.named_parameters() if n.startswith("blocks.0") and p.ndim == 2)
+    name = "blocks.0.attention.out.weight"
     parameter = dict(model.named_parameters())[name]
     before, gradient = parameter.detach().double().numpy().copy(), parameter.grad.double().numpy()
     stepped(config(optimizer="muon"), model)
