@@ -16,6 +16,7 @@ one run. Writes model-CPU-DATE.json.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -152,7 +153,7 @@ def measure_step(job):
 
     rows, length = job["positions"] // job["row_length"], job["row_length"]
     tokens = torch.randint(8, VOCAB, (rows, length), generator=torch.Generator().manual_seed(0))
-    build = ours if job["model"] == "glm" else peer
+    build = {"glm": ours, "nanogpt": nanogpt}.get(job["model"], peer)
     model, loss_of = build(job, tokens)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
@@ -179,7 +180,7 @@ def ours(job, tokens):
     from blankfill.model import attention
     from blankfill.model.glm import GLM
     from blankfill.model.init import init_weights
-    from blankfill.model.loss import blank_loss
+    from blankfill.model.loss import batch_loss
     from blankfill.model.masks import build_mask
 
     model = GLM(ModelConfig(vocab_size=VOCAB, **job["shape"]))
@@ -189,7 +190,7 @@ def ours(job, tokens):
         attention.dense_attention = sdpa
     if job["compile"]:
         for block in model.blocks.values():
-            block.compile(dynamic=False)
+            block.compile()
     kind = "dense" if job["attention"] == "sdpa" else job["attention"]
     positions = torch.zeros(len(tokens), 2, tokens.shape[1], dtype=torch.long)
     for row, start, part_b, end in blocks.tolist():
@@ -201,10 +202,31 @@ def ours(job, tokens):
 
     def loss_of():
         mask = build_mask(blocks, tuple(tokens.shape), kind)
-        loss, nll = blank_loss(model, model(tokens, positions, mask), targets)
+        loss, nll = batch_loss(model, tokens, positions, mask, targets)
         return loss / len(nll)
 
     return model.train(), loss_of
+
+
+def nanogpt(job, tokens):
+    """The model of a checkout of nanoGPT in the same shape, every position a target."""
+    import importlib.util
+
+    import torch
+
+    spec = importlib.util.spec_from_file_location("nanogpt", job["nanogpt"])
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["nanogpt"] = module
+    with contextlib.redirect_stdout(sys.stderr):
+        spec.loader.exec_module(module)
+        shape = job["shape"]
+        cfg = module.GPTConfig(
+            block_size=tokens.shape[1], vocab_size=VOCAB, n_layer=shape["num_layers"],
+            n_head=shape["num_heads"], n_embd=shape["hidden_size"],
+        )  # fmt: skip
+        model = module.GPT(cfg)
+    call = torch.compile(model) if job["compile"] else model
+    return model.train(), lambda: call(tokens, tokens)[1]
 
 
 def peer(job, tokens):
