@@ -1,0 +1,183 @@
+"""Wall time to the loss that the published recipe reaches, by recipe and seed.
+
+    python benchmarks/time_to_loss.py --data en zh --validation en-valid zh-valid --preset small \
+        --minutes 60 --seeds 1 2 3 --work runs/time
+
+The published recipe trains for the given minutes first: GLM's mixture of short spans and documents,
+AdamW, a cosine, Pre-LN, learned positions. Every other
+recipe adds one change to the one before it, in the order of RECIPES, and trains for as many steps
+as fit into the same minutes uncompiled. All are scored on the same held-out rows, under the published mixture, which favours
+nobody but the published recipe. A line tells when the recipe passed the published end loss, in
+seconds of training alone (saves and scores apart), and how many times sooner that is; one that
+never does says so. Writes time-to-loss-CPU-DATE.json with every curve.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import os
+import shutil
+import statistics
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from blankfill.config.objective import MIXTURES, ObjectiveConfig
+from blankfill.config.presets import PRESETS, preset
+from blankfill.runtime import tune_process
+from model import cpu_name, versions
+
+tune_process()
+
+from blankfill.data.rows import RowSource  # noqa: E402
+from blankfill.train import build_trainer  # noqa: E402
+from blankfill.train.loader import Loader  # noqa: E402
+from blankfill.train.transfer import choose_precision  # noqa: E402
+from blankfill.train.validate import Validation, score_batches, validation_batches  # noqa: E402
+
+COMMON = MIXTURES["glm-doc"]
+SCORED_ROWS = 128
+VALIDATIONS = 16
+WARM_STEPS, TIMED_STEPS = 4, 8
+RECIPES = {
+    "published": {
+        "model": {"block": "pre_ln", "positions": "learned_2d", "activation": "gelu_tanh"},
+        "objective": dataclasses.asdict(COMMON),
+        "train": {
+            "optimizer": "adamw", "schedule": "cosine", "peak_lr": 4e-4, "min_lr_ratio": 0.1,
+            "beta2": 0.98, "eps": 1e-6, "weight_decay": 0.1,
+        },
+    },
+    "peak rate 2e-3": {"train": {"peak_lr": 2e-3}},
+    "article's blocks": {
+        "model": {"block": "deepnorm", "positions": "rope_2d", "activation": "geglu"}
+    },
+    "Muon": {"train": {"optimizer": "muon", "peak_lr": 4e-3, "beta2": 0.95, "eps": 1e-8}},
+    "linear to zero": {"train": {"schedule": "linear", "min_lr_ratio": 0.0}},
+    "QK-norm": {"model": {"qk_norm": True}},
+    "twice the blanks, at any density": {
+        "objective": dataclasses.asdict(
+            ObjectiveConfig(short_rate=0.5, document_rate=0.5, mask_ratio=0.3)
+        )
+    },
+    "compiled": {"train": {"compile": True}},
+}  # fmt: skip
+"""What each recipe changes in the one before it; the first in the preset."""
+
+
+class Clock:
+    """Scores the same rows at every validation, and keeps the seconds of training before it."""
+
+    def __init__(self, cfg, tokenizer, stores):
+        source = RowSource(stores, COMMON, tokenizer.ids, row_length=cfg.train.row_length, seed=0)
+        self._batches = validation_batches(
+            source, max_rows=SCORED_ROWS, micro_batch_rows=cfg.train.micro_batch_rows
+        )
+        self._dtype = choose_precision(cfg.train.precision)
+        self.curve, self._seconds, self._mark = [], 0.0, time.monotonic()
+
+    def __call__(self, model):
+        self._seconds += time.monotonic() - self._mark if self.curve else 0.0
+        values = score_batches(model, self._batches, self._dtype, prefix="common_")
+        self.curve.append((self._seconds, values["common_loss_nats"]))
+        self._mark = time.monotonic()
+        return Validation(values=values)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("--data", "--validation"):
+        parser.add_argument(name, type=Path, nargs="+", required=True)
+    parser.add_argument("--preset", choices=PRESETS, default="small")
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--work", type=Path, required=True, help="folder for the runs")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    args = parser.parse_args()
+    cpu = "-".join("".join(c if c.isalnum() else " " for c in cpu_name().lower()).split())
+    path = args.out / f"time-to-loss-{cpu}-{datetime.now(UTC).date().isoformat()}.json"
+    record = {
+        "cpu": cpu_name(), "cores": os.cpu_count(), "versions": versions(), "preset": args.preset,
+        "minutes": args.minutes, "seeds": args.seeds, "recipes": {},
+    }  # fmt: skip
+    for name in dict.fromkeys(["published", *args.recipes]):
+        curves = [train(args, name, seed) for seed in args.seeds]
+        record["recipes"][name] = {"changes": RECIPES[name], "curves": curves}
+        print(line(name, curves, record["recipes"]["published"]["curves"]), flush=True)
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(f"wrote {path}")
+
+
+def train(args, name, seed):
+    """Train one recipe with one seed; give (seconds of training, common loss) along the way."""
+    cfg = configure(args.preset, name, seed)
+    out = args.work / f"{name.replace(' ', '-')}-{seed}"
+    clocks = []
+
+    def check(*parts):
+        clocks.append(Clock(*parts))
+        return clocks[-1]
+
+    def build(cfg, folder):
+        return build_trainer(
+            cfg, data=args.data, run=folder, validation=args.validation, check_blanks=check
+        )
+
+    eager = dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, compile=False))
+    trial = build(eager, out / "trial")
+    times = []
+    with Loader(trial.rows, micro_batch_rows=cfg.train.micro_batch_rows) as loader:
+        for _ in range(WARM_STEPS + TIMED_STEPS):
+            start = time.monotonic()
+            trial.step(loader)
+            times.append(time.monotonic() - start)
+    shutil.rmtree(out / "trial")
+    steps = max(VALIDATIONS, round(args.minutes * 60 / statistics.median(times[WARM_STEPS:])))
+    train = dataclasses.replace(
+        cfg.train, steps=steps, warmup_steps=max(1, steps // 25), validate_blanks=1,
+        validate_every=-(-steps // VALIDATIONS), checkpoint_every=steps,
+    )  # fmt: skip
+    build(dataclasses.replace(cfg, train=train), out / "run").fit()
+    return clocks[-1].curve
+
+
+def configure(preset_name, name, seed):
+    """Give the preset with the changes of all recipes up to this one."""
+    cfg = preset(preset_name)
+    for recipe, changes in RECIPES.items():
+        for part, values in changes.items():
+            known = {field.name for field in dataclasses.fields(getattr(cfg, part))}
+            new = {key: value for key, value in values.items() if key in known}
+            cfg = dataclasses.replace(cfg, **{part: dataclasses.replace(getattr(cfg, part), **new)})
+        if recipe == name:
+            break
+    return dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, seed=seed))
+
+
+def line(name, curves, published):
+    """Say how long a recipe took to the published end loss of the same seed, and where it ended."""
+    goals = [curve[-1] for curve in published]
+    sooner = [
+        seconds / reached
+        for curve, (seconds, loss) in zip(curves, goals, strict=True)
+        if (reached := passes(curve, loss))
+    ]
+    end = statistics.median(curve[-1][1] for curve in curves)
+    if len(sooner) < len(curves):
+        return f"{name:34} end {end:.4f} nats, reaches it in {len(sooner)} of {len(curves)} seeds"
+    return (f"{name:34} end {end:.4f} nats, {statistics.median(sooner):.2f} x sooner "
+            f"({min(sooner):.2f} to {max(sooner):.2f})")  # fmt: skip
+
+
+def passes(curve, loss):
+    """Give the seconds after which a curve falls to a loss, between its points in a line."""
+    for (before, high), (after, low) in itertools.pairwise(curve):
+        if low <= loss:
+            return before + (after - before) * (high - loss) / (high - low)
+    return None
+
+
+if __name__ == "__main__":
+    main()
