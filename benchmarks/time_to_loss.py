@@ -4,12 +4,12 @@
         --minutes 60 --seeds 1 2 3 --work runs/time
 
 The published recipe trains for the given minutes first: GLM's mixture of short spans and documents,
-AdamW, a cosine, Pre-LN, learned positions. Every other
-recipe adds one change to the one before it, in the order of RECIPES, and trains for as many steps
-as fit into the same minutes uncompiled. All are scored on the same held-out rows, under the published mixture, which favours
-nobody but the published recipe. A line tells when the recipe passed the published end loss, in
-seconds of training alone (saves and scores apart), and how many times sooner that is; one that
-never does says so. Writes time-to-loss-CPU-DATE.json with every curve.
+AdamW, a cosine, Pre-LN, learned positions. Every other recipe adds one change to the one before it,
+in the order of RECIPES, and trains for as many steps as fit into the same minutes uncompiled. All
+are scored on the same held-out rows, under the published mixture, which favours nobody but the
+published recipe. A line tells when a recipe passed the published end loss, in seconds of training
+alone (saves and scores apart), and how many times sooner that is; one that never does says so.
+Writes time-to-loss-CPU-DATE.json with every curve.
 """
 
 import argparse
