@@ -107,7 +107,7 @@ def test_explain_draws_its_picture(tmp_path, capsys):
 
 
 def test_fill_answers_every_blank_and_lists_candidates(world, capsys):
-    text = "On Monday [MASK] bought three [MASK] from Karl."
+    text = "On Monday [MASK] bought three [MASK] from Emil."
     words = ["fill", str(world / "run"), text, "--json", "--max-new-tokens", "4"]
     assert main([*words, "--num-candidates", "3"]) == 0
     item = json.loads(capsys.readouterr().out)["items"][0]

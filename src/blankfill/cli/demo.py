@@ -45,6 +45,6 @@ def print_demo(result: DemoResult, console: Console) -> None:
     )
     console.print(
         f"fill a blank of your own: blankfill fill {result.run} "
-        '"On Monday Anna [MASK] three bowls from Karl."',
+        '"On Monday Anna [MASK] three bowls from Emil."',
         markup=False,
     )

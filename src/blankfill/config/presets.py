@@ -22,20 +22,20 @@ __all__ = ["ALIASES", "PRESETS", "is_preset", "preset"]
 def demo() -> RunConfig:
     """About 5 M parameters on the bundled bilingual world; minutes on a laptop.
 
-    Twice the published share of tokens is masked: in minutes, targets are scarcer than context.
-    Muon, because it learns the demo's world in about half the positions that AdamW takes.
+    What learns most in a few hundred steps, found by comparing losses at the same step: more than
+    twice the published share of tokens masked, Muon with a short memory and a high rate that falls
+    to zero, hardly any warm-up, and two wide heads.
     """
     return RunConfig(
         model=ModelConfig(
-            vocab_size=2048, hidden_size=256, num_layers=5, num_heads=4, ffn_size=704,
+            vocab_size=2048, hidden_size=256, num_layers=5, num_heads=2, ffn_size=704,
             max_position=256,
         ),
-        objective=ObjectiveConfig(short_rate=0.85, document_rate=0.15, mask_ratio=0.3),
+        objective=ObjectiveConfig(short_rate=0.85, document_rate=0.15, mask_ratio=0.4),
         train=TrainConfig(
-            steps=1000, row_length=256, batch_rows=8, micro_batch_rows=8, peak_lr=5e-3,
-            optimizer="muon",
-            min_lr_ratio=0.05, warmup_steps=60, checkpoint_every=500, log_every=10,
-            validate_blanks=32,
+            steps=1000, row_length=256, batch_rows=8, micro_batch_rows=8, peak_lr=8e-3,
+            optimizer="muon", muon_momentum=0.8, schedule="linear", min_lr_ratio=0.0,
+            warmup_steps=20, checkpoint_every=500, log_every=10, validate_blanks=32,
         ),
     )  # fmt: skip
 

@@ -91,11 +91,11 @@ def orthogonalize(matrix: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     # The root of the Gram matrix's norm bounds the largest singular value more closely than the
     # matrix's norm does: a flat spectrum of rank r begins at r ** -0.25 instead of r ** -0.5.
     gram = x @ x.T
-    square = gram.norm().clamp(min=_EPS)
-    x, gram = x / square.sqrt(), gram / square
-    for a, b, c in NEWTON_SCHULZ:
+    size = gram.norm().clamp(min=_EPS)
+    x, gram = x / size.sqrt(), gram / size
+    for step, (a, b, c) in enumerate(NEWTON_SCHULZ):
+        gram = x @ x.T if step else gram
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-        gram = x @ x.T
     return x if wide else x.T
 
 

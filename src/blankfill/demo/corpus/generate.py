@@ -15,7 +15,7 @@ from blankfill.demo.corpus.world import build_world
 
 __all__ = ["Corpus", "DemoDocument", "generate", "write_corpus"]
 
-NUM_TRAIN = {"en": 10_000, "zh": 16_000}
+NUM_TRAIN = {"en": 10_000, "zh": 12_000}
 """Training documents of each language; Chinese ones are shorter, so tokens are about even."""
 NUM_VALID = 300
 """Held-out documents of each language."""

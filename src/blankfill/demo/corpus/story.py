@@ -64,7 +64,11 @@ def draw_story(world: World, rng: np.random.Generator) -> Story:
         other = world.people[who.mother]
     else:
         other = who
-        while other is who or (kind in ("journey", "visit") and other.town is who.town):
+        while (
+            other is who
+            or (kind in ("journey", "visit") and other.town is who.town)
+            or (kind == "visit" and other.trade is who.trade)
+        ):
             other = world.people[int(rng.integers(len(world.people)))]
     day = int(rng.integers(len(DAYS)))
     num_days = world.days_between.get((who.town.en, other.town.en), 1)
