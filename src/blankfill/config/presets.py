@@ -34,7 +34,7 @@ def demo() -> RunConfig:
         objective=ObjectiveConfig(short_rate=0.85, document_rate=0.15, mask_ratio=0.4),
         train=TrainConfig(
             steps=1000, row_length=256, batch_rows=8, micro_batch_rows=8, peak_lr=8e-3,
-            optimizer="muon", muon_momentum=0.8, schedule="linear", min_lr_ratio=0.0,
+            optimizer="muon", muon_momentum=0.65, schedule="linear", min_lr_ratio=0.0,
             warmup_steps=20, checkpoint_every=500, log_every=10, validate_blanks=32,
         ),
     )  # fmt: skip

@@ -24,6 +24,8 @@ NEWTON_SCHULZ = (
 """Coefficients of each quintic iteration. Each is the one that comes nearest to 1 over all of the
 range that the iteration before leaves (the construction of Amsel et al. 2025, "Polar Express"),
 from [0.01, 1] on. Three of them do what five of the fixed polynomial of Jordan et al. 2024 do."""
+LONG = 2
+"""From this ratio of its sides on, a matrix costs less as its Gram matrix."""
 _EPS = 1e-7
 _RMS = 0.2
 """Size of AdamW's update, that Muon's is scaled to (Liu et al. 2025, "Muon is Scalable")."""
@@ -93,9 +95,20 @@ def orthogonalize(matrix: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     gram = x @ x.T
     size = gram.norm().clamp(min=_EPS)
     x, gram = x / size.sqrt(), gram / size
+    if dtype == torch.bfloat16 or x.shape[1] < LONG * x.shape[0]:
+        for step, (a, b, c) in enumerate(NEWTON_SCHULZ):
+            gram = x @ x.T if step else gram
+            x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        return x if wide else x.T
+    # The polynomials are of the Gram matrix, which is the smaller one: their product first. Squared
+    # singular values need float32.
+    one = torch.eye(len(gram), dtype=dtype, device=gram.device)
+    product = one
     for step, (a, b, c) in enumerate(NEWTON_SCHULZ):
-        gram = x @ x.T if step else gram
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c).add_(one, alpha=a)
+        product = factor @ product if step else factor
+        gram = factor @ gram @ factor
+    x = product @ x
     return x if wide else x.T
 
 
