@@ -45,7 +45,7 @@ WARM_STEPS, CALIBRATION_STEPS = 5, 12
 take memory from the kernel and are slower than all others."""
 VALIDATIONS = 4
 """Validations during training, beside the one before it."""
-CONTINUATIONS = ("Early in the morning", "清晨，")
+CONTINUATIONS = ("On Monday", "星期一，")
 """Openings that are continued after [gMASK]."""
 
 

@@ -1,0 +1,82 @@
+"""Set runs beside each other on the same held-out blanks, with what differs in their settings.
+
+    python benchmarks/compare.py --runs fixed=runs/a uniform=runs/b --data VALID... --name ratio-law
+
+Each run is evaluated as `blankfill evaluate` does, on the blanks that the first run's objective
+draws. Prints a table and writes NAME-CPU-DATE.json into the folder of results.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+from datetime import UTC, datetime
+from pathlib import Path
+
+from blankfill.data.store import TokenStore
+from blankfill.evaluate.blanks import evaluate_blanks
+from blankfill.metrics import read_metrics
+from blankfill.train import load_run
+from model import cpu_name
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", nargs="+", required=True, help="NAME=FOLDER of each")
+    parser.add_argument("--data", nargs="+", type=Path, required=True, help="held-out stores")
+    parser.add_argument("--max-blanks", type=int, default=400, help="of each language")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    args = parser.parse_args()
+    named = [entry.partition("=")[::2] for entry in args.runs]
+    runs = {name: load_run(Path(folder)) for name, folder in named}
+    first = next(iter(runs.values()))
+    held_out = [TokenStore.open(path) for path in args.data]
+    trained = [TokenStore.open(Path(entry["path"])) for entry in first.info["data"]]
+    record = {
+        "cpu": cpu_name(), "cores": os.cpu_count(), "config": first.info["config"], "runs": {},
+    }  # fmt: skip
+    for name, run in runs.items():
+        report = evaluate_blanks(
+            run.model, run.tokenizer, held_out, first.cfg.objective,
+            row_length=first.cfg.train.row_length, max_items=args.max_blanks,
+            train_stores=trained if run is first else (),
+        )  # fmt: skip
+        rates = [r["positions_per_second"] for r in read_metrics(run.path) if "loss_nats" in r]
+        record["runs"][name] = {
+            "differs": differences(first.info["config"], run.info["config"]),
+            "steps": run.step,
+            "positions_per_second": round(statistics.median(rates)),
+            "languages": [dataclasses.asdict(language) for language in report.languages],
+        }
+    show(record)
+    cpu = "-".join("".join(c if c.isalnum() else " " for c in cpu_name().lower()).split())
+    path = args.out / f"{args.name}-{cpu}-{datetime.now(UTC).date().isoformat()}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(f"wrote {path}")
+
+
+def differences(ours, theirs):
+    return {
+        f"{part}.{key}": value
+        for part, values in theirs.items()
+        for key, value in values.items()
+        if value != ours[part].get(key)
+    }
+
+
+def show(record):
+    head = ("run", "", "system", "nats/token", "nats of end", "exact")
+    print("{:14} {:3} {:30} {:>10} {:>12} {:>7}".format(*head))
+    for name, run in record["runs"].items():
+        for language in run["languages"]:
+            for score in language["scores"]:
+                end = score["end_loss_nats"]
+                print(f"{name:14} {language['language']:3} {score['system']:30} "
+                      f"{score['loss_nats']:10.3f} {'' if end is None else f'{end:.3f}':>12} "
+                      f"{score['exact_match']:7.1%}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
