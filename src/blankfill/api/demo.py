@@ -100,7 +100,7 @@ class _Clock:
         self._last = now
 
 
-def demo(*, out: Path = Path("runs/demo"), minutes: float = 4.9, seed: int = 1) -> DemoResult:
+def demo(*, out: Path = Path("runs/demo"), minutes: float = 5.0, seed: int = 1) -> DemoResult:
     """Train a small bilingual GLM on a generated world and watch it fill blanks.
 
     Example:
