@@ -11,14 +11,15 @@ import dataclasses
 import json
 import os
 import statistics
-from datetime import UTC, datetime
 from pathlib import Path
+
+from result_file import result_path
 
 from blankfill.data.store import TokenStore
 from blankfill.evaluate.blanks import evaluate_blanks
 from blankfill.metrics import read_metrics
+from blankfill.runtime import cpu_name
 from blankfill.train import load_run
-from model import cpu_name
 
 
 def main():
@@ -51,8 +52,7 @@ def main():
             "languages": [dataclasses.asdict(language) for language in report.languages],
         }
     show(record)
-    cpu = "-".join("".join(c if c.isalnum() else " " for c in cpu_name().lower()).split())
-    path = args.out / f"{args.name}-{cpu}-{datetime.now(UTC).date().isoformat()}.json"
+    path = result_path(args.out, args.name)
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {path}")
 

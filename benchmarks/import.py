@@ -15,8 +15,9 @@ import platform
 import subprocess
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
+
+from result_file import cpu_label, result_path
 
 IMPORT = """\
 import json, resource, sys, time
@@ -138,19 +139,11 @@ def values(*shape):
 
 
 def write(folder, name, figures):
-    cpu = cpu_name()
-    path = folder / f"import-{cpu}-{datetime.now(UTC).date()}.json"
+    path = result_path(folder, "import")
     before = json.loads(path.read_text()) if path.exists() else {}
-    before |= {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version()}
+    before |= {"cpu": cpu_label(), "cores": os.cpu_count(), "python": platform.python_version()}
     before |= {name: figures | {"load_after": os.getloadavg()[0]}}
     path.write_text(json.dumps(before, indent=2) + "\n")
-
-
-def cpu_name():
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    models = [line.partition(":")[2] for line in text.splitlines() if line.startswith("model name")]
-    words = (models[0] if models else platform.machine()).lower().replace("(r)", "").split()
-    return "-".join(words[:2])
 
 
 if __name__ == "__main__":

@@ -28,7 +28,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from blankfill.runtime import available_cores, tune_process
+from result_file import result_path
+
+from blankfill.runtime import available_cores, cpu_name, tune_process
 
 HEADS = {"all positions": "every", "ours": "ours"}
 ATTENTION = ("blocks", "grouped", "dense", "sdpa")
@@ -189,8 +191,7 @@ def ours(job, tokens):
     if job["attention"] == "sdpa":
         attention.dense_attention = sdpa
     if job["compile"]:
-        for block in model.blocks.values():
-            block.compile()
+        model.compile_blocks()
     kind = "dense" if job["attention"] == "sdpa" else job["attention"]
     positions = torch.zeros(len(tokens), 2, tokens.shape[1], dtype=torch.long)
     for row, start, part_b, end in blocks.tolist():
@@ -311,13 +312,6 @@ def versions():
     return {**found, "transformers": transformers.__version__}
 
 
-def cpu_name():
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
-
-
 def show(table, row, name, result, first):
     """Print one line; ratios are against the first contender of its row."""
     if "error" in result:
@@ -362,12 +356,10 @@ def main():
         results.append({"table": table, "row": row, "contender": contender, **result})
     if args.quick:
         return
-    date = datetime.now(UTC).strftime("%Y-%m-%d")
-    label = "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f"model-{label}-{date}.json"
+    path = result_path(args.out, "model")
     record = {
-        "cpu": name, "threads": args.threads, "date": date, "versions": found,
+        "cpu": name, "threads": args.threads,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"), "versions": found,
         "compile": args.compile, "load": os.getloadavg()[0], "results": results,
     }  # fmt: skip
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

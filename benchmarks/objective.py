@@ -22,10 +22,10 @@ import statistics
 import sys
 import time
 import types
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from result_file import cpu_label, result_path
 
 from blankfill.config.objective import MIXTURES, ObjectiveConfig
 from blankfill.data.rows import RowSource
@@ -264,23 +264,15 @@ def main():
         print(f"{name:55} {row['tokens_per_second'] / 1e6:8.2f} M tokens/s")
     for name, row in plans.items():
         print(f"plan, {name:49} {row['planning_tokens_per_second'] / 1e6:8.2f} M tokens/s", row)
-    cpu = "-".join(cpu_name().lower().split()[:2])
     record = {
-        "cpu": cpu, "python": platform.python_version(), "numpy": np.__version__, "cores_used": 1,
+        "cpu": cpu_label(), "python": platform.python_version(), "numpy": np.__version__,
+        "cores_used": 1,
         "row_length": args.row_length, "rows_per_batch": ROWS, "rounds": args.rounds,
         "sides": table, "plans": plans,
     }  # fmt: skip
-    day = datetime.now(UTC).date().isoformat()
-    path = args.results / f"objective-{cpu}-{day}.json"
+    path = result_path(args.results, "objective")
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(path)
-
-
-def cpu_name():
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.processor() or "cpu"
 
 
 if __name__ == "__main__":

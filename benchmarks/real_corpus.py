@@ -12,8 +12,9 @@ import dataclasses
 import json
 import os
 import platform
-from datetime import UTC, datetime
 from pathlib import Path
+
+from result_file import cpu_label, result_path
 
 from blankfill.api.evaluate import evaluate
 from blankfill.api.infill import fill
@@ -36,9 +37,8 @@ def main():
         draw_curves(metrics, evaluation.blanks, args.picture)
     rates = sorted(r["positions_per_second"] for r in metrics if "positions_per_second" in r)
     manifest = json.loads((args.run / "run.json").read_text(encoding="utf-8"))
-    cpu = "-".join(cpu_name().lower().split()[:2])
     record = {
-        "cpu": cpu,
+        "cpu": cpu_label(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "config": manifest["config"],
@@ -53,8 +53,7 @@ def main():
         ],
         "fills": fills(args.run),
     }
-    day = datetime.now(UTC).date().isoformat()
-    path = args.results / f"real-corpus-{cpu}-{day}.json"
+    path = result_path(args.results, "real-corpus")
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(path)
 
@@ -72,13 +71,6 @@ def fills(run):
         }
         for item, result in zip(items, found.items, strict=True)
     ]
-
-
-def cpu_name():
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.processor() or "cpu"
 
 
 if __name__ == "__main__":

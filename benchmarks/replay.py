@@ -16,8 +16,9 @@ import math
 import os
 import platform
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
+
+from result_file import cpu_label, result_path
 
 from blankfill.api.pretrain import pretrain
 from blankfill.config.run import RunConfig, from_dict
@@ -51,13 +52,12 @@ def main():
         print(f"{r['replay']:8.0%} {old} {r['old_score_kept']:14.1%} {new}")
     if args.picture:
         draw(curves, args.picture)
-    cpu = "-".join(cpu_name().lower().split()[:2])
     record = {
-        "cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(),
+        "cpu": cpu_label(), "cores": os.cpu_count(), "python": platform.python_version(),
         "config": dataclasses.asdict(cfg), "table": table,
         "curves": {f"{share:g}": curve for share, curve in curves.items()},
     }  # fmt: skip
-    path = args.results / f"replay-{cpu}-{datetime.now(UTC).date().isoformat()}.json"
+    path = result_path(args.results, "replay")
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(path)
 
@@ -114,13 +114,6 @@ def draw(curves, path):
         panel.legend(fontsize=8, frameon=False)
     figure.tight_layout()
     figure.savefig(path)
-
-
-def cpu_name():
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.processor() or "cpu"
 
 
 if __name__ == "__main__":

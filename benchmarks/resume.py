@@ -14,12 +14,13 @@ import dataclasses
 import io
 import itertools
 import json
-import platform
 import statistics
 import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+
+from result_file import cpu_label, result_path
 
 from blankfill.runtime import available_cores, tune_process
 
@@ -157,15 +158,9 @@ def start_times(cfg, folder):
 
 def write_results(args, figures):
     now = datetime.now(UTC)
-    cpu = "-".join(platform.processor().lower().split()) or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line for line in lines if line.startswith("model name"))
-        cpu = "-".join(model.partition(":")[2].lower().split()[:2])
-    args.results.mkdir(exist_ok=True)
-    path = args.results / f"resume-{cpu}-{now:%Y-%m-%d}.json"
+    path = result_path(args.results, "resume")
     record = {
-        "date": now.isoformat(timespec="seconds"), "cpu": cpu, "cores": available_cores(),
+        "date": now.isoformat(timespec="seconds"), "cpu": cpu_label(), "cores": available_cores(),
         "torch": torch.__version__, "preset": args.preset, "steps": args.steps,
         "save_every": args.save_every, "figures": figures,
     }  # fmt: skip

@@ -20,10 +20,10 @@ import sys
 import tempfile
 import threading
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
+from result_file import cpu_label, result_path
 
 from blankfill.api.data import data_info
 from blankfill.api.tokenizer import tokenizer_info
@@ -116,11 +116,10 @@ def encoding_speed(folder, files):
 
 
 def write(folder, files, figures):
-    cpu = cpu_name()
-    path = folder / f"text-{cpu}-{datetime.now(UTC):%Y-%m-%d}.json"
+    path = result_path(folder, "text")
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     result = {
-        "cpu": cpu,
+        "cpu": cpu_label(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "load_before": old.get("load_before", os.getloadavg()[0]),
@@ -128,16 +127,8 @@ def write(folder, files, figures):
         **{key: value for key, value in old.items() if key.startswith(("train", "tokenizer", "b"))},
         **figures,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(path)
-
-
-def cpu_name():
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return "-".join(line.partition(":")[2].split()).lower().replace("(r)", "")
-    return platform.machine()
 
 
 if __name__ == "__main__":

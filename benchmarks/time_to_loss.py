@@ -20,13 +20,14 @@ import os
 import shutil
 import statistics
 import time
-from datetime import UTC, datetime
 from pathlib import Path
+
+from result_file import result_path
 
 from blankfill.config.objective import MIXTURES, ObjectiveConfig
 from blankfill.config.presets import PRESETS, preset
-from blankfill.runtime import tune_process
-from model import cpu_name, versions
+from blankfill.runtime import cpu_name, tune_process
+from model import versions
 
 tune_process()
 
@@ -96,8 +97,7 @@ def main():
     parser.add_argument("--work", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
-    cpu = "-".join("".join(c if c.isalnum() else " " for c in cpu_name().lower()).split())
-    path = args.out / f"time-to-loss-{cpu}-{datetime.now(UTC).date().isoformat()}.json"
+    path = result_path(args.out, "time-to-loss")
     record = {
         "cpu": cpu_name(), "cores": os.cpu_count(), "versions": versions(), "preset": args.preset,
         "minutes": args.minutes, "seeds": args.seeds, "recipes": {},

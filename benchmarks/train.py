@@ -15,11 +15,12 @@ Medians of at least five steps. Writes train-CPU-DATE.json.
 import argparse
 import json
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 
-from blankfill.runtime import available_cores
-from model import SHAPES, child, cpu_name, versions
+from result_file import result_path
+
+from blankfill.runtime import available_cores, cpu_name
+from model import SHAPES, child, versions
 
 SHAPES = SHAPES | {
     "110M": {"hidden_size": 768, "num_layers": 12, "num_heads": 12, "ffn_size": 2048}
@@ -74,8 +75,7 @@ def main():
             }
             against = measured["ours, SDPA with a mask, 30 % targets"]
             results += show("25M, row 2048", threads, measured, against)
-    label = "-".join("".join(c if c.isalnum() else " " for c in cpu_name().lower()).split())
-    path = args.out / f"train-{label}-{datetime.now(UTC).date().isoformat()}.json"
+    path = result_path(args.out, "train")
     record = {
         "cpu": cpu_name(), "versions": found, "load": os.getloadavg()[0], "results": results,
     }  # fmt: skip

@@ -11,10 +11,11 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import platform
 import sys
 from pathlib import Path
 
-__all__ = ["available_cores", "cache_folder", "native_wanted", "tune_process"]
+__all__ = ["available_cores", "cache_folder", "cpu_name", "native_wanted", "tune_process"]
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,18 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """Name the processor as it names itself."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or os.uname().machine
 
 
 def cache_folder() -> Path:

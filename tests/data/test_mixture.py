@@ -58,7 +58,9 @@ def test_rows_are_those_of_the_sources_in_order(ids):
 def test_changed_shares_begin_behind_what_was_read(ids):
     sources = mixture(ids, [0.7, 0.3])[1]
     plain = RowMixture(sources, [0.7, 0.3], [1, 1])
-    changed = RowMixture(sources, [0.7, 0.3], [1, 1], [(50, [0.2, 0.8]), (61, [0.5, 0.5])])
+    changed = RowMixture(sources, [0.7, 0.3], [1, 1])
+    changed.change(50, [0.2, 0.8])
+    changed.change(61, [0.5, 0.5])
     assert [changed.counts(row) for row in range(51)] == [plain.counts(row) for row in range(51)]
     at_50, at_61 = changed.counts(50), changed.counts(61)
     for row in range(51, 200):

@@ -37,7 +37,6 @@ class RowMixture:
         sources: one stream per store, all of one row length.
         shares: of each, positive, summing to 1.
         tokens: of each store, for the count of passes over all of them.
-        changes: later shares, each with the row that they hold from, in the order of the rows.
     """
 
     def __init__(
@@ -45,15 +44,20 @@ class RowMixture:
         sources: Sequence[RowSource],
         shares: Sequence[float],
         tokens: Sequence[int],
-        changes: Sequence[tuple[int, Sequence[float]]] = (),
     ) -> None:
         assert len(sources) == len(shares) == len(tokens)
         self._sources, self._tokens = sources, tokens
-        self._spans: list[tuple[int, list[int], list[int]]] = []
+        self.mixtures = [(0, list(shares))]
+        """The shares, each with the row that they hold from."""
+        self._spans = [(0, [0] * len(sources), _splits(shares))]
         """First row, rows of each source before it, and `_splits` of the shares from there on."""
-        for row, of_each in ((0, shares), *changes):
-            before = self.counts(row) if self._spans else [0] * len(sources)
-            self._spans.append((row, before, _splits(of_each)))
+
+    def change(self, row: int, shares: Sequence[float]) -> None:
+        """Take other shares from a row on; those that were to hold later do not any more."""
+        before = self.counts(row)
+        kept = sum(first < row for first, _ in self.mixtures)
+        self.mixtures[kept:] = [(row, list(shares))]
+        self._spans[kept:] = [(row, before, _splits(shares))]
 
     def counts(self, row: int) -> list[int]:
         """Tell how many of the rows before `row` are of each source."""

@@ -35,7 +35,6 @@ from blankfill.generate.infill import FilledBlank, fill_tokens
 from blankfill.metrics import example_of_targets
 from blankfill.model.glm import GLM
 from blankfill.model.loss import batch_loss
-from blankfill.model.masks import PackedMask
 from blankfill.objective.batch import IGNORE_INDEX, Example, Int32, Kind
 from blankfill.objective.blank import build_example
 from blankfill.objective.draws import uniform_draws
@@ -45,6 +44,7 @@ from blankfill.objective.spans import draw_lengths, max_spans, place_spans, span
 from blankfill.rng import generator
 from blankfill.text.language import LANGUAGES
 from blankfill.text.tokenizer import TextTokenizer
+from blankfill.train.transfer import to_tensors
 
 __all__ = [
     "BlankItem",
@@ -333,12 +333,8 @@ def _loss(model: GLM, examples: Sequence[Example], *, pad: int) -> tuple[float, 
         members = [[examples[k] for k in row] for row in rows[start : start + ROWS_AT_ONCE]]
         zeros = [0] * sum(map(len, members))
         batch = stack(members, row_length, pad=pad, documents=zeros, languages=zeros, sources=zeros)
-        tokens, positions, targets = (
-            torch.from_numpy(x.astype(np.int64))
-            for x in (batch.tokens, batch.positions, batch.targets)
-        )
-        mask = PackedMask(batch.blocks, batch.tokens.shape)
-        _, nll = batch_loss(model, tokens, positions, mask, targets)
+        tensors = to_tensors(batch)
+        _, nll = batch_loss(model, tensors.tokens, tensors.positions, tensors.mask, tensors.targets)
         nats = nll.double().numpy()
         owner = example_of_targets(batch)
         is_end = np.append(owner[1:] != owner[:-1], True)  # the last target of each is `eop`

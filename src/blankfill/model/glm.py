@@ -72,6 +72,13 @@ class GLM(nn.Module):
             cache.advance(tokens.shape[1])
         return self.norm(h)
 
+    def compile_blocks(self) -> None:
+        """Compile each block by itself."""
+        *before, last = self.blocks.values()
+        for block in before:
+            block.compile(dynamic=False)
+        last.compile()  # it works on the wanted positions alone, whose number changes
+
     @property
     def head_weight(self) -> torch.Tensor:
         """`[V, D]` matrix of the output layer."""

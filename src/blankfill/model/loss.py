@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from blankfill.model.attention import pick
 from blankfill.model.glm import GLM
 from blankfill.model.masks import Mask
 
@@ -52,9 +53,7 @@ def batch_loss(
     """
     index = (targets != IGNORE_INDEX).flatten().nonzero().squeeze(1)
     hidden = model(tokens, positions, mask, wanted=index)
-    wanted = targets.flatten().index_select(0, index)
-    scale = None if weights is None else weights.flatten().index_select(0, index)
-    return _loss_at(model, hidden, wanted, scale, z_loss)
+    return _loss_at(model, hidden, index, targets, weights, z_loss)
 
 
 def blank_loss(
@@ -79,21 +78,20 @@ def blank_loss(
         of each target in row-major order, without the z-loss (detached).
     """
     index = (targets != IGNORE_INDEX).flatten().nonzero().squeeze(1)
-    picked = hidden.flatten(0, 1).index_select(0, index)
-    wanted = targets.flatten().index_select(0, index)
-    scale = None if weights is None else weights.flatten().index_select(0, index)
-    return _loss_at(model, picked, wanted, scale, z_loss)
+    return _loss_at(model, pick(hidden, index), index, targets, weights, z_loss)
 
 
 def _loss_at(
-    model: GLM, hidden: torch.Tensor, targets: torch.Tensor, scale: torch.Tensor | None,
-    z_loss: float,
+    model: GLM, hidden: torch.Tensor, index: torch.Tensor, targets: torch.Tensor,
+    weights: torch.Tensor | None, z_loss: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Score `[n, D]` hidden states against `[n]` targets."""
+    """Score `[n, D]` hidden states, which are those of the `[n]` positions with a target."""
+    wanted = targets.flatten().index_select(0, index)
+    scale = None if weights is None else weights.flatten().index_select(0, index)
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
-    return _ChunkedCrossEntropy.apply(hidden, model.head_weight, targets, scale, z_loss)  # pyright: ignore[reportReturnType]  # apply is untyped
+    return _ChunkedCrossEntropy.apply(hidden, model.head_weight, wanted, scale, z_loss)  # pyright: ignore[reportReturnType]  # apply is untyped
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

@@ -103,11 +103,11 @@ def orthogonalize(matrix: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     # The polynomials are of the Gram matrix, which is the smaller one: their product first. Squared
     # singular values need float32.
     one = torch.eye(len(gram), dtype=dtype, device=gram.device)
-    product = one
+    product = factor = one
     for step, (a, b, c) in enumerate(NEWTON_SCHULZ):
+        gram = factor @ gram @ factor if step else gram
         factor = torch.addmm(gram, gram, gram, beta=b, alpha=c).add_(one, alpha=a)
         product = factor @ product if step else factor
-        gram = factor @ gram @ factor
     x = product @ x
     return x if wide else x.T
 

@@ -40,7 +40,7 @@ from blankfill.metrics.names import unique_names
 from blankfill.metrics.wandb import require_wandb
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
-from blankfill.runtime import available_cores
+from blankfill.runtime import available_cores, cpu_name
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import load_tokenizer
 from blankfill.train.forgetting import ForgettingGuard
@@ -179,13 +179,14 @@ def build_trainer(
         info["init"] = start.described
     resuming = resume and (run / "run.json").exists()
     changes: list[Change] = []
-    mixtures = [(0, settled)] if settled else []
+    mixtures = [{"row": 0, "shares": settled}] if settled else []
     if resuming:
         old = read_run(run)
         changes = changes_on_resume(old, info, allow_change)
         info["started"], info["changes"] = old["started"], old.get("changes", [])
         if settled:
-            mixtures = _mixtures(run, old, settled)
+            before = [entry.get("share") for entry in old["data"]]
+            mixtures = old.get("mixtures", [{"row": 0, "shares": before}])
     elif any((run / name).exists() for name in RUN_FILES):
         raise ConfigError(
             f"{run} already holds a run; go on with --resume, or name another folder with --out"
@@ -196,7 +197,6 @@ def build_trainer(
     threads = set_threads(cfg.train.threads)
     model = GLM(cfg.model)
     init_weights(model, cfg.train.seed)
-    info["mixtures"] = [{"row": row, "shares": of_each} for row, of_each in mixtures]
     rows = _build_rows(cfg, stores, mixtures, tokenizer)
     checks: list[Check] = []
     dtype = choose_precision(cfg.train.precision)
@@ -235,6 +235,10 @@ def build_trainer(
         trainer.restore(newest)
     elif start is not None:
         trainer.load_weights(start.weights)
+    if isinstance(rows, RowMixture):
+        if settled and settled != rows.mixtures[-1][1]:
+            rows.change(trainer.row, settled)
+        info["mixtures"] = [{"row": row, "shares": of_each} for row, of_each in rows.mixtures]
     if changes:
         for change in changes:
             log.info("from step %d on, %s", trainer.index, change.text)
@@ -297,19 +301,9 @@ def _forgetting_guard(
     )  # fmt: skip
 
 
-def _mixtures(run: Path, old: dict[str, Any], shares: list[float]) -> list[tuple[int, list[float]]]:
-    """Give the shares that a run was read in so far, by the row they began at, and the new ones."""
-    before = [entry.get("share") for entry in old["data"]]
-    known = [(m["row"], m["shares"]) for m in old.get("mixtures", [{"row": 0, "shares": before}])]
-    if shares == known[-1][1]:
-        return known
-    row = newest_checkpoint(run).state["row"] if list_checkpoints(run) else 0
-    return [*((first, of_each) for first, of_each in known if first < row), (row, shares)]
-
-
 def _build_rows(
     cfg: RunConfig, stores: Sequence[TokenStore],
-    mixtures: Sequence[tuple[int, Sequence[float]]], tokenizer: TextTokenizer,
+    mixtures: Sequence[dict[str, Any]], tokenizer: TextTokenizer,
 ) -> RowStream:  # fmt: skip
     length, seed = cfg.train.row_length, cfg.train.seed
     if not mixtures:
@@ -320,8 +314,11 @@ def _build_rows(
         RowSource([store], objective, tokenizer.ids, row_length=length, seed=seed + 1_000_003 * s)
         for s, (store, objective) in enumerate(zip(stores, objectives, strict=True))
     ]  # fmt: skip
-    (_, shares), *changes = mixtures
-    return RowMixture(sources, shares, [store.num_tokens for store in stores], changes)
+    first, *later = mixtures
+    mixture = RowMixture(sources, first["shares"], [store.num_tokens for store in stores])
+    for change in later:
+        mixture.change(change["row"], change["shares"])
+    return mixture
 
 
 def _describe(
@@ -351,7 +348,7 @@ def _describe(
         },
         "hardware": {
             "machine": platform.machine(), "system": platform.system(),
-            "cpu": _cpu_name(), "cores": available_cores(),
+            "cpu": cpu_name(), "cores": available_cores(),
         },
     }  # fmt: skip
 
@@ -393,14 +390,3 @@ def _copy_tokenizer(source: Path, target: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.copytree(source, temporary)
         os.replace(temporary, target)
-
-
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or os.uname().machine

@@ -124,10 +124,7 @@ class Trainer:
         self._validation: tuple[int, dict[str, float]] = (-1, {})
         self._stop = threading.Event()
         if train.compile:
-            *before, last = model.blocks.values()
-            for block in before:
-                block.compile(dynamic=False)
-            last.compile()  # it works on the targets alone, whose number changes
+            model.compile_blocks()
 
     # -- one step ---------------------------------------------------------------------------------
 
