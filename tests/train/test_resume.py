@@ -5,13 +5,15 @@ import json
 import logging
 
 import pytest
+import torch
 
 from blankfill.api.data import data_build
 from blankfill.checkpoint import list_checkpoints, newest_checkpoint, write
 from blankfill.config.run import from_dict, to_dict
+from blankfill.data.neighbours import count_neighbours
 from blankfill.errors import CheckpointError, ConfigError
 from blankfill.metrics import read_metrics
-from blankfill.train import build_trainer, load_run
+from blankfill.train import build_trainer, load_run, start
 from conftest import small_corpus
 from train.conftest import CFG, same
 
@@ -76,6 +78,34 @@ def test_stopping_between_two_lines_of_metrics_changes_no_line(build, tmp_path):
     files = [list_checkpoints(tmp_path / name)[-1] for name in ("whole", "parts")]
     for name in ("model.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json"):
         assert (files[0] / name).read_bytes() == (files[1] / name).read_bytes()
+
+
+def test_an_embedding_counted_from_the_text_is_counted_only_where_a_run_begins(
+    build, monkeypatch, tmp_path
+):
+    counted = []
+
+    def count(stores, vocab_size):
+        counted.append(vocab_size)
+        return count_neighbours(stores, vocab_size)
+
+    monkeypatch.setattr(start, "count_neighbours", count)
+    recipe = {"embedding_init": "neighbours", "ema_decay": 0.9}
+    random, whole = build("random"), build("whole", **recipe)
+    first, plain = (t.model.embed.word.weight for t in (whole, random))
+    assert not torch.equal(first, plain)
+    assert torch.equal(whole.ema["embed.word.weight"], first)
+    torch.testing.assert_close(first.square().mean(), plain.square().mean(), rtol=0.05, atol=0)
+    whole.fit()
+    killed = build("parts", **recipe)  # it wrote run.json and no checkpoint
+    killed._lock.release()
+    stop_at(build("parts", resume=True, **recipe), 5)
+    assert len(counted) == 3
+    second = build("parts", resume=True, **recipe)
+    build("other", init=tmp_path / "whole", **recipe)
+    assert len(counted) == 3
+    second.fit()
+    assert same(second, whole)
 
 
 def test_a_batch_that_grows_goes_on_where_it_stood(build):

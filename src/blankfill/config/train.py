@@ -64,6 +64,10 @@ class TrainConfig:
     """Clip the gradient to this global norm; 0 is off."""
     ema_decay: float = 0.0
     """Decay of an exponential moving average of the weights, kept beside them; 0 is off."""
+    embedding_init: Literal["random", "neighbours"] = "random"
+    """First values of the word embedding, where a run does not start from weights. neighbours:
+    from counts of the training text, each token near those that keep its company, which saves a
+    small model about half its first thousand steps."""
     precision: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Arithmetic of matrix products; auto takes bfloat16 where the CPU or GPU multiplies it.
     float16 scales the loss dynamically, as GLM-130B was trained."""

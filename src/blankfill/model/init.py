@@ -25,7 +25,7 @@ from blankfill.model.embedding import Embedding
 from blankfill.model.glm import GLM
 from blankfill.model.mlp import GatedMLP, PlainMLP
 
-__all__ = ["init_weights"]
+__all__ = ["init_weights", "seeded_normal"]
 
 PRE_LN_STD = 0.02
 """GLM's standard deviation of every matrix."""
@@ -51,7 +51,7 @@ def init_weights(model: GLM, seed: int) -> None:
             for table in ("word", "position", "block_position"):
                 embedding = getattr(module, table)
                 if embedding is not None:
-                    _normal(embedding.weight, std, seed, f"{name}.{table}")
+                    seeded_normal(embedding.weight, std, seed, f"{name}.{table}")
     for name, module in model.named_modules():
         if isinstance(module, Attention | GatedMLP | PlainMLP):
             if cfg.is_deepnorm:
@@ -60,17 +60,17 @@ def init_weights(model: GLM, seed: int) -> None:
                 _pre_ln(module, name, cfg.num_layers, seed)
     if model.head is not None:
         std = math.sqrt(1 / (3 * cfg.hidden_size)) if cfg.is_deepnorm else PRE_LN_STD
-        _normal(model.head.weight, std, seed, "head")
+        seeded_normal(model.head.weight, std, seed, "head")
 
 
 def _pre_ln(module: Attention | GatedMLP | PlainMLP, name: str, num_layers: int, seed: int) -> None:
     residual = PRE_LN_STD / math.sqrt(2 * num_layers)
     if isinstance(module, Attention):
-        _normal(module.qkv.weight, PRE_LN_STD, seed, f"{name}.qkv")
-        _normal(module.out.weight, residual, seed, f"{name}.out")
+        seeded_normal(module.qkv.weight, PRE_LN_STD, seed, f"{name}.qkv")
+        seeded_normal(module.out.weight, residual, seed, f"{name}.out")
     else:
-        _normal(module.up.weight, PRE_LN_STD, seed, f"{name}.up")
-        _normal(module.down.weight, residual, seed, f"{name}.down")
+        seeded_normal(module.up.weight, PRE_LN_STD, seed, f"{name}.up")
+        seeded_normal(module.down.weight, residual, seed, f"{name}.down")
 
 
 def _deepnorm(module: Attention | GatedMLP | PlainMLP, name: str, beta: float, seed: int) -> None:
@@ -87,11 +87,11 @@ def _deepnorm(module: Attention | GatedMLP | PlainMLP, name: str, beta: float, s
 
 def _xavier(weight: torch.Tensor, gain: float, seed: int, name: str) -> None:
     fan_out, fan_in = weight.shape
-    _normal(weight, gain * math.sqrt(2 / (fan_in + fan_out)), seed, name)
+    seeded_normal(weight, gain * math.sqrt(2 / (fan_in + fan_out)), seed, name)
 
 
-def _normal(weight: torch.Tensor, std: float, seed: int, name: str) -> None:
-    """Draw on the CPU from the tensor's own address, then copy to where the weight is."""
+def seeded_normal(weight: torch.Tensor, std: float, seed: int, name: str) -> None:
+    """Fill a tensor from N(0, std^2), drawn on the CPU from its own address (seed, name)."""
     digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
     values = torch.empty(weight.shape, dtype=torch.float32).normal_(0, std, generator=generator)

@@ -28,7 +28,7 @@ from blankfill.checkpoint import (
     write_json,
 )
 from blankfill.checkpoint.layout import VERSION
-from blankfill.checkpoint.weights import load_weights, weight_files
+from blankfill.checkpoint.weights import load_weights
 from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.data.mixture import RowMixture, RowStream, settle_shares
 from blankfill.data.pieces import Objectives
@@ -44,7 +44,8 @@ from blankfill.runtime import available_cores, cpu_name
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import load_tokenizer
 from blankfill.train.forgetting import ForgettingGuard
-from blankfill.train.resume import MODEL_BY_NAME, Change, changes_on_resume
+from blankfill.train.resume import Change, changes_on_resume
+from blankfill.train.start import begin_embedding, read_start
 from blankfill.train.trainer import Trainer
 from blankfill.train.transfer import choose_precision
 from blankfill.train.validate import (
@@ -174,7 +175,7 @@ def build_trainer(
     settled = settle_shares(shares, [store.num_tokens for store in stores]) if shares else None
     for entry, share in zip(info["data"], settled or [], strict=False):
         entry["share"] = share
-    start = None if init is None else _read_init(init, cfg, fingerprint)
+    start = None if init is None else read_start(init, cfg, fingerprint)
     if start is not None:
         info["init"] = start.described
     resuming = resume and (run / "run.json").exists()
@@ -197,6 +198,8 @@ def build_trainer(
     threads = set_threads(cfg.train.threads)
     model = GLM(cfg.model)
     init_weights(model, cfg.train.seed)
+    if start is None and not (resuming and list_checkpoints(run)):
+        begin_embedding(model, stores, cfg.train)
     rows = _build_rows(cfg, stores, mixtures, tokenizer)
     checks: list[Check] = []
     dtype = choose_precision(cfg.train.precision)
@@ -351,36 +354,6 @@ def _describe(
             "cpu": cpu_name(), "cores": available_cores(),
         },
     }  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Init:
-    """Weights that a run starts from."""
-
-    described: dict[str, Any]
-    weights: Path
-
-
-def _read_init(path: Path, cfg: RunConfig, tokenizer_fingerprint: str) -> _Init:
-    """Find the newest weights of another run and check that they fit."""
-    info = read_run(path)
-    if (info["tokenizer"] or {}).get("fingerprint") != tokenizer_fingerprint:
-        raise ConfigError(
-            f"{path} was trained with another tokenizer than the stores were built with; build "
-            f"them with --tokenizer {path / 'tokenizer'}"
-        )
-    theirs, ours = to_dict(from_dict(RunConfig, info["config"]).model), to_dict(cfg.model)
-    differ = [
-        f"model.{name} is {theirs[name]!r} there and {value!r} here"
-        for name, value in ours.items()
-        if theirs[name] != value and f"model.{name}" not in MODEL_BY_NAME
-    ]
-    if differ:
-        raise ConfigError(f"the weights of {path} do not fit this model: {'; '.join(differ)}")
-    newest = newest_checkpoint(path)
-    files = [newest.state["files"][file.name]["sha256"] for file in weight_files(newest.path)]
-    described = {"path": str(path.resolve()), "step": newest.step, "fingerprint": "-".join(files)}
-    return _Init(described=described, weights=newest.path)
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:

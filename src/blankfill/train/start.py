@@ -1,0 +1,71 @@
+"""What a run's weights start from: another run's, or the text itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from blankfill.checkpoint import newest_checkpoint, read_run
+from blankfill.checkpoint.weights import weight_files
+from blankfill.config.run import RunConfig, from_dict, to_dict
+from blankfill.config.train import TrainConfig
+from blankfill.data.neighbours import count_neighbours
+from blankfill.data.store import TokenStore
+from blankfill.errors import ConfigError
+from blankfill.model.embedding_init import embed_neighbours
+from blankfill.model.glm import GLM
+from blankfill.train.resume import MODEL_BY_NAME
+
+__all__ = ["Start", "begin_embedding", "read_start"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """Weights of another run."""
+
+    described: dict[str, Any]
+    """What run.json keeps of them."""
+    weights: Path
+    """Their checkpoint."""
+
+
+def read_start(path: Path, cfg: RunConfig, tokenizer_fingerprint: str) -> Start:
+    """Find the newest weights of another run and check that they fit.
+
+    Raises:
+        ConfigError: its tokenizer or its model is another.
+    """
+    info = read_run(path)
+    if (info["tokenizer"] or {}).get("fingerprint") != tokenizer_fingerprint:
+        raise ConfigError(
+            f"{path} was trained with another tokenizer than the stores were built with; build "
+            f"them with --tokenizer {path / 'tokenizer'}"
+        )
+    theirs, ours = to_dict(from_dict(RunConfig, info["config"]).model), to_dict(cfg.model)
+    differ = [
+        f"model.{name} is {theirs[name]!r} there and {value!r} here"
+        for name, value in ours.items()
+        if theirs[name] != value and f"model.{name}" not in MODEL_BY_NAME
+    ]
+    if differ:
+        raise ConfigError(f"the weights of {path} do not fit this model: {'; '.join(differ)}")
+    newest = newest_checkpoint(path)
+    files = [newest.state["files"][file.name]["sha256"] for file in weight_files(newest.path)]
+    described = {"path": str(path.resolve()), "step": newest.step, "fingerprint": "-".join(files)}
+    return Start(described=described, weights=newest.path)
+
+
+def begin_embedding(model: GLM, stores: Sequence[TokenStore], cfg: TrainConfig) -> None:
+    """Give the word embedding its first values from the text, where `cfg` says so."""
+    if cfg.embedding_init == "random":
+        return
+    counts, frequency = count_neighbours(stores, model.cfg.vocab_size)
+    known = embed_neighbours(model, torch.from_numpy(counts), torch.from_numpy(frequency), cfg.seed)
+    log.info("%s of %s embeddings begin near their neighbours'", f"{known:,}", f"{len(counts):,}")
