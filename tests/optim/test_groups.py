@@ -109,3 +109,20 @@ def test_state_of_another_optimizer_is_refused():
     tensors = stepped(config()).tensors()
     with pytest.raises(CheckpointError, match="momentum_buffer"):
         build_optimizer(small_model(), config(optimizer="muon")).load(tensors)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_embeddings_move_at_their_share_of_the_rate(optimizer):
+    # AdamW's first step is the learning rate in every coordinate, so half of it is half the way.
+    moved = []
+    for share in (1.0, 0.5):
+        model, cfg = small_model(), config(optimizer=optimizer, embedding_lr_ratio=share)
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        made = build_optimizer(model, cfg)
+        made.set_lr(1e-2)
+        made.step()
+        moved.append({n: before[n] - p.detach() for n, p in model.named_parameters()})
+    whole, half = moved
+    for name in whole:
+        share = 0.5 if name.startswith("embed.") else 1.0
+        torch.testing.assert_close(half[name], share * whole[name], rtol=1e-4, atol=1e-7)

@@ -31,6 +31,8 @@ class TrainConfig:
     """Rows over which the batch grows (GLM-130B: 5,493,164 samples)."""
     peak_lr: float = 1e-3
     """Learning rate at the end of warm-up."""
+    embedding_lr_ratio: float = 1.0
+    """Learning rate of embeddings and the output layer, as a share of that of the rest."""
     min_lr_ratio: float = 0.1
     """Last learning rate as a share of peak_lr."""
     warmup_steps: int = 100
@@ -142,8 +144,9 @@ class TrainConfig:
         for name in ("validate_every", "validate_blanks", "show_fills", "forgetting_limit"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"train.{name}={getattr(self, name)} must be 0 (off) or more")
-        if not self.peak_lr > 0:
-            raise ConfigError(f"train.peak_lr={self.peak_lr} must be positive")
+        for name in ("peak_lr", "embedding_lr_ratio"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"train.{name}={getattr(self, name)} must be positive")
         for name in ("warmup_steps", "cooldown_steps", "keep_every", "ramp_from_rows", "ramp_rows",
                      "decay_steps", "shrink_hold_steps", "shrink_rise_steps"):  # fmt: skip
             if not getattr(self, name) >= 0:

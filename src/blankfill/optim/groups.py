@@ -23,19 +23,26 @@ STATE: Final[dict[type[torch.optim.Optimizer], tuple[str, ...]]] = {
 
 
 def parameter_groups(
-    named: list[tuple[str, nn.Parameter]], weight_decay: float
+    named: list[tuple[str, nn.Parameter]], weight_decay: float, embedding_lr_ratio: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Split parameters into decayed and not decayed.
+    """Split parameters into decayed and not decayed, and embeddings from both.
 
     Matrices and embeddings are decayed; biases and LayerNorms, which are vectors, are not
-    (GLM `modeling_glm.py`; Megatron's convention).
+    (GLM `modeling_glm.py`; Megatron's convention). Embeddings and the head may have a learning rate
+    of their own.
 
     Returns:
-        Two groups for a torch optimizer, each in the given order.
+        Groups for a torch optimizer, each in the given order; none is empty.
     """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        decay = weight_decay if parameter.ndim >= 2 else 0.0
+        looked_up = name.startswith(("embed.", "head."))
+        ratio = embedding_lr_ratio if looked_up else 1.0
+        groups.setdefault((decay, ratio), []).append(parameter)
     return [
-        {"params": [p for _, p in named if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": decay, "lr_ratio": ratio}
+        for (decay, ratio), parameters in groups.items()
     ]
 
 
@@ -60,10 +67,10 @@ class SplitOptimizer:
         self._owned = [(name, p, owners[id(p)]) for name, p in named]
 
     def set_lr(self, lr: float) -> None:
-        """Use this learning rate from the next step on."""
+        """Use this learning rate from the next step on; embeddings their share of it."""
         for part in self._parts:
             for group in part.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group.get("lr_ratio", 1.0)
 
     def step(self) -> None:
         """Move every parameter once."""
@@ -110,7 +117,7 @@ def build_optimizer(model: nn.Module, cfg: TrainConfig) -> SplitOptimizer:
     rest = [(name, p) for name, p in named if name not in taken]
     parts: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(
-            parameter_groups(rest, cfg.weight_decay),
+            parameter_groups(rest, cfg.weight_decay, cfg.embedding_lr_ratio),
             lr=cfg.peak_lr,
             betas=(cfg.beta1, cfg.beta2),
             eps=cfg.eps,
