@@ -26,7 +26,8 @@ COUNTS = {
     "chatglm-6b": 6_707_929_088,
     "chatglm-6b-v0": 6_871_769_088,
 }
-OURS = {"demo": 5e6, "tiny": 5e6, "small": 25e6, "base": 110e6, "large": 335e6, "xl": 2e9}
+OURS = {"demo": 5e6, "tiny": 5e6, "small": 25e6, "glm-tiny": 5e6, "glm-small": 25e6,
+        "base": 110e6, "large": 335e6, "xl": 2e9}  # fmt: skip
 
 
 def count(name):

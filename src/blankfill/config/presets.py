@@ -6,12 +6,13 @@ output layer. `published` has the models of Du et al. 2022 (GLM) and Zeng et al.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from blankfill.config.model import ModelConfig
-from blankfill.config.objective import ObjectiveConfig
-from blankfill.config.published import PUBLISHED
+from blankfill.config.objective import MIXTURES, ObjectiveConfig
+from blankfill.config.published import PUBLISHED, glm_base
 from blankfill.config.run import RunConfig
 from blankfill.config.train import TrainConfig
 from blankfill.errors import ConfigError
@@ -44,7 +45,7 @@ def tiny() -> RunConfig:
     """About 5 M parameters beside a 16,384-piece vocabulary's 2 M; an hour on a laptop."""
     return RunConfig(
         model=ModelConfig(hidden_size=192, num_layers=6, num_heads=3, ffn_size=512),
-        train=TrainConfig(steps=2000, row_length=256, batch_rows=16, peak_lr=2e-3),
+        train=_short_run(steps=2000, row_length=256, batch_rows=16, peak_lr=4e-3),
     )
 
 
@@ -52,8 +53,20 @@ def small() -> RunConfig:
     """About 25 M parameters; a night on a laptop."""
     return RunConfig(
         model=ModelConfig(hidden_size=384, num_layers=10, num_heads=6, ffn_size=1024),
-        train=TrainConfig(steps=10000, row_length=512, batch_rows=16, micro_batch_rows=8),
+        train=_short_run(
+            steps=10000, row_length=512, batch_rows=16, micro_batch_rows=8, peak_lr=2e-3
+        ),
     )
+
+
+def glm_tiny() -> RunConfig:
+    """GLM's published architecture and recipe at the size of `tiny`, which they never had."""
+    return _as_published(tiny())
+
+
+def glm_small() -> RunConfig:
+    """GLM's published architecture and recipe at the size of `small`, which they never had."""
+    return _as_published(small())
 
 
 def base() -> RunConfig:
@@ -102,6 +115,8 @@ PRESETS: Final[dict[str, Callable[[], RunConfig]]] = {
     "demo": demo,
     "tiny": tiny,
     "small": small,
+    "glm-tiny": glm_tiny,
+    "glm-small": glm_small,
     "base": base,
     "large": large,
     "xl": xl,
@@ -127,3 +142,30 @@ def preset(name: str) -> RunConfig:
     if not is_preset(name):
         raise ConfigError(f"there is no preset {name!r}; take one of: {', '.join(PRESETS)}")
     return PRESETS[ALIASES.get(name, name)]()
+
+
+def _short_run(**changes: Any) -> TrainConfig:
+    """What ends lowest after minutes or hours (`benchmarks/time_to_loss.py`)."""
+    return TrainConfig(
+        optimizer="muon", muon_momentum=0.9, schedule="linear", min_lr_ratio=0.0,
+        embedding_init="neighbours", embedding_lr_ratio=0.4, **changes,
+    )  # fmt: skip
+
+
+def _as_published(ours: RunConfig) -> RunConfig:
+    """Pre-LN, learned positions, GeLU, dropout; spans and documents; AdamW and a cosine."""
+    published = glm_base()
+    shape, train = ours.model, ours.train
+    return RunConfig(
+        model=dataclasses.replace(
+            published.model, vocab_size=shape.vocab_size, hidden_size=shape.hidden_size,
+            num_layers=shape.num_layers, num_heads=shape.num_heads, max_position=train.row_length,
+            ffn_size=4 * shape.hidden_size,
+        ),
+        objective=MIXTURES["glm-doc"],
+        train=dataclasses.replace(
+            published.train, steps=train.steps, row_length=train.row_length,
+            batch_rows=train.batch_rows, micro_batch_rows=train.micro_batch_rows,
+            decay_steps=train.steps, warmup_steps=train.steps // 25,
+        ),
+    )  # fmt: skip

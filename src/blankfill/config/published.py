@@ -21,7 +21,7 @@ from blankfill.config.objective import MIXTURES
 from blankfill.config.run import RunConfig
 from blankfill.config.train import TrainConfig
 
-__all__ = ["PUBLISHED"]
+__all__ = ["PUBLISHED", "glm_base"]
 
 
 def glm_base() -> RunConfig:

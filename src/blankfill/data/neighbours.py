@@ -69,10 +69,10 @@ def _chunks(
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """Read whole documents, some at a time, each token with the number of its document."""
     for store in stores:
-        numbers = np.arange(0, len(store), stride)
-        lengths = np.asarray(store.lengths)[numbers]
-        pieces = (np.cumsum(lengths) - lengths) // CHUNK_TOKENS
+        lengths = np.asarray(store.lengths)
+        numbers = np.arange(0, len(lengths), stride)
+        pieces = (np.cumsum(lengths[numbers]) - lengths[numbers]) // CHUNK_TOKENS
         for part in np.split(numbers, np.flatnonzero(np.diff(pieces)) + 1):
-            sizes = np.asarray(store.lengths)[part]
+            sizes = lengths[part]
             tokens = store.read(part, np.zeros_like(sizes), sizes).astype(np.int64)
             yield tokens, np.repeat(part, sizes)
