@@ -17,7 +17,6 @@ import dataclasses
 import itertools
 import json
 import os
-import shutil
 import statistics
 import time
 from pathlib import Path
@@ -33,14 +32,13 @@ tune_process()
 
 from blankfill.data.rows import RowSource  # noqa: E402
 from blankfill.train import build_trainer  # noqa: E402
-from blankfill.train.loader import Loader  # noqa: E402
+from blankfill.train.pace import measure_pace  # noqa: E402
 from blankfill.train.transfer import choose_precision  # noqa: E402
 from blankfill.train.validate import Validation, score_batches, validation_batches  # noqa: E402
 
 COMMON = MIXTURES["glm-doc"]
 SCORED_ROWS = 128
 VALIDATIONS = 16
-WARM_STEPS, TIMED_STEPS = 4, 8
 RECIPES = {
     "published": {},
     "no dropout, peak rate 2e-3": {"model": {"dropout": 0.0}, "train": {"peak_lr": 2e-3}},
@@ -124,16 +122,8 @@ def train(args, name, seed):
             cfg, data=args.data, run=folder, validation=args.validation, check_blanks=check
         )
 
-    eager = dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, compile=False))
-    trial = build(eager, out / "trial")
-    times = []
-    with Loader(trial.rows, micro_batch_rows=cfg.train.micro_batch_rows) as loader:
-        for _ in range(WARM_STEPS + TIMED_STEPS):
-            start = time.monotonic()
-            trial.step(loader)
-            times.append(time.monotonic() - start)
-    shutil.rmtree(out / "trial")
-    steps = max(VALIDATIONS, round(args.minutes * 60 / statistics.median(times[WARM_STEPS:])))
+    pace = measure_pace(cfg, build, out / "run")
+    steps = max(VALIDATIONS, round(args.minutes * 60 / pace.step_seconds))
     train = dataclasses.replace(
         cfg.train, steps=steps, warmup_steps=max(1, steps // 25), validate_blanks=1,
         decay_steps=steps if cfg.train.decay_steps else 0,

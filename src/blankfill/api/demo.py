@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,11 +39,10 @@ SHOWN_FILLS = 10
 """Blanks that are shown in each language."""
 MAX_BLANKS = 600
 """Held-out blanks that are scored in each language."""
-WARM_STEPS, CALIBRATION_STEPS = 5, 12
-"""Steps that are done, then timed, before training, to fit it into its minutes: the first ones
-take memory from the kernel and are slower than all others."""
 VALIDATIONS = 4
 """Validations during training, beside the one before it."""
+MIN_STEPS = 20
+"""Steps of a demo that is given next to no time."""
 CONTINUATIONS = ("On Monday", "星期一，")
 """Openings that are continued after [gMASK]."""
 
@@ -201,39 +199,27 @@ def _configure(minutes: float, seed: int, files: dict[str, Path]) -> RunConfig:
     """Take the preset, with as many steps as fit into the minutes on this machine."""
     from blankfill.evaluate.watch import BlankWatch
     from blankfill.train import build_trainer
-    from blankfill.train.loader import Loader
+    from blankfill.train.pace import measure_pace, with_steps
 
     cfg = preset("demo")
-    train = dataclasses.replace(cfg.train, seed=seed)
-    cfg = dataclasses.replace(cfg, train=train)
-    trial = build_trainer(
-        cfg, data=[files["store"]], run=files["store"].parent / "trial",
-        validation=[files["valid"]], check_blanks=BlankWatch,
-    )  # fmt: skip
-    with Loader(trial.rows, micro_batch_rows=train.micro_batch_rows) as loader:
-        times: list[float] = []
-        for _ in range(WARM_STEPS + CALIBRATION_STEPS):
-            start = time.monotonic()
-            trial.step(loader)
-            times.append(time.monotonic() - start)
-        seconds = statistics.median(times[WARM_STEPS:])
-    start = time.monotonic()
-    trial.validate()
-    validations = (VALIDATIONS + 1) * (time.monotonic() - start)
-    shutil.rmtree(files["store"].parent / "trial")
-    steps = max(20, round((minutes * 60 - validations) / seconds))
-    rate = train.batch_rows * train.row_length / seconds
-    log.info("this machine: %.0f positions a second", rate)
-    return dataclasses.replace(
+    cfg = dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, seed=seed))
+    pace = measure_pace(
         cfg,
-        train=dataclasses.replace(
-            train,
-            steps=steps,
-            warmup_steps=min(train.warmup_steps, steps // 10),
-            validate_every=-(-steps // VALIDATIONS),
-            checkpoint_every=max(1, steps // 2),
+        lambda cfg, folder: build_trainer(
+            cfg, data=[files["store"]], run=folder, validation=[files["valid"]],
+            check_blanks=BlankWatch,
         ),
-    )
+        files["store"].parent / "run",
+    )  # fmt: skip
+    left = minutes * 60 - VALIDATIONS * pace.validation_seconds
+    train = with_steps(cfg.train, max(MIN_STEPS, pace.steps_in(left)))
+    rate = train.batch_rows * train.row_length / pace.step_seconds
+    log.info("this machine: %.0f positions a second", rate)
+    train = dataclasses.replace(
+        train, validate_every=-(-train.steps // VALIDATIONS),
+        checkpoint_every=max(1, train.steps // 2),
+    )  # fmt: skip
+    return dataclasses.replace(cfg, train=train)
 
 
 def _evaluate(run: Run, files: dict[str, Path]) -> BlankReport:

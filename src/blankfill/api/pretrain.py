@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.config.presets import preset as find_preset
-from blankfill.config.run import RunConfig
+from blankfill.config.run import RunConfig, from_dict
 from blankfill.config.train import TrainConfig
+from blankfill.errors import ConfigError
+
+if TYPE_CHECKING:
+    from blankfill.train import Trainer
 
 __all__ = ["PretrainResult", "command_for", "pretrain"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +60,7 @@ def pretrain(
     allow_change: Sequence[str] = (),
     init: Path | None = None,
     replay: Sequence[Path] = (),
+    minutes: float = 0.0,
     model: ModelConfig | None = None,
     objective: ObjectiveConfig | None = None,
     train: TrainConfig | None = None,
@@ -64,8 +74,8 @@ def pretrain(
 
     Args:
         preset: where to start from: demo, tiny, small, base, large or xl; or as published:
-            glm-base, glm-large, glm-roberta, glm-large-zh, glm-410m, glm-515m, glm-2b, glm-10b,
-            glm-10b-zh, glm-130b, chatglm-6b or chatglm-6b-v0.
+            glm-tiny, glm-small, glm-base, glm-large, glm-roberta, glm-large-zh, glm-410m, glm-515m,
+            glm-2b, glm-10b, glm-10b-zh, glm-130b, chatglm-6b or chatglm-6b-v0.
         data: token stores to train on; with shares, such as en:0.7 zh:0.3, each store has that
             share of the rows and is read in epochs of its own.
         out: folder of the run; new, unless resuming.
@@ -75,6 +85,8 @@ def pretrain(
             the shares of its stores.
         init: start from the newest weights of this run, with a fresh optimizer and schedule.
         replay: stores of earlier training to mix in, each with its share, such as general:0.3.
+        minutes: take as many steps as this machine does in these minutes, in place of
+            --train.steps; a resumed run keeps the steps that it was given.
         model: the network; the preset's where not given.
         objective: the blanks; the preset's where not given.
         train: the recipe; the preset's where not given.
@@ -98,17 +110,19 @@ def pretrain(
     from blankfill.train import build_trainer
 
     stores, shares = parse_stores([Path(path) for path in data], [Path(path) for path in replay])
-    trainer = build_trainer(
-        cfg,
-        data=stores,
-        shares=shares,
-        run=Path(out),
-        validation=[Path(path) for path in validation],
-        resume=resume,
-        check_blanks=BlankWatch,
-        init=None if init is None else Path(init),
-        allow_change=allow_change,
-    )
+
+    def build(cfg: RunConfig, run: Path, *, resume: bool = False) -> Trainer:
+        return build_trainer(
+            cfg, data=stores, shares=shares, run=run, resume=resume,
+            validation=[Path(path) for path in validation], check_blanks=BlankWatch,
+            init=None if init is None else Path(init),
+            allow_change=allow_change,
+        )  # fmt: skip
+
+    run = Path(out)
+    if minutes:
+        cfg = _in_minutes(cfg, minutes, build, run, resume=resume)
+    trainer = build(cfg, run, resume=resume)
     finished = trainer.fit()
     rows = read_metrics(Path(out))
     return PretrainResult(
@@ -120,6 +134,33 @@ def pretrain(
         metrics=next((row for row in reversed(rows) if "loss_nats" in row), {}),
         validation=next((row for row in reversed(rows) if "validation_loss_nats" in row), {}),
     )
+
+
+def _in_minutes(
+    cfg: RunConfig, minutes: float, build: Callable[[RunConfig, Path], Trainer], run: Path, *,
+    resume: bool,
+) -> RunConfig:  # fmt: skip
+    """Give a run the steps that fit into the minutes, or, resumed, those that it has."""
+    from blankfill.checkpoint import read_run
+    from blankfill.train.pace import measure_pace, with_steps
+
+    if not minutes > 0:
+        raise ConfigError(f"minutes={minutes:g} must be positive, or 0 for --train.steps")
+    train = cfg.train
+    if resume and (run / "run.json").exists():
+        had = from_dict(RunConfig, read_run(run)["config"]).train
+        train = dataclasses.replace(train, steps=had.steps, warmup_steps=had.warmup_steps)
+        return dataclasses.replace(cfg, train=train)
+    pace = measure_pace(cfg, build, run)
+    steps = pace.steps_in(minutes * 60, train.validate_every)
+    if not steps:
+        raise ConfigError(
+            f"minutes={minutes:g} is too little for a step of {pace.step_seconds:.1f} s"
+            f" and a validation of {pace.validation_seconds:.1f} s; give it more"
+        )
+    rate = train.batch_rows * train.row_length / pace.step_seconds
+    log.info("%s positions a second: %s steps in %g minutes", f"{rate:,.0f}", f"{steps:,}", minutes)
+    return dataclasses.replace(cfg, train=with_steps(train, steps))
 
 
 def command_for(name: str) -> Callable[..., PretrainResult]:
@@ -137,14 +178,15 @@ def command_for(name: str) -> Callable[..., PretrainResult]:
         allow_change: tuple[str, ...] = (),
         init: Path | None = None,
         replay: tuple[Path, ...] = (),
+        minutes: float = 0.0,
         model: ModelConfig = default.model,
         objective: ObjectiveConfig = default.objective,
         train: TrainConfig = default.train,
     ) -> PretrainResult:
         return pretrain(
             preset, data=data, out=out, validation=validation, resume=resume,
-            allow_change=allow_change, init=init, replay=replay, model=model,
-            objective=objective, train=train,
+            allow_change=allow_change, init=init, replay=replay, minutes=minutes,
+            model=model, objective=objective, train=train,
         )  # fmt: skip
 
     command.__doc__ = pretrain.__doc__

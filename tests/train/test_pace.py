@@ -1,0 +1,123 @@
+"""Minutes in place of steps."""
+
+import dataclasses
+
+import pytest
+
+from blankfill.api.data import data_build
+from blankfill.api.pretrain import pretrain
+from blankfill.checkpoint import read_run
+from blankfill.config.train import TrainConfig
+from blankfill.errors import ConfigError
+from blankfill.train import pace
+from blankfill.train.pace import Pace, measure_pace, with_steps
+from conftest import small_corpus
+from train.conftest import CFG
+
+
+class Clock:
+    """A clock that only work moves."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr(pace, "time", made)
+    return made
+
+
+class FakeTrainer:
+    """Its first steps are slow, one later step is an outlier."""
+
+    rows = None
+
+    def __init__(self, cfg, clock):
+        self.cfg, self.clock, self.steps = cfg, clock, 0
+
+    def step(self, loader):
+        self.steps += 1
+        self.clock.now += 9.0 if self.steps <= pace.WARM_STEPS or self.steps == 8 else 0.5
+
+    def validate(self):
+        self.clock.now += 4.0
+
+
+def test_the_pace_is_the_median_of_warm_steps_and_leaves_no_trace(clock, tmp_path):
+    built = []
+
+    def build(cfg, folder):
+        folder.mkdir()
+        built.append((cfg.train, folder))
+        return FakeTrainer(cfg, clock)
+
+    cfg = dataclasses.replace(
+        CFG, train=dataclasses.replace(CFG.train, compile=True, ramp_from_rows=2, ramp_rows=20)
+    )
+    found = measure_pace(cfg, build, tmp_path / "run")
+    assert found == Pace(step_seconds=0.5, validation_seconds=4.0)
+    ((train, folder),) = built
+    assert folder != tmp_path / "run"
+    assert not list(tmp_path.iterdir())
+    assert not train.compile
+    assert train.rows_at(0) == train.batch_rows  # the pace is that of full batches
+
+
+def test_a_trial_that_fails_leaves_no_trace(tmp_path):
+    def build(cfg, folder):
+        folder.mkdir()
+        raise ConfigError("no")
+
+    with pytest.raises(ConfigError):
+        measure_pace(CFG, build, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "every", "steps"), [(100, 0, 192), (100, 10, 106), (4.4, 0, 0), (1, 0, 0)]
+)
+def test_steps_and_validations_fit_into_the_time(seconds, every, steps):
+    found = Pace(step_seconds=0.5, validation_seconds=4.0)
+    assert found.steps_in(seconds, every) == steps
+    spent = 4.0 + steps * 0.5 + (steps // every * 4.0 if every else 0)
+    left = seconds - spent
+    assert not steps or 0 <= left < 0.5 + (4.0 if every else 0)
+
+
+def test_warm_up_takes_a_tenth_at_most():
+    train = TrainConfig(warmup_steps=100)
+    assert with_steps(train, 50).warmup_steps == 5
+    assert with_steps(train, 5000) == dataclasses.replace(train, steps=5000)
+
+
+def test_a_run_is_given_minutes_and_keeps_its_steps(tmp_path, tokenizer_folder, monkeypatch):
+    (tmp_path / "text.txt").write_text("\n\n".join(small_corpus(60, 0)), encoding="utf-8")
+    data_build([tmp_path / "text.txt"], tokenizer=tokenizer_folder, out=tmp_path / "store")
+    monkeypatch.setattr(
+        pace, "measure_pace", lambda *_: Pace(step_seconds=1.0, validation_seconds=0.0)
+    )
+    words = {
+        "data": [tmp_path / "store"], "out": tmp_path / "run", "model": CFG.model,
+        "train": dataclasses.replace(CFG.train, steps=10**9),
+    }  # fmt: skip
+    assert pretrain("tiny", minutes=0.1, **words).step == 6
+    monkeypatch.setattr(pace, "measure_pace", None)  # a resumed run is not measured again
+    result = pretrain("tiny", minutes=99, resume=True, **words)
+    assert (result.step, result.steps) == (6, 6)
+    assert read_run(tmp_path / "run")["config"]["train"]["warmup_steps"] == 0
+
+
+@pytest.mark.parametrize(("minutes", "said"), [(-1, "must be positive"), (0.001, "give it more")])
+def test_minutes_that_make_no_step_are_one_sentence(
+    tmp_path, tokenizer_folder, monkeypatch, minutes, said
+):
+    monkeypatch.setattr(
+        pace, "measure_pace", lambda *_: Pace(step_seconds=1.0, validation_seconds=0.0)
+    )
+    with pytest.raises(ConfigError, match=said):
+        pretrain("tiny", data=[tmp_path], out=tmp_path / "run", minutes=minutes)
+    assert not list(tmp_path.iterdir())
