@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -117,6 +118,29 @@ def test_32_documents_share_a_row_and_a_document_of_one_token_is_an_example(sour
     batch = source([1] * 200, row_length=96).batch(0, 1)
     assert len(batch.blocks) >= 31
     assert batch.num_targets >= 31
+
+
+@pytest.mark.parametrize("row_length", [20, 64])
+def test_texts_of_released_vocabularies_stand_in_their_frame(random_store, ids, row_length):
+    framed = dataclasses.replace(ids, opening=250)
+    cfg = ObjectiveConfig(short_rate=0.5, document_rate=0.5, infill_rate=0.3, document_end="eos")
+    store = random_store([1, 2, 3, 50, 64, 65, 200, 1000, 7])
+    rows = RowSource([store], cfg, framed, row_length=row_length, seed=2)
+    batch = rows.batch(0, rows.rows_in_epoch(0))
+    seen = 0
+    for row, start, part_b, end in batch.blocks.tolist():
+        part_a = batch.tokens[row, start:part_b].tolist()
+        targets = batch.targets[row, part_b:end].tolist()
+        assert part_a[0] == framed.opening
+        assert part_a[-1] == framed.gmask or part_a[-1] == framed.eos
+        assert not {framed.opening, framed.eos} & set(part_a[1:-1])
+        assert framed.opening not in targets
+        assert framed.eos not in targets or part_a[-1] == framed.gmask
+        seen += sum(8 <= t < 200 for t in part_a + targets)
+    assert seen == sum(store.lengths)  # no piece lost a token to its frame
+    drawn, fill = zip(*rows.windows(0), strict=True)
+    assert np.concatenate(fill).tolist() == (batch.segment_ids >= 0).sum(1).tolist()
+    assert sum(len(d.numbers) for d in drawn) == len(batch.blocks)
 
 
 def test_a_row_too_short_is_refused(source):

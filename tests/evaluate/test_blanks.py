@@ -1,3 +1,6 @@
+import contextlib
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +9,7 @@ from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.errors import DataError
 from blankfill.evaluate import blanks
-from blankfill.evaluate.blanks import draw_items, evaluate_blanks
+from blankfill.evaluate.blanks import draw_items, evaluate_blanks, fill_items, score_items
 from blankfill.evaluate.pictures import draw_curves, draw_exact
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
@@ -104,6 +107,29 @@ def test_the_loss_of_packed_items_is_the_loss_of_each_alone(model, store, ids):
     # float32 sums of hundreds of terms in another order
     assert token_nats == pytest.approx(expected_tokens, rel=1e-5)
     assert end_nats == pytest.approx(expected_ends, rel=1e-5)
+
+
+def test_items_are_scored_and_filled_in_the_frame_of_their_vocabulary(
+    model, store, ids, monkeypatch
+):
+    letters = Letters(dataclasses.replace(ids, opening=61))
+    items = draw_items([store], CFG, row_length=64, max_items=6)["en"]
+    scored, asked = [], []
+    monkeypatch.setattr(blanks, "_loss", lambda _, examples, pad: scored.extend(examples))
+    monkeypatch.setattr(blanks, "fill_tokens", lambda _, prompts, *_1, **_2: asked.extend(prompts))
+    for both_sides in (True, False):
+        scored.clear()
+        asked.clear()
+        score_items(model, letters, items, CFG, both_sides=both_sides)
+        with contextlib.suppress(TypeError):  # nothing was filled
+            fill_items(model, letters, items, CFG, both_sides=both_sides)
+        for item, example, prompt in zip(items, scored, asked, strict=True):
+            wanted = [61, *item.tokens[: item.start], ids.mask]
+            if both_sides:
+                wanted += [*item.tokens[item.end :], ids.eos]
+            assert example.tokens[: example.part_b_start].tolist() == wanted
+            assert prompt.tolist() == wanted
+            assert example.targets[example.part_b_start :].tolist() == [*item.span, ids.eop]
 
 
 def test_a_report_has_every_system_and_its_pictures(model, store, ids, tmp_path):

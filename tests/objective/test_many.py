@@ -14,6 +14,7 @@ from blankfill.objective import IGNORE_INDEX, End, Kind, SpecialIds, draw_exampl
 from blankfill.objective.batch import Batch
 from blankfill.objective.build import build_rows
 from blankfill.objective.drawn import join
+from blankfill.objective.frame import frame_lengths, frame_rows
 from blankfill.objective.many import draw_many, place_many
 from blankfill.objective.pack import pack, stack
 from blankfill.objective.sample import drawn_kind
@@ -22,6 +23,7 @@ IDS = SpecialIds(
     pad=0, mask=1, smask=2, gmask=3, sop=4, eop=5, eos=6, dblock=7,
     mask_sentinels=(200, 201, 202), sop_sentinels=(300, 301, 302),
 )  # fmt: skip
+FRAMED = dataclasses.replace(IDS, opening=45)
 ROW = 128
 
 
@@ -35,10 +37,10 @@ def sentence_ends(length, number):
     return np.unique(np.append(cut, length)).astype(np.int64)
 
 
-def plain(documents, last, rows, cfg, seed, epoch):
+def plain(documents, last, rows, cfg, seed, epoch, ids=IDS):
     examples = [
         draw_example(
-            tokens, cfg, IDS, seed=seed, epoch=epoch, index=i, is_last=bool(last[i]),
+            tokens, cfg, ids, seed=seed, epoch=epoch, index=i, is_last=bool(last[i]),
             sentence_ends=sentence_ends(len(tokens), i), row_length=ROW,
             prompt=None if prompt_of(len(tokens), i) < 0 else prompt_of(len(tokens), i),
         )
@@ -62,7 +64,7 @@ def plain(documents, last, rows, cfg, seed, epoch):
     return examples, batch
 
 
-def vector(documents, last, rows, cfg, seed, epoch, groups=1):
+def vector(documents, last, rows, cfg, seed, epoch, groups=1, ids=IDS):
     lengths = np.array([len(d) for d in documents])
     numbers = np.arange(len(documents))
 
@@ -77,11 +79,17 @@ def vector(documents, last, rows, cfg, seed, epoch, groups=1):
     order = np.array([i for row in rows for i in row])
     parts = [p for p in np.array_split(order, groups) if len(p)]
     placed = join(
-        [place_many(drawn.take(p), cfg, seed=seed, epoch=epoch, row_length=ROW) for p in parts]
+        [
+            place_many(
+                some, cfg, seed=seed, epoch=epoch, row_length=ROW, frames=frame_lengths(some, ids)
+            )
+            for some in map(drawn.take, parts)
+        ]
     )
+    texts = np.concatenate([documents[i] for i in order]).astype(np.int32)
     return drawn, build_rows(
-        np.concatenate([documents[i] for i in order]).astype(np.int32), placed,
-        np.repeat(np.arange(len(rows)), [len(r) for r in rows]), cfg, IDS, row_length=ROW,
+        *frame_rows(texts, placed, ids),
+        np.repeat(np.arange(len(rows)), [len(r) for r in rows]), cfg, ids, row_length=ROW,
         documents=order, languages=np.zeros(len(order), np.uint8),
         sources=np.zeros(len(order), np.int32),
     )  # fmt: skip
@@ -117,8 +125,9 @@ OPTIONS = {
 CONFIGS = {name: ObjectiveConfig(**options) for name, options in OPTIONS.items()} | MIXTURES
 
 
+@pytest.mark.parametrize("ids", [IDS, FRAMED], ids=["bare", "framed"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_vector_path_draws_and_builds_what_the_plain_one_does(name):
+def test_the_vector_path_draws_and_builds_what_the_plain_one_does(name, ids):
     cfg = CONFIGS[name]
     rng = np.random.default_rng(3)
     sizes = np.append(np.minimum(1 + rng.geometric(1 / 20, 150), 80), [1, 1, 2, 3, 4, 80])
@@ -126,13 +135,21 @@ def test_the_vector_path_draws_and_builds_what_the_plain_one_does(name):
     documents = [rng.integers(0, 40, n).astype(np.int32) for n in sizes]
     last = rng.random(len(sizes)) < 0.7
     drawn, _ = vector(documents, last, [[0]], cfg, 11, 2)
-    fitting = np.flatnonzero(drawn.example_lengths <= ROW)
-    rows = [[int(fitting[k]) for k in r] for r in pack(drawn.example_lengths[fitting], ROW)]
-    examples, wanted = plain(documents, last, rows, cfg, 11, 2)
+    lengths = drawn.example_lengths + frame_lengths(drawn, ids)
+    fitting = np.flatnonzero(lengths <= ROW)
+    rows = [[int(fitting[k]) for k in r] for r in pack(lengths[fitting], ROW)]
+    examples, wanted = plain(documents, last, rows, cfg, 11, 2, ids)
     for groups in (1, 3):
-        assert_equal(vector(documents, last, rows, cfg, 11, 2, groups)[1], wanted)
-    for tokens, example in zip(documents, examples, strict=True):
-        assert restore(example).tolist() == tokens.tolist()
+        assert_equal(vector(documents, last, rows, cfg, 11, 2, groups, ids)[1], wanted)
+    for i, (tokens, example) in enumerate(zip(documents, examples, strict=True)):
+        assert len(example.tokens) == lengths[i]
+        back = restore(example).tolist()
+        if ids.opening is not None:
+            is_open = example.tokens[example.part_b_start - 1] == ids.gmask
+            is_open &= example.kind in (Kind.DOCUMENT, Kind.CAUSAL)
+            assert back.pop(0) == ids.opening
+            assert is_open or back.pop() == ids.eos
+        assert back == tokens.tolist()
 
 
 @settings(max_examples=150, deadline=None)

@@ -7,6 +7,8 @@ import pytest
 import sentencepiece
 
 from blankfill.errors import DataError
+from blankfill.objective import Kind, build_example
+from blankfill.objective.frame import frame_blanks
 from blankfill.text.vocabularies import load_tokenizer, open_vocabulary, save_vocabulary
 from blankfill.text.vocabularies.pieces import CogVocabulary, IceVocabulary
 
@@ -147,6 +149,25 @@ def test_cog_pretrain_opens_with_cls_and_closes_with_eos_but_for_gmask(cog):
     assert vocabulary.encode_with_blanks("the [gMASK]").tolist()[-1] == vocabulary.ids.gmask
     assert vocabulary.encode_with_blanks("the [MASK]").tolist()[-1] == n
     assert vocabulary.decode(ids) == "the[MASK]dog\n"
+
+
+@pytest.mark.parametrize(
+    ("asked", "right"), [("the [MASK] fox", " fox"), ("the [MASK]", ""), ("the [gMASK]", ""),
+                         ("the [gMASK] fox", " fox"), ("the [sMASK]", "")],
+)  # fmt: skip
+def test_a_training_example_is_framed_as_a_prompt_is(cog, asked, right):
+    vocabulary = CogVocabulary(cog.read_bytes(), fixed=True)
+    kinds = {"[MASK]": Kind.SHORT, "[sMASK]": Kind.SENTENCE, "[gMASK]": Kind.DOCUMENT}
+    kind = next(kinds[mask] for mask in kinds if mask in asked)
+    parts = [vocabulary.encode(part) for part in ("the ", "quick", right)]
+    start, end = np.cumsum([len(part) for part in parts])[:2]
+    tokens, spans = frame_blanks(
+        np.concatenate(parts), np.array([[start, end]], np.int32), kind, vocabulary.ids
+    )
+    example = build_example(tokens, spans, kind=kind, order=np.array([0]), ids=vocabulary.ids)
+    prompt = vocabulary.encode_with_blanks(asked)
+    assert example.tokens[: example.part_b_start].tolist() == prompt.tolist()
+    assert example.targets[example.part_b_start :].tolist() == [*parts[1], vocabulary.ids.eop]
 
 
 @pytest.mark.parametrize("make", [

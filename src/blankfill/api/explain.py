@@ -146,9 +146,12 @@ def explain(
         example, draw = _drawn(
             tokens, sentence_ends, prompt, cfg, chosen, mixture, seed, epoch, index
         )
+    from blankfill.objective.blank import restore
+
     return _result(
-        example, draw, tokens, chosen, positions, compare=compare, picture=picture, lang=lang
-    )
+        example, draw, restore(example), chosen, positions, compare=compare, picture=picture,
+        lang=lang,
+    )  # fmt: skip
 
 
 def _result(
@@ -273,10 +276,13 @@ def _given(
 
     from blankfill.objective.batch import Kind
     from blankfill.objective.blank import build_example
+    from blankfill.objective.frame import frame_blanks
 
+    chosen_kind = Kind.SHORT if kind == "drawn" else Kind[kind.upper()]
     ranges = np.array([_range(span) for span in spans], np.int32)
+    tokens, ranges = frame_blanks(tokens, ranges, chosen_kind, chosen.ids)
     return build_example(
-        tokens, ranges, kind=Kind.SHORT if kind == "drawn" else Kind[kind.upper()],
+        tokens, ranges, kind=chosen_kind,
         order=np.arange(len(ranges), dtype=np.int32), ids=chosen.ids, scheme=positions,
     )  # fmt: skip
 

@@ -25,6 +25,7 @@ from blankfill.objective.batch import Batch, Int32, Int64, UInt8
 from blankfill.objective.build import build_rows
 from blankfill.objective.drawn import Drawn, Placed, join, join_drawn, offsets, ranks
 from blankfill.objective.fit import longest_piece
+from blankfill.objective.frame import frame_lengths, frame_room, frame_rows
 from blankfill.objective.many import draw_many, place_many
 from blankfill.objective.pack import pack
 from blankfill.objective.special import SpecialIds
@@ -91,7 +92,8 @@ class RowSource:
                 f"tokenizer with {objective.sentinels - 1} sentinels, this one has {sentinels - 1};"
                 " train one with --num-sentinels, or ask for fewer"
             )
-        if min(longest_piece(row_length, cfg) for cfg in self._objectives.distinct) < 1:
+        room = row_length - frame_room(ids)
+        if min(longest_piece(room, cfg) for cfg in self._objectives.distinct) < 1:
             raise ConfigError(
                 f"row_length={row_length} cannot hold an example of one token under this "
                 "objective; take longer rows"
@@ -101,7 +103,7 @@ class RowSource:
         tokens = sum(int(length.sum()) for length in lengths)
         if not tokens:
             raise DataError("the token stores hold no token; build them from text that has some")
-        self._cutter = Cutter(stores, self._objectives, row_length, seed)
+        self._cutter = Cutter(stores, self._objectives, room, seed)
         self._num_documents = int(self._store_first[-1])
         per_window = WINDOW_TOKENS * self._num_documents // tokens
         self._window_documents = max(MIN_WINDOW, min(MAX_WINDOW, per_window))
@@ -138,8 +140,9 @@ class RowSource:
             texts.append(window.pieces.take(chosen))
             done += len(within)
         pieces = texts[0] if len(texts) == 1 else Pieces.join(texts)
+        tokens, blanks = frame_rows(self._read(pieces), join(placed), self._ids)
         return build_rows(
-            self._read(pieces), join(placed), np.concatenate(rows), self._objective, self._ids,
+            tokens, blanks, np.concatenate(rows), self._objective, self._ids,
             row_length=self._row_length, documents=pieces.documents,
             sources=pieces.sources.astype(np.int32),
             languages=self._languages(pieces.sources, pieces.documents),
@@ -153,7 +156,7 @@ class RowSource:
         """
         for number in range(epoch * self._windows_in_epoch, (epoch + 1) * self._windows_in_epoch):
             window = self._window(number)
-            sizes = window.drawn.example_lengths[window.members]
+            sizes = self._sizes_of(window.drawn)[window.members]
             yield window.drawn, np.add.reduceat(sizes, window.first[:-1])
 
     def rows_in_epoch(self, epoch: int) -> int:
@@ -220,11 +223,15 @@ class RowSource:
         index = documents - self._store_first[source]
         pieces = self._cutter.pieces(documents, source, index, epoch)
         drawn = self._draw(pieces, epoch)
-        rows = pack(drawn.example_lengths, self._row_length)
+        rows = pack(self._sizes_of(drawn), self._row_length)
         return _Window(
             epoch, pieces, drawn, np.array([k for row in rows for k in row], np.int64),
             np.cumsum([0, *map(len, rows)]),
         )  # fmt: skip
+
+    def _sizes_of(self, drawn: Drawn) -> Int64:
+        """Give the `[n]` positions that examples take, their frames included."""
+        return drawn.example_lengths + frame_lengths(drawn, self._ids)
 
     def _draw(self, pieces: Pieces, epoch: int) -> Drawn:
         """Draw what is cut out of pieces, each under its store's objective."""
@@ -248,10 +255,11 @@ class RowSource:
         parts: list[Placed] = []
         places: list[Int64] = []
         for cfg, members in self._objectives.split(window.pieces.sources[chosen]):
+            drawn = window.drawn.take(chosen[members])
             parts.append(
                 place_many(
-                    window.drawn.take(chosen[members]), cfg, seed=self._seed, epoch=window.epoch,
-                    row_length=self._row_length,
+                    drawn, cfg, seed=self._seed, epoch=window.epoch, row_length=self._row_length,
+                    frames=frame_lengths(drawn, self._ids),
                 )
             )  # fmt: skip
             places.append(members)

@@ -39,12 +39,13 @@ from blankfill.objective.batch import IGNORE_INDEX, Example, Int32, Kind
 from blankfill.objective.blank import build_example
 from blankfill.objective.draws import uniform_draws
 from blankfill.objective.fit import longest_piece
+from blankfill.objective.frame import frame_text
 from blankfill.objective.pack import pack, stack
 from blankfill.objective.spans import draw_lengths, max_spans, place_spans, span_budget
 from blankfill.rng import generator
 from blankfill.text.language import LANGUAGES
 from blankfill.text.tokenizer import TextTokenizer
-from blankfill.train.transfer import to_tensors
+from blankfill.train.transfer import device_of, to_tensors
 
 __all__ = [
     "BlankItem",
@@ -286,10 +287,15 @@ def score_items(
     both_sides: bool = True, sentinels_behind: int | None = None,
 ) -> tuple[float, float]:  # fmt: skip
     """Sum nats over the tokens of all items' spans, and over their `eop`."""
+    # Without its right side a text goes on: it is opened, where texts are, and not closed.
+    opened = int(tokenizer.ids.opening is not None)
     examples = [
         build_example(
-            item.tokens if both_sides else item.tokens[: item.end],
-            np.array([[item.start, item.end]], np.int32),
+            frame_text(
+                item.tokens if both_sides else item.tokens[: item.end], tokenizer.ids,
+                closed=both_sides,
+            ),
+            np.array([[item.start, item.end]], np.int32) + opened,
             kind=Kind.SHORT, order=np.zeros(1, np.int32), ids=tokenizer.ids, scheme=cfg.positions,
             sentinels_behind=sentinels_behind,
         )
@@ -314,9 +320,14 @@ def fill_items(
     advance: Callable[[int], None] | None = None,
 ) -> list[FilledBlank]:  # fmt: skip
     """Fill each item's blank greedily."""
+    ids = tokenizer.ids
+    prompts = [
+        frame_text(item.prompt(ids.mask, both_sides=both_sides), ids, closed=both_sides)
+        for item in items
+    ]
     filled = fill_tokens(
-        model, [item.prompt(tokenizer.ids.mask, both_sides=both_sides) for item in items],
-        tokenizer.ids, max_new_tokens=max_new_tokens, scheme=cfg.positions,
+        model, prompts,
+        ids, max_new_tokens=max_new_tokens, scheme=cfg.positions,
         sentinels_behind=sentinels_behind, num_real_tokens=tokenizer.vocab_size, advance=advance,
     )  # fmt: skip
     return [text.blanks[0] for text in filled]
@@ -333,9 +344,9 @@ def _loss(model: GLM, examples: Sequence[Example], *, pad: int) -> tuple[float, 
         members = [[examples[k] for k in row] for row in rows[start : start + ROWS_AT_ONCE]]
         zeros = [0] * sum(map(len, members))
         batch = stack(members, row_length, pad=pad, documents=zeros, languages=zeros, sources=zeros)
-        tensors = to_tensors(batch)
+        tensors = to_tensors(batch, device=device_of(model))
         _, nll = batch_loss(model, tensors.tokens, tensors.positions, tensors.mask, tensors.targets)
-        nats = nll.double().numpy()
+        nats = nll.double().cpu().numpy()
         owner = example_of_targets(batch)
         is_end = np.append(owner[1:] != owner[:-1], True)  # the last target of each is `eop`
         assert (batch.targets != IGNORE_INDEX).sum() == len(nats)

@@ -189,8 +189,9 @@ def _long(
 
 
 def place_many(
-    drawn: Drawn, cfg: ObjectiveConfig, *, seed: int, epoch: int, row_length: int
-) -> Placed:
+    drawn: Drawn, cfg: ObjectiveConfig, *, seed: int, epoch: int, row_length: int,
+    frames: Int64 | int = 0,
+) -> Placed:  # fmt: skip
     """Place short spans, put all spans into the order of Part B, and draw what else is drawn.
 
     Args:
@@ -199,6 +200,7 @@ def place_many(
         seed: the run's seed.
         epoch: 0-based pass over the data.
         row_length: bound of the positions of a shifted example.
+        frames: `[n]` positions that the frame of each text will take.
     """
     counts = np.diff(drawn.first)
     owner = np.repeat(np.arange(len(counts)), counts)
@@ -219,7 +221,7 @@ def place_many(
     shifts = np.zeros(len(counts), np.int64)
     if cfg.random_offset:
         draw = uniform_draws(drawn.numbers, np.int64(5), seed, "kind", epoch)
-        shifts = (draw * (row_length - drawn.example_lengths + 1)).astype(np.int64)
+        shifts = (draw * (row_length - frames - drawn.example_lengths + 1)).astype(np.int64)
     pinned = np.zeros(len(counts), bool)
     if cfg.pair_positions == "adaptive" and len(pairs := np.flatnonzero(drawn.kinds == Kind.PAIR)):
         draw = uniform_draws(drawn.numbers[pairs], np.int64(7), seed, "kind", epoch)

@@ -14,6 +14,7 @@ from blankfill.config.objective import ObjectiveConfig
 from blankfill.objective.batch import End, Example, Float32, Int32, Int64, Kind
 from blankfill.objective.blank import build_example
 from blankfill.objective.draws import sort_keys, uniform_draws
+from blankfill.objective.frame import frame_blanks
 from blankfill.objective.positions import PairRule
 from blankfill.objective.spans import (
     draw_lengths,
@@ -90,8 +91,8 @@ def draw_example(
         prompt: of a pair, the tokens before its answer, which is then the blank.
 
     Returns:
-        The example; its weights are those of `loss_weights="token"` or `"kind"`, since a row's
-        depend on its other examples.
+        The example, of the text in its frame; its weights are those of `loss_weights="token"` or
+        `"kind"`, since a row's depend on its other examples.
     """
     draws = _Draws(seed, epoch, index)
     n = len(tokens)
@@ -127,6 +128,7 @@ def draw_example(
     order = np.arange(len(spans), dtype=np.int32)
     if cfg.shuffle_spans:
         order = draws.permutation("order", len(spans)).astype(np.int32)
+    tokens, spans = frame_blanks(tokens, spans, kind, ids)
     example = build_example(
         tokens, spans, kind=kind, order=order, ids=ids, scheme=cfg.positions, end=end,
         pair_rule=pair_rule, sentinels_behind=row_length if cfg.sentinels else None,

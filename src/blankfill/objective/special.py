@@ -60,6 +60,9 @@ class SpecialIds:
     """[MASK1], [MASK2], ...: the masks of the second and later spans of Part B, with sentinels."""
     sop_sentinels: tuple[int, ...] = ()
     """[S1], [S2], ...: what opens them."""
+    opening: int | None = None
+    """`[CLS]`, which opens every text of GLM up to 10B, as `eos` closes it; None where texts stand
+    bare."""
 
     def __post_init__(self) -> None:
         if wrong := set(self.shared) - set(DISPLAY):

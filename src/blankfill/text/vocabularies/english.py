@@ -51,13 +51,10 @@ class WordPieceVocabulary:
         self.fingerprint = hashlib.sha256(vocab).hexdigest()
         self.ids = SpecialIds(
             pad=id_of["[PAD]"], eos=id_of["[PAD]"], mask=id_of["[MASK]"], sop=n, eop=n + 1,
-            gmask=n + 2, smask=n + 3, dblock=n + 4, shared=("pad", "eos"),
+            gmask=n + 2, smask=n + 3, dblock=n + 4, shared=("pad", "eos"), opening=id_of["[CLS]"],
         )  # fmt: skip
         self.vocab_size = n + 5
-        self._frame = Frame(
-            start=(id_of["[CLS]"],), eos=self.ids.eos, open_ended="gmask",
-            untrained=("gmask", "smask"),
-        )  # fmt: skip
+        self._frame = Frame(open_ended="gmask", untrained=("gmask", "smask"))
 
     def encode(self, text: str) -> Int32:
         """Turn text into ids; upper case and accents are lost."""
@@ -69,7 +66,7 @@ class WordPieceVocabulary:
 
     def decode(self, ids: Iterable[int] | npt.NDArray[Any]) -> str:
         """Turn ids into text, with a blank between words."""
-        return decode_between(ids, self._decode, self.ids, self._frame, self.vocab_size)
+        return decode_between(ids, self._decode, self.ids, self.vocab_size)
 
     def token(self, token_id: int) -> str:
         """Show one token in a table."""
@@ -109,13 +106,12 @@ class BytePairVocabulary:
                             "RoBERTa's, which has <s> and <mask>")  # fmt: skip
         self.ids = SpecialIds(
             pad=eos, eos=eos, mask=mask, sop=n, eop=n + 1, gmask=first, smask=first + 1,
-            dblock=first + 2, shared=("pad", "eos"),
+            dblock=first + 2, shared=("pad", "eos"), opening=start,
         )  # fmt: skip
         self.vocab_size = first + 3
         self._frame = Frame(
-            start=(start,), eos=eos, open_ended="gmask",
-            untrained=("gmask", "smask") if self.kind == "roberta" else (),
-        )  # fmt: skip
+            open_ended="gmask", untrained=("gmask", "smask") if self.kind == "roberta" else ()
+        )
 
     def encode(self, text: str) -> Int32:
         """Turn text into ids, byte for byte."""
@@ -127,7 +123,7 @@ class BytePairVocabulary:
 
     def decode(self, ids: Iterable[int] | npt.NDArray[Any]) -> str:
         """Turn ids into text; bytes that are no UTF-8 become U+FFFD."""
-        return decode_between(ids, self._decode, self.ids, self._frame, self.vocab_size)
+        return decode_between(ids, self._decode, self.ids, self.vocab_size)
 
     def token(self, token_id: int) -> str:
         """Show one token in a table."""

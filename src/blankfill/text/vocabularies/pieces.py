@@ -73,11 +73,11 @@ class CogVocabulary:
         self.ids = SpecialIds(
             pad=n, eos=n, mask=n + 3, sop=n + 6, eop=n + 7, smask=n + 8,
             gmask=n + 9 if fixed else n + 7, dblock=n + 10 if fixed else n + 9,
-            shared=("pad", "eos") if fixed else ("pad", "eos", "gmask", "eop"),
+            shared=("pad", "eos") if fixed else ("pad", "eos", "gmask", "eop"), opening=n + 2,
         )  # fmt: skip
         self.vocab_size = n + 11
         self._num_pieces = n
-        self._frame = Frame(start=(n + 2,), eos=n, open_ended="gmask")
+        self._frame = Frame(open_ended="gmask")
 
     def encode(self, text: str) -> Int32:
         """Turn text into ids; line breaks become the piece `<n>`."""
@@ -89,7 +89,7 @@ class CogVocabulary:
 
     def decode(self, ids: Iterable[int] | npt.NDArray[Any]) -> str:
         """Turn ids into text; blanks are shown, framing tokens not."""
-        return decode_between(ids, self._decode, self.ids, self._frame, self.vocab_size)
+        return decode_between(ids, self._decode, self.ids, self.vocab_size)
 
     def _decode(self, ids: list[int]) -> str:
         text: str = self._processor.decode([i for i in ids if i < self._num_pieces])
@@ -135,7 +135,7 @@ class IceVocabulary:
         if missing := [roles[role] for role, i in found.items() if i == unknown]:
             raise DataError(f"{path}: no model of icetk, the piece {missing[0]} is missing")
         self.ids = SpecialIds.of_roles({role: i + num_image_ids for role, i in found.items()})
-        self._frame = Frame(start=(), eos=self.ids.eos, open_ended="any")
+        self._frame = Frame(open_ended="any")
 
     def encode(self, text: str) -> Int32:
         """Turn text into ids; line breaks, tabs and runs of spaces have pieces of their own."""
@@ -149,7 +149,7 @@ class IceVocabulary:
 
     def decode(self, ids: Iterable[int] | npt.NDArray[Any]) -> str:
         """Turn ids into text; image codes are shown as `<image_7>`."""
-        return decode_between(ids, self._decode, self.ids, self._frame, self.vocab_size)
+        return decode_between(ids, self._decode, self.ids, self.vocab_size)
 
     def _decode(self, ids: list[int]) -> str:
         text = ""

@@ -54,12 +54,9 @@ class Vocabulary(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
-    """The tokens around a prompt."""
+    """When a prompt is closed, and what may stand in it; `[CLS]`, where it is opened, and `eos` are
+    special ids."""
 
-    start: tuple[int, ...]
-    """What opens it: `[CLS]` in GLM up to 10B, nothing in GLM-130B and ChatGLM-6B."""
-    eos: int
-    """What closes it."""
     open_ended: Literal["gmask", "any"]
     """A text that ends in this blank is not closed: `[gMASK]` (GLM, `generate_samples.py`), any
     blank (GLM-130B, `generate.py`)."""
@@ -75,7 +72,8 @@ def encode_prompt(
     Raises:
         DataError: the text holds a blank that the models never saw.
     """
-    parts: list[Int32] = [np.array(frame.start, np.int32)]
+    opening = [] if ids.opening is None else [ids.opening]
+    parts: list[Int32] = [np.array(opening, np.int32)]
     end, last = 0, ""
     for blank in _BLANKS.finditer(text):
         role = blank.group(1) + "mask"
@@ -88,7 +86,7 @@ def encode_prompt(
         end, last = blank.end(), role
     parts.append(encode(text[end:]))
     is_open = end == len(text) and bool(last) and frame.open_ended in ("any", last)
-    parts.append(np.array([] if is_open else [frame.eos], np.int32))
+    parts.append(np.array([] if is_open else [ids.eos], np.int32))
     return np.concatenate(parts)
 
 
@@ -96,12 +94,13 @@ def decode_between(
     ids: Iterable[int] | npt.NDArray[Any],
     decode: Callable[[list[int]], str],
     special: SpecialIds,
-    frame: Frame,
     size: int,
 ) -> str:
     """Decode the stretches between special tokens, which are shown or, around a text, left out."""
     shown = {getattr(special, role): DISPLAY[role] for role in reversed(DISPLAY)}
-    shown |= dict.fromkeys((*frame.start, frame.eos, special.pad), "")
+    shown |= dict.fromkeys((special.eos, special.pad), "")
+    if special.opening is not None:
+        shown[special.opening] = ""
     text: list[str] = []
     stretch: list[int] = []
     for token in checked(ids, size):
