@@ -33,7 +33,6 @@ from blankfill.cli.main import main as blankfill  # noqa: E402
 from blankfill.config.presets import preset  # noqa: E402
 from blankfill.demo.corpus import generate  # noqa: E402
 from blankfill.train import build_trainer  # noqa: E402
-from blankfill.train.loader import Loader  # noqa: E402
 
 LATE = 1_000_000
 REPEATS = 3
@@ -144,7 +143,7 @@ def start_times(cfg, folder):
         ):
             start = time.monotonic()
             trainer = build_trainer(longer, data=[folder / "store"], **options)
-            with Loader(trainer.rows, micro_batch_rows=cfg.train.micro_batch_rows) as loader:
+            with trainer.open_loader() as loader:
                 trainer.step(loader)
                 times.append(time.monotonic() - start)
             trainer._lock.release()

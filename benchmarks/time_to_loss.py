@@ -10,13 +10,18 @@ steps as fit into the same minutes uncompiled. All are scored on the same held-o
 published mixture, on which all train. A line tells when a recipe passed the published end loss, in
 seconds of preparation and training (saves and scores apart), and how many times sooner that is; one
 that never does says so. Writes time-to-loss-CPU-DATE.json with every curve.
+
+All of it takes a day. The curve of each recipe and seed stays under --work, and the same command,
+or one with more recipes or seeds, goes on behind the last that is complete.
 """
 
 import argparse
 import dataclasses
 import itertools
 import json
+import operator
 import os
+import shutil
 import statistics
 import time
 from pathlib import Path
@@ -25,43 +30,42 @@ from result_file import result_path
 
 from blankfill.config.objective import MIXTURES
 from blankfill.config.presets import preset
+from blankfill.config.run import to_dict
 from blankfill.runtime import cpu_name, tune_process
 from model import versions
 
 tune_process()
 
+from blankfill.checkpoint import write_json  # noqa: E402
 from blankfill.data.rows import RowSource  # noqa: E402
 from blankfill.train import build_trainer  # noqa: E402
 from blankfill.train.pace import measure_pace  # noqa: E402
-from blankfill.train.transfer import choose_precision  # noqa: E402
+from blankfill.train.transfer import choose_device, choose_precision  # noqa: E402
 from blankfill.train.validate import Validation, score_batches, validation_batches  # noqa: E402
 
 COMMON = MIXTURES["glm-doc"]
 SCORED_ROWS = 128
 VALIDATIONS = 16
+OURS = "as in our preset"
 RECIPES = {
     "published": {},
-    "no dropout, peak rate 2e-3": {"model": {"dropout": 0.0}, "train": {"peak_lr": 2e-3}},
-    "article's blocks": {
-        "model": {
-            "block": "deepnorm", "positions": "rope_2d", "activation": "geglu",
-            "max_position": 2048, "ffn_size": 0,
-        }
-    },
-    "Muon": {
-        "train": {
-            "optimizer": "muon", "muon_momentum": 0.9, "peak_lr": 4e-3, "beta2": 0.95, "eps": 1e-8
-        }
-    },
-    "linear to zero": {"train": {"schedule": "linear", "min_lr_ratio": 0.0}},
-    "embedding from neighbours": {
-        "train": {"embedding_init": "neighbours", "embedding_lr_ratio": 0.4}
-    },
-    "QK-norm": {"model": {"qk_norm": True}},
-    "compiled": {"train": {"compile": True}},
+    "no dropout, peak rate 2e-3": {"model.dropout": 0.0, "train.peak_lr": 2e-3},
+    "article's blocks": dict.fromkeys(
+        ("model.block", "model.positions", "model.activation", "model.max_position",
+         "model.ffn_size"), OURS
+    ),
+    "Muon": dict.fromkeys(
+        ("train.optimizer", "train.muon_momentum", "train.peak_lr", "train.beta2", "train.eps"),
+        OURS,
+    ),
+    "linear to zero": dict.fromkeys(("train.schedule", "train.min_lr_ratio"), OURS),
+    "embedding from neighbours": dict.fromkeys(
+        ("train.embedding_init", "train.embedding_lr_ratio"), OURS
+    ),
+    "QK-norm": {"model.qk_norm": True},
+    "compiled": {"train.compile": True},
 }  # fmt: skip
-"""What each recipe changes in the one before it; the first is the preset as published. A width of 0
-is that of our own preset."""
+"""What each recipe changes in the one before it; the first is the preset as published."""
 
 
 class Clock:
@@ -72,7 +76,7 @@ class Clock:
         self._batches = validation_batches(
             source, max_rows=SCORED_ROWS, micro_batch_rows=cfg.train.micro_batch_rows
         )
-        self._dtype = choose_precision(cfg.train.precision)
+        self._dtype = choose_precision(cfg.train.precision, choose_device(cfg.train.device))
         self.curve, self._seconds, self._mark = [], 0.0, time.monotonic()
 
     def __call__(self, model):
@@ -100,17 +104,34 @@ def main():
         "minutes": args.minutes, "seeds": args.seeds, "recipes": {},
     }  # fmt: skip
     for name in dict.fromkeys(["published", *args.recipes]):
-        curves = [train(args, name, seed) for seed in args.seeds]
-        record["recipes"][name] = {"changes": RECIPES[name], "curves": curves}
+        curves = [curve_of(args, name, seed) for seed in args.seeds]
+        record["recipes"][name] = {"changes": changes_of(args.preset, name), "curves": curves}
         print(line(name, curves, record["recipes"]["published"]["curves"]), flush=True)
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {path}")
 
 
-def train(args, name, seed):
-    """Train one recipe with one seed; give (seconds of training, common loss) along the way."""
+def curve_of(args, name, seed):
+    """Give the curve of one recipe and seed, from --work where it stands there."""
     cfg = configure(args.preset, name, seed)
     out = args.work / f"{name.replace(' ', '-')}-{seed}"
+    asked = {"config": to_dict(cfg), "minutes": args.minutes, "cpu": cpu_name()}
+    asked = json.loads(json.dumps(asked))
+    try:
+        kept = json.loads((out / "curve.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        shutil.rmtree(out, ignore_errors=True)  # what was interrupted begins again
+        curve = train(args, cfg, out)
+        write_json(out / "curve.json", {"asked": asked, "curve": curve})
+        return curve
+    if kept["asked"] != asked:
+        raise SystemExit(f"{out} has the curve of another recipe, time or machine; name another "
+                         "--work")  # fmt: skip
+    return kept["curve"]
+
+
+def train(args, cfg, out):
+    """Train one recipe with one seed; give (seconds of training, common loss) along the way."""
     clocks = []
 
     def check(*parts):
@@ -138,17 +159,24 @@ def train(args, name, seed):
 
 def configure(preset_name, name, seed):
     """Give the published preset with the changes of all recipes up to this one."""
-    cfg, ours = preset(f"glm-{preset_name}"), preset(preset_name)
-    for recipe, changes in RECIPES.items():
-        parts = {part: dict(values) for part, values in changes.items()}
-        if parts.get("model", {}).get("ffn_size") == 0:
-            parts["model"]["ffn_size"] = ours.model.ffn_size
-        for part, values in parts.items():
-            changed = dataclasses.replace(getattr(cfg, part), **values)
+    cfg = preset(f"glm-{preset_name}")
+    for recipe in RECIPES:
+        for field, value in changes_of(preset_name, recipe).items():
+            part, option = field.split(".")
+            changed = dataclasses.replace(getattr(cfg, part), **{option: value})
             cfg = dataclasses.replace(cfg, **{part: changed})
         if recipe == name:
             break
     return dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, seed=seed))
+
+
+def changes_of(preset_name, recipe):
+    """Give a recipe's fields and values."""
+    ours = preset(preset_name)
+    return {
+        field: operator.attrgetter(field)(ours) if value is OURS else value
+        for field, value in RECIPES[recipe].items()
+    }
 
 
 def line(name, curves, published):

@@ -35,7 +35,7 @@ def one_thread():
 def make_trainer(random_store, ids):
     """A function that makes a trainer in a folder."""
 
-    def make(run, cfg=CFG, store=None, **options):
+    def make(run, cfg=CFG, store=None, device="cpu", **options):
         run.mkdir(exist_ok=True)
         store = store or random_store([5, 17, 30, 44, 120, 9, 60, 33] * 4)
         model = GLM(cfg.model)
@@ -43,7 +43,7 @@ def make_trainer(random_store, ids):
         rows = RowSource(
             [store], cfg.objective, ids, row_length=cfg.train.row_length, seed=cfg.train.seed
         )
-        return Trainer(cfg, model, rows, run, **options)
+        return Trainer(cfg, model.to(device), rows, run, **options)
 
     return make
 

@@ -121,3 +121,10 @@ def test_minutes_that_make_no_step_are_one_sentence(
     with pytest.raises(ConfigError, match=said):
         pretrain("tiny", data=[tmp_path], out=tmp_path / "run", minutes=minutes)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_holds_a_run_is_refused_before_the_trial(tmp_path, monkeypatch):
+    monkeypatch.setattr(pace, "measure_pace", None)
+    (tmp_path / "run.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match="already holds a run"):
+        pretrain("tiny", data=[tmp_path], out=tmp_path, minutes=1)

@@ -213,8 +213,7 @@ def _configure(minutes: float, seed: int, files: dict[str, Path]) -> RunConfig:
     )  # fmt: skip
     left = minutes * 60 - VALIDATIONS * pace.validation_seconds
     train = with_steps(cfg.train, max(MIN_STEPS, pace.steps_in(left)))
-    rate = train.batch_rows * train.row_length / pace.step_seconds
-    log.info("this machine: %.0f positions a second", rate)
+    log.info("this machine: %.0f positions a second", pace.positions_per_second(train))
     train = dataclasses.replace(
         train, validate_every=-(-train.steps // VALIDATIONS),
         checkpoint_every=max(1, train.steps // 2),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from blankfill.config.train import DeviceKind
 from blankfill.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def evaluate(
     max_blanks: int = 400,
     seed: int = 0,
     weights: Literal["last", "ema"] = "last",
+    device: DeviceKind = "auto",
 ) -> EvaluateResult:
     """Evaluate a run on held-out text, beside n-gram models.
 
@@ -60,24 +62,26 @@ def evaluate(
         max_blanks: most blanks of each language.
         seed: seed of the blanks.
         weights: the last ones, or their moving average (--train.ema-decay).
+        device: auto, cpu or cuda; auto takes the CUDA device where there is one.
 
     Raises:
         CheckpointError: the folder is not a run.
         DataError: a store is missing or of another tokenizer.
-        ConfigError: max_blanks is not positive.
+        ConfigError: max_blanks is not positive, or there is no such device.
     """
     if max_blanks < 1:
         raise ConfigError(f"max_blanks={max_blanks} must be at least 1")
     from blankfill.runtime import tune_process
 
     tune_process()
+    import torch
+
     from blankfill.data.rows import RowSource
     from blankfill.evaluate.blanks import evaluate_blanks
     from blankfill.train import load_run, open_stores
-    from blankfill.train.transfer import choose_precision
     from blankfill.train.validate import score_batches, validation_batches
 
-    loaded = load_run(Path(run), weights=weights)
+    loaded = load_run(Path(run), weights=weights, device=device)
     cfg = loaded.cfg
     stores = open_stores([Path(path) for path in data], loaded.tokenizer.fingerprint)
     training = [Path(entry["path"]) for entry in loaded.info["data"]]
@@ -99,7 +103,7 @@ def evaluate(
     batches = validation_batches(
         rows, max_rows=256, micro_batch_rows=min(8, cfg.train.micro_batch_rows)
     )
-    scores = score_batches(loaded.model, batches, choose_precision("float32"), prefix="")
+    scores = score_batches(loaded.model, batches, torch.float32, prefix="")
     record_evaluation(Path(run), loaded.step, report)
     return EvaluateResult(run=str(run), step=loaded.step, blanks=report, rows=scores)
 

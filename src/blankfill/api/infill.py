@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from blankfill.config.train import DeviceKind
 from blankfill.errors import RequestError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def fill(
     seed: int = 0,
     max_new_tokens: int = 64,
     weights: Literal["last", "ema"] = "last",
+    device: DeviceKind = "auto",
 ) -> FillResult:
     """Fill the blanks of texts with a trained model.
 
@@ -57,9 +59,11 @@ def fill(
         seed: seed of the draws.
         max_new_tokens: longest fill of one blank, in tokens.
         weights: the last ones, or their moving average (--train.ema-decay).
+        device: auto, cpu or cuda; auto takes the CUDA device where there is one.
 
     Raises:
         CheckpointError: the folder is not a run.
+        ConfigError: there is no such device.
         RequestError: a text has no blank or is too long.
     """
     lines = _texts(texts)
@@ -71,7 +75,7 @@ def fill(
     from blankfill.train import load_run
 
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
-    loaded = load_run(Path(run), weights=weights)
+    loaded = load_run(Path(run), weights=weights, device=device)
     with progress.bar("fill", len(lines), "texts") as meter:
         items = fill_texts(
             loaded.model, loaded.tokenizer, lines, scheme=loaded.cfg.objective.positions,
@@ -92,6 +96,7 @@ def generate(
     seed: int = 0,
     max_new_tokens: int = 128,
     weights: Literal["last", "ema"] = "last",
+    device: DeviceKind = "auto",
 ) -> FillResult:
     """Continue texts with a trained model, after [gMASK].
 
@@ -106,9 +111,11 @@ def generate(
         seed: seed of the draws.
         max_new_tokens: longest continuation, in tokens.
         weights: the last ones, or their moving average (--train.ema-decay).
+        device: auto, cpu or cuda; auto takes the CUDA device where there is one.
 
     Raises:
         CheckpointError: the folder is not a run.
+        ConfigError: there is no such device.
         RequestError: a text is too long.
     """
     lines = _texts(texts)
@@ -119,7 +126,7 @@ def generate(
     from blankfill.train import load_run
 
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
-    loaded = load_run(Path(run), weights=weights)
+    loaded = load_run(Path(run), weights=weights, device=device)
     items = continue_texts(
         loaded.model, loaded.tokenizer, lines, scheme=loaded.cfg.objective.positions,
             sentinels_behind=loaded.cfg.sentinels_behind,

@@ -124,7 +124,7 @@ def pretrain(
         cfg = _in_minutes(cfg, minutes, build, run, resume=resume)
     trainer = build(cfg, run, resume=resume)
     finished = trainer.fit()
-    rows = read_metrics(Path(out))
+    rows = read_metrics(run)
     return PretrainResult(
         run=str(out),
         step=trainer.index,
@@ -142,6 +142,7 @@ def _in_minutes(
 ) -> RunConfig:  # fmt: skip
     """Give a run the steps that fit into the minutes, or, resumed, those that it has."""
     from blankfill.checkpoint import read_run
+    from blankfill.train import require_new_run
     from blankfill.train.pace import measure_pace, with_steps
 
     if not minutes > 0:
@@ -151,6 +152,7 @@ def _in_minutes(
         had = from_dict(RunConfig, read_run(run)["config"]).train
         train = dataclasses.replace(train, steps=had.steps, warmup_steps=had.warmup_steps)
         return dataclasses.replace(cfg, train=train)
+    require_new_run(run)
     pace = measure_pace(cfg, build, run)
     steps = pace.steps_in(minutes * 60, train.validate_every)
     if not steps:
@@ -158,7 +160,7 @@ def _in_minutes(
             f"minutes={minutes:g} is too little for a step of {pace.step_seconds:.1f} s"
             f" and a validation of {pace.validation_seconds:.1f} s; give it more"
         )
-    rate = train.batch_rows * train.row_length / pace.step_seconds
+    rate = pace.positions_per_second(train)
     log.info("%s positions a second: %s steps in %g minutes", f"{rate:,.0f}", f"{steps:,}", minutes)
     return dataclasses.replace(cfg, train=with_steps(train, steps))
 

@@ -7,9 +7,10 @@ from typing import Literal
 
 from blankfill.errors import ConfigError
 
-__all__ = ["AttentionKind", "TrainConfig"]
+__all__ = ["AttentionKind", "DeviceKind", "TrainConfig"]
 
 AttentionKind = Literal["auto", "blocks", "flex", "varlen", "dense"]
+DeviceKind = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +85,9 @@ class TrainConfig:
     drifting (PaLM: 1e-4); 0 is off. Reported losses are without it."""
     compile: bool = False
     """Compile each block with Inductor; pays on runs longer than about five minutes."""
+    device: DeviceKind = "auto"
+    """Where the model computes; auto takes the CUDA device where there is one. Rows are made on the
+    CPU in any case."""
     threads: int = 0
     """CPU threads; 0 takes the cores that this process may use."""
     seed: int = 1

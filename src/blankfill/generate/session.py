@@ -10,6 +10,7 @@ Shapes: B rows, A padded length of Part A, S steps taken.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,11 +36,12 @@ class Session:
         for i, prompt in enumerate(prompts):
             tokens[i, : lengths[i]] = prompt.tokens
             positions[i, :, : lengths[i]] = prompt.positions
-        self._seen = torch.from_numpy(np.arange(width) < lengths[:, None])  # [B, A]
+        self._device = next(model.parameters()).device
+        self._seen = self._there(np.arange(width) < lengths[:, None])  # [B, A]
         self._cache = KVCache(model.cfg, len(prompts), capacity=width + 32)
         # A padded query sees the real keys too: its output is never read, and no row is empty.
         mask = DenseMask(self._seen[:, None, :].expand(-1, width, -1))
-        model(torch.from_numpy(tokens), torch.from_numpy(positions), mask, cache=self._cache)
+        model(self._there(tokens), self._there(positions), mask, cache=self._cache)
 
     def step(
         self,
@@ -55,13 +57,17 @@ class Session:
             active: `[B]` false for rows that are finished.
 
         Returns:
-            `[B, V]` logits of the next token.
+            `[B, V]` logits of the next token, on the CPU, where tokens are chosen.
         """
-        self._seen = torch.cat([self._seen, torch.from_numpy(active)[:, None]], dim=1)
+        self._seen = torch.cat([self._seen, self._there(active)[:, None]], dim=1)
         hidden = self._model(
-            torch.from_numpy(tokens)[:, None],
-            torch.from_numpy(positions)[:, :, None],
+            self._there(tokens)[:, None],
+            self._there(positions)[:, :, None],
             DenseMask(self._seen[:, None, :]),
             cache=self._cache,
         )
-        return self._model.logits(hidden[:, 0])
+        return self._model.logits(hidden[:, 0]).cpu()
+
+    def _there(self, array: npt.NDArray[Any]) -> torch.Tensor:
+        """Copy an array to the model's device."""
+        return torch.from_numpy(array).to(self._device)

@@ -33,7 +33,7 @@ def embed_neighbours(model: GLM, counts: torch.Tensor, frequency: torch.Tensor, 
 
     Args:
         model: with its first values.
-        counts: `[V, C]` weighted counts of neighbours; fewer than the model has rows is no fault.
+        counts: `[V, C]` weighted counts of neighbours, a row for each row of the model's embedding.
         frequency: `[V]` how often each token was read.
         seed: the run's seed.
 

@@ -16,7 +16,7 @@ from blankfill.model.attention import pick
 from blankfill.model.glm import GLM
 from blankfill.model.masks import Mask
 
-__all__ = ["batch_loss", "blank_loss"]
+__all__ = ["batch_loss", "blank_loss", "blank_loss_at"]
 
 IGNORE_INDEX = -100
 """Target of a position that predicts nothing; the objective's constant of the same name."""
@@ -53,7 +53,7 @@ def batch_loss(
     """
     index = (targets != IGNORE_INDEX).flatten().nonzero().squeeze(1)
     hidden = model(tokens, positions, mask, wanted=index)
-    return _loss_at(model, hidden, index, targets, weights, z_loss)
+    return blank_loss_at(model, hidden, index, targets, weights, z_loss)
 
 
 def blank_loss(
@@ -78,14 +78,26 @@ def blank_loss(
         of each target in row-major order, without the z-loss (detached).
     """
     index = (targets != IGNORE_INDEX).flatten().nonzero().squeeze(1)
-    return _loss_at(model, pick(hidden, index), index, targets, weights, z_loss)
+    return blank_loss_at(model, pick(hidden, index), index, targets, weights, z_loss)
 
 
-def _loss_at(
+def blank_loss_at(
     model: GLM, hidden: torch.Tensor, index: torch.Tensor, targets: torch.Tensor,
     weights: torch.Tensor | None, z_loss: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Score `[n, D]` hidden states, which are those of the `[n]` positions with a target."""
+    """Sum the loss of hidden states that were computed for the targets alone.
+
+    Args:
+        model: whose output layer scores the hidden states.
+        hidden: `[n, D]` of the positions with a target.
+        index: `[n]` these positions, counted over all rows.
+        targets: `[B, T]` ids.
+        weights: as for `blank_loss`.
+        z_loss: as for `blank_loss`.
+
+    Returns:
+        As `blank_loss`.
+    """
     wanted = targets.flatten().index_select(0, index)
     scale = None if weights is None else weights.flatten().index_select(0, index)
     device = hidden.device.type

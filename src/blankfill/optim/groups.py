@@ -101,7 +101,9 @@ class SplitOptimizer:
             missing = [f"{key}.{name}" for key in keys if f"{key}.{name}" not in tensors]
             if missing:
                 raise CheckpointError(f"the optimizer's {missing[0]} is missing")
-            owner.state[parameter] = {key: tensors[f"{key}.{name}"] for key in keys}
+            owner.state[parameter] = {
+                key: tensors[f"{key}.{name}"].to(parameter.device) for key in keys
+            }
 
 
 def build_optimizer(model: nn.Module, cfg: TrainConfig) -> SplitOptimizer:

@@ -30,6 +30,7 @@ from blankfill.checkpoint import (
 from blankfill.checkpoint.layout import VERSION
 from blankfill.checkpoint.weights import load_weights
 from blankfill.config.run import RunConfig, from_dict, to_dict
+from blankfill.config.train import DeviceKind
 from blankfill.data.mixture import RowMixture, RowStream, settle_shares
 from blankfill.data.pieces import Objectives
 from blankfill.data.rows import RowSource
@@ -47,7 +48,7 @@ from blankfill.train.forgetting import ForgettingGuard
 from blankfill.train.resume import Change, changes_on_resume
 from blankfill.train.start import begin_embedding, read_start
 from blankfill.train.trainer import Trainer
-from blankfill.train.transfer import choose_precision
+from blankfill.train.transfer import choose_device, choose_precision, device_name
 from blankfill.train.validate import (
     Check,
     Validation,
@@ -56,7 +57,7 @@ from blankfill.train.validate import (
     validation_batches,
 )
 
-__all__ = ["Run", "build_trainer", "load_run", "open_stores", "set_threads"]
+__all__ = ["Run", "build_trainer", "load_run", "open_stores", "require_new_run", "set_threads"]
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +118,18 @@ def open_stores(
     return stores
 
 
+def require_new_run(run: Path) -> None:
+    """Check that a folder holds no run yet.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if any((run / name).exists() for name in RUN_FILES):
+        raise ConfigError(
+            f"{run} already holds a run; go on with --resume, or name another folder with --out"
+        )
+
+
 def build_trainer(
     cfg: RunConfig,
     *,
@@ -153,6 +166,8 @@ def build_trainer(
     """
     if cfg.train.wandb:
         require_wandb()
+    device = choose_device(cfg.train.device)
+    dtype = choose_precision(cfg.train.precision, device)
     stores = open_stores(data)
     fingerprint = stores[0].tokenizer_fingerprint
     held_out = open_stores(validation, fingerprint) if validation else []
@@ -188,10 +203,8 @@ def build_trainer(
         if settled:
             before = [entry.get("share") for entry in old["data"]]
             mixtures = old.get("mixtures", [{"row": 0, "shares": before}])
-    elif any((run / name).exists() for name in RUN_FILES):
-        raise ConfigError(
-            f"{run} already holds a run; go on with --resume, or name another folder with --out"
-        )
+    else:
+        require_new_run(run)
     run.mkdir(parents=True, exist_ok=True)
     lock = RunLock(run)
     sweep(run)
@@ -200,9 +213,9 @@ def build_trainer(
     init_weights(model, cfg.train.seed)
     if start is None and not (resuming and list_checkpoints(run)):
         begin_embedding(model, stores, cfg.train)
+    model.to(device)
     rows = _build_rows(cfg, stores, mixtures, tokenizer)
     checks: list[Check] = []
-    dtype = choose_precision(cfg.train.precision)
     if held_out:
         batches = validation_batches(
             RowSource(
@@ -225,7 +238,8 @@ def build_trainer(
         if check_blanks is not None and cfg.train.validate_blanks:
             checks.append(check_blanks(cfg, tokenizer, held_out))
 
-    peak = find_peak(dtype)
+    peak = find_peak(dtype, device.type)
+    info["hardware"]["device"] = device_name(device)
     info["hardware"]["peak_flops_per_second"] = round(peak.flops_per_second)
     info["hardware"]["peak_source"] = peak.source
     validate = functools.partial(run_checks, checks=checks) if checks else None
@@ -249,23 +263,29 @@ def build_trainer(
     write_json(run / "run.json", info)
     _copy_tokenizer(data[0] / "tokenizer", run / "tokenizer")
     log.info(
-        "%s parameters, %s, %d threads, %.3g TFLOP/s (%s), from step %d to step %d",
+        "%s parameters, %s on %s, %d threads, %.3g TFLOP/s (%s), from step %d to step %d",
         f"{sum(p.numel() for p in model.parameters()):,}", str(dtype).removeprefix("torch."),
-        threads, peak.flops_per_second / 1e12, peak.source, trainer.index, cfg.train.steps,
+        info["hardware"]["device"], threads, peak.flops_per_second / 1e12, peak.source,
+        trainer.index, cfg.train.steps,
     )  # fmt: skip
     return trainer
 
 
-def load_run(path: Path, *, weights: Literal["last", "ema"] = "last") -> Run:
+def load_run(
+    path: Path, *, weights: Literal["last", "ema"] = "last", device: DeviceKind = "cpu"
+) -> Run:
     """Load the newest checkpoint of a run for evaluation or filling.
 
     Args:
         path: the run's folder.
         weights: the last ones, or their moving average where the run keeps one.
+        device: where the model is put.
 
     Raises:
         CheckpointError: the folder is not a run, or holds no usable checkpoint or no average.
+        ConfigError: the device is not there.
     """
+    where = choose_device(device)
     info = read_run(path)
     cfg = from_dict(RunConfig, info["config"])
     if info["tokenizer"] is None:
@@ -280,7 +300,7 @@ def load_run(path: Path, *, weights: Literal["last", "ema"] = "last") -> Run:
     checkpoint = newest_checkpoint(path)
     with torch.device("meta"):
         model = GLM(cfg.model)
-    model = model.to_empty(device="cpu")
+    model = model.to_empty(device=where)
     name = "ema" if weights == "ema" else "model"
     if name == "ema" and f"{name}.safetensors" not in checkpoint.state["files"]:
         raise CheckpointError(f"{checkpoint.path} has no moving average of its weights; train with "

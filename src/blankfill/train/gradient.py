@@ -6,27 +6,25 @@ from collections.abc import Sequence
 
 import torch
 
-from blankfill.config.train import AttentionKind
 from blankfill.errors import DataError
 from blankfill.model.glm import GLM
 from blankfill.model.loss import batch_loss
-from blankfill.objective.batch import Batch, Float32
-from blankfill.train.transfer import precision_context, to_tensors
+from blankfill.objective.batch import Float32
+from blankfill.train.transfer import TensorBatch, device_of, precision_context
 
 __all__ = ["forward_backward", "move_average"]
 
 
 def forward_backward(
-    model: GLM, batches: Sequence[Batch], dtype: torch.dtype, *, attention: AttentionKind,
-    z_loss: float = 0.0, scale: float | None = None,
+    model: GLM, batches: Sequence[TensorBatch], dtype: torch.dtype, *, z_loss: float = 0.0,
+    scale: float | None = None,
 ) -> tuple[float, list[Float32]]:  # fmt: skip
     """Leave the gradient of the weighted mean loss in the parameters.
 
     Args:
         model: without gradients.
-        batches: the step's micro-batches.
+        batches: the step's micro-batches, on the model's device.
         dtype: arithmetic of matrix products.
-        attention: how attention is computed.
         z_loss: weight of the squared log of the softmax's denominator.
         scale: multiply the loss on its way back, and divide the gradients after it.
 
@@ -36,27 +34,28 @@ def forward_backward(
     Raises:
         DataError: the batches have no targets.
     """
-    total_weight = sum(float(batch.weights.sum()) for batch in batches)
+    total_weight = sum(float(batch.source.weights.sum()) for batch in batches)
     if not total_weight:
         raise DataError("a step has no targets; is the training text empty?")
-    loss_nats = 0.0
-    nlls: list[Float32] = []
+    device = device_of(model)
+    losses: list[torch.Tensor] = []
+    nlls: list[torch.Tensor] = []
     for batch in batches:
-        tensors = to_tensors(batch, attention)
-        with precision_context(dtype):
+        with precision_context(dtype, device):
             loss, nll = batch_loss(
-                model, tensors.tokens, tensors.positions, tensors.mask, tensors.targets,
-                tensors.weights, z_loss,
+                model, batch.tokens, batch.positions, batch.mask, batch.targets, batch.weights,
+                z_loss,
             )  # fmt: skip
         loss = loss / total_weight
-        loss_nats += loss.item()
         (loss if scale is None else loss * scale).backward()
-        nlls.append(nll.numpy())
+        losses.append(loss.detach())
+        nlls.append(nll)
     if scale is not None:
         for parameter in model.parameters():
             if parameter.grad is not None:
                 parameter.grad /= scale
-    return loss_nats, nlls
+    # Read at the end: until then the CPU may run ahead of a GPU.
+    return sum(loss.item() for loss in losses), [nll.cpu().numpy() for nll in nlls]
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Batches by row index, made one step ahead on a thread of their own.
+"""Batches by row index, made one step ahead on a thread of their own, masks included.
 
 The loader has no state: asking for row 1,000,000 costs what row 0 costs.
 """
@@ -8,8 +8,11 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
+import torch
+
+from blankfill.config.train import AttentionKind
 from blankfill.data.mixture import RowStream
-from blankfill.objective.batch import Batch
+from blankfill.train.transfer import TensorBatch, to_tensors
 
 __all__ = ["Loader"]
 
@@ -20,14 +23,21 @@ class Loader:
     Args:
         rows: the stream.
         micro_batch_rows: rows of one micro-batch.
+        attention: how attention is computed, which decides what its mask is.
+        device: where the model computes.
     """
 
-    def __init__(self, rows: RowStream, *, micro_batch_rows: int) -> None:
+    def __init__(
+        self, rows: RowStream, *, micro_batch_rows: int, attention: AttentionKind = "blocks",
+        device: torch.device | str = "cpu",
+    ) -> None:  # fmt: skip
         self._rows, self._micro_rows = rows, micro_batch_rows
+        self._attention: AttentionKind = attention
+        self._device = device
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rows")
-        self._ahead: dict[tuple[int, int], Future[list[Batch]]] = {}
+        self._ahead: dict[tuple[int, int], Future[list[TensorBatch]]] = {}
 
-    def batches(self, first: int, num_rows: int) -> list[Batch]:
+    def batches(self, first: int, num_rows: int) -> list[TensorBatch]:
         """Return the rows `[first, first + num_rows)` as micro-batches; start making the next."""
         future = self._ahead.pop((first, num_rows), None)
         future = future or self._pool.submit(self._make, first, num_rows)
@@ -37,9 +47,9 @@ class Loader:
         self._ahead = {after: self._pool.submit(self._make, *after)}
         return future.result()
 
-    def _make(self, first: int, num_rows: int) -> list[Batch]:
+    def _make(self, first: int, num_rows: int) -> list[TensorBatch]:
         return [
-            self._rows.rows(row, self._micro_rows)
+            to_tensors(self._rows.rows(row, self._micro_rows), self._attention, self._device)
             for row in range(first, first + num_rows, self._micro_rows)
         ]
 

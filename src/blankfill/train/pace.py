@@ -12,7 +12,6 @@ from pathlib import Path
 
 from blankfill.config.run import RunConfig
 from blankfill.config.train import TrainConfig
-from blankfill.train.loader import Loader
 from blankfill.train.trainer import Trainer
 
 __all__ = ["Pace", "measure_pace", "with_steps"]
@@ -30,6 +29,10 @@ class Pace:
     """Median time of a step."""
     validation_seconds: float
     """Time of a validation; next to nothing where there is none."""
+
+    def positions_per_second(self, train: TrainConfig) -> float:
+        """Give the rate of training."""
+        return train.batch_rows * train.row_length / self.step_seconds
 
     def steps_in(self, seconds: float, validate_every: int = 0) -> int:
         """Tell how many steps fit, beside the validation at step 0 and those in between."""
@@ -62,7 +65,7 @@ def measure_pace(cfg: RunConfig, build: Callable[[RunConfig, Path], Trainer], ru
     try:
         trial = build(dataclasses.replace(cfg, train=train), folder)
         times: list[float] = []
-        with Loader(trial.rows, micro_batch_rows=train.micro_batch_rows) as loader:
+        with trial.open_loader() as loader:
             for _ in range(WARM_STEPS + TIMED_STEPS):
                 start = time.monotonic()
                 trial.step(loader)

@@ -22,7 +22,7 @@ FREE = frozenset(
     f"train.{name}"
     for name in (
         "log_every", "checkpoint_every", "keep_checkpoints", "keep_every", "keep_best",
-        "save_in_background", "on_save_error", "validate_every", "threads",
+        "save_in_background", "on_save_error", "validate_every", "device", "threads",
         "validate_blanks", "show_fills", "forgetting_limit", "on_forgetting", "wandb",
     )
 )  # fmt: skip

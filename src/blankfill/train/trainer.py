@@ -49,7 +49,7 @@ from blankfill.train.incident import Incident
 from blankfill.train.keeper import Keeper
 from blankfill.train.loader import Loader
 from blankfill.train.signals import stop_on_signals
-from blankfill.train.transfer import choose_precision
+from blankfill.train.transfer import choose_precision, device_of
 from blankfill.train.validate import Validation
 from blankfill.train.watch import Watch
 
@@ -85,7 +85,7 @@ class Trainer:
 
     Args:
         cfg: the run.
-        model: the model, with its weights.
+        model: the model, with its weights, on the device where it computes.
         rows: the packed stream.
         run: the run's folder, which exists.
         validate: called with the model; gives metrics such as `validation_loss_nats_en`, and fills.
@@ -108,9 +108,10 @@ class Trainer:
     ) -> None:
         self.cfg, self.model, self.rows, self.run = cfg, model, rows, run
         train = cfg.train
-        self.dtype = choose_precision(train.precision)
+        self.device = device_of(model)
+        self.dtype = choose_precision(train.precision, self.device)
         self.attention: AttentionKind = choose_attention(
-            train.attention, "cpu", self.dtype, dropout=cfg.model.attention_dropout_rate
+            train.attention, self.device.type, self.dtype, dropout=cfg.model.attention_dropout_rate
         )
         self.optimizer = build_optimizer(model, train)
         self.scaler = LossScaler(train.loss_scale_window) if self.dtype == torch.float16 else None
@@ -123,8 +124,15 @@ class Trainer:
         self._keeper = Keeper(train, run)
         self._validation: tuple[int, dict[str, float]] = (-1, {})
         self._stop = threading.Event()
-        if train.compile:
+        if train.compile or self.attention == "flex":  # flex is slow where it is not compiled
             model.compile_blocks()
+
+    def open_loader(self) -> Loader:
+        """Begin to make batches, for a `with` statement that ends it."""
+        return Loader(
+            self.rows, micro_batch_rows=self.cfg.train.micro_batch_rows, attention=self.attention,
+            device=self.device,
+        )  # fmt: skip
 
     # -- one step ---------------------------------------------------------------------------------
 
@@ -146,9 +154,10 @@ class Trainer:
         torch.manual_seed(train.seed * 1_000_003 + self.index)
         share = self.model.cfg.embedding_gradient_shrink
         self.model.embed.shrink = shrink_at(self.index, share, train)
-        batches = loader.batches(self.row, num_rows)
+        there = loader.batches(self.row, num_rows)
+        batches = [batch.source for batch in there]
         loss_nats, nlls = forward_backward(
-            self.model, batches, self.dtype, attention=self.attention, z_loss=train.z_loss,
+            self.model, there, self.dtype, z_loss=train.z_loss,
             scale=self.scaler.scale if self.scaler else None,
         )  # fmt: skip
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -237,7 +246,7 @@ class Trainer:
         try:
             with (
                 MetricsWriter(self.run, start_step=self.index, wandb=train.wandb) as writer,
-                Loader(self.rows, micro_batch_rows=train.micro_batch_rows) as loader,
+                self.open_loader() as loader,
                 stop_on_signals(self._stop),
                 progress.bar("pretrain", total, "positions") as meter,
             ):
@@ -366,12 +375,10 @@ class Trainer:
                 "configuration that the run was started with"
             ) from error
         if self.ema:
-            averaged = "ema.safetensors" in state["files"]
-            self.ema = (
-                load_tensors(checkpoint.path / "ema.safetensors")
-                if averaged
-                else _copies(self.model)
-            )
+            self.ema = _copies(self.model)
+            if "ema.safetensors" in state["files"]:
+                for name, value in load_tensors(checkpoint.path / "ema.safetensors").items():
+                    self.ema[name] = value.to(self.device)
         self.index = self._keeper.saved_at = checkpoint.step
         self.row = state.get("row", self.index * self.cfg.train.batch_rows)
         if "anchor" in state:

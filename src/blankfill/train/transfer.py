@@ -9,18 +9,28 @@ from typing import Literal
 import numpy as np
 import torch
 
-from blankfill.config.train import AttentionKind
+from blankfill.config.train import AttentionKind, DeviceKind
 from blankfill.errors import ConfigError
 from blankfill.model.masks import Mask, build_mask
 from blankfill.objective.batch import Batch
 
-__all__ = ["TensorBatch", "choose_precision", "precision_context", "to_tensors"]
+__all__ = [
+    "TensorBatch",
+    "choose_device",
+    "choose_precision",
+    "device_name",
+    "device_of",
+    "precision_context",
+    "to_tensors",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorBatch:
     """A batch as the model takes it."""
 
+    source: Batch
+    """What it was made from."""
     tokens: torch.Tensor
     """`[B, T]` int64."""
     targets: torch.Tensor
@@ -33,39 +43,77 @@ class TensorBatch:
     """Who sees whom."""
 
 
-def to_tensors(batch: Batch, attention: AttentionKind = "blocks") -> TensorBatch:
-    """Copy a batch into tensors, with the mask that this way of attention takes."""
+def to_tensors(
+    batch: Batch, attention: AttentionKind = "blocks", device: torch.device | str = "cpu"
+) -> TensorBatch:
+    """Copy a batch into tensors on a device, with the mask that this way of attention takes."""
     return TensorBatch(
-        tokens=torch.from_numpy(batch.tokens.astype(np.int64)),
-        targets=torch.from_numpy(batch.targets.astype(np.int64)),
-        positions=torch.from_numpy(batch.positions.astype(np.int64)),
-        weights=torch.from_numpy(batch.weights),
-        mask=build_mask(batch.blocks, batch.tokens.shape, attention),
+        source=batch,
+        tokens=torch.from_numpy(batch.tokens.astype(np.int64)).to(device),
+        targets=torch.from_numpy(batch.targets.astype(np.int64)).to(device),
+        positions=torch.from_numpy(batch.positions.astype(np.int64)).to(device),
+        weights=torch.from_numpy(batch.weights).to(device),
+        mask=build_mask(batch.blocks, batch.tokens.shape, attention, device),
     )
+
+
+def choose_device(wanted: DeviceKind) -> torch.device:
+    """Settle `auto`: the CUDA device where this torch has one, else the CPU.
+
+    Raises:
+        ConfigError: CUDA was asked for by name and there is none.
+    """
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise ConfigError(
+            f"device=cuda, but torch {torch.__version__} finds no CUDA device here; take cpu or "
+            "auto, or install torch's CUDA build"
+        )
+    return torch.device("cuda" if there and wanted != "cpu" else "cpu")
+
+
+def device_of(model: torch.nn.Module) -> torch.device:
+    """Tell where a model's weights are."""
+    return next(model.parameters()).device
+
+
+def device_name(device: torch.device) -> str:
+    """Name a device: a GPU as its driver does, or `cpu`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def choose_precision(
     wanted: Literal["auto", "bfloat16", "float16", "float32"],
+    device: torch.device | str = "cpu",
 ) -> torch.dtype:
-    """Settle `auto`: bfloat16 where the CPU has instructions for it, else float32.
+    """Settle `auto`: bfloat16 where the device has instructions for it, else float32.
 
     Raises:
-        ConfigError: bfloat16 was asked for by name on a CPU that would emulate it.
+        ConfigError: bfloat16 was asked for by name on a device that would emulate it.
     """
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]  # torch has no public question for it
     if wanted == "float16":
         return torch.float16
-    if wanted == "float32" or (wanted == "auto" and not native):
+    if wanted == "float32":
         return torch.float32
-    if not native:
-        raise ConfigError(
-            "train.precision=bfloat16 would be emulated on this CPU, several times slower than "
-            "float32; use --train.precision float32 or auto"
-        )
-    return torch.bfloat16
+    if torch.device(device).type == "cuda":
+        name = "GPU"
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        name = "CPU"
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]  # torch has no public question for it
+    if native:
+        return torch.bfloat16
+    if wanted == "auto":
+        return torch.float32
+    raise ConfigError(
+        f"train.precision=bfloat16 would be emulated on this {name}, several times slower than "
+        "float32; use --train.precision float32 or auto"
+    )
 
 
-def precision_context(dtype: torch.dtype) -> AbstractContextManager[object]:
+def precision_context(
+    dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> AbstractContextManager[object]:
     """Make matrix products run in `dtype`; weights and reductions stay float32.
 
     Autocast rather than cast weights beside float32 masters: both take the same time on a CPU, but
@@ -74,4 +122,4 @@ def precision_context(dtype: torch.dtype) -> AbstractContextManager[object]:
     """
     if dtype == torch.float32:
         return nullcontext()
-    return torch.autocast("cpu", dtype=dtype)
+    return torch.autocast(torch.device(device).type, dtype=dtype)

@@ -15,7 +15,7 @@ from blankfill.metrics import LossMeter, Sample
 from blankfill.model.glm import GLM
 from blankfill.model.loss import batch_loss
 from blankfill.objective.batch import Batch
-from blankfill.train.transfer import precision_context, to_tensors
+from blankfill.train.transfer import device_of, precision_context, to_tensors
 
 __all__ = ["Check", "Validation", "run_checks", "score_batches", "validation_batches"]
 
@@ -77,12 +77,12 @@ def score_batches(
     model: GLM, batches: Sequence[Batch], dtype: torch.dtype, *, prefix: str = "validation_"
 ) -> dict[str, float]:
     """Score batches and name the means, such as `validation_loss_nats_zh`."""
-    losses = LossMeter()
+    losses, device = LossMeter(), device_of(model)
     for batch in batches:
-        tensors = to_tensors(batch)
-        with precision_context(dtype):
+        tensors = to_tensors(batch, device=device)
+        with precision_context(dtype, device):
             _, nll = batch_loss(
                 model, tensors.tokens, tensors.positions, tensors.mask, tensors.targets
             )
-        losses.add(batch, nll.numpy())
+        losses.add(batch, nll.cpu().numpy())
     return {prefix + key: value for key, value in losses.means().items()}

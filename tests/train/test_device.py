@@ -1,0 +1,160 @@
+"""The device that a run computes on; what needs a GPU is marked, the rest stands in for one."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from blankfill.checkpoint import newest_checkpoint
+from blankfill.data.rows import RowSource
+from blankfill.errors import ConfigError
+from blankfill.generate import fill_tokens
+from blankfill.model.glm import GLM
+from blankfill.model.init import init_weights
+from blankfill.model.loss import blank_loss_at
+from blankfill.objective.batch import IGNORE_INDEX
+from blankfill.train.transfer import (
+    choose_device,
+    choose_precision,
+    device_of,
+    to_tensors,
+)
+from train.conftest import CFG, MODEL
+
+
+@pytest.fixture
+def batch(random_store, ids):
+    stores = [random_store([5, 17, 30, 44, 120, 9, 60, 33])]
+    return RowSource(stores, CFG.objective, ids, row_length=64, seed=1).rows(0, 3)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "chosen"),
+    [
+        ("auto", False, "cpu"),
+        ("auto", True, "cuda"),
+        ("cpu", True, "cpu"),
+        ("cpu", False, "cpu"),
+        ("cuda", True, "cuda"),
+    ],
+)
+def test_auto_takes_the_gpu_where_there_is_one(monkeypatch, wanted, there, chosen):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert choose_device(wanted).type == chosen
+
+
+def test_a_gpu_that_is_not_there_is_refused_in_words(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="no CUDA device here; take cpu or auto"):
+        choose_device("cuda")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_gpu_s_precision_is_the_gpu_s(monkeypatch, native):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    assert choose_precision("auto", "cuda") == (torch.bfloat16 if native else torch.float32)
+    assert choose_precision("float16", "cuda") == torch.float16
+    if native:
+        assert choose_precision("bfloat16", "cuda") == torch.bfloat16
+    else:
+        with pytest.raises(ConfigError, match="emulated on this GPU"):
+            choose_precision("bfloat16", "cuda")
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses operations on tensors of several devices, as CUDA does."""
+
+    MAY_MIX = ("_to_copy", "copy_", "block_attention")  # the table of the last is read on the CPU
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor) and x.ndim]
+        if len({x.device for x in tensors}) > 1 and not any(x in str(func) for x in self.MAY_MIX):
+            raise AssertionError(f"{func} mixes devices")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["blocks", "dense"])
+@pytest.mark.parametrize("positions", ["rope_2d", "learned_2d"])
+def test_a_step_computes_where_its_model_is(monkeypatch, batch, kind, positions):
+    # `meta` stands in for a GPU: its tensors have shapes and no values. Positions with a target are
+    # counted before, for their number is a value.
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _device: False)  # unknown of `meta`
+    index = torch.from_numpy(np.flatnonzero(batch.targets != IGNORE_INDEX)).to("meta")
+    with torch.device("meta"):
+        model = GLM(dataclasses.replace(MODEL, positions=positions))
+    assert device_of(model).type == "meta"
+    there = to_tensors(batch, kind, "meta")
+    with OneDevice():
+        hidden = model(there.tokens, there.positions, there.mask, wanted=index)
+        loss, nll = blank_loss_at(model, hidden, index, there.targets, there.weights, z_loss=1e-4)
+        loss.backward()
+    assert {loss.device.type, nll.device.type} == {"meta"}
+    assert {p.grad.device.type for p in model.parameters()} == {"meta"}
+    with OneDevice(), pytest.raises(AssertionError, match="mixes devices"):
+        model(to_tensors(batch, kind).tokens, there.positions, there.mask, wanted=index)
+
+
+def test_a_batch_keeps_what_it_was_made_from(batch):
+    made = to_tensors(batch)
+    assert made.source is batch
+    assert torch.equal(made.tokens, torch.from_numpy(batch.tokens).long())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("attention", ["blocks", "flex", "dense"])
+def test_a_gpu_takes_the_cpu_s_steps(make_trainer, tmp_path, attention):
+    losses = {}
+    for device in ("cpu", "cuda"):
+        cfg = dataclasses.replace(
+            CFG,
+            train=dataclasses.replace(
+                CFG.train, attention=attention if device == "cuda" else "blocks",
+                precision="float32",
+            ),
+        )  # fmt: skip
+        trainer = make_trainer(tmp_path / device, cfg, device=device)
+        with trainer.open_loader() as loader:
+            losses[device] = [trainer.step(loader).loss_nats for _ in range(6)]
+    # float32 sums in another order; Adam's first steps have the sign of tiny gradients in them.
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=2e-4)
+    assert losses["cpu"][-1] < losses["cpu"][0]
+
+
+@pytest.mark.gpu
+def test_a_gpu_s_run_saves_and_resumes(make_trainer, tmp_path):
+    cfg = dataclasses.replace(
+        CFG,
+        train=dataclasses.replace(CFG.train, ema_decay=0.9, optimizer="muon", precision="float32"),
+    )
+    first = make_trainer(tmp_path / "run", cfg, device="cuda")
+    with first.open_loader() as loader:
+        for _ in range(3):
+            first.step(loader)
+    first.save()
+    first._keeper.finish()
+    second = make_trainer(tmp_path / "run", cfg, device="cuda")
+    second.restore(newest_checkpoint(tmp_path / "run"))
+    assert {value.device.type for value in second.optimizer.tensors().values()} == {"cuda"}
+    assert {value.device.type for value in second.ema.values()} == {"cuda"}
+    with first.open_loader() as one, second.open_loader() as other:
+        losses = [(first.step(one).loss_nats, second.step(other).loss_nats) for _ in range(3)]
+    for mine, theirs in losses:
+        assert mine == pytest.approx(theirs, rel=1e-5)
+        assert math.isfinite(mine)
+
+
+@pytest.mark.gpu
+def test_a_gpu_fills_as_the_cpu_does(ids):
+    model = GLM(MODEL)
+    init_weights(model, 3)
+    model.eval()
+    prompts = [np.array([9, 10, ids.mask, 11, 12], np.int32), np.array([ids.mask, 30], np.int32)]
+    on_cpu = fill_tokens(model, prompts, ids, max_new_tokens=8)
+    on_gpu = fill_tokens(model.cuda(), prompts, ids, max_new_tokens=8)
+    for mine, theirs in zip(on_cpu, on_gpu, strict=True):
+        assert np.array_equal(mine.tokens, theirs.tokens)
+        assert mine.blanks[0].logprob == pytest.approx(theirs.blanks[0].logprob, abs=1e-3)
