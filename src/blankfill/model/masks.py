@@ -28,6 +28,7 @@ __all__ = [
     "Mask",
     "PackedMask",
     "VarlenMask",
+    "attention_ways",
     "build_mask",
     "choose_attention",
 ]
@@ -158,15 +159,25 @@ Mask = PackedMask | DenseMask | FlexMask | VarlenMask
 """What attention takes."""
 
 
+def attention_ways(
+    device: str, dtype: torch.dtype, *, dropout: float = 0.0
+) -> tuple[AttentionKind, ...]:
+    """List what `auto` chooses from, by the operations that each does, fewest first.
+
+    On a CPU `blocks` alone: with its compiled twin (`native.py`) the fastest at every row length
+    that we measured; without a C compiler it still is for long rows. On CUDA `varlen`, for half
+    precision, `flex` and `blocks`; the first two lack dropout on the attention weights.
+    """
+    if device != "cuda" or dropout:
+        return ("blocks",)
+    half = dtype in (torch.float16, torch.bfloat16)
+    return ("varlen", "flex", "blocks") if half else ("flex", "blocks")
+
+
 def choose_attention(
     wanted: AttentionKind, device: str, dtype: torch.dtype, *, dropout: float = 0.0
 ) -> AttentionKind:
-    """Settle `auto`, and refuse what the device cannot do.
-
-    On a CPU `auto` takes `blocks`: with its compiled twin (`native.py`) the fastest at every row
-    length that we measured; without a C compiler it still is for long rows. On CUDA `auto` takes
-    `varlen` for half precision and `flex` otherwise: by its count of operations, not by
-    measurement, which is still to be done. Both lack dropout on the attention weights.
+    """Settle `auto` without measuring, and refuse what the device cannot do.
 
     Args:
         wanted: what the user named.
@@ -177,11 +188,8 @@ def choose_attention(
     Raises:
         ConfigError: the device, the type or the dropout rules the named one out.
     """
-    half = dtype in (torch.float16, torch.bfloat16)
     if wanted == "auto":
-        if device != "cuda" or dropout:
-            return "blocks"
-        return "varlen" if half else "flex"
+        return attention_ways(device, dtype, dropout=dropout)[0]
     if wanted in ("flex", "varlen"):
         if device != "cuda":
             raise ConfigError(
@@ -192,7 +200,7 @@ def choose_attention(
                 f"train.attention={wanted} has no dropout on attention weights; set "
                 "model.attention_dropout to 0 or take blocks"
             )
-        if wanted == "varlen" and not half:
+        if wanted == "varlen" and dtype not in (torch.float16, torch.bfloat16):
             raise ConfigError(
                 "train.attention=varlen needs bfloat16 or float16; take flex, or another "
                 "train.precision"

@@ -30,7 +30,7 @@ from blankfill.checkpoint import (
 from blankfill.checkpoint.layout import VERSION
 from blankfill.checkpoint.weights import load_weights
 from blankfill.config.run import RunConfig, from_dict, to_dict
-from blankfill.config.train import DeviceKind
+from blankfill.config.train import AttentionKind, DeviceKind
 from blankfill.data.mixture import RowMixture, RowStream, settle_shares
 from blankfill.data.pieces import Objectives
 from blankfill.data.rows import RowSource
@@ -45,6 +45,7 @@ from blankfill.runtime import available_cores, cpu_name
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import load_tokenizer
 from blankfill.train.forgetting import ForgettingGuard
+from blankfill.train.quickest import settle_attention
 from blankfill.train.resume import Change, changes_on_resume
 from blankfill.train.start import begin_embedding, read_start
 from blankfill.train.trainer import Trainer
@@ -195,11 +196,14 @@ def build_trainer(
         info["init"] = start.described
     resuming = resume and (run / "run.json").exists()
     changes: list[Change] = []
+    attention_before: AttentionKind | None = None
     mixtures = [{"row": 0, "shares": settled}] if settled else []
     if resuming:
         old = read_run(run)
         changes = changes_on_resume(old, info, allow_change)
         info["started"], info["changes"] = old["started"], old.get("changes", [])
+        if old.get("hardware", {}).get("device") == device_name(device):
+            attention_before = old.get("attention")
         if settled:
             before = [entry.get("share") for entry in old["data"]]
             mixtures = old.get("mixtures", [{"row": 0, "shares": before}])
@@ -242,9 +246,13 @@ def build_trainer(
     info["hardware"]["device"] = device_name(device)
     info["hardware"]["peak_flops_per_second"] = round(peak.flops_per_second)
     info["hardware"]["peak_source"] = peak.source
+    info["attention"] = settle_attention(
+        cfg, device, dtype, lambda: rows.rows(0, cfg.train.micro_batch_rows),
+        before=attention_before,
+    )  # fmt: skip
     validate = functools.partial(run_checks, checks=checks) if checks else None
     trainer = Trainer(cfg, model, rows, run, validate=validate, tokenizer=tokenizer,
-                      lock=lock, peak=peak)  # fmt: skip
+                      lock=lock, peak=peak, attention=info["attention"])  # fmt: skip
     if resuming and list_checkpoints(run):
         newest = newest_checkpoint(run)
         for path in set_aside(run, newest.step):

@@ -92,6 +92,8 @@ class Trainer:
         tokenizer: turns the batch of an incident into text.
         lock: on the run's folder; released when `fit` ends.
         peak: what the rate of arithmetic is measured against.
+        attention: how attention is computed; what `train.attention` comes to unmeasured where not
+            given.
     """
 
     def __init__(
@@ -105,12 +107,13 @@ class Trainer:
         tokenizer: TextTokenizer | None = None,
         lock: RunLock | None = None,
         peak: Peak | None = None,
+        attention: AttentionKind | None = None,
     ) -> None:
         self.cfg, self.model, self.rows, self.run = cfg, model, rows, run
         train = cfg.train
         self.device = device_of(model)
         self.dtype = choose_precision(train.precision, self.device)
-        self.attention: AttentionKind = choose_attention(
+        self.attention: AttentionKind = attention or choose_attention(
             train.attention, self.device.type, self.dtype, dropout=cfg.model.attention_dropout_rate
         )
         self.optimizer = build_optimizer(model, train)
