@@ -29,9 +29,10 @@ def main():
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", nargs="+", type=Path, required=True)
     parser.add_argument("--picture", type=Path)
+    parser.add_argument("--max-blanks", type=int, default=4000, help="of each language")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     args = parser.parse_args()
-    evaluation = evaluate(args.run, data=args.data)
+    evaluation = evaluate(args.run, data=args.data, max_blanks=args.max_blanks)
     metrics = read_metrics(args.run)
     if args.picture:
         draw_curves(metrics, evaluation.blanks, args.picture)

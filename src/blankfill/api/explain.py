@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from blankfill.config.objective import MIXTURES, ObjectiveConfig, PositionScheme
 from blankfill.errors import ConfigError, DataError, RequestError
+from blankfill.text.given import checked, read_stdin
 
 if TYPE_CHECKING:
     from blankfill.data.statistics import EpochStatistics
@@ -236,7 +236,7 @@ def _document(
         chosen, tokens, ends, prompt = _from_store(data, index)
     else:
         assert text is not None
-        text = _stdin() if text == "-" else _checked(text)
+        text = read_stdin() if text == "-" else checked(text)
         if not text.strip():
             raise RequestError("the text is empty; give at least one word")
         chosen = WordTokenizer(text) if tokenizer == "words" else Tokenizer.load(tokenizer)
@@ -314,22 +314,3 @@ def _range(span: str) -> tuple[int, int]:
         raise ConfigError(f"--spans {span} must look like 2:4, first token and end")
     start, end = (min(int(number), 2**31 - 1) for number in found.groups())
     return start, end
-
-
-def _checked(text: str) -> str:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise RequestError(
-            f"the text is not valid Unicode at character {error.start}; pass it as UTF-8"
-        ) from error
-    return text
-
-
-def _stdin() -> str:
-    try:
-        return sys.stdin.buffer.read().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RequestError(
-            f"stdin is not UTF-8 at byte {error.start}; convert it to UTF-8 first"
-        ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from blankfill.config.train import DeviceKind
 from blankfill.errors import RequestError
+from blankfill.text.given import read_stdin
 
 if TYPE_CHECKING:
     from blankfill.generate import FilledItem
@@ -141,13 +141,7 @@ def _texts(texts: Sequence[str]) -> list[str]:
         if not texts:
             raise RequestError("no text was given; write it behind the run, or - to read stdin")
         return list(texts)
-    try:
-        text = sys.stdin.buffer.read().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RequestError(
-            f"stdin is not UTF-8 at byte {error.start}; convert it to UTF-8 first"
-        ) from error
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    lines = [line.removesuffix("\r") for line in read_stdin().split("\n")]
     lines = [line for line in lines if line.strip()]
     if not lines:
         raise RequestError("stdin holds no text; give one text a line")

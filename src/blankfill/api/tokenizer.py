@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from blankfill.errors import DataError, RequestError
+from blankfill.errors import DataError
+from blankfill.text.given import read_stdin
 
 if TYPE_CHECKING:
     from blankfill.text.tokenizer import Tokenizer
@@ -152,7 +152,7 @@ def tokenizer_encode(tokenizer: Path, text: str, /, *, blanks: bool = False) -> 
     from blankfill.text.vocabularies import load_tokenizer
 
     loaded = load_tokenizer(Path(tokenizer))
-    text = _stdin() if text == "-" else text
+    text = read_stdin(keep_mark=True) if text == "-" else text
     ids = (loaded.encode_with_blanks(text) if blanks else loaded.encode(text)).tolist()
     return EncodeResult(ids=ids, tokens=[loaded.token(i) for i in ids])
 
@@ -173,7 +173,7 @@ def tokenizer_decode(tokenizer: Path, ids: list[str], /) -> DecodeResult:
     from blankfill.text.vocabularies import load_tokenizer
 
     loaded = load_tokenizer(Path(tokenizer))
-    words = (_stdin() if ids == ["-"] else " ".join(ids)).replace(",", " ").split()
+    words = (read_stdin() if ids == ["-"] else " ".join(ids)).replace(",", " ").split()
     try:
         numbers = [int(word) for word in words]
     except ValueError as error:
@@ -270,12 +270,3 @@ def _class(character: str) -> str:
     if character.isdigit():
         return "digit"
     return "other script" if character.isalpha() else "punctuation"
-
-
-def _stdin() -> str:
-    try:
-        return sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise RequestError(
-            f"stdin is not UTF-8 at byte {error.start}; convert it to UTF-8 first"
-        ) from error

@@ -14,6 +14,7 @@ from blankfill.generate.infill import FilledBlank, FilledText, fill_tokens
 from blankfill.generate.sampling import GREEDY, Sampling
 from blankfill.model.glm import GLM
 from blankfill.objective.batch import Int32
+from blankfill.text.given import checked
 from blankfill.text.tokenizer import TextTokenizer
 
 __all__ = ["Candidate", "FilledItem", "TextBlank", "continue_texts", "fill_texts"]
@@ -148,21 +149,6 @@ def continue_texts(
         FilledItem(prompt=text, text=item.text, blanks=item.blanks)
         for text, item in zip(texts, items, strict=True)
     ]
-
-
-def checked(text: str) -> str:
-    """Return the text if it can be encoded as UTF-8.
-
-    Raises:
-        RequestError: it holds half a surrogate pair, as a wrongly decoded argument does.
-    """
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise RequestError(
-            f"the text is not valid Unicode at character {error.start}; pass it as UTF-8"
-        ) from error
-    return text
 
 
 def _more(
