@@ -20,13 +20,14 @@ def commands(name):
 
 def test_both_languages_have_the_same_commands():
     assert commands("training.md") == commands("training.zh.md")
-    assert len(commands("training.md")) == 6
+    assert len(commands("training.md")) == 8
 
 
 @pytest.mark.slow
 def test_the_commands_run(tmp_path, monkeypatch, capsys):
     corpus = generate(3, num_train=700, num_valid=20)
-    for folder, documents in (("corpus", corpus.train), ("held-out", corpus.valid["en"])):
+    folders = {"corpus": corpus.train, "held-out": corpus.valid["en"], "law": corpus.valid["zh"]}
+    for folder, documents in folders.items():
         (tmp_path / folder).mkdir()
         text = "\n\n".join(document.text for document in documents)
         (tmp_path / folder / "a.txt").write_text(text, encoding="utf-8")
@@ -35,3 +36,4 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys):
         assert main(shlex.split(line)[1:]) == 0, line
         assert capsys.readouterr().out.strip(), line
     assert (tmp_path / "runs/mine/checkpoints/step-00000030").is_dir()
+    assert (tmp_path / "runs/law/checkpoints/step-00000020").is_dir()

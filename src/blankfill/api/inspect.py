@@ -115,6 +115,7 @@ def _run(folder: Path) -> dict[str, str | int | float]:
         "started": described["started"],
         "blankfill / torch": "{blankfill} / {torch}".format(**described["software"]),
         "machine": "{cpu}, {cores} cores".format(**described["hardware"]),
+        "device": described["hardware"].get("device", "cpu"),
         **_model(cfg.model),
         **_size(cfg.model, cfg.train.row_length),
         "training tokens": sum(entry["tokens"] for entry in described["data"]),
