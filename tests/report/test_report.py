@@ -152,6 +152,18 @@ def test_equal_runs_have_no_differences(make_run):
     assert any("same configuration" in text for text in page_of(make_run("a"), make_run("b")).text)
 
 
+def test_what_a_resumed_run_changed_is_told_with_its_step(make_run):
+    run = make_run("mine")
+    assert "Changed on the way" not in page_of(run).text
+    info = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    info["changes"] = [{"step": 1200, "train.peak_lr": 1e-4, "shares": [0.5, 0.5]}, "nonsense", {}]
+    (run / "run.json").write_text(json.dumps(info), encoding="utf-8")
+    page = page_of(run)
+    assert "Changed on the way" in page.text
+    assert ["1,200", "train.peak_lr", "0.0001"] in page.rows
+    assert ["1,200", "shares", "[0.5, 0.5]"] in page.rows
+
+
 def test_a_fill_is_shown_as_it_is_and_cannot_become_markup(make_run):
     hostile = {**SAMPLE, "answer": "</script><script>alert(1)</script>", "step": 30}
     page = page_of(make_run("mine<i>", samples=[hostile]))

@@ -14,6 +14,7 @@ from blankfill.report.fills import sample_fills
 from blankfill.report.read import RunRecord, part
 from blankfill.report.tables import (
     baseline_tables,
+    changes_table,
     configuration,
     data_table,
     differences,
@@ -52,6 +53,7 @@ def build_page(records: Sequence[RunRecord], names: Sequence[str], lang: Languag
         _section("baselines", _per_run(records, names, baseline_tables, lang), lang),
         _section("speed", _speed(records, names, lang), lang),
         "" if several else _section("figures", _figures(records, names, lang), lang),
+        _section("changes", _per_run(records, names, changes_table, lang), lang),
         _section("data", _per_run(records, names, data_table, lang), lang),
         _section("hardware", _per_run(records, names, machine_table, lang), lang),
         _section(

@@ -20,6 +20,7 @@ from blankfill.text.language import LANGUAGES
 
 __all__ = [
     "baseline_tables",
+    "changes_table",
     "configuration",
     "data_table",
     "differences",
@@ -184,6 +185,19 @@ def data_table(record: RunRecord, lang: Language) -> str:
     ]
     head = [say(key, lang) for key in ("store", "role", "documents", "num tokens", "fingerprint")]
     return table(head, rows, kind="data")
+
+
+def changes_table(record: RunRecord, lang: Language) -> str:
+    """Write what a resumed run changed, and from which step on; nothing where it never did."""
+    rows = [
+        [f"{change['step']:,}", f"<code>{escape(name)}</code>", _value(value)]
+        for change in part(record.info, "changes")
+        if isinstance(change, dict) and isinstance(change.get("step"), int)
+        for name, value in change.items()
+        if name != "step"
+    ]
+    head = [say(key, lang) for key in ("from step", "field", "new value")]
+    return table(head, rows, kind="data") if rows else ""
 
 
 def machine_table(record: RunRecord, lang: Language) -> str:

@@ -47,6 +47,7 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "configuration": ("Configuration", "配置"),
     "data": ("Data", "数据"),
     "hardware": ("Hardware and software", "硬件与软件"),
+    "changes": ("Changed on the way", "中途的改动"),
     "baselines": ("Beside the baselines", "与基线比较"),
     # Charts.
     "loss": ("Training loss", "训练损失"),
@@ -146,6 +147,8 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     # Differences, configuration and data.
     "every field": ("Every field", "全部字段"),
     "field": ("field", "字段"),
+    "from step": ("from step", "自第几步起"),
+    "new value": ("new value", "新值"),
     "store": ("store", "数据库"),
     "documents": ("documents", "文档"),
     "num tokens": ("tokens", "词元"),
