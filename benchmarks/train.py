@@ -53,6 +53,7 @@ def main():
     }
     print(f"{cpu_name()}, {found}")
     results = []
+    path = result_path(args.out, "train")
     for threads in args.threads:
         for size in args.sizes:
             common = {"size": size, "threads": threads}
@@ -65,6 +66,7 @@ def main():
                 measured[name] = fastest(args, {**common, **job}, *ROWS[size])
             best = max((measured[name] for name in peers), key=rate, default=None)
             results += show(f"{size}, row {ROWS[size][0]}", threads, measured, best)
+            save(path, found, results)
         if not args.no_packed and "25M" in args.sizes:
             common = {"size": "25M", "threads": threads, "model": "glm"}
             measured = {
@@ -75,12 +77,16 @@ def main():
             }
             against = measured["ours, SDPA with a mask, 30 % targets"]
             results += show("25M, row 2048", threads, measured, against)
-    path = result_path(args.out, "train")
+            save(path, found, results)
+    print(f"wrote {path}")
+
+
+def save(path, found, results):
+    """Write what is measured so far: all of it takes an hour."""
     record = {
         "cpu": cpu_name(), "versions": found, "load": os.getloadavg()[0], "results": results,
     }  # fmt: skip
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(f"wrote {path}")
 
 
 def fastest(args, job, row_length, positions):
