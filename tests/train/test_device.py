@@ -13,14 +13,13 @@ from blankfill.checkpoint import newest_checkpoint
 from blankfill.data.rows import RowSource
 from blankfill.errors import ConfigError
 from blankfill.generate import fill_tokens
-from blankfill.model.glm import GLM
+from blankfill.model.glm import GLM, device_of
 from blankfill.model.init import init_weights
 from blankfill.model.loss import blank_loss_at
 from blankfill.objective.batch import IGNORE_INDEX
 from blankfill.train.transfer import (
     choose_device,
     choose_precision,
-    device_of,
     to_tensors,
 )
 from train.conftest import CFG, MODEL

@@ -173,7 +173,9 @@ def tokenizer_decode(tokenizer: Path, ids: list[str], /) -> DecodeResult:
     from blankfill.text.vocabularies import load_tokenizer
 
     loaded = load_tokenizer(Path(tokenizer))
-    words = (read_stdin() if ids == ["-"] else " ".join(ids)).replace(",", " ").split()
+    words = (
+        (read_stdin(keep_mark=True) if ids == ["-"] else " ".join(ids)).replace(",", " ").split()
+    )
     try:
         numbers = [int(word) for word in words]
     except ValueError as error:

@@ -33,7 +33,7 @@ from blankfill.errors import DataError
 from blankfill.evaluate.ngram import Trigram, Unigram
 from blankfill.generate.infill import FilledBlank, fill_tokens
 from blankfill.metrics import example_of_targets
-from blankfill.model.glm import GLM
+from blankfill.model.glm import GLM, device_of
 from blankfill.model.loss import batch_loss
 from blankfill.objective.batch import IGNORE_INDEX, Example, Int32, Kind
 from blankfill.objective.blank import build_example
@@ -45,7 +45,7 @@ from blankfill.objective.spans import draw_lengths, max_spans, place_spans, span
 from blankfill.rng import generator
 from blankfill.text.language import LANGUAGES
 from blankfill.text.tokenizer import TextTokenizer
-from blankfill.train.transfer import device_of, to_tensors
+from blankfill.train.transfer import to_tensors
 
 __all__ = [
     "BlankItem",

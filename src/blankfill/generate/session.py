@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from blankfill.model.cache import KVCache
-from blankfill.model.glm import GLM
+from blankfill.model.glm import GLM, device_of
 from blankfill.model.masks import DenseMask
 from blankfill.objective.blank import Prompt
 
@@ -36,7 +36,7 @@ class Session:
         for i, prompt in enumerate(prompts):
             tokens[i, : lengths[i]] = prompt.tokens
             positions[i, :, : lengths[i]] = prompt.positions
-        self._device = next(model.parameters()).device
+        self._device = device_of(model)
         self._seen = self._there(np.arange(width) < lengths[:, None])  # [B, A]
         self._cache = KVCache(model.cfg, len(prompts), capacity=width + 32)
         # A padded query sees the real keys too: its output is never read, and no row is empty.

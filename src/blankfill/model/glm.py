@@ -18,7 +18,7 @@ from blankfill.model.embedding import Embedding, shrink_gradient
 from blankfill.model.masks import Mask
 from blankfill.model.rope import Rotation, rotation_of
 
-__all__ = ["GLM"]
+__all__ = ["GLM", "device_of"]
 
 
 class GLM(nn.Module):
@@ -98,3 +98,8 @@ class GLM(nn.Module):
         return rotation_of(
             positions, self.cfg.head_size, num_parts, dtype, angles=self.cfg.rope_angles
         )
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Tell where a model's weights are."""
+    return next(model.parameters()).device

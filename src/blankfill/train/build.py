@@ -188,6 +188,7 @@ def build_trainer(
             "with --validation"
         )
     info = _describe(cfg, stores, data, held_out, validation)
+    info["hardware"]["device"] = device_name(device)
     settled = settle_shares(shares, [store.num_tokens for store in stores]) if shares else None
     for entry, share in zip(info["data"], settled or [], strict=False):
         entry["share"] = share
@@ -202,7 +203,7 @@ def build_trainer(
         old = read_run(run)
         changes = changes_on_resume(old, info, allow_change)
         info["started"], info["changes"] = old["started"], old.get("changes", [])
-        if old.get("hardware", {}).get("device") == device_name(device):
+        if old.get("hardware", {}).get("device") == info["hardware"]["device"]:
             attention_before = old.get("attention")
         if settled:
             before = [entry.get("share") for entry in old["data"]]
@@ -243,7 +244,6 @@ def build_trainer(
             checks.append(check_blanks(cfg, tokenizer, held_out))
 
     peak = find_peak(dtype, device.type)
-    info["hardware"]["device"] = device_name(device)
     info["hardware"]["peak_flops_per_second"] = round(peak.flops_per_second)
     info["hardware"]["peak_source"] = peak.source
     info["attention"] = settle_attention(

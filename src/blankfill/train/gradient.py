@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 
 from blankfill.errors import DataError
-from blankfill.model.glm import GLM
+from blankfill.model.glm import GLM, device_of
 from blankfill.model.loss import batch_loss
 from blankfill.objective.batch import Float32
-from blankfill.train.transfer import TensorBatch, device_of, precision_context
+from blankfill.train.transfer import TensorBatch, precision_context
 
 __all__ = ["forward_backward", "move_average"]
 

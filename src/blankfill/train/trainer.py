@@ -40,7 +40,7 @@ from blankfill.metrics import (
     RateMeter,
     count_flops,
 )
-from blankfill.model.glm import GLM
+from blankfill.model.glm import GLM, device_of
 from blankfill.model.masks import choose_attention
 from blankfill.optim import LossScaler, build_optimizer, lr_at, shrink_at
 from blankfill.train.gradient import forward_backward, move_average
@@ -49,7 +49,7 @@ from blankfill.train.incident import Incident
 from blankfill.train.keeper import Keeper
 from blankfill.train.loader import Loader
 from blankfill.train.signals import stop_on_signals
-from blankfill.train.transfer import choose_precision, device_of
+from blankfill.train.transfer import choose_precision
 from blankfill.train.validate import Validation
 from blankfill.train.watch import Watch
 
@@ -378,10 +378,15 @@ class Trainer:
                 "configuration that the run was started with"
             ) from error
         if self.ema:
-            self.ema = _copies(self.model)
-            if "ema.safetensors" in state["files"]:
-                for name, value in load_tensors(checkpoint.path / "ema.safetensors").items():
-                    self.ema[name] = value.to(self.device)
+            averaged = "ema.safetensors" in state["files"]
+            self.ema = (
+                {
+                    name: value.to(self.device)
+                    for name, value in load_tensors(checkpoint.path / "ema.safetensors").items()
+                }
+                if averaged
+                else _copies(self.model)
+            )
         self.index = self._keeper.saved_at = checkpoint.step
         self.row = state.get("row", self.index * self.cfg.train.batch_rows)
         if "anchor" in state:

@@ -19,7 +19,6 @@ __all__ = [
     "choose_device",
     "choose_precision",
     "device_name",
-    "device_of",
     "precision_context",
     "to_tensors",
 ]
@@ -70,11 +69,6 @@ def choose_device(wanted: DeviceKind) -> torch.device:
             "auto, or install torch's CUDA build"
         )
     return torch.device("cuda" if there and wanted != "cpu" else "cpu")
-
-
-def device_of(model: torch.nn.Module) -> torch.device:
-    """Tell where a model's weights are."""
-    return next(model.parameters()).device
 
 
 def device_name(device: torch.device) -> str:
