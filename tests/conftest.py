@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -33,6 +34,13 @@ class MemoryStore:
 
     def sentence_ends(self, index, start, end):
         return np.zeros(0, np.int64)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heard_interrupts():
+    """A shell's background jobs ignore SIGINT, and so would the processes that tests send it to."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
