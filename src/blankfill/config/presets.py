@@ -34,11 +34,10 @@ def demo() -> RunConfig:
             max_position=256,
         ),
         objective=ObjectiveConfig(short_rate=0.85, document_rate=0.15, mask_ratio=0.4),
-        train=TrainConfig(
+        train=_short_run(
             steps=1000, row_length=256, batch_rows=8, micro_batch_rows=8, peak_lr=1e-2,
-            optimizer="muon", muon_momentum=0.65, schedule="linear", min_lr_ratio=0.0,
-            embedding_init="neighbours", embedding_lr_ratio=0.6, warmup_steps=20,
-            checkpoint_every=500, log_every=10, validate_blanks=32,
+            muon_momentum=0.65, embedding_lr_ratio=0.6, warmup_steps=20, checkpoint_every=500,
+            log_every=10, validate_blanks=32,
         ),
     )  # fmt: skip
 
@@ -148,10 +147,11 @@ def preset(name: str) -> RunConfig:
 
 def _short_run(**changes: Any) -> TrainConfig:
     """What ends lowest after minutes or hours (`benchmarks/time_to_loss.py`)."""
-    return TrainConfig(
-        optimizer="muon", muon_momentum=0.9, schedule="linear", min_lr_ratio=0.0,
-        embedding_init="neighbours", embedding_lr_ratio=0.4, **changes,
-    )  # fmt: skip
+    recipe: dict[str, Any] = {
+        "optimizer": "muon", "muon_momentum": 0.9, "schedule": "linear", "min_lr_ratio": 0.0,
+        "embedding_init": "neighbours", "embedding_lr_ratio": 0.4,
+    }  # fmt: skip
+    return TrainConfig(**(recipe | changes))
 
 
 def _as_published(ours: RunConfig) -> RunConfig:
