@@ -1,27 +1,32 @@
 """Wall time to the loss that the published recipe reaches, by recipe and seed.
 
     python benchmarks/time_to_loss.py --data en zh --validation en-valid zh-valid --preset small \
-        --minutes 60 --seeds 1 2 3 --work runs/time
+        --goal-minutes 60 --minutes 20 --seeds 1 2 3 --work runs/time
 
-The published recipe (preset glm-tiny or glm-small) trains for the given minutes first: GLM's
-mixture of short spans and documents, AdamW, a cosine, Pre-LN, learned positions, dropout. Every
-other recipe adds one change to the one before it, in the order of RECIPES, and trains for as many
-steps as fit into the same minutes uncompiled. All are scored on the same held-out rows of the
-published mixture, on which all train. A line tells when a recipe passed the published end loss, in
-seconds of preparation and training (saves and scores apart), and how many times sooner that is; one
-that never does says so. Writes time-to-loss-CPU-DATE.json with every curve.
+The published recipe (preset glm-tiny or glm-small) trains for the goal's minutes first: GLM's
+mixture of short spans and documents, AdamW, a cosine, Pre-LN, learned positions, dropout. The
+medians over its seeds of the loss at the end and of the seconds to it are the goal. The recipes
+train for --minutes each (the goal's where it is not given); every one adds one change to the one
+before it, in the order of RECIPES, and has as many steps as fit into its minutes uncompiled. All
+are scored on the same held-out rows of the published mixture, on which all train. A line tells when
+a recipe passed the goal, in seconds of preparation and training (saves and scores apart), and how
+many times sooner that is; one that never does says so. Writes time-to-loss-PRESET-CPU-DATE.json
+with every curve, anew after each.
 
-All of it takes a day. The curve of each recipe and seed stays under --work, and the same command,
-or one with more recipes or seeds, goes on behind the last that is complete.
+All of it takes a day. --stop-at-goal ends a run that has passed the goal. --onto FILE takes the
+curves of an earlier result, whose recipes, minutes and processor must be the same, and trains only
+those that it lacks.
 """
 
 import argparse
 import dataclasses
 import itertools
 import json
+import math
 import operator
 import os
 import shutil
+import signal
 import statistics
 import time
 from pathlib import Path
@@ -71,71 +76,98 @@ RECIPES = {
 class Clock:
     """Scores the same rows at every validation, and keeps the seconds of training before it."""
 
-    def __init__(self, cfg, tokenizer, stores):
+    def __init__(self, cfg, tokenizer, stores, until):
         source = RowSource(stores, COMMON, tokenizer.ids, row_length=cfg.train.row_length, seed=0)
         self._batches = validation_batches(
             source, max_rows=SCORED_ROWS, micro_batch_rows=cfg.train.micro_batch_rows
         )
         self._dtype = choose_precision(cfg.train.precision, choose_device(cfg.train.device))
         self.curve, self._seconds, self._mark = [], 0.0, time.monotonic()
+        self._until = until
 
     def __call__(self, model):
         self._seconds += time.monotonic() - self._mark if self.curve else 0.0
         values = score_batches(model, self._batches, self._dtype, prefix="common_")
         self.curve.append((self._seconds, values["common_loss_nats"]))
+        if values["common_loss_nats"] <= self._until:
+            signal.raise_signal(signal.SIGINT)
         self._mark = time.monotonic()
         return Validation(values=values)
 
 
 def main():
+    args = parse_args()
+    known = read_curves(args.onto) if args.onto else []
+    record = {
+        "cpu": cpu_name(), "cores": os.cpu_count(), "versions": versions(), "preset": args.preset,
+        "goal_minutes": args.goal_minutes, "curves": [],
+        "changes": {name: changes_of(args.preset, name) for name in RECIPES},
+    }  # fmt: skip
+    path = result_path(args.out, f"time-to-loss-{args.preset}")
+
+    def curves_of(name, minutes, seeds, until=-math.inf):
+        curves = []
+        for seed in seeds:
+            run = json.loads(json.dumps({
+                "recipe": name, "minutes": minutes, "seed": seed,
+                "config": to_dict(configure(args.preset, name, seed)),
+            }))  # fmt: skip
+            found = (old["curve"] for old in known if old | run == old)
+            run["curve"] = next(found, None) or train(args, run, until)
+            curves.append(run["curve"])
+            record["curves"].append(run)
+            write_json(path, record)
+        return curves
+
+    published = curves_of("published", args.goal_minutes, args.goal_seeds or args.seeds)
+    goal = [statistics.median(ends) for ends in zip(*(c[-1] for c in published), strict=True)]
+    print(
+        f"published, {args.goal_minutes:g} min: {goal[1]:.4f} nats in {goal[0]:.0f} s", flush=True
+    )
+    until = goal[1] if args.stop_at_goal else -math.inf
+    for name in args.recipes:
+        curves = curves_of(name, args.minutes or args.goal_minutes, args.seeds, until)
+        print(line(name, curves, goal), flush=True)
+    print(f"wrote {path}")
+
+
+def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("--data", "--validation"):
         parser.add_argument(name, type=Path, nargs="+", required=True)
     parser.add_argument("--preset", choices=("tiny", "small"), default="small")
-    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--goal-minutes", type=float, default=60.0)
+    parser.add_argument("--goal-seeds", type=int, nargs="+", help="those of --seeds if absent")
+    parser.add_argument("--minutes", type=float, help="of each recipe but the goal")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--recipes", nargs="*", choices=RECIPES, default=[*RECIPES][1:])
+    parser.add_argument("--stop-at-goal", action="store_true")
+    parser.add_argument("--onto", type=Path, help="an earlier result to go on with")
     parser.add_argument("--work", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    args = parser.parse_args()
-    path = result_path(args.out, "time-to-loss")
-    record = {
-        "cpu": cpu_name(), "cores": os.cpu_count(), "versions": versions(), "preset": args.preset,
-        "minutes": args.minutes, "seeds": args.seeds, "recipes": {},
-    }  # fmt: skip
-    for name in dict.fromkeys(["published", *args.recipes]):
-        curves = [curve_of(args, name, seed) for seed in args.seeds]
-        record["recipes"][name] = {"changes": changes_of(args.preset, name), "curves": curves}
-        print(line(name, curves, record["recipes"]["published"]["curves"]), flush=True)
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(f"wrote {path}")
+    return parser.parse_args()
 
 
-def curve_of(args, name, seed):
-    """Give the curve of one recipe and seed, from --work where it stands there."""
-    cfg = configure(args.preset, name, seed)
-    out = args.work / f"{name.replace(' ', '-')}-{seed}"
-    asked = {"config": to_dict(cfg), "minutes": args.minutes, "cpu": cpu_name()}
-    asked = json.loads(json.dumps(asked))
-    try:
-        kept = json.loads((out / "curve.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        shutil.rmtree(out, ignore_errors=True)  # what was interrupted begins again
-        curve = train(args, cfg, out)
-        write_json(out / "curve.json", {"asked": asked, "curve": curve})
-        return curve
-    if kept["asked"] != asked:
-        raise SystemExit(f"{out} has the curve of another recipe, time or machine; name another "
-                         "--work")  # fmt: skip
-    return kept["curve"]
+def read_curves(path):
+    """Give the curves of an earlier result of this processor."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record["cpu"] != cpu_name():
+        raise SystemExit(f"{path} was measured on {record['cpu']}; leave out --onto here")
+    return record["curves"]
 
 
-def train(args, cfg, out):
-    """Train one recipe with one seed; give (seconds of training, common loss) along the way."""
+def train(args, run, until):
+    """Train one recipe with one seed; give [seconds of training, common loss] along the way.
+
+    It ends as after a Ctrl-C where the loss falls to `until`.
+    """
+    cfg = configure(args.preset, run["recipe"], run["seed"])
+    out = args.work / f"{run['recipe'].replace(' ', '-')}-{run['minutes']:g}-{run['seed']}"
+    shutil.rmtree(out, ignore_errors=True)  # what was interrupted begins again
     clocks = []
 
     def check(*parts):
-        clocks.append(Clock(*parts))
+        clocks.append(Clock(*parts, until))
         return clocks[-1]
 
     def build(cfg, folder):
@@ -143,18 +175,18 @@ def train(args, cfg, out):
             cfg, data=args.data, run=folder, validation=args.validation, check_blanks=check
         )
 
-    pace = measure_pace(cfg, build, out / "run")
-    steps = max(VALIDATIONS, round(args.minutes * 60 / pace.step_seconds))
+    pace = measure_pace(cfg, build, out)
+    steps = max(VALIDATIONS, round(run["minutes"] * 60 / pace.step_seconds))
     train = dataclasses.replace(
         cfg.train, steps=steps, warmup_steps=max(1, steps // 25), validate_blanks=1,
         decay_steps=steps if cfg.train.decay_steps else 0,
         validate_every=-(-steps // VALIDATIONS), checkpoint_every=steps,
     )  # fmt: skip
     start = time.monotonic()
-    trainer = build(dataclasses.replace(cfg, train=train), out / "run")
+    trainer = build(dataclasses.replace(cfg, train=train), out)
     prepared = time.monotonic() - start
     trainer.fit()
-    return [(prepared + seconds, loss) for seconds, loss in clocks[-1].curve]
+    return [[prepared + seconds, loss] for seconds, loss in clocks[-1].curve]
 
 
 def configure(preset_name, name, seed):
@@ -179,18 +211,14 @@ def changes_of(preset_name, recipe):
     }
 
 
-def line(name, curves, published):
-    """Say how long a recipe took to the published end loss of the same seed, and where it ended."""
-    goals = [curve[-1] for curve in published]
-    sooner = [
-        seconds / reached
-        for curve, (seconds, loss) in zip(curves, goals, strict=True)
-        if (reached := passes(curve, loss))
-    ]
-    end = statistics.median(curve[-1][1] for curve in curves)
+def line(name, curves, goal):
+    """Say where a recipe ended and how much sooner than the goal's seconds it passed its loss."""
+    seconds, loss = goal
+    sooner = [seconds / reached for curve in curves if (reached := passes(curve, loss))]
+    text = f"{name:34} end {statistics.median(curve[-1][1] for curve in curves):.4f} nats, "
     if len(sooner) < len(curves):
-        return f"{name:34} end {end:.4f} nats, reaches it in {len(sooner)} of {len(curves)} seeds"
-    return (f"{name:34} end {end:.4f} nats, {statistics.median(sooner):.2f} x sooner "
+        return f"{text}passes the goal in {len(sooner)} of {len(curves)} seeds"
+    return (f"{text}{statistics.median(sooner):.2f} x sooner "
             f"({min(sooner):.2f} to {max(sooner):.2f})")  # fmt: skip
 
 

@@ -35,15 +35,16 @@ def clock(monkeypatch):
 class FakeTrainer:
     """Its first steps are slow, one later step is an outlier."""
 
-    def __init__(self, cfg, clock):
-        self.cfg, self.clock, self.steps = cfg, clock, 0
+    def __init__(self, cfg, clock, seconds=0.5):
+        self.cfg, self.clock, self.seconds, self.steps = cfg, clock, seconds, 0
 
     def open_loader(self):
         return contextlib.nullcontext()
 
     def step(self, loader):
         self.steps += 1
-        self.clock.now += 9.0 if self.steps <= pace.WARM_STEPS or self.steps == 8 else 0.5
+        slow = self.steps <= pace.WARM_STEPS or self.steps == 8
+        self.clock.now += 18 * self.seconds if slow else self.seconds
 
     def validate(self):
         self.clock.now += 4.0
@@ -67,6 +68,18 @@ def test_the_pace_is_the_median_of_warm_steps_and_leaves_no_trace(clock, tmp_pat
     assert not list(tmp_path.iterdir())
     assert not train.compile
     assert train.rows_at(0) == train.batch_rows  # the pace is that of full batches
+
+
+@pytest.mark.parametrize(("seconds", "timed"), [(0.01, 12), (1.0, 4), (10.0, 4)])
+def test_slow_steps_are_timed_less_often(seconds, timed, clock, tmp_path):
+    made = []
+
+    def build(cfg, folder):
+        made.append(FakeTrainer(cfg, clock, seconds))
+        return made[0]
+
+    assert measure_pace(CFG, build, tmp_path / "run").step_seconds == seconds
+    assert made[0].steps == pace.WARM_STEPS + timed
 
 
 def test_a_trial_that_fails_leaves_no_trace(tmp_path):

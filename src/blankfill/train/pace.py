@@ -16,9 +16,11 @@ from blankfill.train.trainer import Trainer
 
 __all__ = ["Pace", "measure_pace", "with_steps"]
 
-WARM_STEPS, TIMED_STEPS = 5, 12
-"""Steps that are done, then timed: the first ones take memory from the kernel and are slower than
-all others."""
+WARM_STEPS = 5
+"""Steps that are done and not timed: they take memory from the kernel and are slower."""
+
+LEAST_TIMED, MOST_TIMED, TIMED_SECONDS = 4, 12, 20.0
+"""Steps that are timed: between these bounds, as many as begin within the seconds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +68,11 @@ def measure_pace(cfg: RunConfig, build: Callable[[RunConfig, Path], Trainer], ru
         trial = build(dataclasses.replace(cfg, train=train), folder)
         times: list[float] = []
         with trial.open_loader() as loader:
-            for _ in range(WARM_STEPS + TIMED_STEPS):
+            for _ in range(WARM_STEPS):
+                trial.step(loader)
+            while len(times) < LEAST_TIMED or (
+                len(times) < MOST_TIMED and sum(times) < TIMED_SECONDS
+            ):
                 start = time.monotonic()
                 trial.step(loader)
                 times.append(time.monotonic() - start)
@@ -75,4 +81,4 @@ def measure_pace(cfg: RunConfig, build: Callable[[RunConfig, Path], Trainer], ru
         validation = time.monotonic() - start
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return Pace(step_seconds=statistics.median(times[WARM_STEPS:]), validation_seconds=validation)
+    return Pace(step_seconds=statistics.median(times), validation_seconds=validation)
