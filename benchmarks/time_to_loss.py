@@ -212,10 +212,10 @@ def changes_of(preset_name, recipe):
 
 
 def line(name, curves, goal):
-    """Say where a recipe ended and how much sooner than the goal's seconds it passed its loss."""
+    """Say a recipe's last score, and how much sooner than the goal it passed the goal's loss."""
     seconds, loss = goal
     sooner = [seconds / reached for curve in curves if (reached := passes(curve, loss))]
-    text = f"{name:34} end {statistics.median(curve[-1][1] for curve in curves):.4f} nats, "
+    text = f"{name:34} last score {statistics.median(curve[-1][1] for curve in curves):.4f} nats, "
     if len(sooner) < len(curves):
         return f"{text}passes the goal in {len(sooner)} of {len(curves)} seeds"
     return (f"{text}{statistics.median(sooner):.2f} x sooner "
