@@ -70,7 +70,7 @@ def test_the_pace_is_the_median_of_warm_steps_and_leaves_no_trace(clock, tmp_pat
     assert train.rows_at(0) == train.batch_rows  # the pace is that of full batches
 
 
-@pytest.mark.parametrize(("seconds", "timed"), [(0.01, 12), (1.0, 4), (10.0, 4)])
+@pytest.mark.parametrize(("seconds", "timed"), [(1 / 64, 12), (1.0, 4), (10.0, 4)])
 def test_slow_steps_are_timed_less_often(seconds, timed, clock, tmp_path):
     made = []
 
