@@ -14,8 +14,8 @@ many times sooner that is; one that never does says so. Writes time-to-loss-PRES
 with every curve, anew after each.
 
 All of it takes a day. --stop-at-goal ends a run that has passed the goal. --onto FILE takes the
-curves of an earlier result, whose recipes, minutes and processor must be the same, and trains only
-those that it lacks.
+curves of an earlier result of the same preset and processor, keeps them all, and trains only what
+it lacks: another recipe, seed or number of minutes.
 """
 
 import argparse
@@ -97,10 +97,9 @@ class Clock:
 
 def main():
     args = parse_args()
-    known = read_curves(args.onto) if args.onto else []
     record = {
         "cpu": cpu_name(), "cores": os.cpu_count(), "versions": versions(), "preset": args.preset,
-        "goal_minutes": args.goal_minutes, "curves": [],
+        "goal_minutes": args.goal_minutes, "curves": read_curves(args) if args.onto else [],
         "changes": {name: changes_of(args.preset, name) for name in RECIPES},
     }  # fmt: skip
     path = result_path(args.out, f"time-to-loss-{args.preset}")
@@ -112,11 +111,13 @@ def main():
                 "recipe": name, "minutes": minutes, "seed": seed,
                 "config": to_dict(configure(args.preset, name, seed)),
             }))  # fmt: skip
-            found = (old["curve"] for old in known if old | run == old)
-            run["curve"] = next(found, None) or train(args, run, until)
-            curves.append(run["curve"])
-            record["curves"].append(run)
+            found = (old["curve"] for old in record["curves"] if old | run == old)
+            curve = next(found, None)
+            if curve is None:
+                curve = train(args, run, until)
+                record["curves"].append(run | {"curve": curve})
             write_json(path, record)
+            curves.append(curve)
         return curves
 
     published = curves_of("published", args.goal_minutes, args.goal_seeds or args.seeds)
@@ -148,11 +149,13 @@ def parse_args():
     return parser.parse_args()
 
 
-def read_curves(path):
-    """Give the curves of an earlier result of this processor."""
-    record = json.loads(path.read_text(encoding="utf-8"))
-    if record["cpu"] != cpu_name():
-        raise SystemExit(f"{path} was measured on {record['cpu']}; leave out --onto here")
+def read_curves(args):
+    """Give all curves of an earlier result of this preset and processor."""
+    record = json.loads(args.onto.read_text(encoding="utf-8"))
+    was, now = (record["preset"], record["cpu"]), (args.preset, cpu_name())
+    if was != now:
+        raise SystemExit(f"{args.onto} has {' on '.join(was)}, this is {' on '.join(now)}; "
+                         "leave out --onto here")  # fmt: skip
     return record["curves"]
 
 
