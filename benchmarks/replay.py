@@ -69,7 +69,7 @@ def config(args):
     train = dataclasses.replace(
         cfg.train, steps=args.steps, warmup_steps=args.steps // 10,
         peak_lr=args.peak_lr or cfg.train.peak_lr,
-        validate_every=-(-args.steps // VALIDATIONS), validate_blanks=0, compile=False,
+        validate_every=-(-args.steps // VALIDATIONS), validate_blanks=0, compile="off",
         checkpoint_every=args.steps,
     )  # fmt: skip
     return dataclasses.replace(cfg, train=train)

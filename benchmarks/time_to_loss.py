@@ -13,9 +13,10 @@ a recipe passed the goal, in seconds of preparation and training (saves and scor
 many times sooner that is; one that never does says so. Writes time-to-loss-PRESET-CPU-DATE.json
 with every curve, anew after each.
 
-All of it takes a day. --stop-at-goal ends a run that has passed the goal. --onto FILE takes the
-curves of an earlier result of the same preset and processor, keeps them all, and trains only what
-it lacks: another recipe, seed or number of minutes.
+All of it takes a day. --stop-at-goal ends a run that has passed the goal. --scores says how often
+a run is scored, which takes as long as a few steps. --onto FILE takes the curves of an earlier
+result of the same preset and processor, keeps them all, and trains only what it lacks: another
+recipe, seed or number of minutes.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from result_file import result_path
 
 from blankfill.config.objective import MIXTURES
 from blankfill.config.presets import preset
-from blankfill.config.run import to_dict
+from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.runtime import cpu_name, tune_process
 from model import versions
 
@@ -50,7 +51,6 @@ from blankfill.train.validate import Validation, score_batches, validation_batch
 
 COMMON = MIXTURES["glm-doc"]
 SCORED_ROWS = 128
-VALIDATIONS = 16
 OURS = "as in our preset"
 RECIPES = {
     "published": {},
@@ -68,7 +68,7 @@ RECIPES = {
         ("train.embedding_init", "train.embedding_lr_ratio"), OURS
     ),
     "QK-norm": {"model.qk_norm": True},
-    "compiled": {"train.compile": True},
+    "compiled": {"train.compile": "on"},
 }  # fmt: skip
 """What each recipe changes in the one before it; the first is the preset as published."""
 
@@ -142,6 +142,7 @@ def parse_args():
     parser.add_argument("--minutes", type=float, help="of each recipe but the goal")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--recipes", nargs="*", choices=RECIPES, default=[*RECIPES][1:])
+    parser.add_argument("--scores", type=int, default=16, help="of each run, after the first")
     parser.add_argument("--stop-at-goal", action="store_true")
     parser.add_argument("--onto", type=Path, help="an earlier result to go on with")
     parser.add_argument("--work", type=Path, required=True, help="folder for the runs")
@@ -156,7 +157,10 @@ def read_curves(args):
     if was != now:
         raise SystemExit(f"{args.onto} has {' on '.join(was)}, this is {' on '.join(now)}; "
                          "leave out --onto here")  # fmt: skip
-    return record["curves"]
+    return [
+        run | {"config": to_dict(from_dict(RunConfig, run["config"]))} if "config" in run else run
+        for run in record["curves"]
+    ]
 
 
 def train(args, run, until):
@@ -179,11 +183,11 @@ def train(args, run, until):
         )
 
     pace = measure_pace(cfg, build, out)
-    steps = max(VALIDATIONS, round(run["minutes"] * 60 / pace.step_seconds))
+    steps = max(args.scores, round(run["minutes"] * 60 / pace.step_seconds))
     train = dataclasses.replace(
         cfg.train, steps=steps, warmup_steps=max(1, steps // 25), validate_blanks=1,
         decay_steps=steps if cfg.train.decay_steps else 0,
-        validate_every=-(-steps // VALIDATIONS), checkpoint_every=steps,
+        validate_every=-(-steps // args.scores), checkpoint_every=steps,
     )  # fmt: skip
     start = time.monotonic()
     trainer = build(dataclasses.replace(cfg, train=train), out)
@@ -195,6 +199,7 @@ def train(args, run, until):
 def configure(preset_name, name, seed):
     """Give the published preset with the changes of all recipes up to this one."""
     cfg = preset(f"glm-{preset_name}")
+    cfg = dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, compile="off"))
     for recipe in RECIPES:
         for field, value in changes_of(preset_name, recipe).items():
             part, option = field.split(".")

@@ -159,9 +159,9 @@ def positions_off_by_one(monkeypatch):
 def positions_swapped(monkeypatch):
     from blankfill.model.glm import GLM
 
-    right = GLM._rotation
+    right = GLM.rotation
     monkeypatch.setattr(
-        GLM, "_rotation", lambda self, positions, dtype: right(self, positions.flip(1), dtype)
+        GLM, "rotation", lambda self, positions, dtype: right(self, positions.flip(1), dtype)
     )
 
 

@@ -63,3 +63,17 @@ def same(first, second):
     """Tell whether two trainers' weights are bit-equal."""
     other = second.model.state_dict()
     return all(torch.equal(v, other[k]) for k, v in first.model.state_dict().items())
+
+
+def stop_at(trainer, index):
+    """Train to a step as if a signal came there."""
+    step = trainer.step
+
+    def stopping(loader):
+        info = step(loader)
+        if trainer.index == index:
+            trainer._stop.set()
+        return info
+
+    trainer.step = stopping
+    assert not trainer.fit()

@@ -115,7 +115,8 @@ def test_a_gpu_takes_the_cpu_s_steps(make_trainer, tmp_path, attention):
                 precision="float32",
             ),
         )  # fmt: skip
-        trainer = make_trainer(tmp_path / device, cfg, device=device)
+        compiled = cfg.train.attention == "flex"
+        trainer = make_trainer(tmp_path / device, cfg, device=device, compiled=compiled)
         with trainer.open_loader() as loader:
             losses[device] = [trainer.step(loader).loss_nats for _ in range(6)]
     # float32 sums in another order; Adam's first steps have the sign of tiny gradients in them.

@@ -11,6 +11,7 @@ from blankfill.checkpoint import read_run
 from blankfill.config.train import TrainConfig
 from blankfill.errors import ConfigError
 from blankfill.train import pace
+from blankfill.train.compiling import BreakEven
 from blankfill.train.pace import Pace, measure_pace, with_steps
 from conftest import small_corpus
 from train.conftest import CFG
@@ -37,6 +38,7 @@ class FakeTrainer:
 
     def __init__(self, cfg, clock, seconds=0.5):
         self.cfg, self.clock, self.seconds, self.steps = cfg, clock, seconds, 0
+        self.model = self.dtype = self.attention = None
 
     def open_loader(self):
         return contextlib.nullcontext()
@@ -59,14 +61,14 @@ def test_the_pace_is_the_median_of_warm_steps_and_leaves_no_trace(clock, tmp_pat
         return FakeTrainer(cfg, clock)
 
     cfg = dataclasses.replace(
-        CFG, train=dataclasses.replace(CFG.train, compile=True, ramp_from_rows=2, ramp_rows=20)
+        CFG, train=dataclasses.replace(CFG.train, compile="on", ramp_from_rows=2, ramp_rows=20)
     )
     found = measure_pace(cfg, build, tmp_path / "run")
     assert found == Pace(step_seconds=0.5, validation_seconds=4.0)
     ((train, folder),) = built
     assert folder != tmp_path / "run"
     assert not list(tmp_path.iterdir())
-    assert not train.compile
+    assert train.compile == "off"
     assert train.rows_at(0) == train.batch_rows  # the pace is that of full batches
 
 
@@ -80,6 +82,36 @@ def test_slow_steps_are_timed_less_often(seconds, timed, clock, tmp_path):
 
     assert measure_pace(CFG, build, tmp_path / "run").step_seconds == seconds
     assert made[0].steps == pace.WARM_STEPS + timed
+
+
+@pytest.mark.parametrize(
+    ("seconds", "earned_back", "expected"),
+    [
+        (104.0, 80, Pace(step_seconds=0.375, validation_seconds=4.0, compile_seconds=10.0)),
+        (34.0, 80, Pace(step_seconds=0.5, validation_seconds=4.0)),
+        (104.0, None, Pace(step_seconds=0.5, validation_seconds=4.0)),
+        (0.0, 1, Pace(step_seconds=0.5, validation_seconds=4.0)),
+    ],
+)
+def test_the_pace_of_a_run_that_will_be_compiled(
+    seconds, earned_back, expected, clock, tmp_path, monkeypatch
+):
+    def measure(*_, steps):
+        assert steps == int((seconds - 4) / 0.5)
+        if earned_back is None:
+            return "too short"
+        return BreakEven(
+            plain_seconds=0.125, compiled_seconds=0.125 - 10 / earned_back, compile_seconds=10.0,
+            calls=1,
+        )  # fmt: skip
+
+    monkeypatch.setattr(pace, "measure_break_even", measure)
+    found = measure_pace(
+        CFG, lambda cfg, _: FakeTrainer(cfg, clock), tmp_path / "run", seconds=seconds
+    )
+    assert found == expected
+    left = 104 - found.compile_seconds - found.validation_seconds
+    assert found.steps_in(104) == int(left / found.step_seconds)
 
 
 def test_a_trial_that_fails_leaves_no_trace(tmp_path):
@@ -113,7 +145,7 @@ def test_a_run_is_given_minutes_and_keeps_its_steps(tmp_path, tokenizer_folder, 
     (tmp_path / "text.txt").write_text("\n\n".join(small_corpus(60, 0)), encoding="utf-8")
     data_build([tmp_path / "text.txt"], tokenizer=tokenizer_folder, out=tmp_path / "store")
     monkeypatch.setattr(
-        pace, "measure_pace", lambda *_: Pace(step_seconds=1.0, validation_seconds=0.0)
+        pace, "measure_pace", lambda *_, **__: Pace(step_seconds=1.0, validation_seconds=0.0)
     )
     words = {
         "data": [tmp_path / "store"], "out": tmp_path / "run", "model": CFG.model,
@@ -131,7 +163,7 @@ def test_minutes_that_make_no_step_are_one_sentence(
     tmp_path, tokenizer_folder, monkeypatch, minutes, said
 ):
     monkeypatch.setattr(
-        pace, "measure_pace", lambda *_: Pace(step_seconds=1.0, validation_seconds=0.0)
+        pace, "measure_pace", lambda *_, **__: Pace(step_seconds=1.0, validation_seconds=0.0)
     )
     with pytest.raises(ConfigError, match=said):
         pretrain("tiny", data=[tmp_path], out=tmp_path / "run", minutes=minutes)

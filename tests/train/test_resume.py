@@ -15,7 +15,7 @@ from blankfill.errors import CheckpointError, ConfigError
 from blankfill.metrics import read_metrics
 from blankfill.train import build_trainer, load_run, start
 from conftest import small_corpus
-from train.conftest import CFG, same
+from train.conftest import CFG, same, stop_at
 
 RATES = ("positions_per_second", "targets_per_second", "flops_per_second_model",
          "flops_per_second_dense", "peak_flops_per_second", "mfu")  # fmt: skip
@@ -48,19 +48,6 @@ def build(tmp_path, stores):
 
 def curve(run):
     return [{k: v for k, v in row.items() if k not in RATES} for row in read_metrics(run)]
-
-
-def stop_at(trainer, index):
-    step = trainer.step
-
-    def stopping(loader):
-        info = step(loader)
-        if trainer.index == index:
-            trainer._stop.set()
-        return info
-
-    trainer.step = stopping
-    assert not trainer.fit()
 
 
 def test_stopping_between_two_lines_of_metrics_changes_no_line(build, tmp_path):

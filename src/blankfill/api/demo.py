@@ -209,7 +209,7 @@ def _configure(minutes: float, seed: int, files: dict[str, Path]) -> RunConfig:
             cfg, data=[files["store"]], run=folder, validation=[files["valid"]],
             check_blanks=BlankWatch,
         ),
-        files["store"].parent / "run",
+        files["store"].parent / "run", seconds=minutes * 60,
     )  # fmt: skip
     left = minutes * 60 - VALIDATIONS * pace.validation_seconds
     train = with_steps(cfg.train, max(MIN_STEPS, pace.steps_in(left)))

@@ -103,7 +103,8 @@ def pretrain(
     )
     from blankfill.runtime import tune_process
 
-    tune_process()
+    for chosen in tune_process():
+        log.info("process: %s (BLANKFILL_TUNE=0 turns this off)", chosen)
     from blankfill.data.mixture import parse_stores
     from blankfill.evaluate.watch import BlankWatch
     from blankfill.metrics import read_metrics
@@ -153,7 +154,7 @@ def _in_minutes(
         train = dataclasses.replace(train, steps=had.steps, warmup_steps=had.warmup_steps)
         return dataclasses.replace(cfg, train=train)
     require_new_run(run)
-    pace = measure_pace(cfg, build, run)
+    pace = measure_pace(cfg, build, run, seconds=minutes * 60)
     steps = pace.steps_in(minutes * 60, train.validate_every)
     if not steps:
         raise ConfigError(

@@ -77,6 +77,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         inner = [a for a in typing.get_args(hint) if a is not Ellipsis]
         return tuple(_value(inner[min(i, len(inner) - 1)], v, where) for i, v in enumerate(items))
     if origin is typing.Literal:
+        if isinstance(value, bool) and {"on", "off"} <= {*typing.get_args(hint)}:
+            value = "on" if value else "off"  # as it was written before there was a third choice
         if value not in typing.get_args(hint):
             allowed = ", ".join(map(str, typing.get_args(hint)))
             raise ConfigError(f"{where}={value!r} is not one of: {allowed}")

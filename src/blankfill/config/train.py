@@ -84,8 +84,9 @@ class TrainConfig:
     z_loss: float = 0.0
     """Weight of the squared log of the softmax's denominator in the loss, which keeps logits from
     drifting (PaLM: 1e-4); 0 is off. Reported losses are without it."""
-    compile: bool = False
-    """Compile each block with Inductor; pays on runs longer than about five minutes."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the blocks with Inductor. auto does where the run is long enough to earn back the
+    time that it takes, by what one block gains, measured when the run starts."""
     device: DeviceKind = "auto"
     """Where the model computes; auto takes the CUDA device where there is one. Rows are made on the
     CPU in any case."""

@@ -61,8 +61,8 @@ def _ampere_on(
 
 KNOWN: Final[tuple[KnownPeak, ...]] = (
     _ampere_on(r"\bB200\b", 2250, 1125, 75, "NVIDIA DGX B200 data sheet, dense"),
-    _ampere_on(r"\bH100 PCIe\b", 756, 378, 51, "NVIDIA H100 data sheet, PCIe, dense"),
-    _ampere_on(r"\bH100 NVL\b", 835, 417.5, 60, "NVIDIA H100 data sheet, NVL, dense"),
+    _ampere_on(r"\bH[18]00 PCIe\b", 756, 378, 51, "NVIDIA H100 data sheet, PCIe, dense"),
+    _ampere_on(r"\bH[12]00 NVL\b", 835, 417.5, 60, "NVIDIA H100 data sheet, NVL, dense"),
     _ampere_on(r"\bH[128]00\b", 989.4, 494.7, 66.9, "NVIDIA H100 data sheet, SXM, dense"),
     _ampere_on(r"\bH20\b", 148, 74, 44, "NVIDIA H20 data sheet, dense"),
     _ampere_on(r"\bA[18]00\b", 312, 156, 19.5, "NVIDIA A100 data sheet, dense"),

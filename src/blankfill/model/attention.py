@@ -36,8 +36,9 @@ __all__ = [
 class Attention(nn.Module):
     """Multi-head self-attention with biases; rows of the fused weight are all Q, all K, all V."""
 
-    def __init__(self, cfg: ModelConfig) -> None:
+    def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()
+        self.layer = layer  # read with a cache alone: a compiler would make a graph for each
         self.head_size = cfg.head_size
         self.qkv = nn.Linear(cfg.hidden_size, 3 * cfg.hidden_size)
         self.out = nn.Linear(cfg.hidden_size, cfg.hidden_size)
@@ -55,7 +56,6 @@ class Attention(nn.Module):
         rotation: Rotation | None,
         mask: Mask,
         cache: KVCache | None = None,
-        layer: int = 0,
         wanted: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Attend.
@@ -65,7 +65,6 @@ class Attention(nn.Module):
             rotation: of the positions of `x`; None where positions are learned embeddings.
             mask: who sees whom; over cached and new keys where there is a cache.
             cache: keys and values so far; those of `x` are appended.
-            layer: number of this block, for the cache.
             wanted: `[n]` positions, counted over all rows, whose results are asked for.
 
         Returns:
@@ -88,7 +87,7 @@ class Attention(nn.Module):
             q, scale = q * (scale / self.pb_relax), self.pb_relax
         dropout = self.dropout if self.training else 0.0
         if cache is not None:
-            k, v = cache.append(layer, k, v)
+            k, v = cache.append(self.layer, k, v)
         attended = attend(q, k, v, mask, dropout, scale).reshape(B, T, D)
         return self.out(pick(attended, wanted))
 
@@ -169,7 +168,7 @@ def packed_attention(
     Arguments and result as `dense_attention`, with one length T; zero on padding.
     """
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-    return block_attention(q, k, v, mask.table, mask.room, dropout, scale)
+    return block_attention(q, k, v, mask.table, dropout, scale)
 
 
 def flex_attention(

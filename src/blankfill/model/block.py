@@ -26,9 +26,8 @@ class PreLNBlock(nn.Module):
 
     def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.layer = layer
         self.attention_norm = _norm(cfg)
-        self.attention = Attention(cfg)
+        self.attention = Attention(cfg, layer)
         self.mlp_norm = _norm(cfg)
         self.mlp = build_mlp(cfg)
         self.dropout = nn.Dropout(cfg.dropout)
@@ -42,7 +41,7 @@ class PreLNBlock(nn.Module):
         wanted: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Map `[B, T, D]` to `[B, T, D]`, or to `[n, D]` at the `wanted` positions."""
-        attended = self.attention(self.attention_norm(x), rotation, mask, cache, self.layer, wanted)
+        attended = self.attention(self.attention_norm(x), rotation, mask, cache, wanted)
         x = pick(x, wanted) + self.dropout(attended)
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
@@ -57,10 +56,9 @@ class DeepNormBlock(nn.Module):
 
     def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.layer = layer
         self.alpha = cfg.deepnorm_alpha
         self.attention_norm = _norm(cfg)
-        self.attention = Attention(cfg)
+        self.attention = Attention(cfg, layer)
         self.mlp_norm = _norm(cfg)
         self.mlp = build_mlp(cfg)
         self.dropout = nn.Dropout(cfg.dropout)
@@ -75,7 +73,7 @@ class DeepNormBlock(nn.Module):
     ) -> torch.Tensor:
         """Map `[B, T, D]` to `[B, T, D]`, or to `[n, D]` at the `wanted` positions."""
         a = self.attention_norm(x)
-        attended = self.attention(a, rotation, mask, cache, self.layer, wanted)
+        attended = self.attention(a, rotation, mask, cache, wanted)
         m = self.mlp_norm(torch.add(self.dropout(attended), pick(a, wanted), alpha=self.alpha))
         return torch.add(self.dropout(self.mlp(m)), m, alpha=self.alpha)
 
@@ -90,9 +88,8 @@ class PostLNBlock(nn.Module):
 
     def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.layer = layer
         self.alpha = cfg.deepnorm_alpha
-        self.attention = Attention(cfg)
+        self.attention = Attention(cfg, layer)
         self.attention_norm = _norm(cfg)
         self.mlp = build_mlp(cfg)
         self.mlp_norm = _norm(cfg)
@@ -107,7 +104,7 @@ class PostLNBlock(nn.Module):
         wanted: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Map `[B, T, D]` to `[B, T, D]`, or to `[n, D]` at the `wanted` positions."""
-        attended = self.attention(x, rotation, mask, cache, self.layer, wanted)
+        attended = self.attention(x, rotation, mask, cache, wanted)
         x = pick(x, wanted)
         y = self.attention_norm(torch.add(self.dropout(attended), x, alpha=self.alpha))
         return self.mlp_norm(torch.add(self.dropout(self.mlp(y)), y, alpha=self.alpha))
@@ -122,9 +119,8 @@ class SandwichBlock(nn.Module):
 
     def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.layer = layer
         self.attention_norm = _norm(cfg)
-        self.attention = Attention(cfg)
+        self.attention = Attention(cfg, layer)
         self.attention_out_norm = _norm(cfg)
         self.mlp_norm = _norm(cfg)
         self.mlp = build_mlp(cfg)
@@ -140,7 +136,7 @@ class SandwichBlock(nn.Module):
         wanted: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Map `[B, T, D]` to `[B, T, D]`, or to `[n, D]` at the `wanted` positions."""
-        attended = self.attention(self.attention_norm(x), rotation, mask, cache, self.layer, wanted)
+        attended = self.attention(self.attention_norm(x), rotation, mask, cache, wanted)
         x = pick(x, wanted) + self.attention_out_norm(self.dropout(attended))
         return x + self.mlp_out_norm(self.dropout(self.mlp(self.mlp_norm(x))))
 

@@ -8,6 +8,8 @@ Shapes: B rows, T positions, D hidden, V vocabulary, n wanted positions.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import nn
 
@@ -15,10 +17,10 @@ from blankfill.config.model import ModelConfig
 from blankfill.model.block import build_block
 from blankfill.model.cache import KVCache
 from blankfill.model.embedding import Embedding, shrink_gradient
-from blankfill.model.masks import Mask
+from blankfill.model.masks import Mask, PackedMask
 from blankfill.model.rope import Rotation, rotation_of
 
-__all__ = ["GLM", "device_of"]
+__all__ = ["GLM", "compile_block", "device_of", "mark_varying"]
 
 
 class GLM(nn.Module):
@@ -36,6 +38,7 @@ class GLM(nn.Module):
             nn.LayerNorm(cfg.hidden_size, eps=cfg.norm_eps) if cfg.has_final_norm else nn.Identity()
         )
         self.head = None if cfg.tie_head else nn.Linear(cfg.hidden_size, cfg.vocab_size, bias=False)
+        self._compiled: list[Callable[..., torch.Tensor]] = []
 
     def forward(
         self,
@@ -63,8 +66,12 @@ class GLM(nn.Module):
             them into scores.
         """
         h = self.embed(tokens, positions)
-        rotation = self._rotation(positions, h.dtype)
-        *before, last = self.blocks.values()
+        rotation = self.rotation(positions, h.dtype)
+        blocks: Iterable[Callable[..., torch.Tensor]] = self.blocks.values()
+        if self._compiled and self.training:
+            mark_varying(mask, wanted)
+            blocks = self._compiled
+        *before, last = blocks
         for block in before:
             h = block(h, rotation, mask, cache)
         h = last(h, rotation, mask, cache, wanted)
@@ -72,12 +79,18 @@ class GLM(nn.Module):
             cache.advance(tokens.shape[1])
         return self.norm(h)
 
-    def compile_blocks(self) -> None:
-        """Compile each block by itself."""
-        *before, last = self.blocks.values()
-        for block in before:
-            block.compile(dynamic=False)
-        last.compile()  # it works on the wanted positions alone, whose number changes
+    def compile_blocks(self, *, one_graph: bool = True) -> None:
+        """Compile the blocks for training; scoring and filling, of many shapes, stay as they are.
+
+        Two graphs serve every batch: one all blocks but the last, one the last. Neither knows the
+        sizes of the batch that it was made from, so a resumed run computes with the same ones.
+
+        Args:
+            one_graph: refuse a block that is more than one graph; else it is computed in parts.
+        """
+        self._compiled = [
+            compile_block(block, one_graph=one_graph) for block in self.blocks.values()
+        ]
 
     @property
     def head_weight(self) -> torch.Tensor:
@@ -91,7 +104,8 @@ class GLM(nn.Module):
         """Score every token of the vocabulary: `[..., D]` to `[..., V]`."""
         return nn.functional.linear(hidden, self.head_weight)
 
-    def _rotation(self, positions: torch.Tensor, dtype: torch.dtype) -> Rotation | None:
+    def rotation(self, positions: torch.Tensor, dtype: torch.dtype) -> Rotation | None:
+        """Give the rotation of `[B, 2, T]` positions; None where they are learned embeddings."""
         if not self.cfg.positions.startswith("rope"):
             return None
         num_parts = 2 if self.cfg.positions == "rope_2d" else 1
@@ -103,3 +117,17 @@ class GLM(nn.Module):
 def device_of(model: nn.Module) -> torch.device:
     """Tell where a model's weights are."""
     return next(model.parameters()).device
+
+
+def compile_block(block: nn.Module, *, one_graph: bool = True) -> Callable[..., torch.Tensor]:
+    """Compile one block; blocks of a model share the graph. See `mark_varying`."""
+    return torch.compile(block.forward, fullgraph=one_graph, dynamic=False)
+
+
+def mark_varying(mask: Mask, wanted: torch.Tensor | None = None) -> None:
+    """Tell `torch.compile` which sizes differ from batch to batch and are not to be built in."""
+    from torch._dynamo.decorators import mark_unbacked  # loads the compiler
+
+    varying = [mask.table] if isinstance(mask, PackedMask) else []
+    for tensor in varying if wanted is None else [*varying, wanted]:
+        mark_unbacked(tensor, 0)

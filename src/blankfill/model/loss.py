@@ -16,7 +16,7 @@ from blankfill.model.attention import pick
 from blankfill.model.glm import GLM
 from blankfill.model.masks import Mask
 
-__all__ = ["batch_loss", "blank_loss", "blank_loss_at"]
+__all__ = ["batch_loss", "blank_loss", "blank_loss_at", "wanted_positions"]
 
 IGNORE_INDEX = -100
 """Target of a position that predicts nothing; the objective's constant of the same name."""
@@ -24,6 +24,11 @@ CHUNK_ELEMENTS = 4_000_000
 """Logits held at a time: 16 MB in float32, about what a CPU's last cache holds."""
 MIN_CHUNK_ROWS = 256
 """Fewer targets at a time make thin products, and read the matrix's gradient too often."""
+
+
+def wanted_positions(targets: torch.Tensor) -> torch.Tensor:
+    """List the positions of `[B, T]` that have a target, counted over all rows."""
+    return (targets != IGNORE_INDEX).flatten().nonzero().squeeze(1)
 
 
 def batch_loss(
@@ -51,7 +56,7 @@ def batch_loss(
     Returns:
         As `blank_loss`.
     """
-    index = (targets != IGNORE_INDEX).flatten().nonzero().squeeze(1)
+    index = wanted_positions(targets)
     hidden = model(tokens, positions, mask, wanted=index)
     return blank_loss_at(model, hidden, index, targets, weights, z_loss)
 
@@ -77,7 +82,7 @@ def blank_loss(
         The weighted sum in nats (float32 or wider, differentiable once), and `[n]` unweighted nats
         of each target in row-major order, without the z-loss (detached).
     """
-    index = (targets != IGNORE_INDEX).flatten().nonzero().squeeze(1)
+    index = wanted_positions(targets)
     return blank_loss_at(model, pick(hidden, index), index, targets, weights, z_loss)
 
 

@@ -70,16 +70,8 @@ class PackedMask:
 
     def __init__(self, blocks: Blocks, shape: tuple[int, ...]) -> None:
         self.shape = (int(shape[0]), int(shape[1]))
-        _, start, part_b, end = blocks.astype(np.int64).T
-        area = ((part_b - start) ** 2 + (end - part_b) * (end - start)).sum()
-        self.room = _power_of_two(int(area))
-        """At least the visible (query, key) pairs. Rounded up, as the length of `table` is, so that
-        batches share few shapes and a compiled block is seldom compiled again."""
-        table = np.zeros((_power_of_two(len(blocks)), 4), np.int32)
-        table[: len(blocks)] = blocks
-        self.table = torch.from_numpy(table)
-        """`[K or more, 4]` int32, empty examples behind the real ones. It stays on the CPU: it is
-        read there, wherever the queries are."""
+        self.table = torch.from_numpy(blocks.astype(np.int32))
+        """`[K, 4]` int32. It stays on the CPU: it is read there, wherever the queries are."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -267,7 +259,3 @@ def _ranges(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> np
     """Join `start, start + 1, ...` of each length."""
     before = np.cumsum(lengths) - lengths
     return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
-
-
-def _power_of_two(number: int) -> int:
-    return 1 << max(0, number - 1).bit_length()

@@ -7,9 +7,9 @@ a position depends on its example and not on the length of the row. The rule tha
 is tested against, is `objective.mask.visible`.
 
 `torch.library` knows the operator, its shapes and its gradient, so `torch.compile` keeps a block in
-one graph, and `torch.utils.flop_counter` counts it.
+one graph, the same for every batch, and `torch.utils.flop_counter` counts it.
 
-Shapes: B rows, T positions, N heads, H head size, K examples, R room for softmax weights.
+Shapes: B rows, T positions, N heads, H head size, K examples.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ def block_attention(
     k: torch.Tensor,
     v: torch.Tensor,
     table: torch.Tensor,
-    room: int,
     dropout: float,
     scale: float,
 ) -> torch.Tensor:
@@ -46,7 +45,6 @@ def block_attention(
         v: values.
         table: `[K, 4]` int32 on the CPU, of each example: row, first position, first of Part B,
             end; empty examples are skipped.
-        room: at least the number of (query, key) pairs in all rectangles.
         dropout: rate on the attention weights.
         scale: of the scores; applied to them in the precision of the softmax.
 
@@ -54,7 +52,7 @@ def block_attention(
         `[B, T, N, H]`; zero where there is no example. Softmax is computed in float32, or float64
         where the inputs are.
     """
-    return _forward(q, k, v, table, room, dropout, scale)[0]
+    return _forward(q, k, v, table, dropout, scale)[0]
 
 
 def rectangles(table: torch.Tensor, row_length: int) -> Iterator[tuple[int, int, int, int]]:
@@ -74,13 +72,13 @@ def rectangles(table: torch.Tensor, row_length: int) -> Iterator[tuple[int, int,
 
 @torch.library.custom_op("blankfill::block_attention", mutates_args=())
 def _forward(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, room: int,
-    dropout: float, scale: float,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, dropout: float,
+    scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Return the result, and the softmax weights of all rectangles; behind them, where there is
     dropout, what it left of them."""
     out = torch.zeros_like(q, memory_format=torch.contiguous_format)
-    buffer = _room(q, room, dropout)
+    buffer = q.new_empty(_room(q, table, dropout))
     wide = q.dtype in WIDE
     queries, keys, values, results = views = [_by_head(x) for x in (q, k, v, out)]
     if native := _native(views, table, dropout):
@@ -172,8 +170,15 @@ def _by_head(x: torch.Tensor) -> torch.Tensor:
     return x.reshape(-1, *x.shape[2:]).transpose(0, 1)
 
 
-def _room(q: torch.Tensor, room: int, dropout: float) -> torch.Tensor:
-    return q.new_empty(q.shape[2] * room * (2 if dropout else 1))
+def _room(q: torch.Tensor, table: torch.Tensor, dropout: float) -> int:
+    """Count the buffer's elements, of each head at least the visible (query, key) pairs.
+
+    Rounded up, so that the memory of another batch fits again.
+    """
+    _, start, part_b, end = table.long().unbind(1)
+    area = int(((part_b - start) ** 2 + (end - part_b) * (end - start)).sum())
+    pairs = 1 << max(area - 1, 0).bit_length()
+    return q.shape[2] * pairs * (2 if dropout else 1)
 
 
 def _blocked(table: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -193,10 +198,14 @@ def _softmax_backward_(grad: torch.Tensor, weights: torch.Tensor) -> None:
 
 @_forward.register_fake
 def _(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, room: int,
-    dropout: float, scale: float,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, dropout: float,
+    scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    return torch.empty_like(q, memory_format=torch.contiguous_format), _room(q, room, dropout)
+    if q.device.type == "meta":  # the table is still a real one
+        room: int | torch.SymInt = _room(q, table, dropout)
+    else:  # a compiler is not told the size: it would make a graph for each
+        room = torch.library.get_ctx().new_dynamic_size()
+    return torch.empty_like(q, memory_format=torch.contiguous_format), q.new_empty(room)
 
 
 @_backward.register_fake
@@ -209,7 +218,7 @@ def _(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    q, k, v, table, _, dropout, scale = inputs
+    q, k, v, table, dropout, scale = inputs
     ctx.save_for_backward(q, k, v, output[1], table)
     ctx.dropout, ctx.scale = dropout, scale
     ctx.mark_non_differentiable(output[1])
@@ -220,7 +229,7 @@ def _differentiate(ctx: Any, grad: torch.Tensor, _: Any) -> tuple[torch.Tensor |
     grads = torch.ops.blankfill.block_attention_backward(
         grad, q, k, v, buffer, table, ctx.dropout, ctx.scale
     )
-    return (*grads, None, None, None, None)
+    return (*grads, None, None, None)
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)

@@ -1,4 +1,4 @@
-"""From a configuration and folders to a trainer, and from a run folder back to its model."""
+"""From a configuration and folders to a trainer."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,23 +27,26 @@ from blankfill.checkpoint import (
     write_json,
 )
 from blankfill.checkpoint.layout import VERSION
-from blankfill.checkpoint.weights import load_weights
 from blankfill.config.run import RunConfig, from_dict, to_dict
-from blankfill.config.train import AttentionKind, DeviceKind
+from blankfill.config.train import AttentionKind
 from blankfill.data.mixture import RowMixture, RowStream, settle_shares
 from blankfill.data.pieces import Objectives
 from blankfill.data.rows import RowSource
 from blankfill.data.store import TokenStore
-from blankfill.errors import CheckpointError, ConfigError, DataError
+from blankfill.errors import ConfigError, DataError
 from blankfill.metrics import find_peak
 from blankfill.metrics.names import unique_names
 from blankfill.metrics.wandb import require_wandb
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
+from blankfill.model.native import load_native
+from blankfill.objective.batch import Batch
 from blankfill.runtime import available_cores, cpu_name
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import load_tokenizer
+from blankfill.train.compiling import settle_compile
 from blankfill.train.forgetting import ForgettingGuard
+from blankfill.train.load import set_threads
 from blankfill.train.quickest import settle_attention
 from blankfill.train.resume import Change, changes_on_resume
 from blankfill.train.start import begin_embedding, read_start
@@ -58,7 +60,7 @@ from blankfill.train.validate import (
     validation_batches,
 )
 
-__all__ = ["Run", "build_trainer", "load_run", "open_stores", "require_new_run", "set_threads"]
+__all__ = ["build_trainer", "open_stores", "require_new_run"]
 
 log = logging.getLogger(__name__)
 
@@ -68,31 +70,6 @@ VALIDATION_ROWS = 64
 """Most rows that a validation during training scores."""
 RUN_FILES = ("run.json", "metrics.jsonl", "checkpoints", "tokenizer")
 """What a run writes into its folder; a folder that holds one of these is taken."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
-    """A trained model and what it needs."""
-
-    path: Path
-    """The run's folder."""
-    cfg: RunConfig
-    """Its configuration."""
-    model: GLM
-    """Its weights at `step`, in evaluation mode, float32."""
-    tokenizer: TextTokenizer
-    """Its tokenizer: our own, or the vocabulary of an imported model."""
-    step: int
-    """Optimizer steps done."""
-    info: dict[str, Any]
-    """Content of run.json."""
-
-
-def set_threads(wanted: int) -> int:
-    """Use `wanted` CPU threads, or every core that this process may use when it is 0."""
-    threads = wanted or available_cores()
-    torch.set_num_threads(threads)
-    return threads
 
 
 def open_stores(
@@ -198,13 +175,14 @@ def build_trainer(
     resuming = resume and (run / "run.json").exists()
     changes: list[Change] = []
     attention_before: AttentionKind | None = None
+    compiled_before: bool | None = None
     mixtures = [{"row": 0, "shares": settled}] if settled else []
     if resuming:
         old = read_run(run)
         changes = changes_on_resume(old, info, allow_change)
         info["started"], info["changes"] = old["started"], old.get("changes", [])
         if old.get("hardware", {}).get("device") == info["hardware"]["device"]:
-            attention_before = old.get("attention")
+            attention_before, compiled_before = old.get("attention"), old.get("compiled")
         if settled:
             before = [entry.get("share") for entry in old["data"]]
             mixtures = old.get("mixtures", [{"row": 0, "shares": before}])
@@ -246,13 +224,18 @@ def build_trainer(
     peak = find_peak(dtype, device.type)
     info["hardware"]["peak_flops_per_second"] = round(peak.flops_per_second)
     info["hardware"]["peak_source"] = peak.source
-    info["attention"] = settle_attention(
-        cfg, device, dtype, lambda: rows.rows(0, cfg.train.micro_batch_rows),
-        before=attention_before,
-    )  # fmt: skip
+
+    def sample() -> Batch:
+        return rows.rows(0, cfg.train.micro_batch_rows)
+
+    info["attention"] = settle_attention(cfg, device, dtype, sample, before=attention_before)
+    info["compiled"] = settle_compile(
+        cfg, model, dtype, info["attention"], sample, before=compiled_before
+    )
     validate = functools.partial(run_checks, checks=checks) if checks else None
     trainer = Trainer(cfg, model, rows, run, validate=validate, tokenizer=tokenizer,
-                      lock=lock, peak=peak, attention=info["attention"])  # fmt: skip
+                      lock=lock, peak=peak, attention=info["attention"],
+                      compiled=info["compiled"])  # fmt: skip
     if resuming and list_checkpoints(run):
         newest = newest_checkpoint(run)
         for path in set_aside(run, newest.step):
@@ -270,55 +253,8 @@ def build_trainer(
         info["changes"].append({"step": trainer.index} | {c.name: c.after for c in changes})
     write_json(run / "run.json", info)
     _copy_tokenizer(data[0] / "tokenizer", run / "tokenizer")
-    log.info(
-        "%s parameters, %s on %s, %d threads, %.3g TFLOP/s (%s), from step %d to step %d",
-        f"{sum(p.numel() for p in model.parameters()):,}", str(dtype).removeprefix("torch."),
-        info["hardware"]["device"], threads, peak.flops_per_second / 1e12, peak.source,
-        trainer.index, cfg.train.steps,
-    )  # fmt: skip
+    _say_what_was_chosen(trainer, info, threads)
     return trainer
-
-
-def load_run(
-    path: Path, *, weights: Literal["last", "ema"] = "last", device: DeviceKind = "cpu"
-) -> Run:
-    """Load the newest checkpoint of a run for evaluation or filling.
-
-    Args:
-        path: the run's folder.
-        weights: the last ones, or their moving average where the run keeps one.
-        device: where the model is put.
-
-    Raises:
-        CheckpointError: the folder is not a run, or holds no usable checkpoint or no average.
-        ConfigError: the device is not there.
-    """
-    where = choose_device(device)
-    info = read_run(path)
-    cfg = from_dict(RunConfig, info["config"])
-    if info["tokenizer"] is None:
-        raise CheckpointError(
-            f"{path} was imported without a tokenizer, so it reads and writes no text; import it "
-            f"again: blankfill import {path} --tokenizer PATH --out NEW"
-        )
-    tokenizer = load_tokenizer(path / "tokenizer")
-    if tokenizer.fingerprint != info["tokenizer"]["fingerprint"]:
-        raise CheckpointError(f"{path / 'tokenizer'} is not the tokenizer that {path} was trained "
-                              "with; restore it")  # fmt: skip
-    checkpoint = newest_checkpoint(path)
-    with torch.device("meta"):
-        model = GLM(cfg.model)
-    model = model.to_empty(device=where)
-    name = "ema" if weights == "ema" else "model"
-    if name == "ema" and f"{name}.safetensors" not in checkpoint.state["files"]:
-        raise CheckpointError(f"{checkpoint.path} has no moving average of its weights; train with "
-                              "--train.ema-decay 0.999 to have one")  # fmt: skip
-    load_weights(model, checkpoint.path, name=name)
-    model.eval()
-    set_threads(cfg.train.threads)
-    return Run(
-        path=path, cfg=cfg, model=model, tokenizer=tokenizer, step=checkpoint.step, info=info
-    )
 
 
 def _forgetting_guard(
@@ -382,6 +318,24 @@ def _describe(
             "cpu": cpu_name(), "cores": available_cores(),
         },
     }  # fmt: skip
+
+
+def _say_what_was_chosen(trainer: Trainer, info: dict[str, Any], threads: int) -> None:
+    hardware, cfg = info["hardware"], trainer.cfg
+    in_c = (
+        trainer.attention == "blocks" and trainer.device.type == "cpu"
+        and trainer.dtype == torch.float32 and not cfg.model.attention_dropout_rate
+        and load_native() is not None
+    )  # fmt: skip
+    log.info(
+        "%s parameters, %s on %s, %d threads, attention %s%s, %s, %.3g TFLOP/s (%s), from step %d "
+        "to step %d",
+        f"{sum(p.numel() for p in trainer.model.parameters()):,}",
+        str(trainer.dtype).removeprefix("torch."), hardware["device"], threads, trainer.attention,
+        " in C" if in_c else "", "compiled" if info["compiled"] else "not compiled",
+        hardware["peak_flops_per_second"] / 1e12, hardware["peak_source"], trainer.index,
+        cfg.train.steps,
+    )  # fmt: skip
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:

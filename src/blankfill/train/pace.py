@@ -12,6 +12,7 @@ from pathlib import Path
 
 from blankfill.config.run import RunConfig
 from blankfill.config.train import TrainConfig
+from blankfill.train.compiling import measure_break_even
 from blankfill.train.trainer import Trainer
 
 __all__ = ["Pace", "measure_pace", "with_steps"]
@@ -25,12 +26,14 @@ LEAST_TIMED, MOST_TIMED, TIMED_SECONDS = 4, 12, 20.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pace:
-    """What a run takes on this machine, not compiled."""
+    """What a run takes on this machine."""
 
     step_seconds: float
-    """Median time of a step."""
+    """Median time of a step, less what compiling takes off it where that pays."""
     validation_seconds: float
     """Time of a validation; next to nothing where there is none."""
+    compile_seconds: float = 0.0
+    """Time to compile; 0 where that does not pay."""
 
     def positions_per_second(self, train: TrainConfig) -> float:
         """Give the rate of training."""
@@ -41,7 +44,7 @@ class Pace:
         of_step = self.step_seconds
         if validate_every:
             of_step += self.validation_seconds / validate_every
-        return max(0, int((seconds - self.validation_seconds) / of_step))
+        return max(0, int((seconds - self.validation_seconds - self.compile_seconds) / of_step))
 
 
 def with_steps(train: TrainConfig, steps: int) -> TrainConfig:
@@ -50,16 +53,20 @@ def with_steps(train: TrainConfig, steps: int) -> TrainConfig:
     return dataclasses.replace(train, steps=steps, warmup_steps=warmup_steps)
 
 
-def measure_pace(cfg: RunConfig, build: Callable[[RunConfig, Path], Trainer], run: Path) -> Pace:
+def measure_pace(
+    cfg: RunConfig, build: Callable[[RunConfig, Path], Trainer], run: Path, *, seconds: float = 0.0
+) -> Pace:
     """Do some steps of a run in a folder beside it, which is removed.
 
     Args:
         cfg: the run.
+        seconds: how long it is to be, which decides whether it will be compiled; 0 where that is
+            not known, and the pace is the one without.
         build: makes its trainer in a folder.
         run: the run's folder, which is not touched.
     """
     train = dataclasses.replace(
-        cfg.train, compile=False, embedding_init="random", ramp_from_rows=0, ramp_rows=0,
+        cfg.train, compile="off", embedding_init="random", ramp_from_rows=0, ramp_rows=0,
         on_spike="log", wandb="",
     )  # fmt: skip
     folder = run.with_name(f".{run.name}.trial")
@@ -78,7 +85,24 @@ def measure_pace(cfg: RunConfig, build: Callable[[RunConfig, Path], Trainer], ru
                 times.append(time.monotonic() - start)
         start = time.monotonic()
         trial.validate()
-        validation = time.monotonic() - start
+        pace = Pace(step_seconds=statistics.median(times),
+                    validation_seconds=time.monotonic() - start)  # fmt: skip
+        auto = seconds and cfg.train.compile == "auto"
+        return _compiled(pace, cfg, trial, seconds) if auto else pace
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return Pace(step_seconds=statistics.median(times), validation_seconds=validation)
+
+
+def _compiled(pace: Pace, cfg: RunConfig, trial: Trainer, seconds: float) -> Pace:
+    """Give the pace of the compiled run, where it is long enough to be one."""
+    steps = pace.steps_in(seconds)
+    found = measure_break_even(
+        cfg, trial.model, trial.dtype, trial.attention,
+        lambda: trial.rows.rows(0, cfg.train.micro_batch_rows), steps=steps,
+    )  # fmt: skip
+    if isinstance(found, str) or not found.pays(steps):
+        return pace
+    return dataclasses.replace(
+        pace, step_seconds=pace.step_seconds - found.saved_seconds,
+        compile_seconds=found.compile_seconds,
+    )  # fmt: skip

@@ -94,6 +94,7 @@ class Trainer:
         peak: what the rate of arithmetic is measured against.
         attention: how attention is computed; what `train.attention` comes to unmeasured where not
             given.
+        compiled: whether the blocks are compiled.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Trainer:
         lock: RunLock | None = None,
         peak: Peak | None = None,
         attention: AttentionKind | None = None,
+        compiled: bool = False,
     ) -> None:
         self.cfg, self.model, self.rows, self.run = cfg, model, rows, run
         train = cfg.train
@@ -127,8 +129,8 @@ class Trainer:
         self._keeper = Keeper(train, run)
         self._validation: tuple[int, dict[str, float]] = (-1, {})
         self._stop = threading.Event()
-        if train.compile or self.attention == "flex":  # flex is slow where it is not compiled
-            model.compile_blocks()
+        if compiled:
+            model.compile_blocks(one_graph=self.attention != "flex")
 
     def open_loader(self) -> Loader:
         """Begin to make batches, for a `with` statement that ends it."""
