@@ -107,10 +107,10 @@ def main():
     def curves_of(name, minutes, seeds, until=-math.inf):
         curves = []
         for seed in seeds:
-            run = json.loads(json.dumps({
+            run = {
                 "recipe": name, "minutes": minutes, "seed": seed,
-                "config": to_dict(configure(args.preset, name, seed)),
-            }))  # fmt: skip
+                "config": written(configure(args.preset, name, seed)),
+            }  # fmt: skip
             found = (old["curve"] for old in record["curves"] if old | run == old)
             curve = next(found, None)
             if curve is None:
@@ -158,7 +158,7 @@ def read_curves(args):
         raise SystemExit(f"{args.onto} has {' on '.join(was)}, this is {' on '.join(now)}; "
                          "leave out --onto here")  # fmt: skip
     return [
-        run | {"config": to_dict(from_dict(RunConfig, run["config"]))} if "config" in run else run
+        run | {"config": written(from_dict(RunConfig, run["config"]))} if "config" in run else run
         for run in record["curves"]
     ]
 
@@ -208,6 +208,11 @@ def configure(preset_name, name, seed):
         if recipe == name:
             break
     return dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, seed=seed))
+
+
+def written(cfg):
+    """Give a configuration as it is read from a result."""
+    return json.loads(json.dumps(to_dict(cfg)))
 
 
 def changes_of(preset_name, recipe):
