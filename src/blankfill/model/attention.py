@@ -38,7 +38,7 @@ class Attention(nn.Module):
 
     def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.layer = layer  # read with a cache alone: a compiler would make a graph for each
+        self.layer = layer  # read with a cache alone, so that no compiled graph knows it
         self.head_size = cfg.head_size
         self.qkv = nn.Linear(cfg.hidden_size, 3 * cfg.hidden_size)
         self.out = nn.Linear(cfg.hidden_size, cfg.hidden_size)
