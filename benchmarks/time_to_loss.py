@@ -199,7 +199,8 @@ def train(args, run, until):
 def configure(preset_name, name, seed):
     """Give the published preset with the changes of all recipes up to this one."""
     cfg = preset(f"glm-{preset_name}")
-    cfg = dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, compile="off"))
+    train = dataclasses.replace(cfg.train, compile="off", seed=seed)
+    cfg = dataclasses.replace(cfg, train=train)
     for recipe in RECIPES:
         for field, value in changes_of(preset_name, recipe).items():
             part, option = field.split(".")
@@ -207,7 +208,7 @@ def configure(preset_name, name, seed):
             cfg = dataclasses.replace(cfg, **{part: changed})
         if recipe == name:
             break
-    return dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, seed=seed))
+    return cfg
 
 
 def written(cfg):

@@ -15,7 +15,14 @@ import platform
 import sys
 from pathlib import Path
 
-__all__ = ["available_cores", "cache_folder", "cpu_name", "native_wanted", "tune_process"]
+__all__ = [
+    "available_cores",
+    "cache_folder",
+    "cpu_name",
+    "native_wanted",
+    "tune_for_training",
+    "tune_process",
+]
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +79,12 @@ def tune_process() -> list[str]:
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
         chosen.append("freed memory kept, huge pages")
     return chosen
+
+
+def tune_for_training() -> None:
+    """Tune the process as `tune_process` does, and say what was chosen."""
+    for chosen in tune_process():
+        log.info("process: %s (BLANKFILL_TUNE=0 turns this off)", chosen)
 
 
 def _keep_freed_memory() -> bool:

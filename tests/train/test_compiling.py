@@ -148,9 +148,8 @@ def test_a_run_says_what_it_took_and_keeps_it(tmp_path, tokenizer_folder, traced
     (tmp_path / "a.txt").write_text("\n\n".join(small_corpus(60, 0)), encoding="utf-8")
     data_build([tmp_path / "a.txt"], tokenizer=tokenizer_folder, out=tmp_path / "store")
 
-    def build(resume=False, **train):
-        cfg = dataclasses.replace(CFG, train=dataclasses.replace(CFG.train, **train))
-        return build_trainer(cfg, data=[tmp_path / "store"], run=tmp_path / "run", resume=resume)
+    def build(resume=False):
+        return build_trainer(CFG, data=[tmp_path / "store"], run=tmp_path / "run", resume=resume)
 
     found = BreakEven(plain_seconds=2, compiled_seconds=1, compile_seconds=1, calls=4)
     monkeypatch.setattr(compiling, "measure_break_even", lambda *_, **__: found)

@@ -112,13 +112,12 @@ def demo(*, out: Path = Path("runs/demo"), minutes: float = 5.0, seed: int = 1) 
     Raises:
         ConfigError: the folder holds something that is not a demo.
     """
-    from blankfill.runtime import tune_process
+    from blankfill.runtime import tune_for_training
 
     if not minutes > 0:
         raise ConfigError(f"minutes={minutes} must be positive")
     out = Path(out)
-    for chosen in tune_process():
-        log.info("process: %s (BLANKFILL_TUNE=0 turns this off)", chosen)
+    tune_for_training()
     _clear(out)
     clock = _Clock()
     files = _write_data(out, seed)

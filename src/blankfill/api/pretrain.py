@@ -101,10 +101,9 @@ def pretrain(
         objective=objective or default.objective,
         train=train or default.train,
     )
-    from blankfill.runtime import tune_process
+    from blankfill.runtime import tune_for_training
 
-    for chosen in tune_process():
-        log.info("process: %s (BLANKFILL_TUNE=0 turns this off)", chosen)
+    tune_for_training()
     from blankfill.data.mixture import parse_stores
     from blankfill.evaluate.watch import BlankWatch
     from blankfill.metrics import read_metrics

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from blankfill.model.native import Native, load_native
 
-__all__ = ["block_attention", "rectangles"]
+__all__ = ["block_attention", "in_c", "rectangles"]
 
 WIDE = frozenset({torch.float32, torch.float64})
 """Types whose softmax is computed in themselves; it is computed in float32 for the others."""
@@ -53,6 +53,12 @@ def block_attention(
         where the inputs are.
     """
     return _forward(q, k, v, table, dropout, scale)[0]
+
+
+def in_c(device: torch.device, dtype: torch.dtype, dropout: float) -> bool:
+    """Tell whether the compiled form is there and computes in such a type, on such a device."""
+    fits = not dropout and dtype == torch.float32 and device.type == "cpu"
+    return fits and load_native() is not None
 
 
 def rectangles(table: torch.Tensor, row_length: int) -> Iterator[tuple[int, int, int, int]]:
@@ -139,13 +145,8 @@ def _backward(
 
 def _native(views: list[torch.Tensor], table: torch.Tensor, dropout: float) -> Native | None:
     """Give the compiled form, where it is there and knows this case."""
-    fits = (
-        not dropout
-        and len(table)
-        and all(
-            x.dtype == torch.float32 and x.device.type == "cpu" and x.stride(2) == 1 and x.numel()
-            for x in views
-        )
+    fits = len(table) and all(
+        in_c(x.device, x.dtype, dropout) and x.stride(2) == 1 and x.numel() for x in views
     )
     return load_native() if fits else None
 

@@ -39,7 +39,7 @@ from blankfill.metrics.names import unique_names
 from blankfill.metrics.wandb import require_wandb
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
-from blankfill.model.native import load_native
+from blankfill.model.packed import in_c
 from blankfill.objective.batch import Batch
 from blankfill.runtime import available_cores, cpu_name
 from blankfill.text.tokenizer import TextTokenizer
@@ -322,17 +322,14 @@ def _describe(
 
 def _say_what_was_chosen(trainer: Trainer, info: dict[str, Any], threads: int) -> None:
     hardware, cfg = info["hardware"], trainer.cfg
-    in_c = (
-        trainer.attention == "blocks" and trainer.device.type == "cpu"
-        and trainer.dtype == torch.float32 and not cfg.model.attention_dropout_rate
-        and load_native() is not None
-    )  # fmt: skip
+    dropout = cfg.model.attention_dropout_rate
+    native = trainer.attention == "blocks" and in_c(trainer.device, trainer.dtype, dropout)
     log.info(
         "%s parameters, %s on %s, %d threads, attention %s%s, %s, %.3g TFLOP/s (%s), from step %d "
         "to step %d",
         f"{sum(p.numel() for p in trainer.model.parameters()):,}",
         str(trainer.dtype).removeprefix("torch."), hardware["device"], threads, trainer.attention,
-        " in C" if in_c else "", "compiled" if info["compiled"] else "not compiled",
+        " in C" if native else "", "compiled" if info["compiled"] else "not compiled",
         hardware["peak_flops_per_second"] / 1e12, hardware["peak_source"], trainer.index,
         cfg.train.steps,
     )  # fmt: skip

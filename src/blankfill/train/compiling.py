@@ -5,9 +5,9 @@ A compiled run rounds differently from one that is not, so what a run began with
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ from blankfill.config.train import AttentionKind
 from blankfill.errors import ConfigError
 from blankfill.model.glm import GLM, compile_block, device_of, mark_varying
 from blankfill.model.loss import wanted_positions
-from blankfill.model.masks import build_mask
 from blankfill.objective.batch import Batch
-from blankfill.train.transfer import precision_context
+from blankfill.train.timing import median_seconds
+from blankfill.train.transfer import precision_context, to_tensors
 
 __all__ = ["BreakEven", "measure_break_even", "settle_compile"]
 
@@ -33,8 +33,6 @@ LEAST_SECONDS = 300.0
 minute to compile, and gains a fifth at most where we measured it."""
 LEAST_GAIN = 0.03
 """A block that gains a smaller share is not compiled: its timing does not tell so little apart."""
-WARM_CALLS, TIMED_CALLS = 2, 7
-"""Calls that are done, then timed."""
 MEASURED_WAYS = ("blocks", "dense")
 """Ways of attention under which a block's graph is the same for every batch."""
 
@@ -163,15 +161,11 @@ class _Trial:
         self, model: GLM, batch: Batch, attention: AttentionKind, dtype: torch.dtype
     ) -> None:
         self._device, self._dtype = device_of(model), dtype
-        tokens, targets, positions = (
-            torch.from_numpy(x).long().to(self._device)
-            for x in (batch.tokens, batch.targets, batch.positions)
-        )
-        self._mask = build_mask(batch.blocks, batch.tokens.shape, attention, self._device)
-        self._wanted = wanted_positions(targets)
+        there = to_tensors(batch, attention, self._device)
+        self._mask, self._wanted = there.mask, wanted_positions(there.targets)
         with torch.no_grad():
-            self._hidden = model.embed(tokens, positions).requires_grad_()
-        self._rotation = model.rotation(positions, self._hidden.dtype)
+            self._hidden = model.embed(there.tokens, there.positions).requires_grad_()
+        self._rotation = model.rotation(there.positions, self._hidden.dtype)
         blocks = [*model.blocks.values()]
         self.first, self._last = blocks[0], blocks[-1]
 
@@ -183,22 +177,15 @@ class _Trial:
         return first
 
     def median_seconds(self, *forms: Block) -> list[float]:
-        """Time calls of the first block in forms of it, in turn, for a machine's speed varies."""
-        times: list[list[float]] = [[] for _ in forms]
-        for _ in range(WARM_CALLS + TIMED_CALLS):
-            for form, of_form in zip(forms, times, strict=True):
-                start = time.perf_counter()
-                self._call(form, self.first)
-                of_form.append(time.perf_counter() - start)
-        return [statistics.median(of_form[WARM_CALLS:]) for of_form in times]
+        """Time calls of the first block in forms of it."""
+        calls = [functools.partial(self._call, form, self.first) for form in forms]
+        return median_seconds(self._device, *calls)
 
     def _call(self, form: Block, block: nn.Module, wanted: torch.Tensor | None = None) -> None:
         mark_varying(self._mask, wanted)
         with precision_context(self._dtype, self._device):
             out = form(self._hidden, self._rotation, self._mask, None, wanted)
         torch.autograd.grad(out, [self._hidden, *block.parameters()], torch.ones_like(out))
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
 
 
 def _first_line(error: Exception) -> str:

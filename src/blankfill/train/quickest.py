@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,13 +14,11 @@ from blankfill.errors import TrainingError
 from blankfill.model.attention import attend
 from blankfill.model.masks import attention_ways, build_mask, choose_attention
 from blankfill.objective.batch import Batch
+from blankfill.train.timing import median_seconds
 
 __all__ = ["quickest_attention", "settle_attention"]
 
 log = logging.getLogger(__name__)
-
-WARM_CALLS, TIMED_CALLS = 3, 7
-"""Calls that are done, then timed; the first ones compile, and take memory."""
 
 
 def settle_attention(
@@ -94,11 +90,4 @@ def _seconds(
     qkv = [torch.randn(shape, device=device, dtype=dtype, requires_grad=True) for _ in range(3)]
     grad = torch.randn(shape, device=device, dtype=dtype)
     call: Any = torch.compile(attend) if kind == "flex" else attend
-    times: list[float] = []
-    for _ in range(WARM_CALLS + TIMED_CALLS):
-        start = time.perf_counter()
-        torch.autograd.grad(call(*qkv, mask), qkv, grad)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[WARM_CALLS:])
+    return median_seconds(device, lambda: torch.autograd.grad(call(*qkv, mask), qkv, grad))[0]

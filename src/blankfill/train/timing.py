@@ -1,0 +1,27 @@
+"""How long a call takes on a device."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+__all__ = ["median_seconds"]
+
+WARM_CALLS, TIMED_CALLS = 3, 7
+"""Calls that are done, then timed; the first ones compile, and take memory."""
+
+
+def median_seconds(device: torch.device, *calls: Callable[[], object]) -> list[float]:
+    """Time each of some calls, in turn, for a machine's speed varies; give each one's median."""
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(WARM_CALLS + TIMED_CALLS):
+        for call, of_call in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            of_call.append(time.perf_counter() - start)
+    return [statistics.median(of_call[WARM_CALLS:]) for of_call in times]
