@@ -17,6 +17,7 @@ from blankfill.metrics.flops import (
 )  # fmt: skip
 from blankfill.model.glm import GLM
 from blankfill.model.masks import DenseMask
+from blankfill.model.rectangles import STRIP
 from blankfill.objective.mask import visible
 
 CFG = ModelConfig(vocab_size=300, hidden_size=32, num_layers=2, num_heads=2, ffn_size=48)
@@ -60,13 +61,17 @@ def test_the_dense_formula_is_what_a_dense_training_pass_counts():
     assert counter.get_total_flops() == pytest.approx(formula, rel=0.01)
 
 
-def test_the_area_is_what_is_visible_and_the_masked_half_of_part_bs_square():
-    blocks = np.array([[0, 0, 3, 8], [0, 8, 9, 9], [1, 0, 0, 4], [1, 4, 9, 10]], np.int32)
+def test_the_area_is_what_is_visible_and_the_masked_halves_of_part_bs_strips():
+    blocks = np.array(
+        [[0, 0, 3, 8], [0, 8, 9, 9], [1, 0, 0, 4], [1, 4, 9, 10], [2, 0, 5, 5 + STRIP],
+         [2, 100, 100, 101 + STRIP], [3, 0, 40, 40 + 3 * STRIP + 7]], np.int32,
+    )  # fmt: skip
     expected = 0
     for _, start, part_b, end in blocks.tolist():
         n, b = end - start, end - part_b
         seen = visible(np.zeros(n, np.int32), np.arange(n) >= part_b - start)
-        expected += int(seen.sum()) + b * (b - 1) // 2
+        strips = [min(STRIP, b - low) for low in range(0, b, STRIP)]
+        expected += int(seen.sum()) + sum(n * (n - 1) // 2 for n in strips)
     assert visible_area(blocks) == expected
 
 

@@ -41,6 +41,9 @@ BLOCKS = {
     "one token": [[0, 0, 1, 1], [0, 1, 1, 2], [0, 2, 3, 4], [1, 299, 299, 300]],
     "empty part b": [[0, 0, 20, 20], [1, 0, 300, 300]],
     "empty part a": [[0, 0, 0, 170], [0, 170, 170, 171]],
+    "long part b": [
+        [0, 0, 10, 300], [1, 0, 64, 128], [1, 128, 140, 205], [1, 205, 206, 300], [2, 0, 1, 257],
+    ],
     "rows of only padding": [[1, 5, 9, 14]],
     "nothing": [],
 }  # fmt: skip
@@ -194,9 +197,10 @@ def test_flex_attention_forward_is_the_rule():
     )
 
 
+@pytest.mark.parametrize("name", ["ragged", "long part b"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_within_the_dense_paths_own_error(dtype):
-    blocks = table("ragged")
+def test_half_precision_is_within_the_dense_paths_own_error(dtype, name):
+    blocks = table(name)
     seen, real = rule(blocks)
     *wide, weight = draw(torch.float64)
     weight = weight.detach() * real[:, :, None, None]
@@ -291,8 +295,9 @@ def test_the_formula_counts_what_a_packed_training_pass_multiplies():
     assert counter.get_total_flops() == pytest.approx(formula, rel=0.01)
 
 
-def test_the_operators_products_are_those_that_it_is_counted_with():
-    blocks = table("ragged")
+@pytest.mark.parametrize("name", ["ragged", "long part b"])
+def test_the_operators_products_are_those_that_it_is_counted_with(name):
+    blocks = table(name)
     mask = PackedMask(blocks, (3, T))
     q, k, v, grad = (x.detach() for x in draw(torch.float64))
     with FlopCounterMode(display=False) as counter:  # the kernels, below the operators

@@ -3,8 +3,8 @@
 A multiply and an add are two operations; only matrix products count, as is the custom (Kaplan et
 al. 2020, section 2.1; Narayanan et al. 2021). Two countings, because rates of different systems
 are quoted in both. `dense` is the convention: every position is scored against the vocabulary and
-attends to its whole row. `model` is what this program multiplies: in attention, Part A against
-Part A and Part B against Part A and B of the same example; in the head, positions with a target.
+attends to its whole row. `model` is what this program multiplies: in attention the rectangles of
+`model.rectangles`, little more than what is visible; in the head, positions with a target.
 A rate by `dense` flatters a program that skips work; a rate by `model` does not. Neither leaves
 out padding, which passes through every linear layer.
 
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blankfill.config.model import ModelConfig
+from blankfill.model.rectangles import count_pairs
 
 __all__ = ["Flops", "count_parameters", "forward_flops", "training_flops", "visible_area"]
 
@@ -76,13 +77,11 @@ def forward_flops(
 def visible_area(blocks: npt.NDArray[np.integer]) -> int:
     """Count the (query, key) pairs in the rectangles that attention multiplies.
 
-    Those of Part B count whole, although the later half of its own square is masked.
-
     Args:
         blocks: `[K, 4]` of each example: row, first position, first of Part B, end.
     """
     _, start, part_b, end = blocks.astype(np.int64).T
-    return int(((part_b - start) ** 2 + (end - part_b) * (end - start)).sum())
+    return int(count_pairs(start, part_b, end).sum())
 
 
 def count_parameters(cfg: ModelConfig) -> dict[str, int]:

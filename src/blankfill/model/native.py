@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from blankfill.model.rectangles import STRIP, count_pairs
 from blankfill.runtime import cache_folder, native_wanted
 
 __all__ = ["Native", "load_native"]
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("packed.c")
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared",
-         "-fPIC")  # fmt: skip
+         "-fPIC", f"-DSTRIP={STRIP}")  # fmt: skip
 
 
 class _View(ctypes.Structure):
@@ -61,7 +62,8 @@ class Native:
         """Add to `grads`, zero on entry: of q, k and v; `inputs` are grad, q, k and v."""
         examples = _examples(table, row_length)
         start, part_b, end, _ = examples.T
-        largest = torch.maximum((part_b - start) ** 2, (end - part_b) * (end - start)).max()
+        strip = (end - part_b).clamp(max=STRIP)
+        largest = torch.maximum((part_b - start) ** 2, strip * (end - start)).max()
         self._attend_backward(
             self._gemm, _address(examples), *_sizes(examples, inputs[0]), ctypes.c_float(scale),
             ctypes.c_int64(int(largest)), *(_view(x) for x in inputs), _address(weights),
@@ -104,7 +106,7 @@ def _build() -> Path:
 def _examples(table: torch.Tensor, row_length: int) -> torch.Tensor:
     """Give `[K, 4]` int64: start, start of Part B and end over all rows, pairs before."""
     row, start, part_b, end = table.to(torch.int64).T
-    pairs = (part_b - start) ** 2 + (end - part_b) * (end - start)
+    pairs = count_pairs(start, part_b, end)
     offset = row * row_length
     before = pairs.cumsum(0) - pairs
     return torch.stack([offset + start, offset + part_b, offset + end, before], 1).contiguous()

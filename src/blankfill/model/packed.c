@@ -57,6 +57,18 @@ static void softmax(float *row, int64_t seen, int64_t size) {
     for (int64_t i = seen; i < size; i++) row[i] = 0.0f;
 }
 
+/* The rectangles of an example are numbered: 0 is Part A, the others are strips of Part B. */
+static int64_t strips(const int64_t *e) { return (e[2] - e[1] + STRIP - 1) / STRIP; }
+
+static int64_t first_query(const int64_t *e, int64_t number) {
+    return number ? e[1] + (number - 1) * STRIP : e[0];
+}
+
+static int64_t end_of(const int64_t *e, int64_t number) {
+    int64_t end = e[1] + number * STRIP;
+    return end < e[2] ? end : e[2];
+}
+
 /* examples: [count, 4] start, start of Part B, end, pairs of earlier rectangles. */
 void attend(gemm_t gemm, const int64_t *examples, int64_t count, int64_t heads, int64_t size,
             float scale, view_t q, view_t k, view_t v, view_t out, float *weights) {
@@ -64,15 +76,15 @@ void attend(gemm_t gemm, const int64_t *examples, int64_t count, int64_t heads, 
     for (int64_t task = 0; task < count * heads; task++) {
         const int64_t *e = examples + task / heads * 4, head = task % heads;
         float *w = weights + e[3] * heads;
-        for (int part_a = 0; part_a < 2; part_a++) {
-            int64_t first = part_a ? e[0] : e[1], end = part_a ? e[1] : e[2];
+        for (int64_t number = strips(e); number >= 0; number--) {
+            int64_t first = first_query(e, number), end = end_of(e, number);
             int64_t queries = end - first, keys = end - e[0];
             if (queries <= 0) continue;
             float *own = w + head * queries * keys;
             multiply(gemm, 'N', 'T', queries, keys, size, scale, at(q, first, head), q.row,
                  at(k, e[0], head), k.row, 0.0f, own, keys);
             for (int64_t i = 0; i < queries; i++)
-                softmax(own + i * keys, part_a ? keys : keys - queries + i + 1, keys);
+                softmax(own + i * keys, number ? keys - queries + i + 1 : keys, keys);
             multiply(gemm, 'N', 'N', queries, size, keys, 1.0f, own, keys, at(v, e[0], head), v.row,
                  0.0f, at(out, first, head), out.row);
             w += heads * queries * keys;
@@ -80,7 +92,7 @@ void attend(gemm_t gemm, const int64_t *examples, int64_t count, int64_t heads, 
     }
 }
 
-/* Gradients are zero on entry. Part B comes first and covers all keys; Part A adds to its share. */
+/* Gradients are zero on entry; every rectangle adds to its keys' share. */
 void attend_backward(gemm_t gemm, const int64_t *examples, int64_t count, int64_t heads,
                      int64_t size, float scale, int64_t largest, view_t grad, view_t q, view_t k,
                      view_t v, const float *weights, view_t dq, view_t dk, view_t dv) {
@@ -91,8 +103,8 @@ void attend_backward(gemm_t gemm, const int64_t *examples, int64_t count, int64_
         for (int64_t task = 0; task < count * heads; task++) {
             const int64_t *e = examples + task / heads * 4, head = task % heads;
             const float *w = weights + e[3] * heads;
-            for (int part_a = 0; part_a < 2; part_a++) {
-                int64_t first = part_a ? e[0] : e[1], end = part_a ? e[1] : e[2];
+            for (int64_t number = strips(e); number >= 0; number--) {
+                int64_t first = first_query(e, number), end = end_of(e, number);
                 int64_t queries = end - first, keys = end - e[0];
                 if (queries <= 0) continue;
                 const float *own = w + head * queries * keys;

@@ -1,10 +1,10 @@
 """Attention inside each example of packed rows, as one operator with its own backward.
 
-An example is two rectangles: Part A's queries see Part A's keys, all of them; Part B's queries see
-Part A's and Part B's keys, causally, aligned at the bottom right. Only these are multiplied, each
-straight between the rows' own memory, so nothing is padded, gathered or scattered, and the cost of
-a position depends on its example and not on the length of the row. The rule that this follows, and
-is tested against, is `objective.mask.visible`.
+An example is a few rectangles (`model.rectangles`): Part A's queries see all of Part A's keys; Part
+B's see Part A's and, causally, Part B's, strip by strip. Only these are multiplied, each straight
+between the rows' own memory, so nothing is padded, gathered or scattered, and the cost of a
+position depends on its example and not on the length of the row. The rule that this follows, and is
+tested against, is `objective.mask.visible`.
 
 `torch.library` knows the operator, its shapes and its gradient, so `torch.compile` keeps a block in
 one graph, the same for every batch, and `torch.utils.flop_counter` counts it.
@@ -22,8 +22,9 @@ import torch
 from torch.utils.flop_counter import register_flop_formula
 
 from blankfill.model.native import Native, load_native
+from blankfill.model.rectangles import STRIP, count_pairs, rectangles
 
-__all__ = ["block_attention", "in_c", "rectangles"]
+__all__ = ["block_attention", "in_c"]
 
 WIDE = frozenset({torch.float32, torch.float64})
 """Types whose softmax is computed in themselves; it is computed in float32 for the others."""
@@ -61,21 +62,6 @@ def in_c(device: torch.device, dtype: torch.dtype, dropout: float) -> bool:
     return fits and load_native() is not None
 
 
-def rectangles(table: torch.Tensor, row_length: int) -> Iterator[tuple[int, int, int, int]]:
-    """List the rectangles, of each example Part B's before Part A's.
-
-    Yields:
-        First key, first query, end of both, in positions counted over all rows, and how many of
-        the last keys are causal: all of the queries' own in Part B, none in Part A.
-    """
-    for row, start, part_b, end in table.tolist():
-        offset = row * row_length
-        if part_b < end:
-            yield offset + start, offset + part_b, offset + end, end - part_b
-        if start < part_b:
-            yield offset + start, offset + start, offset + part_b, 0
-
-
 @torch.library.custom_op("blankfill::block_attention", mutates_args=())
 def _forward(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, dropout: float,
@@ -90,7 +76,7 @@ def _forward(
     if native := _native(views, table, dropout):
         native.forward(table, views, buffer, scale, q.shape[1])
         return out, buffer
-    blocked = _blocked(table, buffer)
+    blocked = _blocked(buffer)
     for first, query, end, causal, weights, kept in _walk(table, q.shape, buffer, dropout):
         key_columns = keys[:, first:end].transpose(1, 2)
         alpha = scale if wide else 1.0
@@ -112,7 +98,12 @@ def _backward(
     grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, buffer: torch.Tensor,
     table: torch.Tensor, dropout: float, scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-    made = [torch.zeros_like(q, memory_format=torch.contiguous_format) for _ in range(3)]
+    # Several rectangles add to a key's gradients: for half precision they add in float32.
+    wide = q.dtype if q.dtype in WIDE else torch.float32
+    made = [
+        torch.zeros_like(q, memory_format=torch.contiguous_format, dtype=dtype)
+        for dtype in (q.dtype, wide, wide)
+    ]
     grads, queries, keys, values = views = [_by_head(x) for x in (grad, q, k, v)]
     grad_q, grad_k, grad_v = [_by_head(x) for x in made]
     if native := _native(views, table, dropout):
@@ -121,14 +112,10 @@ def _backward(
     walk = list(_walk(table, q.shape, buffer, dropout))
     largest = max((weights.numel() for *_, weights, _ in walk), default=0)
     scratch = q.new_empty(largest)
-    for first, query, end, causal, weights, kept in walk:
+    for first, query, end, _, weights, kept in walk:
         own, seen = slice(query, end), slice(first, end)
-        # Part B comes first and writes its keys' gradients; Part A adds to its share of them.
-        add = 0.0 if causal else 1.0
         scores = scratch[: weights.numel()].view_as(weights)
-        torch.baddbmm(
-            grad_v[:, seen], kept.transpose(1, 2), grads[:, own], beta=add, out=grad_v[:, seen]
-        )
+        _add_product_(grad_v[:, seen], kept.transpose(1, 2), grads[:, own])
         torch.bmm(grads[:, own], values[:, seen].transpose(1, 2), out=scores)
         if dropout:
             scores.mul_(kept != 0).mul_(1 / (1 - dropout))
@@ -136,11 +123,8 @@ def _backward(
         torch.baddbmm(
             grad_q[:, own], scores, keys[:, seen], beta=0, alpha=scale, out=grad_q[:, own]
         )
-        torch.baddbmm(
-            grad_k[:, seen], scores.transpose(1, 2), queries[:, own], beta=add, alpha=scale,
-            out=grad_k[:, seen],
-        )  # fmt: skip
-    return made[0], made[1], made[2]
+        _add_product_(grad_k[:, seen], scores.transpose(1, 2), queries[:, own], scale)
+    return made[0], made[1].to(q.dtype), made[2].to(q.dtype)
 
 
 def _native(views: list[torch.Tensor], table: torch.Tensor, dropout: float) -> Native | None:
@@ -157,7 +141,7 @@ def _walk(
     """Go through the rectangles, each with its `[N, queries, keys]` in the buffer."""
     num_heads, half = shape[2], buffer.numel() // 2
     at = 0
-    for first, query, end, causal in rectangles(table, shape[1]):
+    for first, query, end, causal in rectangles(table.tolist(), shape[1]):
         size = (num_heads, end - query, end - first)
         used = math.prod(size)
         weights = buffer[at : at + used].view(size)
@@ -172,20 +156,25 @@ def _by_head(x: torch.Tensor) -> torch.Tensor:
 
 
 def _room(q: torch.Tensor, table: torch.Tensor, dropout: float) -> int:
-    """Count the buffer's elements, of each head at least the visible (query, key) pairs.
+    """Count the buffer's elements, of each head at least the pairs of all rectangles.
 
     Rounded up, so that the memory of another batch fits again.
     """
-    _, start, part_b, end = table.long().unbind(1)
-    area = int(((part_b - start) ** 2 + (end - part_b) * (end - start)).sum())
-    pairs = 1 << max(area - 1, 0).bit_length()
+    pairs = 1 << max(_area(table) - 1, 0).bit_length()
     return q.shape[2] * pairs * (2 if dropout else 1)
 
 
-def _blocked(table: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Minus infinity right of the diagonal, as large as the longest Part B."""
-    size = int((table[:, 3] - table[:, 2]).max()) if len(table) else 0
-    return like.new_full((size, size), -math.inf).triu_(1)
+def _blocked(like: torch.Tensor) -> torch.Tensor:
+    """Minus infinity right of the diagonal, as large as a strip."""
+    return like.new_full((STRIP, STRIP), -math.inf).triu_(1)
+
+
+def _add_product_(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor, alpha: float = 1) -> None:
+    """Add `alpha a b` to a total of the factors' type or of a wider one, in place."""
+    if total.dtype == a.dtype:
+        torch.baddbmm(total, a, b, alpha=alpha, out=total)
+    else:
+        total.add_(torch.bmm(a, b), alpha=alpha)
 
 
 def _softmax_backward_(grad: torch.Tensor, weights: torch.Tensor) -> None:
@@ -248,5 +237,10 @@ def _count_backward(grad: torch.Tensor, *args: Any, **_: Any) -> int:
 
 def _count_product(q: torch.Tensor, table: torch.Tensor) -> int:
     """Count one product over all rectangles, of scores or of values."""
-    area = sum((end - query) * (end - first) for first, query, end, _ in rectangles(table, 0))
-    return 2 * q.shape[2] * q.shape[3] * area
+    return 2 * q.shape[2] * q.shape[3] * _area(table)
+
+
+def _area(table: torch.Tensor) -> int:
+    """Count the (query, key) pairs of all rectangles."""
+    _, start, part_b, end = table.long().unbind(1)
+    return int(count_pairs(start, part_b, end).sum())
