@@ -9,12 +9,14 @@ like; and GLM's mixture, where 30 % are. Then rows of 2,048 with packed document
 512, and against the same rows under a dense mask and under SDPA's. Memory is the process's peak.
 
 nanoGPT is one file of a checkout; without it, or without transformers, that peer is left out.
-Medians of at least five steps. Writes train-CPU-DATE.json.
+Medians of at least five steps. --rounds measures the faster forms of a table again, in turn, and
+takes the median of the rounds: a machine's speed may drift meanwhile. Writes train-CPU-DATE.json.
 """
 
 import argparse
 import json
 import os
+import statistics
 from pathlib import Path
 
 from result_file import result_path
@@ -30,18 +32,27 @@ ROWS = {"5M": (256, 4096), "25M": (512, 4096), "110M": (512, 2048)}
 OURS = {"ours, all targets": 1.0, "ours, 30 % targets": 0.3}
 PEERS = {"nanoGPT": "nanogpt", "transformers GPT-2": "gpt2", "transformers Llama": "llama"}
 PACKED = {
-    "ours, 30 % targets": ("blocks", 0.3),
-    "ours, dense mask, 30 % targets": ("dense", 0.3),
-    "ours, SDPA with a mask, 30 % targets": ("sdpa", 0.3),
+    "ours, 30 % targets": ("blocks", 2048),
+    "ours, rows of 512, 30 % targets": ("blocks", 512),
+    "ours, dense mask, 30 % targets": ("dense", 2048),
+    "ours, SDPA with a mask, 30 % targets": ("sdpa", 2048),
 }
+"""Way of attention and row length."""
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nanogpt", type=Path, help="model.py of a checkout of nanoGPT")
-    parser.add_argument("--sizes", nargs="*", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument(
+        "--sizes",
+        nargs="*",
+        choices=SHAPES,
+        default=list(SHAPES),
+        help="none: the rows of 2,048 alone",
+    )
     parser.add_argument("--threads", type=int, nargs="*", default=[available_cores(), 1])
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--no-packed", action="store_true", help="leave rows of 2,048 out")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
@@ -56,25 +67,23 @@ def main():
     path = result_path(args.out, "train")
     for threads in args.threads:
         for size in args.sizes:
-            common = {"size": size, "threads": threads}
-            measured = {}
-            for name, share in OURS.items():
-                job = {"model": "glm", "attention": "blocks", "share": share}
-                measured[name] = fastest(args, {**common, **job}, *ROWS[size])
-            for name, kind in peers.items():
-                job = {"model": kind, "attention": "sdpa", "share": 1.0}
-                measured[name] = fastest(args, {**common, **job}, *ROWS[size])
+            common = (args, size, threads, *ROWS[size])
+            measured = measure({
+                name: job_of(*common, model="glm", attention="blocks", share=share)
+                for name, share in OURS.items()
+            } | {
+                name: job_of(*common, model=kind, attention="sdpa", share=1.0)
+                for name, kind in peers.items()
+            }, args.rounds)  # fmt: skip
             best = max((measured[name] for name in peers), key=rate, default=None)
             results += show(f"{size}, row {ROWS[size][0]}", threads, measured, best)
             save(path, found, results)
-        if not args.no_packed and "25M" in args.sizes:
-            common = {"size": "25M", "threads": threads, "model": "glm"}
-            measured = {
-                name: fastest(
-                    args, {**common, "attention": attention, "share": share}, 2048, ROWS["25M"][1]
-                )
-                for name, (attention, share) in PACKED.items()
-            }
+        if not args.no_packed:
+            measured = measure({
+                name: job_of(args, "25M", threads, row_length, ROWS["25M"][1], model="glm",
+                             attention=attention, share=0.3)
+                for name, (attention, row_length) in PACKED.items()
+            }, args.rounds)  # fmt: skip
             against = measured["ours, SDPA with a mask, 30 % targets"]
             results += show("25M, row 2048", threads, measured, against)
             save(path, found, results)
@@ -89,17 +98,36 @@ def save(path, found, results):
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def fastest(args, job, row_length, positions):
-    """Measure a contender as it is and compiled; give the faster one."""
-    forms = []
-    for compiled in (False, True):
-        result = child({
-            **job, "what": "step", "shape": SHAPES[job["size"]], "compile": compiled,
-            "row_length": row_length, "positions": positions, "repeats": args.repeats,
-            "nanogpt": str(args.nanogpt),
-        })  # fmt: skip
-        forms.append({**result, "compiled": compiled})
-    return max(forms, key=rate)
+def job_of(args, size, threads, row_length, positions, **contender):
+    """Say what a contender's process does."""
+    return {
+        **contender, "what": "step", "size": size, "shape": SHAPES[size], "threads": threads,
+        "row_length": row_length, "positions": positions, "repeats": args.repeats,
+        "nanogpt": str(args.nanogpt),
+    }  # fmt: skip
+
+
+def measure(jobs, rounds):
+    """Measure contenders as they are and compiled; then the faster form of each again, in turn."""
+    measured = {}
+    for name, job in jobs.items():
+        forms = [
+            {**child({**job, "compile": compiled}), "compiled": compiled}
+            for compiled in (False, True)
+        ]
+        measured[name] = max(forms, key=rate)
+    taken = {name: [result["seconds"]] for name, result in measured.items() if rate(result)}
+    for _ in range(rounds - 1):
+        for name, seconds in taken.items():
+            again = child({**jobs[name], "compile": measured[name]["compiled"]})
+            seconds.append(again["seconds"])
+    for name, seconds in taken.items():
+        median = statistics.median(seconds)
+        measured[name] |= {
+            "seconds": median, "positions_per_second": jobs[name]["positions"] / median,
+            "rounds": seconds,
+        }  # fmt: skip
+    return measured
 
 
 def rate(result):
