@@ -32,6 +32,7 @@ from blankfill.model.masks import (
     tile_pairs,
 )  # fmt: skip
 from blankfill.model.native import load_native
+from blankfill.model.rectangles import rectangles
 from blankfill.model.rope import rotation_of
 from blankfill.objective.mask import visible
 
@@ -143,14 +144,16 @@ def test_the_compiled_form_is_the_plain_one(name, monkeypatch):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
-def test_the_compiled_form_gives_the_same_bits_on_any_number_of_threads():
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_compiled_form_gives_the_same_bits_on_any_number_of_threads(dropout):
     blocks = table("ragged")
     results = []
     before = torch.get_num_threads()
     for threads in (1, 2):
         torch.set_num_threads(threads)
+        torch.manual_seed(0)
         *qkv, weight = draw(torch.float32)
-        value = WAYS["blocks"](*qkv, blocks)
+        value = packed_attention(*qkv, PackedMask(blocks, (3, T)), dropout)
         results.append([value, *torch.autograd.grad(value, qkv, weight.detach())])
     torch.set_num_threads(before)
     if load_native() is not None:
@@ -253,6 +256,78 @@ def test_dropout_drops_its_share_and_its_gradient_is_of_what_is_left():
     slope = sum((g * d).sum() for g, d in zip(grads, direction, strict=True))
     # A central difference in float64: its error is near 1e-9 of the value.
     torch.testing.assert_close((moved[0] - moved[1]) / (2 * step), slope, rtol=1e-6, atol=1e-6)
+
+
+def dropped(shape, blocks, buffer):
+    """What dropout took, `[B, N, T, T]`, by the signs of the kept weights; and their indices."""
+    rows, heads, length = shape
+    gone = torch.zeros(rows, heads, length, length, dtype=torch.bool)
+    index = torch.zeros(gone.shape, dtype=torch.int64)
+    at = 0
+    for first, query, end, _ in rectangles(blocks.tolist(), length):
+        row, base = divmod(first, length)
+        size = (heads, end - query, end - first)
+        where = (row, slice(None), slice(query - row * length, end - row * length),
+                 slice(base, base + end - first))  # fmt: skip
+        here = torch.arange(at, at + math.prod(size)).view(size)
+        index[where], gone[where] = here, buffer[here] < 0
+        at += math.prod(size)
+    return gone, index
+
+
+@pytest.mark.parametrize("name", ["ragged", "long part b", "one token"])
+@pytest.mark.parametrize("native", [True, False])
+def test_with_dropout_value_and_gradients_are_those_of_what_it_leaves(name, native, monkeypatch):
+    if native and load_native() is None:
+        pytest.skip("no C compiler here, or no sgemm in torch's library")
+    if not native:
+        monkeypatch.setattr(packed, "load_native", lambda: None)
+    blocks, rate = table(name), 0.3
+    seen, real = rule(blocks)
+    *qkv, weight = draw(torch.float32)
+    weight = weight.detach() * real[:, :, None, None]
+    torch.manual_seed(0)
+    args = (torch.from_numpy(blocks), rate, 8**-0.5)
+    value, buffer = torch.ops.blankfill.block_attention(*qkv, *args)
+    made = [value.detach(), *torch.autograd.grad(value, qkv, weight)]
+    gone, _ = dropped((3, 2, T), blocks, buffer.detach())
+
+    wide = [x.detach().double().requires_grad_() for x in qkv]
+    q, k, v = wide
+    scores = torch.einsum("bqnh,bknh->bnqk", q, k) / math.sqrt(8)
+    weights = scores.masked_fill(~seen[:, None], -math.inf).softmax(-1)
+    left = weights.masked_fill(gone, 0) / (1 - rate)
+    exact = torch.einsum("bnqk,bknh->bqnh", left, v) * real[:, :, None, None]
+    exact = [exact.detach(), *torch.autograd.grad(exact, wide, weight.double())]
+    for ours, theirs in zip(made, exact, strict=True):
+        # Float32 sums of up to 300 terms near 1.
+        torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=2e-5)
+    share = float(gone.sum() / (seen & real[:, :, None]).sum() / 2)
+    if name != "one token":  # 20,000 pairs and more: their share has a deviation of 0.003
+        assert share == pytest.approx(rate, abs=0.015)
+
+
+def test_the_compiled_forms_dropout_is_a_hash_of_the_seed_and_the_weights_place():
+    if load_native() is None:
+        pytest.skip("no C compiler here, or no sgemm in torch's library")
+    blocks = table("long part b")
+    q, k, v, _ = (x.detach() for x in draw(torch.float32))
+    torch.manual_seed(5)
+    _, buffer = torch.ops.blankfill.block_attention(q, k, v, torch.from_numpy(blocks), 0.3, 0.3)
+    torch.manual_seed(5)
+    seed = int(torch.randint(2**63 - 1, (), dtype=torch.int64))
+    gone, index = dropped((3, 2, T), blocks, buffer)
+
+    def mix(h):
+        h = (h ^ h >> 16) * 0x85EBCA6B % 2**32
+        h = (h ^ h >> 13) * 0xC2B2AE35 % 2**32
+        return h ^ h >> 16
+
+    low, high = seed % 2**32, seed >> 32
+    hashed = mix((mix(index.numpy().astype(np.uint64) ^ low) + high) % 2**32)
+    seen, real = rule(blocks)
+    taken = torch.from_numpy(hashed < int(0.3 * 2**32))
+    assert torch.equal(gone, taken & (seen & real[:, :, None])[:, None])
 
 
 CFG = ModelConfig(vocab_size=64, hidden_size=16, num_layers=1, num_heads=2, ffn_size=24)

@@ -35,6 +35,10 @@ class _View(ctypes.Structure):
     _fields_ = (("data", ctypes.c_void_p), ("row", ctypes.c_int64), ("head", ctypes.c_int64))
 
 
+class _Dropout(ctypes.Structure):
+    _fields_ = (("seed", ctypes.c_uint64), ("below", ctypes.c_uint32), ("grow", ctypes.c_float))
+
+
 class Native:
     """The two functions of `packed.c`."""
 
@@ -46,27 +50,30 @@ class Native:
 
     def forward(
         self, table: torch.Tensor, views: list[torch.Tensor], weights: torch.Tensor, scale: float,
-        row_length: int,
+        row_length: int, dropout: float,
     ) -> None:  # fmt: skip
-        """Fill `weights` and the last of `views`: q, k, v and the result, each `[N, B * T, H]`."""
+        """Fill `weights` and the last of `views`: q, k, v and the result, each `[N, B * T, H]`.
+
+        Dropout is drawn from a seed that torch's generator gives. A weight that it takes is kept
+        as its negative.
+        """
         examples = _examples(table, row_length)
+        seed = int(torch.randint(2**63 - 1, (), dtype=torch.int64)) if dropout else 0
         self._attend(
             self._gemm, _address(examples), *_sizes(examples, views[0]), ctypes.c_float(scale),
-            *(_view(x) for x in views), _address(weights),
+            _dropout(dropout, seed), _largest(examples), *(_view(x) for x in views),
+            _address(weights),
         )  # fmt: skip
 
     def backward(
         self, table: torch.Tensor, inputs: list[torch.Tensor], weights: torch.Tensor,
-        grads: list[torch.Tensor], scale: float, row_length: int,
+        grads: list[torch.Tensor], scale: float, row_length: int, dropout: float,
     ) -> None:  # fmt: skip
         """Add to `grads`, zero on entry: of q, k and v; `inputs` are grad, q, k and v."""
         examples = _examples(table, row_length)
-        start, part_b, end, _ = examples.T
-        strip = (end - part_b).clamp(max=STRIP)
-        largest = torch.maximum((part_b - start) ** 2, strip * (end - start)).max()
         self._attend_backward(
             self._gemm, _address(examples), *_sizes(examples, inputs[0]), ctypes.c_float(scale),
-            ctypes.c_int64(int(largest)), *(_view(x) for x in inputs), _address(weights),
+            _dropout(dropout), _largest(examples), *(_view(x) for x in inputs), _address(weights),
             *(_view(x) for x in grads),
         )  # fmt: skip
 
@@ -110,6 +117,18 @@ def _examples(table: torch.Tensor, row_length: int) -> torch.Tensor:
     offset = row * row_length
     before = pairs.cumsum(0) - pairs
     return torch.stack([offset + start, offset + part_b, offset + end, before], 1).contiguous()
+
+
+def _largest(examples: torch.Tensor) -> ctypes.c_int64:
+    """Give a bound for the pairs of a rectangle."""
+    start, part_b, end, _ = examples.T
+    strip = (end - part_b).clamp(max=STRIP)
+    largest = torch.maximum((part_b - start) ** 2, strip * (end - start)).max()
+    return ctypes.c_int64(int(largest))
+
+
+def _dropout(rate: float, seed: int = 0) -> _Dropout:
+    return _Dropout(seed, int(rate * 2**32), 1 / (1 - rate))
 
 
 def _sizes(examples: torch.Tensor, view: torch.Tensor) -> tuple[ctypes.c_int64, ...]:

@@ -57,6 +57,37 @@ static void softmax(float *row, int64_t seen, int64_t size) {
     for (int64_t i = seen; i < size; i++) row[i] = 0.0f;
 }
 
+/* A random number of its own for every index: MurmurHash3's finalizer, twice, keyed between. */
+static inline uint32_t mix(uint32_t h) {
+    h = (h ^ h >> 16) * 0x85ebca6bu;
+    h = (h ^ h >> 13) * 0xc2b2ae35u;
+    return h ^ h >> 16;
+}
+
+static inline uint32_t random_at(uint32_t index, uint64_t seed) {
+    return mix(mix(index ^ (uint32_t)seed) + (uint32_t)(seed >> 32));
+}
+
+/* Dropout of the weights that start at an index of the whole buffer: a number below `below` takes
+ * one, which is kept as its negative. */
+static void drop(float *weights, int64_t count, uint32_t index, uint64_t seed, uint32_t below) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t gone = random_at(index + (uint32_t)i, seed) < below;
+        weights[i] = gone ? -weights[i] : weights[i];
+    }
+}
+
+/* What dropout leaves of weights: `grow` times those that it does not take. */
+static const float *left(const float *weights, int64_t count, float grow, float *kept) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) kept[i] = weights[i] > 0.0f ? weights[i] * grow : 0.0f;
+    return kept;
+}
+
+/* Dropout: all zero where there is none. */
+typedef struct { uint64_t seed; uint32_t below; float grow; } dropout_t;
+
 /* The rectangles of an example are numbered: 0 is Part A, the others are strips of Part B. */
 static int64_t strips(const int64_t *e) { return (e[2] - e[1] + STRIP - 1) / STRIP; }
 
@@ -71,60 +102,74 @@ static int64_t end_of(const int64_t *e, int64_t number) {
 
 /* examples: [count, 4] start, start of Part B, end, pairs of earlier rectangles. */
 void attend(gemm_t gemm, const int64_t *examples, int64_t count, int64_t heads, int64_t size,
-            float scale, view_t q, view_t k, view_t v, view_t out, float *weights) {
-#pragma omp parallel for schedule(dynamic, 1)
-    for (int64_t task = 0; task < count * heads; task++) {
-        const int64_t *e = examples + task / heads * 4, head = task % heads;
-        float *w = weights + e[3] * heads;
-        for (int64_t number = strips(e); number >= 0; number--) {
-            int64_t first = first_query(e, number), end = end_of(e, number);
-            int64_t queries = end - first, keys = end - e[0];
-            if (queries <= 0) continue;
-            float *own = w + head * queries * keys;
-            multiply(gemm, 'N', 'T', queries, keys, size, scale, at(q, first, head), q.row,
-                 at(k, e[0], head), k.row, 0.0f, own, keys);
-            for (int64_t i = 0; i < queries; i++)
-                softmax(own + i * keys, number ? keys - queries + i + 1 : keys, keys);
-            multiply(gemm, 'N', 'N', queries, size, keys, 1.0f, own, keys, at(v, e[0], head), v.row,
-                 0.0f, at(out, first, head), out.row);
-            w += heads * queries * keys;
+            float scale, dropout_t dropout, int64_t largest, view_t q, view_t k, view_t v,
+            view_t out, float *weights) {
+#pragma omp parallel
+    {
+        float *scratch = dropout.below ? malloc(sizeof(float) * largest) : NULL;
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t task = 0; task < count * heads; task++) {
+            const int64_t *e = examples + task / heads * 4, head = task % heads;
+            float *w = weights + e[3] * heads;
+            for (int64_t number = strips(e); number >= 0; number--) {
+                int64_t first = first_query(e, number), end = end_of(e, number);
+                int64_t queries = end - first, keys = end - e[0], pairs = queries * keys;
+                if (queries <= 0) continue;
+                float *own = w + head * pairs;
+                const float *kept = own;
+                multiply(gemm, 'N', 'T', queries, keys, size, scale, at(q, first, head), q.row,
+                     at(k, e[0], head), k.row, 0.0f, own, keys);
+                for (int64_t i = 0; i < queries; i++)
+                    softmax(own + i * keys, number ? keys - queries + i + 1 : keys, keys);
+                if (dropout.below) {
+                    drop(own, pairs, (uint32_t)(own - weights), dropout.seed, dropout.below);
+                    kept = left(own, pairs, dropout.grow, scratch);
+                }
+                multiply(gemm, 'N', 'N', queries, size, keys, 1.0f, kept, keys, at(v, e[0], head),
+                     v.row, 0.0f, at(out, first, head), out.row);
+                w += heads * pairs;
+            }
         }
+        free(scratch);
     }
 }
 
 /* Gradients are zero on entry; every rectangle adds to its keys' share. */
 void attend_backward(gemm_t gemm, const int64_t *examples, int64_t count, int64_t heads,
-                     int64_t size, float scale, int64_t largest, view_t grad, view_t q, view_t k,
-                     view_t v, const float *weights, view_t dq, view_t dk, view_t dv) {
+                     int64_t size, float scale, dropout_t dropout, int64_t largest, view_t grad,
+                     view_t q, view_t k, view_t v, const float *weights, view_t dq, view_t dk,
+                     view_t dv) {
 #pragma omp parallel
     {
-        float *scores = malloc(sizeof(float) * largest);
+        float *scores = malloc(sizeof(float) * largest * (dropout.below ? 2 : 1));
 #pragma omp for schedule(dynamic, 1)
         for (int64_t task = 0; task < count * heads; task++) {
             const int64_t *e = examples + task / heads * 4, head = task % heads;
             const float *w = weights + e[3] * heads;
             for (int64_t number = strips(e); number >= 0; number--) {
                 int64_t first = first_query(e, number), end = end_of(e, number);
-                int64_t queries = end - first, keys = end - e[0];
+                int64_t queries = end - first, keys = end - e[0], pairs = queries * keys;
                 if (queries <= 0) continue;
-                const float *own = w + head * queries * keys;
-                multiply(gemm, 'T', 'N', keys, size, queries, 1.0f, own, keys,
+                const float *own = w + head * pairs, *kept = own;
+                if (dropout.below) kept = left(own, pairs, dropout.grow, scores + largest);
+                multiply(gemm, 'T', 'N', keys, size, queries, 1.0f, kept, keys,
                      at(grad, first, head), grad.row, 1.0f, at(dv, e[0], head), dv.row);
                 multiply(gemm, 'N', 'T', queries, keys, size, 1.0f, at(grad, first, head),
                      grad.row, at(v, e[0], head), v.row, 0.0f, scores, keys);
                 for (int64_t i = 0; i < queries; i++) {
                     float *row = scores + i * keys, dot = 0.0f;
-                    const float *p = own + i * keys;
+                    const float *p = own + i * keys, *part = kept + i * keys;
 #pragma omp simd reduction(+ : dot)
-                    for (int64_t j = 0; j < keys; j++) dot += row[j] * p[j];
+                    for (int64_t j = 0; j < keys; j++) dot += row[j] * part[j];
 #pragma omp simd
-                    for (int64_t j = 0; j < keys; j++) row[j] = (row[j] - dot) * p[j];
+                    for (int64_t j = 0; j < keys; j++)
+                        row[j] = row[j] * part[j] - dot * fabsf(p[j]);
                 }
                 multiply(gemm, 'N', 'N', queries, size, keys, scale, scores, keys,
                      at(k, e[0], head), k.row, 0.0f, at(dq, first, head), dq.row);
                 multiply(gemm, 'T', 'N', keys, size, queries, scale, scores, keys,
                      at(q, first, head), q.row, 1.0f, at(dk, e[0], head), dk.row);
-                w += heads * queries * keys;
+                w += heads * pairs;
             }
         }
         free(scores);

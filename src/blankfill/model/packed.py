@@ -56,9 +56,9 @@ def block_attention(
     return _forward(q, k, v, table, dropout, scale)[0]
 
 
-def in_c(device: torch.device, dtype: torch.dtype, dropout: float) -> bool:
+def in_c(device: torch.device, dtype: torch.dtype) -> bool:
     """Tell whether the compiled form is there and computes in such a type, on such a device."""
-    fits = not dropout and dtype == torch.float32 and device.type == "cpu"
+    fits = dtype == torch.float32 and device.type == "cpu"
     return fits and load_native() is not None
 
 
@@ -67,17 +67,17 @@ def _forward(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, dropout: float,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Return the result, and the softmax weights of all rectangles; behind them, where there is
-    dropout, what it left of them."""
+    """Return the result, and the softmax weights of all rectangles; those that dropout takes, as
+    their negatives."""
     out = torch.zeros_like(q, memory_format=torch.contiguous_format)
-    buffer = q.new_empty(_room(q, table, dropout))
+    buffer = q.new_empty(_room(q, table))
     wide = q.dtype in WIDE
     queries, keys, values, results = views = [_by_head(x) for x in (q, k, v, out)]
-    if native := _native(views, table, dropout):
-        native.forward(table, views, buffer, scale, q.shape[1])
+    if native := _native(views, table):
+        native.forward(table, views, buffer, scale, q.shape[1], dropout)
         return out, buffer
     blocked = _blocked(buffer)
-    for first, query, end, causal, weights, kept in _walk(table, q.shape, buffer, dropout):
+    for first, query, end, causal, weights in _walk(table, q.shape, buffer):
         key_columns = keys[:, first:end].transpose(1, 2)
         alpha = scale if wide else 1.0
         torch.baddbmm(weights, queries[:, query:end], key_columns, beta=0, alpha=alpha, out=weights)
@@ -88,8 +88,9 @@ def _forward(
         else:
             weights.copy_(torch.softmax(weights.float().mul_(scale), -1))
         if dropout:
-            kept.copy_(torch.dropout(weights, dropout, True))
-        torch.bmm(kept, values[:, first:end], out=results[:, query:end])
+            weights *= torch.empty_like(weights).bernoulli_(1 - dropout).mul_(2).sub_(1)
+        left = _left(weights, dropout)
+        torch.bmm(left, values[:, first:end], out=results[:, query:end])
     return out, buffer
 
 
@@ -106,20 +107,22 @@ def _backward(
     ]
     grads, queries, keys, values = views = [_by_head(x) for x in (grad, q, k, v)]
     grad_q, grad_k, grad_v = [_by_head(x) for x in made]
-    if native := _native(views, table, dropout):
-        native.backward(table, views, buffer, [grad_q, grad_k, grad_v], scale, q.shape[1])
+    if native := _native(views, table):
+        grads_made = [grad_q, grad_k, grad_v]
+        native.backward(table, views, buffer, grads_made, scale, q.shape[1], dropout)
         return made[0], made[1], made[2]
-    walk = list(_walk(table, q.shape, buffer, dropout))
-    largest = max((weights.numel() for *_, weights, _ in walk), default=0)
+    walk = list(_walk(table, q.shape, buffer))
+    largest = max((weights.numel() for *_, weights in walk), default=0)
     scratch = q.new_empty(largest)
-    for first, query, end, _, weights, kept in walk:
+    for first, query, end, _, weights in walk:
         own, seen = slice(query, end), slice(first, end)
         scores = scratch[: weights.numel()].view_as(weights)
-        _add_product_(grad_v[:, seen], kept.transpose(1, 2), grads[:, own])
+        left = _left(weights, dropout)
+        _add_product_(grad_v[:, seen], left.transpose(1, 2), grads[:, own])
         torch.bmm(grads[:, own], values[:, seen].transpose(1, 2), out=scores)
         if dropout:
-            scores.mul_(kept != 0).mul_(1 / (1 - dropout))
-        _softmax_backward_(scores, weights)
+            scores.mul_(weights > 0).mul_(1 / (1 - dropout))
+        _softmax_backward_(scores, weights.abs() if dropout else weights)
         torch.baddbmm(
             grad_q[:, own], scores, keys[:, seen], beta=0, alpha=scale, out=grad_q[:, own]
         )
@@ -127,26 +130,25 @@ def _backward(
     return made[0], made[1].to(q.dtype), made[2].to(q.dtype)
 
 
-def _native(views: list[torch.Tensor], table: torch.Tensor, dropout: float) -> Native | None:
+def _native(views: list[torch.Tensor], table: torch.Tensor) -> Native | None:
     """Give the compiled form, where it is there and knows this case."""
     fits = len(table) and all(
-        in_c(x.device, x.dtype, dropout) and x.stride(2) == 1 and x.numel() for x in views
+        in_c(x.device, x.dtype) and x.stride(2) == 1 and x.numel() for x in views
     )
     return load_native() if fits else None
 
 
 def _walk(
-    table: torch.Tensor, shape: torch.Size, buffer: torch.Tensor, dropout: float
-) -> Iterator[tuple[int, int, int, int, torch.Tensor, torch.Tensor]]:
+    table: torch.Tensor, shape: torch.Size, buffer: torch.Tensor
+) -> Iterator[tuple[int, int, int, int, torch.Tensor]]:
     """Go through the rectangles, each with its `[N, queries, keys]` in the buffer."""
-    num_heads, half = shape[2], buffer.numel() // 2
+    num_heads = shape[2]
     at = 0
     for first, query, end, causal in rectangles(table.tolist(), shape[1]):
         size = (num_heads, end - query, end - first)
         used = math.prod(size)
         weights = buffer[at : at + used].view(size)
-        kept = buffer[half + at : half + at + used].view(size) if dropout else weights
-        yield first, query, end, causal, weights, kept
+        yield first, query, end, causal, weights
         at += used
 
 
@@ -155,18 +157,23 @@ def _by_head(x: torch.Tensor) -> torch.Tensor:
     return x.reshape(-1, *x.shape[2:]).transpose(0, 1)
 
 
-def _room(q: torch.Tensor, table: torch.Tensor, dropout: float) -> int:
+def _room(q: torch.Tensor, table: torch.Tensor) -> int:
     """Count the buffer's elements, of each head at least the pairs of all rectangles.
 
     Rounded up, so that the memory of another batch fits again.
     """
     pairs = 1 << max(_area(table) - 1, 0).bit_length()
-    return q.shape[2] * pairs * (2 if dropout else 1)
+    return q.shape[2] * pairs
 
 
 def _blocked(like: torch.Tensor) -> torch.Tensor:
     """Minus infinity right of the diagonal, as large as a strip."""
     return like.new_full((STRIP, STRIP), -math.inf).triu_(1)
+
+
+def _left(weights: torch.Tensor, dropout: float) -> torch.Tensor:
+    """Give what dropout leaves of the weights."""
+    return weights.clamp(min=0).mul_(1 / (1 - dropout)) if dropout else weights
 
 
 def _add_product_(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor, alpha: float = 1) -> None:
@@ -192,7 +199,7 @@ def _(
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     if q.device.type == "meta":  # the table is still a real one
-        room: int | torch.SymInt = _room(q, table, dropout)
+        room: int | torch.SymInt = _room(q, table)
     else:  # a compiler is not told the size: it would make a graph for each
         room = torch.library.get_ctx().new_dynamic_size()
     return torch.empty_like(q, memory_format=torch.contiguous_format), q.new_empty(room)

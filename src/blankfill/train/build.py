@@ -322,8 +322,7 @@ def _describe(
 
 def _say_what_was_chosen(trainer: Trainer, info: dict[str, Any], threads: int) -> None:
     hardware, cfg = info["hardware"], trainer.cfg
-    dropout = cfg.model.attention_dropout_rate
-    native = trainer.attention == "blocks" and in_c(trainer.device, trainer.dtype, dropout)
+    native = trainer.attention == "blocks" and in_c(trainer.device, trainer.dtype)
     log.info(
         "%s parameters, %s on %s, %d threads, attention %s%s, %s, %.3g TFLOP/s (%s), from step %d "
         "to step %d",
