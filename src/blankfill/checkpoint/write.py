@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
-import json
 import os
 import shutil
 from pathlib import Path
@@ -24,6 +23,7 @@ from blankfill.checkpoint.layout import (
     verify,
     write_json,
 )
+from blankfill.checkpoint.safetensors_header import safetensors_header
 from blankfill.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -33,12 +33,6 @@ __all__ = ["save_checkpoint", "set_aside", "sweep", "write_tensors"]
 
 BLOCK = 4 << 20
 """Bytes that are hashed and written at a time."""
-DTYPES = {
-    "torch.float64": "F64", "torch.float32": "F32", "torch.float16": "F16",
-    "torch.bfloat16": "BF16", "torch.int64": "I64", "torch.int32": "I32", "torch.int16": "I16",
-    "torch.int8": "I8", "torch.uint8": "U8", "torch.bool": "BOOL",
-}  # fmt: skip
-"""How safetensors writes each torch dtype."""
 TEMPORARY = (".step-*.tmp", ".old-step-*.tmp")
 """What a process that was killed may leave in the checkpoints' folder."""
 
@@ -117,29 +111,20 @@ def save_checkpoint(
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> str:
     """Write a safetensors file, flush it, and return the SHA-256 of what it must hold.
 
-    The format (safetensors 0.5): eight bytes of header length, a JSON header, the values. It is
-    written here, block by block, because the library first copies every value and keeps Python
-    from doing anything else meanwhile, which a run that saves beside its steps would feel.
+    It is written here, block by block, because the library first copies every value and keeps
+    Python from doing anything else meanwhile, which a run that saves beside its steps would feel.
 
     Args:
         path: file to write.
         tensors: values by name.
     """
-    header: dict[str, Any] = {}
-    offset = 0
     values = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    for name, value in values.items():
-        end = offset + value.nbytes
-        header[name] = {"dtype": DTYPES[str(value.dtype)], "shape": list(value.shape),
-                        "data_offsets": [offset, end]}  # fmt: skip
-        offset = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    digest = hashlib.sha256()
+    header = safetensors_header(
+        (name, str(value.dtype), value.shape, value.nbytes) for name, value in values.items()
+    )
+    digest = hashlib.sha256(header)
     with path.open("wb", buffering=0) as file:
-        for block in (len(text).to_bytes(8, "little"), text):
-            digest.update(block)
-            _write(file.fileno(), memoryview(block))
+        _write(file.fileno(), memoryview(header))
         for value in values.values():
             if not value.nbytes:
                 continue

@@ -1,14 +1,12 @@
 """Write safetensors files one tensor at a time, so that memory holds one tensor and not a model.
 
-The format: eight bytes with the length of a JSON header, the header with dtype, shape and byte
-range of every tensor, then the tensors, little-endian, without a gap. Shapes and dtypes are known
-before any weight is read, so the header goes first and the tensors follow in its order.
+Shapes and dtypes are known before any weight is read, so the header goes first and the tensors
+follow in its order.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -18,13 +16,13 @@ from typing import IO, Final
 
 import torch
 
+from blankfill.checkpoint.safetensors_header import DTYPES, safetensors_header
+
 __all__ = ["DTYPE_NAMES", "SafetensorsWriter", "TensorSpec"]
 
 DTYPE_NAMES: Final[dict[torch.dtype, str]] = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
-    torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
+    getattr(torch, name.removeprefix("torch.")): short for name, short in DTYPES.items()
+}
 """How safetensors names the dtypes that checkpoints hold."""
 
 CHUNK_BYTES = 32 * 1024 * 1024
@@ -76,7 +74,8 @@ class SafetensorsWriter:
         self._waiting = {spec.name: spec for spec in specs}
         assert len(self._waiting) == len(specs), "two tensors of one name"
         self._file: IO[bytes] = path.open("wb")
-        self._put(_header(specs, metadata or {}))
+        tensors = ((spec.name, str(spec.dtype), spec.shape, spec.num_bytes) for spec in specs)
+        self._put(safetensors_header(tensors, {"format": "pt", **(metadata or {})}))
 
     def __enter__(self) -> SafetensorsWriter:
         return self
@@ -115,17 +114,3 @@ class SafetensorsWriter:
         self._hash.update(data)
         self._file.write(data)
         self.num_bytes += len(data)
-
-
-def _header(specs: Sequence[TensorSpec], metadata: dict[str, str]) -> bytes:
-    entries: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
-    end = 0
-    for spec in specs:
-        start, end = end, end + spec.num_bytes
-        entries[spec.name] = {
-            "dtype": DTYPE_NAMES[spec.dtype], "shape": list(spec.shape),
-            "data_offsets": [start, end],
-        }  # fmt: skip
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight, as the library's do
-    return len(text).to_bytes(8, "little") + text
