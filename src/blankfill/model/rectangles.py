@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = ["STRIP", "count_pairs", "rectangles"]
 
-STRIP = 64
+STRIP = 128
 """Most queries of a strip of Part B; `packed.c` is compiled with it."""
 
 
