@@ -52,7 +52,7 @@ def main():
     )
     parser.add_argument("--threads", type=int, nargs="*", default=[available_cores(), 1])
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=1, help="times in turn")
     parser.add_argument("--no-packed", action="store_true", help="leave rows of 2,048 out")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()

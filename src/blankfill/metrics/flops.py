@@ -80,8 +80,7 @@ def visible_area(blocks: npt.NDArray[np.integer]) -> int:
     Args:
         blocks: `[K, 4]` of each example: row, first position, first of Part B, end.
     """
-    _, start, part_b, end = blocks.astype(np.int64).T
-    return int(count_pairs(start, part_b, end).sum())
+    return int(count_pairs(blocks.astype(np.int64)).sum())
 
 
 def count_parameters(cfg: ModelConfig) -> dict[str, int]:

@@ -112,8 +112,9 @@ def _build() -> Path:
 
 def _examples(table: torch.Tensor, row_length: int) -> torch.Tensor:
     """Give `[K, 4]` int64: start, start of Part B and end over all rows, pairs before."""
-    row, start, part_b, end = table.to(torch.int64).T
-    pairs = count_pairs(start, part_b, end)
+    table = table.to(torch.int64)
+    row, start, part_b, end = table.T
+    pairs = count_pairs(table)
     offset = row * row_length
     before = pairs.cumsum(0) - pairs
     return torch.stack([offset + start, offset + part_b, offset + end, before], 1).contiguous()

@@ -249,5 +249,4 @@ def _count_product(q: torch.Tensor, table: torch.Tensor) -> int:
 
 def _area(table: torch.Tensor) -> int:
     """Count the (query, key) pairs of all rectangles."""
-    _, start, part_b, end = table.long().unbind(1)
-    return int(count_pairs(start, part_b, end).sum())
+    return int(count_pairs(table.long()).sum())

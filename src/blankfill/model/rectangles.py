@@ -38,14 +38,16 @@ def rectangles(
             yield offset + start, offset + start, offset + part_b, 0
 
 
-def count_pairs(start: Any, part_b: Any, end: Any) -> Any:
+def count_pairs(examples: Any) -> Any:
     """Count the pairs in the rectangles of each example.
 
     Args:
-        start: first position of each, as an integer array or tensor; the others alike.
-        part_b: first of Part B.
-        end: behind the last.
+        examples: `[K, 4]` int64, an array or a tensor: row, first position, first of Part B, end.
+
+    Returns:
+        `[K]`, of the same kind.
     """
+    _, start, part_b, end = examples.T
     a, b = part_b - start, end - part_b
     whole, rest = b // STRIP, b % STRIP
     own = STRIP * STRIP * whole * (whole + 1) // 2 + rest * b
