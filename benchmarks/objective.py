@@ -29,8 +29,8 @@ from result_file import cpu_label, result_path
 
 from blankfill.config.objective import MIXTURES, ObjectiveConfig
 from blankfill.data.rows import RowSource
-from blankfill.data.store import gather
 from blankfill.objective import SpecialIds, draw_example
+from blankfill.objective.drawn import gather
 from blankfill.objective.pack import pack, stack
 
 IDS = SpecialIds(pad=0, mask=1, smask=2, gmask=3, sop=4, eop=5, eos=6, dblock=7)
@@ -66,7 +66,7 @@ class Store:
         return self.tokens[self.offsets[index] : self.offsets[index + 1]]
 
     def read(self, documents, starts, ends):
-        return gather(self.tokens, self.offsets[documents] + starts, ends - starts)
+        return gather(self.tokens, self.offsets[documents] + starts, ends - starts).astype(np.int32)
 
     def sentence_ends(self, index, start, end):
         low = int(self.offsets[index]) + start

@@ -6,7 +6,7 @@ import pytest
 from blankfill.api.explain import explain
 from blankfill.cli.explain import print_explain
 from blankfill.config.objective import MIXTURES
-from blankfill.data.store import StoreWriter
+from blankfill.data.store_writer import StoreWriter
 from blankfill.errors import ConfigError, DataError, RequestError
 
 FOX = "The quick brown fox jumps over the lazy dog."

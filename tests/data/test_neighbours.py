@@ -5,7 +5,7 @@ import pytest
 
 from blankfill.data import neighbours
 from blankfill.data.neighbours import count_neighbours
-from blankfill.data.store import gather
+from blankfill.objective.drawn import gather
 
 
 class Store:
@@ -21,7 +21,7 @@ class Store:
 
     def read(self, documents, starts, ends):
         first = self._ends[documents] - self.lengths[documents]
-        return gather(self._tokens, first + starts, ends - starts)
+        return gather(self._tokens, first + starts, ends - starts).astype(np.int32)
 
 
 def documents(count, vocab_size, seed):

@@ -5,8 +5,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from blankfill.data import store as store_module
-from blankfill.data.store import StoreWriter, TokenStore
+from blankfill.data import store_writer
+from blankfill.data.store import TokenStore
+from blankfill.data.store_writer import StoreWriter
 from blankfill.errors import DataError
 
 DOCUMENTS = [[5, 6, 7], [499], [], list(range(100))]
@@ -62,7 +63,7 @@ def test_a_store_is_readable_without_us(tmp_path):
 
 
 def test_offsets_are_right_across_the_writers_buffer(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "BUFFERED_DOCUMENTS", 3)
+    monkeypatch.setattr(store_writer, "BUFFERED_DOCUMENTS", 3)
     documents = [[i] * (i % 4) for i in range(20)]
     write(tmp_path / "s", documents, [1] * 20)
     store = TokenStore.open(tmp_path / "s", verify=True)
@@ -192,7 +193,7 @@ def test_a_missing_store_names_the_command_that_makes_one(tmp_path):
 
 
 def test_sentences_come_back_across_flushes(tmp_path, monkeypatch):
-    monkeypatch.setattr("blankfill.data.store.BUFFERED_DOCUMENTS", 3)
+    monkeypatch.setattr("blankfill.data.store_writer.BUFFERED_DOCUMENTS", 3)
     rng = np.random.default_rng(0)
     wanted = []
     with StoreWriter(tmp_path / "s", vocab_size=100, tokenizer_fingerprint="f") as writer:

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blankfill import progress
-from blankfill.data.store import StoreWriter
+from blankfill.data.store_writer import StoreWriter
 from blankfill.errors import DataError
 from blankfill.runtime import available_cores
 from blankfill.text.corpus import no_documents, read_records

@@ -111,7 +111,7 @@ void attend(gemm_t gemm, const int64_t *examples, int64_t count, int64_t heads, 
         for (int64_t task = 0; task < count * heads; task++) {
             const int64_t *e = examples + task / heads * 4, head = task % heads;
             float *w = weights + e[3] * heads;
-            for (int64_t number = strips(e); number >= 0; number--) {
+            for (int64_t number = 0; number <= strips(e); number++) {
                 int64_t first = first_query(e, number), end = end_of(e, number);
                 int64_t queries = end - first, keys = end - e[0], pairs = queries * keys;
                 if (queries <= 0) continue;
@@ -146,7 +146,7 @@ void attend_backward(gemm_t gemm, const int64_t *examples, int64_t count, int64_
         for (int64_t task = 0; task < count * heads; task++) {
             const int64_t *e = examples + task / heads * 4, head = task % heads;
             const float *w = weights + e[3] * heads;
-            for (int64_t number = strips(e); number >= 0; number--) {
+            for (int64_t number = 0; number <= strips(e); number++) {
                 int64_t first = first_query(e, number), end = end_of(e, number);
                 int64_t queries = end - first, keys = end - e[0], pairs = queries * keys;
                 if (queries <= 0) continue;

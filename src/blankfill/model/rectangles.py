@@ -19,7 +19,7 @@ STRIP = 128
 def rectangles(
     examples: Iterable[Iterable[int]], row_length: int
 ) -> Iterator[tuple[int, int, int, int]]:
-    """List the rectangles, of each example the strips of Part B from the last, then Part A's.
+    """List the rectangles, of each example Part A's, then the strips of Part B.
 
     Args:
         examples: of each: row, first position, first of Part B, end.
@@ -31,11 +31,11 @@ def rectangles(
     """
     for row, start, part_b, end in examples:
         offset = row * row_length
-        for low in reversed(range(part_b, end, STRIP)):
-            high = min(low + STRIP, end)
-            yield offset + start, offset + low, offset + high, high - low
         if start < part_b:
             yield offset + start, offset + start, offset + part_b, 0
+        for low in range(part_b, end, STRIP):
+            high = min(low + STRIP, end)
+            yield offset + start, offset + low, offset + high, high - low
 
 
 def count_pairs(examples: Any) -> Any:

@@ -24,7 +24,7 @@ from blankfill.objective.batch import (
     Kind,
     UInt8,
 )
-from blankfill.objective.drawn import Placed, ranks
+from blankfill.objective.drawn import Placed, gather, ranks
 from blankfill.objective.positions import STRAIGHT
 from blankfill.objective.special import SpecialIds
 
@@ -56,137 +56,176 @@ def build_rows(
         languages: `[K]` its language code.
         sources: `[K]` its store.
     """
-    drawn, spans = placed.drawn, placed.spans
-    first, n, count = drawn.first, drawn.num_tokens, np.diff(drawn.first)
-    num_examples, num_rows = len(count), int(rows[-1]) + 1
-    owner, rank = np.repeat(np.arange(num_examples), count), ranks(first)
-    lengths = spans[:, 1] - spans[:, 0]
-    ended = (drawn.ends != End.NONE).astype(np.int64)
-    size = drawn.example_lengths
-    part_a = n + count - np.add.reduceat(lengths, first[:-1])
-    part_b = size - part_a
-
-    # Where each example lies: examples of a row stand one behind another, padding at its end.
-    before = np.cumsum(size) - size
-    opens = np.flatnonzero(np.diff(rows, prepend=-1))
-    column = before - before[opens][rows]
-    fill = (column + size)[np.append(opens[1:], num_examples) - 1]
-    assert fill.max() <= row_length
-    padding = np.zeros(num_examples, np.int64)
-    padding[np.append(opens[1:], num_examples) - 1] = row_length - fill
-    place = rows * row_length + column
-
-    # The source: documents, special tokens by role, and a row of padding.
-    text = np.cumsum(n) - n
-    behind = len(tokens)
-    # The mask of each kind in the order of `Kind`, then `sop`, then the ends in the order of `End`.
-    roles = [ids.mask, ids.smask, ids.gmask, ids.gmask, ids.mask, ids.sop, ids.eop, ids.eos]
-    extra = [*ids.mask_sentinels, *ids.sop_sentinels] if cfg.sentinels else []
-    source = np.concatenate(
-        [tokens, np.array(roles + extra, np.int32), np.full(row_length, ids.pad, np.int32)]
-    )
-    first_sop = behind + len(Kind)
-    mask, sop = (behind + drawn.kinds.astype(np.int64))[owner], np.full(len(spans), first_sop)
-    pad = behind + len(roles) + len(extra)
-    end = first_sop + drawn.ends.astype(np.int64)
-    in_order = first[owner] + placed.order
-    if cfg.sentinels:
-        # The k-th span of Part B is the k-th sentinel, wherever its mask stands.
-        later = np.flatnonzero(rank > 0)
-        sentinel = behind + len(roles) + rank[later] - 1
-        mask[in_order[later]] = sentinel
-        sop[later] = sentinel + len(ids.mask_sentinels)
-
-    # Runs of an example: (visible, mask) for each span, visible, (sop, span) in order, padding.
-    base = 4 * first[:-1] + 2 * np.arange(num_examples)
-    run_length = np.empty(4 * len(spans) + 2 * num_examples, np.int64)
-    run_source = np.empty_like(run_length)
-    previous = np.zeros(len(spans), np.int64)
-    previous[1:] = spans[:-1, 1]
-    previous[first[:-1]] = 0
-    run = base[owner] + 2 * rank
-    run_length[run], run_source[run] = spans[:, 0] - previous, text[owner] + previous
-    run_length[run + 1], run_source[run + 1] = 1, mask
-    run, last = base + 2 * count, spans[first[1:] - 1, 1]
-    run_length[run], run_source[run] = n - last, text + last
-    run = (base + 2 * count + 1)[owner] + 2 * rank
-    span_source = text[owner] + spans[in_order, 0]
-    # A blank that goes on needs no input for an end it does not have.
-    run_length[run], run_source[run] = 1, sop
-    run_length[run + 1] = lengths[in_order] - 1 + ended[owner]
-    run_source[run + 1] = span_source
-    run = base + 4 * count + 1
-    run_length[run], run_source[run] = padding, pad
-    batch_tokens = _gather(source, run_source, run_length)
-
-    # Part B: where it lies, what it predicts, its positions.
-    b_before = np.cumsum(part_b) - part_b
-    b_index = np.arange(int(part_b.sum()))
-    b_place = np.repeat(place + part_a - b_before, part_b) + b_index
-    run_length = np.stack([lengths[in_order], ended[owner]], axis=1).reshape(-1)
-    run_source = np.stack([span_source, end[owner]], axis=1).reshape(-1)
-    targets = np.full(num_rows * row_length, IGNORE_INDEX, np.int32)
-    targets[b_place] = _gather(source, run_source, run_length)
-    is_part_b = np.zeros(num_rows * row_length, bool)
-    is_part_b[b_place] = True
+    lay = _Layout(placed, rows, row_length)
+    source = _Source(tokens, placed, lay, cfg, ids)
+    shape = (lay.num_rows, row_length)
+    batch_tokens = _inputs(placed, lay, source)
+    targets = np.full(lay.num_rows * row_length, IGNORE_INDEX, np.int32)
+    targets[lay.b_place] = _targets(placed, lay, source)
+    is_part_b = np.zeros(targets.shape, bool)
+    is_part_b[lay.b_place] = True
     if placed.dropped is not None:
-        batch_tokens[b_place[placed.dropped]] = ids.dblock
-    weights = np.zeros(num_rows * row_length, np.float32)
-    weights[b_place] = _weights(cfg, drawn.kinds, part_b, rows)
-
-    whole = size + padding
-    text_position = np.arange(num_rows * row_length, dtype=np.int32)
-    text_position -= np.repeat((place - placed.shifts).astype(np.int32), whole)
-    positions = np.zeros((num_rows, 2, row_length), np.int32)
-    positions[:, 0] = text_position.reshape(num_rows, row_length)
-    inputs = lengths[in_order] + ended[owner]
-    inner = b_index - np.repeat(np.cumsum(inputs) - inputs, inputs)
-    flat = positions.reshape(-1)
-    b_place += np.repeat(rows * row_length, part_b)
-    start, inner_start = spans[in_order, 0], 1
-    if cfg.positions != "original":
-        # Index of the mask: each earlier span has become one token.
-        cut = np.cumsum(lengths) - lengths
-        cut -= cut[first[:-1]][owner]
-        start = (spans[:, 0] - cut + rank)[in_order]
-    if cfg.sentinels:
-        start = np.full(len(spans), row_length)
-    if cfg.positions == "linear":
-        pair = drawn.kinds == Kind.PAIR
-        straight = np.isin(drawn.kinds, STRAIGHT)
-        straight |= pair & (cfg.pair_positions == "straight")
-        start = np.where(straight[owner], part_a[owner], start)
-        advance = inner * np.repeat((straight | pair & ~placed.pinned)[owner], inputs)
-    elif cfg.positions == "original":
-        inner = np.maximum(inner - 1, 0)
-        advance, inner_start = inner, 0
-    else:
-        advance = 0
-    flat[b_place] = np.repeat(start + placed.shifts[owner], inputs) + advance
-    if cfg.positions != "linear":
-        flat[b_place + row_length] = inner + inner_start
-
-    segments = np.repeat((np.arange(num_examples) - opens[rows]).astype(np.int32), whole)
-    segments = segments.reshape(num_rows, row_length)
-    for row, used in enumerate(fill.tolist()):
+        batch_tokens[lay.b_place[placed.dropped]] = ids.dblock
+    weights = np.zeros(targets.shape, np.float32)
+    weights[lay.b_place] = _weights(cfg, placed.drawn.kinds, lay.part_b, rows)
+    in_row = np.arange(len(rows)) - lay.opens[rows]
+    segments = np.repeat(in_row.astype(np.int32), lay.size + lay.padding).reshape(shape)
+    positions = _positions(placed, lay, cfg)
+    for row, used in enumerate(lay.fill.tolist()):
         positions[row, 0, used:] = 0
         segments[row, used:] = PADDING_SEGMENT
-    shape = (num_rows, row_length)
+    part_b = lay.column + lay.part_a
     return Batch(
         tokens=batch_tokens.reshape(shape), targets=targets.reshape(shape), positions=positions,
         segment_ids=segments, is_part_b=is_part_b.reshape(shape), weights=weights.reshape(shape),
-        blocks=np.stack([rows, column, column + part_a, column + size], axis=1).astype(np.int32),
-        kinds=drawn.kinds, wished=drawn.wished, languages=languages, documents=documents,
-        sources=sources,
+        blocks=np.stack([rows, lay.column, part_b, lay.column + lay.size], 1).astype(np.int32),
+        kinds=placed.drawn.kinds, wished=placed.drawn.wished, languages=languages,
+        documents=documents, sources=sources,
     )  # fmt: skip
 
 
-def _gather(source: Int32, run_source: Int64, run_length: Int64) -> Int32:
-    """Copy runs of the source one behind another."""
-    ends = np.cumsum(run_length)
-    index = np.repeat(run_source - ends + run_length, run_length)
-    index += np.arange(len(index))
-    return source.take(index)
+class _Layout:
+    """Where the examples and their spans lie.
+
+    Args:
+        placed: the examples' blanks.
+        rows: `[K]` row of each.
+        row_length: positions of a row.
+    """
+
+    def __init__(self, placed: Placed, rows: Int64, row_length: int) -> None:
+        drawn, spans = placed.drawn, placed.spans
+        self.first, self.count = drawn.first, np.diff(drawn.first)
+        self.rows, self.row_length = rows, row_length
+        self.num_examples, self.num_rows = len(rows), int(rows[-1]) + 1
+        # Of spans, each `[S]`: their example, their number in it, in_order those of Part B.
+        self.owner, self.rank = np.repeat(np.arange(len(rows)), self.count), ranks(self.first)
+        self.in_order = self.first[self.owner] + placed.order
+        self.lengths = spans[:, 1] - spans[:, 0]
+        # Of spans in the order of Part B: whether an end is predicted, and how many inputs.
+        self.ended = (drawn.ends != End.NONE).astype(np.int64)[self.owner]
+        self.inputs = self.lengths[self.in_order] + self.ended
+        # Of examples, each `[K]`: examples of a row stand one behind another, padding at its end.
+        self.size = size = drawn.example_lengths
+        self.part_a = drawn.num_tokens + self.count - np.add.reduceat(self.lengths, self.first[:-1])
+        self.part_b = size - self.part_a
+        self.opens = np.flatnonzero(np.diff(rows, prepend=-1))  # the first example of each row
+        closes = np.append(self.opens[1:], len(rows)) - 1
+        before = np.cumsum(size) - size
+        self.column = before - before[self.opens][rows]
+        self.fill = (self.column + size)[closes]  # of each row
+        assert self.fill.max() <= row_length
+        self.padding = np.zeros(len(rows), np.int64)
+        self.padding[closes] = row_length - self.fill
+        self.place = rows * row_length + self.column
+        # Of the inputs of all Parts B, one behind another: their number, and where each lies.
+        self.b_index = np.arange(int(self.part_b.sum()))
+        b_before = np.cumsum(self.part_b) - self.part_b
+        self.b_place = np.repeat(self.place + self.part_a - b_before, self.part_b) + self.b_index
+
+
+class _Source:
+    """What runs are copied from: the documents, the special tokens by role, a row of padding.
+
+    Args:
+        tokens: of the documents.
+        placed: their blanks.
+        lay: where those lie.
+        cfg: whether masks have numbers.
+        ids: the special tokens.
+    """
+
+    def __init__(
+        self, tokens: Int32, placed: Placed, lay: _Layout, cfg: ObjectiveConfig, ids: SpecialIds
+    ) -> None:
+        drawn = placed.drawn
+        # The mask of each kind in the order of `Kind`, then `sop`, then the ends in that of `End`.
+        roles = [ids.mask, ids.smask, ids.gmask, ids.gmask, ids.mask, ids.sop, ids.eop, ids.eos]
+        extra = [*ids.mask_sentinels, *ids.sop_sentinels] if cfg.sentinels else []
+        pads = np.full(lay.row_length, ids.pad, np.int32)
+        self.tokens = np.concatenate([tokens, np.array(roles + extra, np.int32), pads])
+        behind = len(tokens)
+        first_sop = behind + len(Kind)
+        # Where each begins: a document's text `[K]`, a span's mask `[S]`; the others as in Part B.
+        self.text = np.cumsum(drawn.num_tokens) - drawn.num_tokens
+        self.mask = (behind + drawn.kinds.astype(np.int64))[lay.owner]
+        self.sop = np.full(len(lay.owner), first_sop)
+        self.span = self.text[lay.owner] + placed.spans[lay.in_order, 0]
+        self.end = (first_sop + drawn.ends.astype(np.int64))[lay.owner]
+        self.pad = behind + len(roles) + len(extra)
+        if cfg.sentinels:
+            # The k-th span of Part B is the k-th sentinel, wherever its mask stands.
+            later = np.flatnonzero(lay.rank > 0)
+            sentinel = behind + len(roles) + lay.rank[later] - 1
+            self.mask[lay.in_order[later]] = sentinel
+            self.sop[later] = sentinel + len(ids.mask_sentinels)
+
+
+def _inputs(placed: Placed, lay: _Layout, source: _Source) -> Int32:
+    """Copy the inputs of all rows.
+
+    Runs of an example: (visible, mask) for each span, visible, (sop, span) in order, padding.
+    """
+    spans, text, owner = placed.spans, source.text, lay.owner
+    base = 4 * lay.first[:-1] + 2 * np.arange(lay.num_examples)
+    length = np.empty(4 * len(spans) + 2 * lay.num_examples, np.int64)
+    start = np.empty_like(length)
+    previous = np.zeros(len(spans), np.int64)
+    previous[1:] = spans[:-1, 1]
+    previous[lay.first[:-1]] = 0
+    run = base[owner] + 2 * lay.rank
+    length[run], start[run] = spans[:, 0] - previous, text[owner] + previous
+    length[run + 1], start[run + 1] = 1, source.mask
+    run, last = base + 2 * lay.count, spans[lay.first[1:] - 1, 1]
+    length[run], start[run] = placed.drawn.num_tokens - last, text + last
+    run = (base + 2 * lay.count + 1)[owner] + 2 * lay.rank
+    # A blank that goes on needs no input for an end it does not have.
+    length[run], start[run] = 1, source.sop
+    length[run + 1], start[run + 1] = lay.inputs - 1, source.span
+    run = base + 4 * lay.count + 1
+    length[run], start[run] = lay.padding, source.pad
+    return gather(source.tokens, start, length)
+
+
+def _targets(placed: Placed, lay: _Layout, source: _Source) -> Int32:
+    """Copy what all Parts B predict: each span and its end, in order."""
+    length = np.stack([lay.lengths[lay.in_order], lay.ended], axis=1)
+    start = np.stack([source.span, source.end], axis=1)
+    return gather(source.tokens, start.reshape(-1), length.reshape(-1))
+
+
+def _positions(placed: Placed, lay: _Layout, cfg: ObjectiveConfig) -> Int32:
+    """Give `[B, 2, T]`, those of padding yet to be cleared; the rules are those of `positions`."""
+    num_rows, row_length, owner = lay.num_rows, lay.row_length, lay.owner
+    text = np.arange(num_rows * row_length, dtype=np.int32)
+    text -= np.repeat((lay.place - placed.shifts).astype(np.int32), lay.size + lay.padding)
+    positions = np.zeros((num_rows, 2, row_length), np.int32)
+    positions[:, 0] = text.reshape(num_rows, row_length)
+    inner = lay.b_index - np.repeat(np.cumsum(lay.inputs) - lay.inputs, lay.inputs)
+    start, inner_start, advance = placed.spans[lay.in_order, 0], 1, 0
+    if cfg.positions != "original":
+        # Index of the mask: each earlier span has become one token.
+        cut = np.cumsum(lay.lengths) - lay.lengths
+        cut -= cut[lay.first[:-1]][owner]
+        start = (placed.spans[:, 0] - cut + lay.rank)[lay.in_order]
+    if cfg.sentinels:
+        start = np.full(len(owner), row_length)
+    if cfg.positions == "linear":
+        kinds = placed.drawn.kinds
+        pair, straight = kinds == Kind.PAIR, np.isin(kinds, STRAIGHT)
+        straight |= pair & (cfg.pair_positions == "straight")
+        start = np.where(straight[owner], lay.part_a[owner], start)
+        advance = inner * np.repeat((straight | pair & ~placed.pinned)[owner], lay.inputs)
+    elif cfg.positions == "original":
+        inner = np.maximum(inner - 1, 0)
+        advance, inner_start = inner, 0
+    # Both ids of a row stand one behind the other, so a row begins at twice its place.
+    flat = positions.reshape(-1)
+    place = lay.b_place + np.repeat(lay.rows * row_length, lay.part_b)
+    flat[place] = np.repeat(start + placed.shifts[owner], lay.inputs) + advance
+    if cfg.positions != "linear":
+        flat[place + row_length] = inner + inner_start
+    return positions
 
 
 def _weights(

@@ -9,13 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from blankfill.objective.batch import Bool, End, Int64, UInt8
 
-__all__ = ["Drawn", "Placed", "join", "join_drawn", "offsets", "ranks", "sums", "take_groups"]
+__all__ = [
+    "Drawn",
+    "Placed",
+    "gather",
+    "join",
+    "join_drawn",
+    "offsets",
+    "ranks",
+    "sums",
+    "take_groups",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,3 +162,11 @@ def sums(values: npt.NDArray[np.generic], first: Int64) -> Int64:
     total = np.zeros(len(values) + 1, np.int64)
     np.cumsum(values, out=total[1:])
     return total[first[1:]] - total[first[:-1]]
+
+
+def gather(source: npt.NDArray[Any], starts: Int64, sizes: Int64) -> npt.NDArray[Any]:
+    """Copy stretches `[starts, starts + sizes)` of an array one behind another."""
+    ends = np.cumsum(sizes)
+    index = np.repeat(starts - ends + sizes, sizes)
+    index += np.arange(len(index))
+    return source.take(index)

@@ -6,17 +6,13 @@ import dataclasses
 import functools
 import logging
 import os
-import platform
 import shutil
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from blankfill import __version__
 from blankfill.checkpoint import (
     RunLock,
     list_checkpoints,
@@ -26,32 +22,29 @@ from blankfill.checkpoint import (
     sweep,
     write_json,
 )
-from blankfill.checkpoint.layout import VERSION
-from blankfill.config.run import RunConfig, from_dict, to_dict
-from blankfill.config.train import AttentionKind
-from blankfill.data.mixture import RowMixture, RowStream, settle_shares
-from blankfill.data.pieces import Objectives
+from blankfill.config.run import RunConfig, from_dict
+from blankfill.data.mixture import RowMixture, settle_shares
 from blankfill.data.rows import RowSource
 from blankfill.data.store import TokenStore
-from blankfill.errors import ConfigError, DataError
+from blankfill.errors import ConfigError
 from blankfill.metrics import find_peak
 from blankfill.metrics.names import unique_names
 from blankfill.metrics.wandb import require_wandb
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
-from blankfill.model.packed import in_c
 from blankfill.objective.batch import Batch
-from blankfill.runtime import available_cores, cpu_name
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import load_tokenizer
 from blankfill.train.compiling import settle_compile
+from blankfill.train.describe import describe_run, say_what_was_chosen
 from blankfill.train.forgetting import ForgettingGuard
 from blankfill.train.load import set_threads
 from blankfill.train.quickest import settle_attention
-from blankfill.train.resume import Change, changes_on_resume
+from blankfill.train.resume import changes_on_resume
+from blankfill.train.sources import build_stream, open_stores
 from blankfill.train.start import begin_embedding, read_start
 from blankfill.train.trainer import Trainer
-from blankfill.train.transfer import choose_device, choose_precision, device_name
+from blankfill.train.transfer import choose_device, choose_precision
 from blankfill.train.validate import (
     Check,
     Validation,
@@ -60,7 +53,7 @@ from blankfill.train.validate import (
     validation_batches,
 )
 
-__all__ = ["build_trainer", "open_stores", "require_new_run"]
+__all__ = ["build_trainer", "require_new_run"]
 
 log = logging.getLogger(__name__)
 
@@ -70,30 +63,6 @@ VALIDATION_ROWS = 64
 """Most rows that a validation during training scores."""
 RUN_FILES = ("run.json", "metrics.jsonl", "checkpoints", "tokenizer")
 """What a run writes into its folder; a folder that holds one of these is taken."""
-
-
-def open_stores(
-    paths: Sequence[Path], tokenizer_fingerprint: str | None = None
-) -> list[TokenStore]:
-    """Open token stores that belong to one tokenizer.
-
-    Raises:
-        DataError: a store is missing, damaged, empty, or of another tokenizer.
-    """
-    if not paths:
-        raise DataError("no token store was named; make one with `blankfill data build` and pass "
-                        "it as --data store/")  # fmt: skip
-    stores = [TokenStore.open(path) for path in paths]
-    for path, store in zip(paths, stores, strict=True):
-        if not len(store):
-            raise DataError(f"{path} holds no document; build it from text that has some")
-        expected = tokenizer_fingerprint or stores[0].tokenizer_fingerprint
-        if store.tokenizer_fingerprint != expected:
-            raise DataError(
-                f"{path} was built with another tokenizer ({store.tokenizer_fingerprint[:12]}, "
-                f"expected {expected[:12]}); build it again with the run's tokenizer"
-            )
-    return stores
 
 
 def require_new_run(run: Path) -> None:
@@ -150,94 +119,61 @@ def build_trainer(
     fingerprint = stores[0].tokenizer_fingerprint
     held_out = open_stores(validation, fingerprint) if validation else []
     tokenizer = load_tokenizer(data[0] / "tokenizer")
-    vocab_size = -(-tokenizer.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
-    known = run if resume and (run / "run.json").exists() else init
-    if known is not None:  # released models have more rows than ours would round up to
-        rows_there = from_dict(RunConfig, read_run(known)["config"]).model.vocab_size
-        vocab_size = max(vocab_size, rows_there)
-    if vocab_size != cfg.model.vocab_size:
-        log.info("model.vocab_size is %d, the tokenizer's %d ids rounded up", vocab_size,
-                 tokenizer.vocab_size)  # fmt: skip
-        cfg = dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, vocab_size=vocab_size))
+    old = read_run(run) if resume and (run / "run.json").exists() else None
+    known = read_run(init) if old is None and init is not None else old
+    cfg = _with_vocabulary(cfg, tokenizer.vocab_size, known)
     if cfg.train.validate_every and not held_out:
         raise ConfigError(
             f"train.validate_every={cfg.train.validate_every} needs held-out data; name a store "
             "with --validation"
         )
-    info = _describe(cfg, stores, data, held_out, validation)
-    info["hardware"]["device"] = device_name(device)
     settled = settle_shares(shares, [store.num_tokens for store in stores]) if shares else None
-    for entry, share in zip(info["data"], settled or [], strict=False):
-        entry["share"] = share
     start = None if init is None else read_start(init, cfg, fingerprint)
-    if start is not None:
-        info["init"] = start.described
-    resuming = resume and (run / "run.json").exists()
-    changes: list[Change] = []
-    attention_before: AttentionKind | None = None
-    compiled_before: bool | None = None
-    mixtures = [{"row": 0, "shares": settled}] if settled else []
-    if resuming:
-        old = read_run(run)
-        changes = changes_on_resume(old, info, allow_change)
-        info["started"], info["changes"] = old["started"], old.get("changes", [])
-        if old.get("hardware", {}).get("device") == info["hardware"]["device"]:
-            attention_before, compiled_before = old.get("attention"), old.get("compiled")
-        if settled:
-            before = [entry.get("share") for entry in old["data"]]
-            mixtures = old.get("mixtures", [{"row": 0, "shares": before}])
-    else:
+    info = describe_run(
+        cfg, device, data=data, stores=stores, shares=settled, validation=validation,
+        held_out=held_out, start=start,
+    )  # fmt: skip
+    if old is None:
         require_new_run(run)
+    changes = [] if old is None else changes_on_resume(old, info, allow_change)
+    info |= {} if old is None else {"started": old["started"], "changes": old.get("changes", [])}
     run.mkdir(parents=True, exist_ok=True)
     lock = RunLock(run)
     sweep(run)
     threads = set_threads(cfg.train.threads)
+    newest = newest_checkpoint(run) if old is not None and list_checkpoints(run) else None
     model = GLM(cfg.model)
     init_weights(model, cfg.train.seed)
-    if start is None and not (resuming and list_checkpoints(run)):
+    if start is None and newest is None:
         begin_embedding(model, stores, cfg.train)
     model.to(device)
-    rows = _build_rows(cfg, stores, mixtures, tokenizer)
+    rows = build_stream(cfg, stores, _mixtures(old, settled), tokenizer.ids)
     checks: list[Check] = []
     if held_out:
-        batches = validation_batches(
-            RowSource(
-                held_out,
-                dataclasses.replace(cfg.objective, by_source=()),
-                tokenizer.ids,
-                row_length=cfg.train.row_length,
-                seed=0,
-            ),
-            max_rows=VALIDATION_ROWS,
-            micro_batch_rows=cfg.train.micro_batch_rows,
-        )
-        guard = _forgetting_guard(cfg, run, validation)
-
-        def score(model: GLM) -> Validation:
-            values = score_batches(model, batches, dtype)
-            return Validation(values=values | (guard.judge(values) if guard else {}))
-
-        checks.append(score)
+        checks.append(_loss_check(cfg, run, validation, held_out, tokenizer, dtype))
         if check_blanks is not None and cfg.train.validate_blanks:
             checks.append(check_blanks(cfg, tokenizer, held_out))
-
     peak = find_peak(dtype, device.type)
-    info["hardware"]["peak_flops_per_second"] = round(peak.flops_per_second)
-    info["hardware"]["peak_source"] = peak.source
+    info["hardware"] |= {
+        "peak_flops_per_second": round(peak.flops_per_second), "peak_source": peak.source
+    }  # fmt: skip
+    here_before = old if old and _device_of(old) == _device_of(info) else {}
 
     def sample() -> Batch:
         return rows.rows(0, cfg.train.micro_batch_rows)
 
-    info["attention"] = settle_attention(cfg, device, dtype, sample, before=attention_before)
-    info["compiled"] = settle_compile(
-        cfg, model, dtype, info["attention"], sample, before=compiled_before
+    info["attention"] = settle_attention(
+        cfg, device, dtype, sample, before=here_before.get("attention")
     )
-    validate = functools.partial(run_checks, checks=checks) if checks else None
-    trainer = Trainer(cfg, model, rows, run, validate=validate, tokenizer=tokenizer,
-                      lock=lock, peak=peak, attention=info["attention"],
-                      compiled=info["compiled"])  # fmt: skip
-    if resuming and list_checkpoints(run):
-        newest = newest_checkpoint(run)
+    info["compiled"] = settle_compile(
+        cfg, model, dtype, info["attention"], sample, before=here_before.get("compiled")
+    )
+    trainer = Trainer(
+        cfg, model, rows, run, tokenizer=tokenizer, lock=lock, peak=peak,
+        validate=functools.partial(run_checks, checks=checks) if checks else None,
+        attention=info["attention"], compiled=info["compiled"],
+    )  # fmt: skip
+    if newest is not None:
         for path in set_aside(run, newest.step):
             log.warning("%s does not count any more", path)
         trainer.restore(newest)
@@ -253,8 +189,54 @@ def build_trainer(
         info["changes"].append({"step": trainer.index} | {c.name: c.after for c in changes})
     write_json(run / "run.json", info)
     _copy_tokenizer(data[0] / "tokenizer", run / "tokenizer")
-    _say_what_was_chosen(trainer, info, threads)
+    say_what_was_chosen(trainer, info, threads)
     return trainer
+
+
+def _with_vocabulary(cfg: RunConfig, num_ids: int, known: dict[str, Any] | None) -> RunConfig:
+    """Give the model rows for so many ids, rounded up; never fewer than a known run's model has."""
+    vocab_size = -(-num_ids // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    if known is not None:  # released models have more rows than ours would round up to
+        vocab_size = max(vocab_size, from_dict(RunConfig, known["config"]).model.vocab_size)
+    if vocab_size == cfg.model.vocab_size:
+        return cfg
+    log.info("model.vocab_size is %d, the tokenizer's %d ids rounded up", vocab_size, num_ids)
+    return dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, vocab_size=vocab_size))
+
+
+def _mixtures(
+    old: dict[str, Any] | None, settled: Sequence[float] | None
+) -> Sequence[dict[str, Any]]:
+    """Give the shares so far, each with its first row; nothing where there are none."""
+    if settled is None:
+        return []
+    if old is None:
+        return [{"row": 0, "shares": settled}]
+    before = [entry.get("share") for entry in old["data"]]
+    return old.get("mixtures", [{"row": 0, "shares": before}])
+
+
+def _device_of(info: dict[str, Any]) -> str | None:
+    return info.get("hardware", {}).get("device")
+
+
+def _loss_check(
+    cfg: RunConfig, run: Path, validation: Sequence[Path], held_out: Sequence[TokenStore],
+    tokenizer: TextTokenizer, dtype: torch.dtype,
+) -> Check:  # fmt: skip
+    """Build the check of the loss on held-out rows and, where asked for, of what is forgotten."""
+    objective = dataclasses.replace(cfg.objective, by_source=())
+    rows = RowSource(held_out, objective, tokenizer.ids, row_length=cfg.train.row_length, seed=0)
+    batches = validation_batches(
+        rows, max_rows=VALIDATION_ROWS, micro_batch_rows=cfg.train.micro_batch_rows
+    )
+    guard = _forgetting_guard(cfg, run, validation)
+
+    def score(model: GLM) -> Validation:
+        values = score_batches(model, batches, dtype)
+        return Validation(values=values | (guard.judge(values) if guard else {}))
+
+    return score
 
 
 def _forgetting_guard(
@@ -265,72 +247,6 @@ def _forgetting_guard(
     return ForgettingGuard(
         run, unique_names(validation), limit=cfg.train.forgetting_limit,
         policy=cfg.train.on_forgetting,
-    )  # fmt: skip
-
-
-def _build_rows(
-    cfg: RunConfig, stores: Sequence[TokenStore],
-    mixtures: Sequence[dict[str, Any]], tokenizer: TextTokenizer,
-) -> RowStream:  # fmt: skip
-    length, seed = cfg.train.row_length, cfg.train.seed
-    if not mixtures:
-        return RowSource(stores, cfg.objective, tokenizer.ids, row_length=length, seed=seed)
-    objectives = Objectives(cfg.objective, len(stores)).of_store
-    sources = [
-        # Draws are addressed by document number, which stores have in common; seeds are not.
-        RowSource([store], objective, tokenizer.ids, row_length=length, seed=seed + 1_000_003 * s)
-        for s, (store, objective) in enumerate(zip(stores, objectives, strict=True))
-    ]  # fmt: skip
-    first, *later = mixtures
-    mixture = RowMixture(sources, first["shares"], [store.num_tokens for store in stores])
-    for change in later:
-        mixture.change(change["row"], change["shares"])
-    return mixture
-
-
-def _describe(
-    cfg: RunConfig,
-    stores: Sequence[TokenStore],
-    data: Sequence[Path],
-    held_out: Sequence[TokenStore],
-    validation: Sequence[Path],
-) -> dict[str, Any]:
-    def entry(path: Path, store: TokenStore) -> dict[str, Any]:
-        return {
-            "path": str(path.resolve()), "fingerprint": store.fingerprint,
-            "documents": len(store), "tokens": store.num_tokens,
-        }  # fmt: skip
-
-    return {
-        "format": "blankfill run",
-        "version": VERSION,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "config": to_dict(cfg),
-        "tokenizer": {"fingerprint": stores[0].tokenizer_fingerprint},
-        "data": [entry(p, s) for p, s in zip(data, stores, strict=True)],
-        "validation": [entry(p, s) for p, s in zip(validation, held_out, strict=True)],
-        "software": {
-            "blankfill": __version__, "python": platform.python_version(),
-            "torch": torch.__version__, "numpy": np.__version__,
-        },
-        "hardware": {
-            "machine": platform.machine(), "system": platform.system(),
-            "cpu": cpu_name(), "cores": available_cores(),
-        },
-    }  # fmt: skip
-
-
-def _say_what_was_chosen(trainer: Trainer, info: dict[str, Any], threads: int) -> None:
-    hardware, cfg = info["hardware"], trainer.cfg
-    native = trainer.attention == "blocks" and in_c(trainer.device, trainer.dtype)
-    log.info(
-        "%s parameters, %s on %s, %d threads, attention %s%s, %s, %.3g TFLOP/s (%s), from step %d "
-        "to step %d",
-        f"{sum(p.numel() for p in trainer.model.parameters()):,}",
-        str(trainer.dtype).removeprefix("torch."), hardware["device"], threads, trainer.attention,
-        " in C" if native else "", "compiled" if info["compiled"] else "not compiled",
-        hardware["peak_flops_per_second"] / 1e12, hardware["peak_source"], trainer.index,
-        cfg.train.steps,
     )  # fmt: skip
 
 

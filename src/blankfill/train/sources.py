@@ -1,0 +1,70 @@
+"""From folders to token stores, and from stores to the stream of rows that a run reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from blankfill.config.run import RunConfig
+from blankfill.data.mixture import RowMixture, RowStream
+from blankfill.data.pieces import Objectives
+from blankfill.data.rows import RowSource
+from blankfill.data.store import TokenStore
+from blankfill.errors import DataError
+from blankfill.objective.special import SpecialIds
+
+__all__ = ["build_stream", "open_stores"]
+
+
+def open_stores(
+    paths: Sequence[Path], tokenizer_fingerprint: str | None = None
+) -> list[TokenStore]:
+    """Open token stores that belong to one tokenizer.
+
+    Raises:
+        DataError: a store is missing, damaged, empty, or of another tokenizer.
+    """
+    if not paths:
+        raise DataError("no token store was named; make one with `blankfill data build` and pass "
+                        "it as --data store/")  # fmt: skip
+    stores = [TokenStore.open(path) for path in paths]
+    for path, store in zip(paths, stores, strict=True):
+        if not len(store):
+            raise DataError(f"{path} holds no document; build it from text that has some")
+        expected = tokenizer_fingerprint or stores[0].tokenizer_fingerprint
+        if store.tokenizer_fingerprint != expected:
+            raise DataError(
+                f"{path} was built with another tokenizer ({store.tokenizer_fingerprint[:12]}, "
+                f"expected {expected[:12]}); build it again with the run's tokenizer"
+            )
+    return stores
+
+
+def build_stream(
+    cfg: RunConfig, stores: Sequence[TokenStore], mixtures: Sequence[dict[str, Any]],
+    ids: SpecialIds,
+) -> RowStream:  # fmt: skip
+    """Build a run's stream of rows.
+
+    Args:
+        cfg: the run.
+        stores: what it reads.
+        mixtures: from which row on each store has which share, as run.json keeps it; where there is
+            none all documents are read in one order.
+        ids: of the special tokens.
+    """
+    length, seed = cfg.train.row_length, cfg.train.seed
+    if not mixtures:
+        return RowSource(stores, cfg.objective, ids, row_length=length, seed=seed)
+    objectives = Objectives(cfg.objective, len(stores)).of_store
+    sources = [
+        # Draws are addressed by document number, which stores have in common; seeds are not.
+        RowSource([store], objective, ids, row_length=length, seed=seed + 1_000_003 * s)
+        for s, (store, objective) in enumerate(zip(stores, objectives, strict=True))
+    ]  # fmt: skip
+    first, *later = mixtures
+    mixture = RowMixture(sources, first["shares"], [store.num_tokens for store in stores])
+    for change in later:
+        mixture.change(change["row"], change["shares"])
+    return mixture
