@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "blankfill"
 
 FLOORS = {
     "errors": 0, "config": 0,
-    "rng": 1, "runtime": 1, "progress": 1, "objective": 1, "text": 1.5,
+    "atomic": 1, "rng": 1, "runtime": 1, "progress": 1, "objective": 1, "text": 1.5,
     "data": 2, "model": 2,
     "optim": 3, "checkpoint": 3, "metrics": 3,
     "train": 4, "generate": 4, "interop": 4,
@@ -19,8 +19,9 @@ FLOORS = {
     "api": 6,
     "cli": 7,
 }  # fmt: skip
-# Every neighbour may see the addressed randomness and the progress bar; errors is seen by config.
-NEIGHBOURS = {"rng", "progress", "errors"}
+# Every neighbour may see the addressed randomness, the progress bar and the way to write a file;
+# errors is seen by config.
+NEIGHBOURS = {"atomic", "rng", "progress", "errors"}
 
 
 def room(path: Path) -> str:

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 import torch
 
+from blankfill import atomic
 from blankfill.checkpoint import (
     list_checkpoints,
     load_tensors,
@@ -71,8 +72,12 @@ def test_leftovers_of_a_killed_process_are_swept(tmp_path):
     for name in (".step-00000004.77.tmp", ".old-step-00000002.77.tmp"):
         (tmp_path / "checkpoints" / name).mkdir()
         (tmp_path / "checkpoints" / name / "model.safetensors").write_bytes(b"half")
+    (tmp_path / ".run.json.77.tmp").write_text("{")
+    (tmp_path / ".tokenizer.77.tmp").mkdir()
+    (tmp_path / ".report.html.78.tmp").write_text("somebody else is writing this")
     sweep(tmp_path)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
+    assert {p.name for p in tmp_path.iterdir()} == {"checkpoints", ".report.html.78.tmp"}
 
 
 @pytest.mark.parametrize(
@@ -165,7 +170,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     def full(*_args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(write, "_flush", full)
+    monkeypatch.setattr(atomic, "flush", full)
     with pytest.raises(CheckpointError, match="disk is full"):
         save(tmp_path, 2)
     monkeypatch.undo()

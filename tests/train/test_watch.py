@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from blankfill.checkpoint import newest_checkpoint
+from blankfill.config.objective import ObjectiveConfig
+from blankfill.data.rows import RowSource
 from blankfill.errors import TrainingError
 from blankfill.metrics import read_metrics
 from blankfill.objective.batch import IGNORE_INDEX
+from blankfill.train.incident import Incident, write_incident
 from train.conftest import CFG, same
 
 POISONED_STEP = 30
@@ -201,3 +204,42 @@ def test_gradient_norms_add_up_to_the_whole(run):
     total = sum(norm**2 for norm in found["gradient_norms"].values()) ** 0.5
     assert set(found["gradient_norms"]) == {"embed.word", "blocks.0", "blocks.1", "norm"}
     assert total == pytest.approx(found["grad_norm"], rel=1e-5)  # float32 sums
+
+
+class Words:
+    """A tokenizer of whole words, one an id."""
+
+    vocab_size = 400
+
+    def __init__(self, ids):
+        self.ids = ids
+
+    def token(self, number):
+        return f"w{number}"
+
+    def decode(self, numbers):
+        return " ".join(map(self.token, numbers))
+
+
+@pytest.mark.parametrize("sentinels", [0, 3])
+def test_every_blank_of_an_incident_stands_alone(tmp_path, random_store, ids, sentinels):
+    ids = dataclasses.replace(ids, mask_sentinels=(200, 201, 202), sop_sentinels=(300, 301, 302))
+    objective = ObjectiveConfig(
+        short_rate=1, document_rate=0, sentinels=sentinels, ratio_law="fixed", mask_ratio=0.3
+    )
+    rows = RowSource([random_store([12] * 40)], objective, ids, row_length=64, seed=0)
+    batch = rows.rows(0, 4)
+    count = int((batch.targets != IGNORE_INDEX).sum())
+    found = Incident(
+        step=0, first_row=0, found="", done="", loss_nats=1.0, grad_norm=1.0, gradient_norms={},
+        bad_weights=[], batches=[batch], nlls=[np.ones(count, np.float32)],
+    )  # fmt: skip
+    page = write_incident(tmp_path, found, Words(ids))
+    blanks = [
+        [token for token, _, _ in blank["tokens"]]
+        for example in json.loads(page.with_suffix(".json").read_text())["examples"]
+        for blank in example["blanks"]
+    ]
+    assert len(blanks) > len(batch.kinds)
+    assert sum(map(len, blanks)) == count
+    assert all(blank.index(ids.eop) == len(blank) - 1 for blank in blanks)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from blankfill import atomic
 from blankfill.errors import ConfigError
 
 __all__ = ["ReportResult", "report"]
@@ -62,12 +62,7 @@ def report(
     paths = [Path(run) for run in runs]
     records = [read_record(path) for path in paths]
     names = unique_names(paths)
-    page = build_page(records, names, lang).encode("utf-8", "replace")
+    page = build_page(records, names, lang)
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(page)
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return ReportResult(path=str(out), num_bytes=len(page), runs=names)
+    atomic.write_text(out, page, errors="replace")
+    return ReportResult(path=str(out), num_bytes=out.stat().st_size, runs=names)

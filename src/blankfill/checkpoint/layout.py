@@ -21,11 +21,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blankfill import atomic
 from blankfill.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -63,10 +63,8 @@ class Checkpoint:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON under a temporary name and rename it over `path`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Write JSON, whole or not at all."""
+    atomic.write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_run(run: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blankfill import atomic
 from blankfill.checkpoint.layout import (
     VERSION,
     hash_of_state,
@@ -35,6 +36,8 @@ BLOCK = 4 << 20
 """Bytes that are hashed and written at a time."""
 TEMPORARY = (".step-*.tmp", ".old-step-*.tmp")
 """What a process that was killed may leave in the checkpoints' folder."""
+WRITTEN_WHOLE = ("run.json", "metrics.jsonl", "samples.jsonl", "skipped_steps.json", "tokenizer")
+"""What a run writes beside it, under a temporary name at first."""
 
 
 def save_checkpoint(
@@ -74,7 +77,7 @@ def save_checkpoint(
     temporary = folder / f".step-{step:08d}.{os.getpid()}.tmp"
     parts = {"model": model, "optimizer": optimizer} | ({"ema": ema} if ema else {})
     try:
-        sweep(run)
+        _sweep_checkpoints(run)
         temporary.mkdir(parents=True)
         files: dict[str, Any] = {}
         for name, tensors in parts.items():
@@ -83,8 +86,7 @@ def save_checkpoint(
             files[path.name] = {"bytes": path.stat().st_size, "sha256": digest}
         state = {**extra, "version": VERSION, "step": step, "files": files}
         write_json(temporary / "state.json", {**state, "sha256": hash_of_state(state)})
-        _flush(temporary / "state.json")
-        _flush(temporary)
+        atomic.flush(temporary)
         for path in temporary.iterdir():
             _forget(path)
         try:
@@ -92,7 +94,7 @@ def save_checkpoint(
         except ValueError as error:
             raise OSError(f"what was read back differs: {error}") from error
         _replace(temporary, target)
-        _flush(folder)
+        atomic.flush(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         reasons = {errno.ENOSPC: "the disk is full", errno.EROFS: "the disk is read-only"}
@@ -139,11 +141,11 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> str:
 
 
 def sweep(run: Path) -> None:
-    """Remove what a process that was killed while saving has left; only the run's owner may."""
-    folder = run / "checkpoints"
-    for pattern in TEMPORARY:
-        for stale in folder.glob(pattern):
-            shutil.rmtree(stale, ignore_errors=True)
+    """Remove what a process that was killed has left; for the run's owner, before it starts."""
+    _sweep_checkpoints(run)
+    for name in WRITTEN_WHOLE:
+        for stale in run.glob(atomic.temporary_pattern(name)):
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
 
 
 def set_aside(run: Path, step: int) -> list[Path]:
@@ -160,6 +162,12 @@ def set_aside(run: Path, step: int) -> list[Path]:
             path.rename(target)
             moved.append(target)
     return moved
+
+
+def _sweep_checkpoints(run: Path) -> None:
+    for pattern in TEMPORARY:
+        for stale in (run / "checkpoints").glob(pattern):
+            shutil.rmtree(stale, ignore_errors=True)
 
 
 def _replace(temporary: Path, target: Path) -> None:
@@ -204,15 +212,6 @@ def _last_good(run: Path) -> str:
 def _write(handle: int, block: memoryview) -> None:
     while block:
         block = block[os.write(handle, block) :]
-
-
-def _flush(path: Path) -> None:
-    """Wait until the disk has the file or folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _forget(path: Path) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from blankfill import atomic
 from blankfill.evaluate.blanks import BlankReport
 
 __all__ = ["draw_curves", "draw_exact"]
@@ -97,11 +97,9 @@ def _pyplot() -> Any:
 
 def _save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         figure.tight_layout()
-        figure.savefig(temporary, bbox_inches="tight")
-        os.replace(temporary, path)
+        with atomic.new_file(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:], bbox_inches="tight")
     finally:
-        temporary.unlink(missing_ok=True)
         _pyplot().close(figure)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from blankfill import atomic
 from blankfill.config.run import RunConfig
 from blankfill.errors import ConfigError, ConversionError
 from blankfill.interop.export_foreign import ThroughTheKeymap, family_of, write_glm, write_sat
@@ -103,13 +102,10 @@ def written_whole(out: Path) -> Generator[Path]:
     """
     if out.exists():
         raise ConfigError(f"{out} already exists; name a new folder with --out, or remove it")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        os.replace(temporary, out)
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with atomic.new_folder(out) as folder:
+            yield folder
+    except Exception as error:
         if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
             raise ConversionError(
                 f"{out} could not be written ({error}); nothing was left behind: make room, or "

@@ -11,13 +11,11 @@ Tensors go through memory one at a time. The folder is written under a temporary
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import logging
 import os
 import platform
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,7 +24,7 @@ from typing import Any
 
 import torch
 
-from blankfill import __version__
+from blankfill import __version__, atomic
 from blankfill.checkpoint.layout import VERSION, hash_of_state, write_json
 from blankfill.config.objective import MIXTURES, ObjectiveConfig
 from blankfill.config.presets import preset
@@ -87,19 +85,8 @@ def run_import(
         raise ConversionError(f"{out} already holds something; name a new folder with --out")
     if vocabulary is not None:
         check_vocabulary(vocabulary, plan)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    made = [folder for folder in temporary.parents if not folder.exists()]
-    try:
-        temporary.mkdir(parents=True)
-        written = _write(plan, temporary, vocabulary, max_file_bytes, advance or (lambda _: None))
-        os.replace(temporary, out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        for folder in made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
-    return written
+    with atomic.new_folder(out) as folder:
+        return _write(plan, folder, vocabulary, max_file_bytes, advance or (lambda _: None))
 
 
 def check_vocabulary(vocabulary: Vocabulary | Tokenizer, plan: ImportPlan) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from blankfill import atomic
 from blankfill.metrics.lines import read_lines
 
 __all__ = ["Sample", "append_samples", "drop_samples", "read_samples"]
@@ -65,10 +65,8 @@ def drop_samples(run: Path, step: int) -> None:
     if not path.is_file():
         return
     kept = [row for row in read_samples(run) if step > 0 and row["step"] <= step]
-    temporary = path.with_name(f".{FILE}.{os.getpid()}.tmp")
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
-    temporary.write_text(lines, encoding="utf-8", errors="backslashreplace")
-    os.replace(temporary, path)
+    atomic.write_text(path, lines, errors="backslashreplace")
 
 
 def read_samples(run: Path) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from blankfill import atomic
 from blankfill.metrics.lines import read_lines
 from blankfill.metrics.samples import Sample, append_samples, drop_samples
 from blankfill.metrics.wandb import WandbLog
@@ -81,9 +82,7 @@ class MetricsWriter:
     def _open(self, start_step: int, *, keep: bool) -> tuple[int, SummaryWriter]:
         rows = read_metrics(self._path.parent)
         kept = [row for row in rows if keep and row["step"] <= start_step]
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        os.replace(temporary, self._path)
+        atomic.write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
         drop_samples(self._path.parent, start_step)
         handle = os.open(self._path, os.O_WRONLY | os.O_APPEND)
         return handle, _tensorboard(self._board_folder, start_step)

@@ -9,7 +9,6 @@ Shapes: T length of an example or a row.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from blankfill import atomic
 from blankfill.objective.batch import IGNORE_INDEX, Batch, Bool, Example, Int32
 from blankfill.objective.mask import visible
 
@@ -180,13 +180,11 @@ def _draw(
             frameon=False, fontsize=9,
         )  # fmt: skip
         figure.suptitle(title, fontsize=11)
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            figure.savefig(temporary, bbox_inches="tight")
-            os.replace(temporary, path)
+            with atomic.new_file(path) as temporary:
+                figure.savefig(temporary, format=path.suffix[1:], bbox_inches="tight")
         finally:
-            temporary.unlink(missing_ok=True)
             plt.close(figure)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from blankfill import atomic
 from blankfill.checkpoint import (
     RunLock,
     list_checkpoints,
@@ -188,7 +188,9 @@ def build_trainer(
             log.info("from step %d on, %s", trainer.index, change.text)
         info["changes"].append({"step": trainer.index} | {c.name: c.after for c in changes})
     write_json(run / "run.json", info)
-    _copy_tokenizer(data[0] / "tokenizer", run / "tokenizer")
+    if not (run / "tokenizer").exists():
+        with atomic.new_folder(run / "tokenizer") as folder:
+            shutil.copytree(data[0] / "tokenizer", folder, dirs_exist_ok=True)
     say_what_was_chosen(trainer, info, threads)
     return trainer
 
@@ -248,12 +250,3 @@ def _forgetting_guard(
         run, unique_names(validation), limit=cfg.train.forgetting_limit,
         policy=cfg.train.on_forgetting,
     )  # fmt: skip
-
-
-def _copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy a folder under a temporary name and rename it."""
-    if not target.exists():
-        temporary = target.with_name(f".{target.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(source, temporary)
-        os.replace(temporary, target)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from blankfill import atomic
 from blankfill.metrics import example_of_targets
 from blankfill.objective.batch import IGNORE_INDEX, Batch, Float32, Kind
 from blankfill.text.language import LANGUAGES
@@ -83,8 +83,9 @@ def write_incident(run: Path, incident: Incident, tokenizer: TextTokenizer | Non
     folder = run / "incidents"
     folder.mkdir(exist_ok=True)
     name = f"step-{incident.step:08d}"
-    _write(folder / f"{name}.json", json.dumps(record, ensure_ascii=False, indent=1) + "\n")
-    _write(folder / f"{name}.md", _page(record))
+    text = json.dumps(record, ensure_ascii=False, indent=1) + "\n"
+    atomic.write_text(folder / f"{name}.json", text)
+    atomic.write_text(folder / f"{name}.md", _page(record))
     return folder / f"{name}.md"
 
 
@@ -118,10 +119,11 @@ def _examples(incident: Incident, tokenizer: TextTokenizer | None) -> list[dict[
 def _blanks(
     batch: Batch, row: int, part_b: int, end: int, losses: Float32, tokenizer: TextTokenizer | None
 ) -> list[dict[str, Any]]:
-    """Describe the spans of one example; each begins with the token that Part B begins with."""
+    """Describe the spans of one example; each begins as Part B does, or with a `sop` sentinel."""
     targets = batch.targets[row, part_b:end]
     inputs = batch.tokens[row, part_b:end]
-    first = np.flatnonzero(inputs == inputs[0]) if len(inputs) else np.zeros(0, np.int64)
+    opening = [*inputs[:1].tolist(), *(tokenizer.ids.sop_sentinels if tokenizer else ())]
+    first = np.flatnonzero(np.isin(inputs, opening))
     blanks: list[dict[str, Any]] = []
     done = 0
     for low, high in zip(first.tolist(), [*first.tolist()[1:], len(inputs)], strict=True):
@@ -205,9 +207,3 @@ def _short(value: float | str | None) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

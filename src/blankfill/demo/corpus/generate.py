@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from blankfill import rng
+from blankfill import atomic, rng
 from blankfill.demo.corpus import chinese, english
 from blankfill.demo.corpus.story import draw_story
 from blankfill.demo.corpus.world import build_world
@@ -88,9 +87,7 @@ def write_corpus(folder: Path, *, seed: int) -> Corpus:
 
 
 def _write(path: Path, documents: Iterable[DemoDocument]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with atomic.new_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for document in documents:
             line = {"text": document.text, "lang": document.language}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    os.replace(temporary, path)
