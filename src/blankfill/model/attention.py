@@ -72,7 +72,8 @@ class Attention(nn.Module):
         """
         B, T, D = x.shape
         qkv = self._project(x, wanted).view(B, T, 3, -1, self.head_size)
-        qk, v = qkv[:, :, :2], qkv[:, :, 2]
+        qk, v = qkv.split([2, 1], dim=2)  # whose gradients are joined once, where slices' are added
+        v = v[:, :, 0]
         if self.q_norm is not None and self.k_norm is not None:
             qk = torch.stack([self.q_norm(qk[:, :, 0]), self.k_norm(qk[:, :, 1])], dim=2)
         if rotation is not None:

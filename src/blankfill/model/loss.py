@@ -22,7 +22,7 @@ IGNORE_INDEX = -100
 """Target of a position that predicts nothing; the objective's constant of the same name."""
 CHUNK_ELEMENTS = 4_000_000
 """Logits held at a time: 16 MB in float32, about what a CPU's last cache holds."""
-MIN_CHUNK_ROWS = 256
+MIN_CHUNK_ROWS = 512
 """Fewer targets at a time make thin products, and read the matrix's gradient too often."""
 
 
