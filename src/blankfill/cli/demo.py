@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from blankfill.cli.command import own_command
 from blankfill.cli.evaluate import print_report
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def print_demo(result: DemoResult, console: Console) -> None:
         markup=False,
     )
     console.print(
-        f"fill a blank of your own: blankfill fill {result.run} "
+        f"fill a blank of your own: {own_command()} fill {result.run} "
         '"On Monday Anna [MASK] three bowls from Emil."',
         markup=False,
     )

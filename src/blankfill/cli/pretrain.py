@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from blankfill.api.pretrain import PretrainResult
+from blankfill.cli.command import own_command
 
 __all__ = ["print_pretrain"]
 
@@ -18,7 +19,7 @@ def print_pretrain(result: PretrainResult, console: Console) -> None:
         if key.startswith("validation_"):
             console.print(f"  {key} {value:.3f}", markup=False)
     if result.finished:
-        console.print(f'try: blankfill fill {result.run} "A text with a [MASK] in it."',
-                      markup=False)  # fmt: skip
+        console.print(f"try: {own_command()} fill {result.run} "
+                      '"A text with a [MASK] in it."', markup=False)  # fmt: skip
     else:
         console.print("stopped before the last step; the same command with --resume goes on")
