@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from blankfill import atomic
 from blankfill.evaluate.blanks import BlankReport
+from blankfill.objective.render import load_pyplot, save_figure
 
 __all__ = ["draw_curves", "draw_exact"]
 
@@ -29,7 +29,7 @@ def draw_curves(metrics: Sequence[dict[str, Any]], report: BlankReport, path: Pa
         path: .png, .svg or .pdf; written whole or not at all.
     """
     languages = [r.language for r in report.languages]
-    plt = _pyplot()
+    plt = load_pyplot()
     figure, panels = plt.subplots(
         1, len(languages), figsize=(5.4 * len(languages), 4.2), dpi=130, sharey=True,
         squeeze=False,
@@ -56,12 +56,13 @@ def draw_curves(metrics: Sequence[dict[str, Any]], report: BlankReport, path: Pa
         panel.set_ylim(bottom=0)
         panel.legend(fontsize=8, frameon=False)
     panels[0][0].set_ylabel("nats per target token")
-    _save(figure, path)
+    figure.tight_layout()
+    save_figure(figure, path)
 
 
 def draw_exact(report: BlankReport, path: Path) -> None:
     """Draw the share of held-out blanks that each system fills exactly, as bars."""
-    plt = _pyplot()
+    plt = load_pyplot()
     systems = [score.system for score in report.languages[0].scores]
     figure, axes = plt.subplots(figsize=(7.2, 3.8), dpi=130)
     width = 0.8 / len(systems)
@@ -79,27 +80,9 @@ def draw_exact(report: BlankReport, path: Path) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.2))
-    _save(figure, path)
+    figure.tight_layout()
+    save_figure(figure, path)
 
 
 def _columns(rows: list[tuple[int, float]]) -> tuple[list[int], list[float]]:
     return [step for step, _ in rows], [value for _, value in rows]
-
-
-def _pyplot() -> Any:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    return plt
-
-
-def _save(figure: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        figure.tight_layout()
-        with atomic.new_file(path) as temporary:
-            figure.savefig(temporary, format=path.suffix[1:], bbox_inches="tight")
-    finally:
-        _pyplot().close(figure)

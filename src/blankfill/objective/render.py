@@ -20,7 +20,15 @@ from blankfill import atomic
 from blankfill.objective.batch import IGNORE_INDEX, Batch, Bool, Example, Int32
 from blankfill.objective.mask import visible
 
-__all__ = ["TokenRow", "draw_mask", "draw_row", "mask_text", "token_rows"]
+__all__ = [
+    "TokenRow",
+    "draw_mask",
+    "draw_row",
+    "load_pyplot",
+    "mask_text",
+    "save_figure",
+    "token_rows",
+]
 
 Token = Callable[[int], str]
 """Shows one token id."""
@@ -139,10 +147,7 @@ def _draw(
     labels: list[str] | None,
     spans: Sequence[int],
 ) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
+    plt = load_pyplot()
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
@@ -180,12 +185,27 @@ def _draw(
             frameon=False, fontsize=9,
         )  # fmt: skip
         figure.suptitle(title, fontsize=11)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with atomic.new_file(path) as temporary:
-                figure.savefig(temporary, format=path.suffix[1:], bbox_inches="tight")
-        finally:
-            plt.close(figure)
+        save_figure(figure, path)
+
+
+def load_pyplot() -> Any:
+    """Load matplotlib for files alone; no window is ever opened."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    return plt
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure whole, in the format that the file's name says, and close it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with atomic.new_file(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:], bbox_inches="tight")
+    finally:
+        load_pyplot().close(figure)
 
 
 def _frame(axes: Any, start: int, part_b: int, end: int) -> None:
