@@ -1,4 +1,4 @@
-"""What `model/packed.py` replaced, kept to be measured beside it.
+"""What `kernels/packed.py` replaced, kept to be measured beside it.
 
 Examples of similar length are gathered side by side and padded to the longest of their group, so
 that attention is a few batched products over somewhat more than what is visible.

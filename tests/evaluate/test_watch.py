@@ -15,8 +15,8 @@ from blankfill.data.store import TokenStore
 from blankfill.evaluate.blanks import evaluate_blanks
 from blankfill.evaluate.watch import BlankWatch
 from blankfill.metrics import read_metrics, read_samples
+from blankfill.prepare import build_trainer
 from blankfill.text.tokenizer import Tokenizer
-from blankfill.train import build_trainer
 from conftest import small_corpus
 
 CFG = RunConfig(

@@ -68,7 +68,7 @@ def test_training_goes_on_from_it(glm_130b, tmp_path):
     import torch
 
     from blankfill.config.run import RunConfig, from_dict
-    from blankfill.train import build_trainer
+    from blankfill.prepare import build_trainer
 
     (tmp_path / "corpus.txt").write_text("\n\n".join(TEXT), encoding="utf-8")
     tokenizer = glm_130b / "ours" / "tokenizer"

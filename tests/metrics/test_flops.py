@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from blankfill.config.model import ModelConfig
 from blankfill.config.presets import PRESETS, preset
+from blankfill.kernels.rectangles import STRIP
 from blankfill.metrics.flops import (
     count_parameters,
     forward_flops,
@@ -17,7 +18,6 @@ from blankfill.metrics.flops import (
 )  # fmt: skip
 from blankfill.model.glm import GLM
 from blankfill.model.masks import DenseMask
-from blankfill.model.rectangles import STRIP
 from blankfill.objective.mask import visible
 
 CFG = ModelConfig(vocab_size=300, hidden_size=32, num_layers=2, num_heads=2, ffn_size=48)

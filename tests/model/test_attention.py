@@ -10,8 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from blankfill.config.model import ModelConfig
 from blankfill.errors import ConfigError
+from blankfill.kernels import packed
+from blankfill.kernels.native import load_native
+from blankfill.kernels.rectangles import rectangles
 from blankfill.metrics.flops import training_flops, visible_area
-from blankfill.model import packed
 from blankfill.model.attention import (
     dense_attention,
     flex_attention,
@@ -31,8 +33,6 @@ from blankfill.model.masks import (
     choose_attention,
     tile_pairs,
 )  # fmt: skip
-from blankfill.model.native import load_native
-from blankfill.model.rectangles import rectangles
 from blankfill.model.rope import rotation_of
 from blankfill.objective.mask import visible
 

@@ -8,11 +8,11 @@ import torch
 from torch.nn import functional
 
 from blankfill.config.model import ModelConfig
+from blankfill.engine.transfer import precision_context
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.model.loss import IGNORE_INDEX, batch_loss, blank_loss
 from blankfill.model.masks import PackedMask
-from blankfill.train.transfer import precision_context
 
 CFG = ModelConfig(vocab_size=97, hidden_size=32, num_layers=2, num_heads=2, ffn_size=48)
 

@@ -15,8 +15,8 @@ from blankfill.errors import ConfigError
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.model.masks import DenseMask
-from blankfill.train import build_trainer, compiling
-from blankfill.train.compiling import BreakEven, measure_break_even, settle_compile
+from blankfill.prepare import build_trainer, compiling
+from blankfill.prepare.compiling import BreakEven, measure_break_even, settle_compile
 from conftest import small_corpus
 from train.conftest import CFG, same, stop_at
 

@@ -11,17 +11,17 @@ from torch.utils._pytree import tree_leaves
 
 from blankfill.checkpoint import newest_checkpoint
 from blankfill.data.rows import RowSource
+from blankfill.engine.transfer import (
+    choose_device,
+    choose_precision,
+    to_tensors,
+)
 from blankfill.errors import ConfigError
 from blankfill.generate import fill_tokens
 from blankfill.model.glm import GLM, device_of
 from blankfill.model.init import init_weights
 from blankfill.model.loss import blank_loss_at
 from blankfill.objective.batch import IGNORE_INDEX
-from blankfill.train.transfer import (
-    choose_device,
-    choose_precision,
-    to_tensors,
-)
 from train.conftest import CFG, MODEL
 
 

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from blankfill.errors import TrainingError
-from blankfill.train.forgetting import ForgettingGuard
+from blankfill.guard.forgetting import ForgettingGuard
 
 
 def guard(run, names=("old",), policy="warn", limit=0.1):

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from blankfill.train.guards import Guard, robust_limit
+from blankfill.guard.guards import Guard, robust_limit
 
 
 def test_the_limit_is_the_median_and_k_robust_deviations():

@@ -12,7 +12,7 @@ from blankfill.config.train import TrainConfig
 from blankfill.data.ingest import build_store
 from blankfill.errors import ConfigError
 from blankfill.metrics import read_metrics
-from blankfill.train import build_trainer
+from blankfill.prepare import build_trainer
 from conftest import small_corpus
 
 CFG = RunConfig(

@@ -10,9 +10,9 @@ from blankfill.api.pretrain import pretrain
 from blankfill.checkpoint import read_run
 from blankfill.config.train import TrainConfig
 from blankfill.errors import ConfigError
-from blankfill.train import pace
-from blankfill.train.compiling import BreakEven
-from blankfill.train.pace import Pace, measure_pace, with_steps
+from blankfill.prepare import pace
+from blankfill.prepare.compiling import BreakEven
+from blankfill.prepare.pace import Pace, measure_pace, with_steps
 from conftest import small_corpus
 from train.conftest import CFG
 

@@ -10,8 +10,8 @@ import torch
 from blankfill.data.rows import RowSource
 from blankfill.errors import ConfigError, TrainingError
 from blankfill.model.masks import attention_ways
-from blankfill.train import quickest
-from blankfill.train.quickest import quickest_attention, settle_attention
+from blankfill.prepare import attention as quickest
+from blankfill.prepare.attention import quickest_attention, settle_attention
 from train.conftest import CFG
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

@@ -13,7 +13,8 @@ from blankfill.config.run import from_dict, to_dict
 from blankfill.data.neighbours import count_neighbours
 from blankfill.errors import CheckpointError, ConfigError
 from blankfill.metrics import read_metrics
-from blankfill.train import build_trainer, load_run, start
+from blankfill.prepare import build_trainer, start
+from blankfill.train import load_run
 from conftest import small_corpus
 from train.conftest import CFG, same, stop_at
 

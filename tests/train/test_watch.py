@@ -11,9 +11,9 @@ from blankfill.checkpoint import newest_checkpoint
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.data.rows import RowSource
 from blankfill.errors import TrainingError
+from blankfill.guard.incident import Incident, write_incident
 from blankfill.metrics import read_metrics
 from blankfill.objective.batch import IGNORE_INDEX
-from blankfill.train.incident import Incident, write_incident
 from train.conftest import CFG, same
 
 POISONED_STEP = 30

@@ -126,7 +126,8 @@ def demo(*, out: Path = Path("runs/demo"), minutes: float = 5.0, seed: int = 1) 
     clock.lap("one example")
 
     from blankfill.evaluate.watch import BlankWatch
-    from blankfill.train import build_trainer, load_run
+    from blankfill.prepare import build_trainer
+    from blankfill.train import load_run
 
     cfg = _configure(minutes, seed, files)
     log.info("== pretraining: %d steps, about %.1f minutes", cfg.train.steps, minutes)
@@ -197,8 +198,8 @@ def _explain_one(files: dict[str, Path]) -> None:
 def _configure(minutes: float, seed: int, files: dict[str, Path]) -> RunConfig:
     """Take the preset, with as many steps as fit into the minutes on this machine."""
     from blankfill.evaluate.watch import BlankWatch
-    from blankfill.train import build_trainer
-    from blankfill.train.pace import measure_pace, with_steps
+    from blankfill.prepare import build_trainer
+    from blankfill.prepare.pace import measure_pace, with_steps
 
     cfg = preset("demo")
     cfg = dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, seed=seed))

@@ -78,7 +78,8 @@ def evaluate(
 
     from blankfill.data.rows import RowSource
     from blankfill.evaluate.blanks import evaluate_blanks
-    from blankfill.train import load_run, open_stores
+    from blankfill.prepare import open_stores
+    from blankfill.train import load_run
     from blankfill.train.validate import score_batches, validation_batches
 
     loaded = load_run(Path(run), weights=weights, device=device)

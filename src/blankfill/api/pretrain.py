@@ -107,7 +107,7 @@ def pretrain(
     from blankfill.data.mixture import parse_stores
     from blankfill.evaluate.watch import BlankWatch
     from blankfill.metrics import read_metrics
-    from blankfill.train import build_trainer
+    from blankfill.prepare import build_trainer
 
     stores, shares = parse_stores([Path(path) for path in data], [Path(path) for path in replay])
 
@@ -142,8 +142,8 @@ def _in_minutes(
 ) -> RunConfig:  # fmt: skip
     """Give a run the steps that fit into the minutes, or, resumed, those that it has."""
     from blankfill.checkpoint import read_run
-    from blankfill.train import require_new_run
-    from blankfill.train.pace import measure_pace, with_steps
+    from blankfill.prepare import require_new_run
+    from blankfill.prepare.pace import measure_pace, with_steps
 
     if not minutes > 0:
         raise ConfigError(f"minutes={minutes:g} must be positive, or 0 for --train.steps")

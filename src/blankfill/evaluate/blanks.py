@@ -29,6 +29,7 @@ import torch
 from blankfill import progress
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.data.store import TokenStore
+from blankfill.engine.transfer import to_tensors
 from blankfill.errors import DataError
 from blankfill.evaluate.ngram import Trigram, Unigram
 from blankfill.generate.infill import FilledBlank, fill_tokens
@@ -45,7 +46,6 @@ from blankfill.objective.spans import draw_lengths, max_spans, place_spans, span
 from blankfill.rng import generator
 from blankfill.text.language import LANGUAGES
 from blankfill.text.tokenizer import TextTokenizer
-from blankfill.train.transfer import to_tensors
 
 __all__ = [
     "BlankItem",

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blankfill.config.model import ModelConfig
-from blankfill.model.rectangles import count_pairs
+from blankfill.kernels.rectangles import count_pairs
 
 __all__ = ["Flops", "count_parameters", "forward_flops", "training_flops", "visible_area"]
 

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from blankfill.config.model import ModelConfig
+from blankfill.kernels.packed import block_attention
 from blankfill.model.cache import KVCache
 from blankfill.model.masks import DenseMask, FlexMask, Mask, PackedMask, VarlenMask
-from blankfill.model.packed import block_attention
 from blankfill.model.rope import Rotation, rotate
 
 __all__ = [

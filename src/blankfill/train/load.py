@@ -12,12 +12,12 @@ from blankfill.checkpoint import newest_checkpoint, read_run
 from blankfill.checkpoint.weights import load_weights
 from blankfill.config.run import RunConfig, from_dict
 from blankfill.config.train import DeviceKind
+from blankfill.engine.transfer import choose_device
 from blankfill.errors import CheckpointError
 from blankfill.model.glm import GLM
 from blankfill.runtime import available_cores
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import load_tokenizer
-from blankfill.train.transfer import choose_device
 
 __all__ = ["Run", "load_run", "set_threads"]
 

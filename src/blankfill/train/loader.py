@@ -12,7 +12,7 @@ import torch
 
 from blankfill.config.train import AttentionKind
 from blankfill.data.mixture import RowStream
-from blankfill.train.transfer import TensorBatch, to_tensors
+from blankfill.engine.transfer import TensorBatch, to_tensors
 
 __all__ = ["Loader"]
 

@@ -30,7 +30,12 @@ from blankfill.checkpoint import (
 from blankfill.checkpoint.weights import load_weights
 from blankfill.config.run import RunConfig
 from blankfill.config.train import AttentionKind
+from blankfill.engine.gradient import forward_backward, move_average
+from blankfill.engine.transfer import choose_precision
 from blankfill.errors import CheckpointError, TrainingError
+from blankfill.guard.guards import bad_weights
+from blankfill.guard.incident import Incident
+from blankfill.guard.policy import Watch
 from blankfill.metrics import (
     NO_FLOPS,
     Flops,
@@ -43,15 +48,10 @@ from blankfill.metrics import (
 from blankfill.model.glm import GLM, device_of
 from blankfill.model.masks import choose_attention
 from blankfill.optim import LossScaler, build_optimizer, lr_at, shrink_at
-from blankfill.train.gradient import forward_backward, move_average
-from blankfill.train.guards import bad_weights
-from blankfill.train.incident import Incident
 from blankfill.train.keeper import Keeper
 from blankfill.train.loader import Loader
 from blankfill.train.signals import stop_on_signals
-from blankfill.train.transfer import choose_precision
 from blankfill.train.validate import Validation
-from blankfill.train.watch import Watch
 
 if TYPE_CHECKING:
     from blankfill.data.mixture import RowStream

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 
 from blankfill.data.rows import RowSource
+from blankfill.engine.transfer import precision_context, to_tensors
 from blankfill.metrics import LossMeter, Sample
 from blankfill.model.glm import GLM, device_of
 from blankfill.model.loss import batch_loss
 from blankfill.objective.batch import Batch
-from blankfill.train.transfer import precision_context, to_tensors
 
 __all__ = ["Check", "Validation", "run_checks", "score_batches", "validation_batches"]
 

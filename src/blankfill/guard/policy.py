@@ -21,11 +21,11 @@ from typing import Any, Final, Literal
 from blankfill.checkpoint import list_checkpoints, write_json
 from blankfill.config.train import TrainConfig
 from blankfill.errors import CheckpointError
+from blankfill.guard.guards import Guard, Trouble, bad_weights, gradient_norms
+from blankfill.guard.incident import Incident, write_incident
 from blankfill.model.glm import GLM
 from blankfill.objective.batch import Batch, Float32
 from blankfill.text.tokenizer import TextTokenizer
-from blankfill.train.guards import Guard, Trouble, bad_weights, gradient_norms
-from blankfill.train.incident import Incident, write_incident
 
 __all__ = ["Action", "Watch"]
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
+from blankfill.engine.transfer import TensorBatch, precision_context
 from blankfill.errors import DataError
 from blankfill.model.glm import GLM, device_of
 from blankfill.model.loss import batch_loss
 from blankfill.objective.batch import Float32
-from blankfill.train.transfer import TensorBatch, precision_context
 
 __all__ = ["forward_backward", "move_average"]
 

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import register_flop_formula
 
-from blankfill.model.native import Native, load_native
-from blankfill.model.rectangles import STRIP, count_pairs, rectangles
+from blankfill.kernels.native import Native, load_native
+from blankfill.kernels.rectangles import STRIP, count_pairs, rectangles
 
 __all__ = ["block_attention", "in_c"]
 

@@ -19,7 +19,7 @@ from blankfill.data.store import TokenStore
 from blankfill.errors import ConfigError
 from blankfill.model.embedding_init import embed_neighbours
 from blankfill.model.glm import GLM
-from blankfill.train.resume import MODEL_BY_NAME
+from blankfill.prepare.resume import MODEL_BY_NAME
 
 __all__ = ["Start", "begin_embedding", "read_start"]
 

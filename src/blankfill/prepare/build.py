@@ -26,25 +26,25 @@ from blankfill.config.run import RunConfig, from_dict
 from blankfill.data.mixture import RowMixture, settle_shares
 from blankfill.data.rows import RowSource
 from blankfill.data.store import TokenStore
+from blankfill.engine.transfer import choose_device, choose_precision
 from blankfill.errors import ConfigError
+from blankfill.guard.forgetting import ForgettingGuard
 from blankfill.metrics import find_peak
 from blankfill.metrics.names import unique_names
 from blankfill.metrics.wandb import require_wandb
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.objective.batch import Batch
+from blankfill.prepare.attention import settle_attention
+from blankfill.prepare.compiling import settle_compile
+from blankfill.prepare.describe import describe_run, say_what_was_chosen
+from blankfill.prepare.resume import changes_on_resume
+from blankfill.prepare.sources import build_stream, open_stores
+from blankfill.prepare.start import begin_embedding, read_start
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import load_tokenizer
-from blankfill.train.compiling import settle_compile
-from blankfill.train.describe import describe_run, say_what_was_chosen
-from blankfill.train.forgetting import ForgettingGuard
 from blankfill.train.load import set_threads
-from blankfill.train.quickest import settle_attention
-from blankfill.train.resume import changes_on_resume
-from blankfill.train.sources import build_stream, open_stores
-from blankfill.train.start import begin_embedding, read_start
 from blankfill.train.trainer import Trainer
-from blankfill.train.transfer import choose_device, choose_precision
 from blankfill.train.validate import (
     Check,
     Validation,

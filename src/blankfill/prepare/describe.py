@@ -16,11 +16,11 @@ from blankfill import __version__
 from blankfill.checkpoint.layout import VERSION
 from blankfill.config.run import RunConfig, to_dict
 from blankfill.data.store import TokenStore
-from blankfill.model.packed import in_c
+from blankfill.engine.transfer import device_name
+from blankfill.kernels.packed import in_c
+from blankfill.prepare.start import Start
 from blankfill.runtime import available_cores, cpu_name
-from blankfill.train.start import Start
 from blankfill.train.trainer import Trainer
-from blankfill.train.transfer import device_name
 
 __all__ = ["describe_run", "say_what_was_chosen"]
 

@@ -17,12 +17,12 @@ from torch import nn
 
 from blankfill.config.run import RunConfig
 from blankfill.config.train import AttentionKind
+from blankfill.engine.transfer import precision_context, to_tensors
 from blankfill.errors import ConfigError
 from blankfill.model.glm import GLM, compile_block, device_of, mark_varying
 from blankfill.model.loss import wanted_positions
 from blankfill.objective.batch import Batch
-from blankfill.train.timing import median_seconds
-from blankfill.train.transfer import precision_context, to_tensors
+from blankfill.prepare.timing import median_seconds
 
 __all__ = ["BreakEven", "measure_break_even", "settle_compile"]
 

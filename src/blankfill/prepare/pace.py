@@ -12,7 +12,7 @@ from pathlib import Path
 
 from blankfill.config.run import RunConfig
 from blankfill.config.train import TrainConfig
-from blankfill.train.compiling import measure_break_even
+from blankfill.prepare.compiling import measure_break_even
 from blankfill.train.trainer import Trainer
 
 __all__ = ["Pace", "measure_pace", "with_steps"]

@@ -14,7 +14,7 @@ from blankfill.errors import TrainingError
 from blankfill.model.attention import attend
 from blankfill.model.masks import attention_ways, build_mask, choose_attention
 from blankfill.objective.batch import Batch
-from blankfill.train.timing import median_seconds
+from blankfill.prepare.timing import median_seconds
 
 __all__ = ["quickest_attention", "settle_attention"]
 

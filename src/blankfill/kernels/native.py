@@ -1,4 +1,4 @@
-"""The compiled twin of `model/packed.py` for float32 on a CPU: built at first use, if it can be.
+"""The compiled twin of `kernels/packed.py` for float32 on a CPU: built at first use, if it can be.
 
 `packed.c` needs a C compiler, which is looked for as `cc`, and torch's own BLAS; it takes about a
 second and is kept for the next start. Where either is missing nothing is lost but speed: the plain
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from blankfill.model.rectangles import STRIP, count_pairs
+from blankfill.kernels.rectangles import STRIP, count_pairs
 from blankfill.runtime import cache_folder, native_wanted
 
 __all__ = ["Native", "load_native"]

@@ -1,0 +1,1 @@
+"""One step's arithmetic on the devices that do it."""

@@ -1,0 +1,1 @@
+"""What is unusual in a run, what is done about it, and how it is told."""

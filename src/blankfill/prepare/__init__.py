@@ -1,0 +1,8 @@
+"""From a configuration and folders to a trainer."""
+
+from __future__ import annotations
+
+from blankfill.prepare.build import build_trainer, require_new_run
+from blankfill.prepare.sources import open_stores
+
+__all__ = ["build_trainer", "open_stores", "require_new_run"]
