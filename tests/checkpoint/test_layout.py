@@ -18,6 +18,7 @@ from blankfill.checkpoint import (
     sweep,
     write,
 )
+from blankfill.checkpoint.layout import hash_of_state
 from blankfill.errors import CheckpointError
 
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2)}
@@ -201,3 +202,51 @@ def test_a_damaged_run_json_is_one_sentence(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"run\.json"):
         read_run(tmp_path)
+
+
+def spoil(path, how):
+    if how == "gone":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(path.read_bytes()[:-8])
+    else:
+        path.write_bytes(path.read_bytes()[:-1] + b"\x55")
+
+
+@pytest.mark.parametrize("how", ["gone", "cut", "flipped"])
+@pytest.mark.parametrize(
+    ("parts", "spoilt", "step"),
+    [
+        (["model"], "optimizer", 2), (["model"], "ema", 2), (["model"], "model", 1),
+        (["ema"], "ema", 1), (["ema"], "model", 2), ([], "model", 2), (None, "ema", 1),
+        (["model", "optimizer"], "optimizer", 1),
+    ],
+)  # fmt: skip
+def test_only_the_parts_that_are_read_have_to_be_whole(tmp_path, how, parts, spoilt, step):
+    for at in (1, 2):
+        save_checkpoint(tmp_path, at, WEIGHTS, {"m": torch.zeros(2)}, {}, keep=2, ema=WEIGHTS)
+    spoil(tmp_path / "checkpoints" / "step-00000002" / f"{spoilt}.safetensors", how)
+    assert newest_checkpoint(tmp_path, parts).step == step
+
+
+def test_weights_in_several_files_are_one_part(tmp_path):
+    folder = save(tmp_path, 1)
+    state = json.loads((folder / "state.json").read_text())
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    state["files"]["model-00001-of-00001.safetensors"] = state["files"].pop("model.safetensors")
+    del state["sha256"]
+    state["sha256"] = hash_of_state(state)
+    (folder / "state.json").write_text(json.dumps(state))
+    assert newest_checkpoint(tmp_path, ["model"]).step == 1
+    spoil(folder / "model-00001-of-00001.safetensors", "flipped")
+    with pytest.raises(CheckpointError, match="damaged"):
+        newest_checkpoint(tmp_path, ["model"])
+
+
+def test_a_file_that_git_lfs_did_not_download_is_called_that(tmp_path, caplog):
+    (save(tmp_path, 1) / "model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"
+    )
+    with pytest.raises(CheckpointError):
+        newest_checkpoint(tmp_path)
+    assert "git lfs pull" in caplog.text

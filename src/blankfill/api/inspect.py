@@ -131,7 +131,7 @@ def _run(folder: Path) -> dict[str, str | int | float]:
             else "none; import it again with --tokenizer"
         )
     if list_checkpoints(folder):
-        newest = newest_checkpoint(folder)
+        newest = newest_checkpoint(folder, parts=[])
         facts["newest checkpoint"] = str(newest.path)
         facts["steps done"] = newest.step
     rows = [row for row in read_metrics(folder) if "loss_nats" in row]

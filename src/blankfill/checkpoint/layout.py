@@ -21,18 +21,21 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from blankfill import atomic
 from blankfill.errors import CheckpointError
+from blankfill.text.pointer import is_pointer, pointer_sentence
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
     "Checkpoint",
+    "Part",
     "hash_of_file",
     "hash_of_state",
     "list_checkpoints",
@@ -48,6 +51,9 @@ log = logging.getLogger(__name__)
 
 VERSION = 1
 """Version of the folder's format, in state.json and run.json."""
+
+Part = Literal["model", "optimizer", "ema"]
+"""What a checkpoint consists of: a file by this name, or several by `NAME-*-of-*`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,10 +100,15 @@ def list_checkpoints(run: Path) -> list[Path]:
     return sorted(named, key=lambda path: int(path.name.removeprefix("step-")))
 
 
-def newest_checkpoint(run: Path) -> Checkpoint:
+def newest_checkpoint(run: Path, parts: Collection[Part] | None = None) -> Checkpoint:
     """Find the newest checkpoint whose files are as they were written.
 
     A damaged one is passed over with a warning that names it.
+
+    Args:
+        run: the run's folder.
+        parts: what is going to be read of it: nothing else is looked at, for the optimizer and the
+            average are several times as large as the weights; all of it where not given.
 
     Raises:
         CheckpointError: no usable checkpoint is left.
@@ -108,11 +119,11 @@ def newest_checkpoint(run: Path) -> Checkpoint:
     for folder in reversed(folders):
         try:
             state = read_state(folder)
-            verify(folder, state)
+            verify(folder, state, parts)
             if folder.name != f"step-{state['step']:08d}":
                 raise ValueError(f"it holds step {state['step']}")
             return Checkpoint(path=folder, step=int(state["step"]), state=state)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("%s is damaged (%s); taking the checkpoint before it", folder, error)
     raise CheckpointError(f"every checkpoint in {run / 'checkpoints'} is damaged; train it again")
 
@@ -145,15 +156,24 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def verify(folder: Path, state: dict[str, Any]) -> None:
+def verify(folder: Path, state: dict[str, Any], parts: Collection[Part] | None = None) -> None:
     """Compare a checkpoint's files with what its state says of them.
+
+    Args:
+        folder: the checkpoint's.
+        state: its state.json.
+        parts: what to compare; all files where not given.
 
     Raises:
         OSError, ValueError, KeyError: a file is missing or differs.
     """
     for name, expected in state["files"].items():
+        if parts is not None and name.removesuffix(".safetensors").split("-")[0] not in parts:
+            continue
         path = folder / name
         if path.stat().st_size != expected["bytes"] or hash_of_file(path) != expected["sha256"]:
+            if is_pointer(path):
+                raise ValueError(pointer_sentence(path))
             raise ValueError(f"{name} is not the file that was written")
 
 

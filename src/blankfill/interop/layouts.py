@@ -244,7 +244,7 @@ def _pipeline(files: dict[tuple[str, ...], Path]) -> list[Rank]:
 
 def _own(folder: Path) -> Source:
     described = read_run(folder)
-    checkpoint = newest_checkpoint(folder)
+    checkpoint = newest_checkpoint(folder, ["model"])
     files = sorted(checkpoint.path.glob("model*.safetensors"))
     ranks = [_union([open_shard(file) for file in files])]
     return Source(path=folder, layout="blankfill", ranks=ranks, config=described,

@@ -43,6 +43,7 @@ from blankfill.prepare.sources import build_stream, open_stores
 from blankfill.prepare.start import begin_embedding, read_start
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import load_tokenizer
+from blankfill.train.keeper import restored_parts
 from blankfill.train.load import set_threads
 from blankfill.train.trainer import Trainer
 from blankfill.train.validate import (
@@ -141,7 +142,9 @@ def build_trainer(
     lock = RunLock(run)
     sweep(run)
     threads = set_threads(cfg.train.threads)
-    newest = newest_checkpoint(run) if old is not None and list_checkpoints(run) else None
+    newest = None
+    if old is not None and list_checkpoints(run):
+        newest = newest_checkpoint(run, restored_parts(cfg.train))
     model = GLM(cfg.model)
     init_weights(model, cfg.train.seed)
     if start is None and newest is None:

@@ -56,7 +56,7 @@ def read_start(path: Path, cfg: RunConfig, tokenizer_fingerprint: str) -> Start:
     ]
     if differ:
         raise ConfigError(f"the weights of {path} do not fit this model: {'; '.join(differ)}")
-    newest = newest_checkpoint(path)
+    newest = newest_checkpoint(path, ["model"])
     files = [newest.state["files"][file.name]["sha256"] for file in weight_files(newest.path)]
     described = {"path": str(path.resolve()), "step": newest.step, "fingerprint": "-".join(files)}
     return Start(described=described, weights=newest.path)

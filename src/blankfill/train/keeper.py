@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from blankfill.checkpoint import Saver, save_checkpoint
+from blankfill.checkpoint import Part, Saver, save_checkpoint
 from blankfill.config.train import TrainConfig
 from blankfill.errors import CheckpointError
 
-__all__ = ["Keeper"]
+__all__ = ["Keeper", "restored_parts"]
 
 log = logging.getLogger(__name__)
 
@@ -96,3 +96,8 @@ class Keeper:
             CheckpointError: it failed.
         """
         self._saver.wait()
+
+
+def restored_parts(cfg: TrainConfig) -> list[Part]:
+    """List what a run takes up again of a checkpoint, and so has to be as it was written."""
+    return ["model", "optimizer", *(["ema"] if cfg.ema_decay else [])]

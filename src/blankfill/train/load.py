@@ -73,11 +73,11 @@ def load_run(
     if tokenizer.fingerprint != info["tokenizer"]["fingerprint"]:
         raise CheckpointError(f"{path / 'tokenizer'} is not the tokenizer that {path} was trained "
                               "with; restore it")  # fmt: skip
-    checkpoint = newest_checkpoint(path)
+    name = "ema" if weights == "ema" else "model"
+    checkpoint = newest_checkpoint(path, [name])
     with torch.device("meta"):
         model = GLM(cfg.model)
     model = model.to_empty(device=where)
-    name = "ema" if weights == "ema" else "model"
     if name == "ema" and f"{name}.safetensors" not in checkpoint.state["files"]:
         raise CheckpointError(f"{checkpoint.path} has no moving average of its weights; train with "
                               "--train.ema-decay 0.999 to have one")  # fmt: skip

@@ -48,7 +48,7 @@ from blankfill.metrics import (
 from blankfill.model.glm import GLM, device_of
 from blankfill.model.masks import choose_attention
 from blankfill.optim import LossScaler, build_optimizer, lr_at, shrink_at
-from blankfill.train.keeper import Keeper
+from blankfill.train.keeper import Keeper, restored_parts
 from blankfill.train.loader import Loader
 from blankfill.train.signals import stop_on_signals
 from blankfill.train.validate import Validation
@@ -218,7 +218,7 @@ class Trainer:
         """Return to the last checkpoint."""
         self.optimizer.zero_grad()
         self._keeper.hear(wait=True)
-        self.restore(newest_checkpoint(self.run))
+        self.restore(newest_checkpoint(self.run, restored_parts(self.cfg.train)))
         return StepInfo(loss_nats=math.nan, grad_norm=math.nan, lr=lr, num_rows=0, num_targets=0)
 
     def _end(self, incident: Incident) -> NoReturn:
