@@ -6,8 +6,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from blankfill.errors import ConfigError, DataError
+from blankfill.config.ranges import Range, checks_numbers
+from blankfill.errors import DataError
 
 __all__ = [
     "BuildResult",
@@ -95,6 +97,7 @@ class ShowResult:
     """In order."""
 
 
+@checks_numbers
 def data_build(
     files: Sequence[str | Path],
     /,
@@ -105,7 +108,7 @@ def data_build(
     answer_field: str = "",
     strict: bool = False,
     overwrite: bool = False,
-    num_workers: int = 0,
+    num_workers: Annotated[int, Range(0, 1024)] = 0,
 ) -> BuildResult:
     """Turn text into a token store.
 
@@ -130,8 +133,6 @@ def data_build(
     """
     from blankfill.data.ingest import build_store
 
-    if num_workers < 0:
-        raise ConfigError(f"num_workers={num_workers} must be 0 or more")
     _, skips = build_store(
         list(files), Path(tokenizer), Path(out), text_field=text_field,
         answer_field=answer_field, strict=strict, overwrite=overwrite,
@@ -171,8 +172,14 @@ def data_info(store: Path, /, *, verify: bool = False) -> StoreInfo:
     )  # fmt: skip
 
 
+@checks_numbers
 def data_show(
-    store: Path, /, *, index: int = 0, count: int = 1, tokenizer: Path | None = None
+    store: Path,
+    /,
+    *,
+    index: Annotated[int, Range(0, 2**63 - 1)] = 0,
+    count: Annotated[int, Range(1, 2**63 - 1)] = 1,
+    tokenizer: Path | None = None,
 ) -> ShowResult:
     """Show documents of a token store as text.
 
@@ -195,8 +202,6 @@ def data_show(
     opened = TokenStore.open(Path(store))
     if not 0 <= index < len(opened):
         raise DataError(f"{store} has documents 0 to {len(opened) - 1}, not {index}")
-    if count < 1:
-        raise ConfigError(f"count={count} must be at least 1")
     loaded = load_tokenizer(Path(tokenizer) if tokenizer else Path(store) / "tokenizer")
     if loaded.fingerprint != opened.tokenizer_fingerprint:
         raise DataError(f"{store} was built with another tokenizer than {tokenizer}; leave out "

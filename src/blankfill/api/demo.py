@@ -13,13 +13,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from blankfill.api.data import data_build
 from blankfill.api.evaluate import record_evaluation
 from blankfill.api.explain import explain
+from blankfill.api.pretrain import MOST_MINUTES
 from blankfill.api.tokenizer import tokenizer_train
 from blankfill.config.presets import preset
+from blankfill.config.ranges import Range, Seed, checks_numbers
 from blankfill.config.run import RunConfig
 from blankfill.errors import ConfigError
 
@@ -98,7 +100,13 @@ class _Clock:
         self._last = now
 
 
-def demo(*, out: Path = Path("runs/demo"), minutes: float = 5.0, seed: int = 1) -> DemoResult:
+@checks_numbers
+def demo(
+    *,
+    out: Path = Path("runs/demo"),
+    minutes: Annotated[float, Range(1e-6, MOST_MINUTES)] = 5.0,
+    seed: Seed = 1,
+) -> DemoResult:
     """Train a small bilingual GLM on a generated world and watch it fill blanks.
 
     Example:
@@ -114,8 +122,6 @@ def demo(*, out: Path = Path("runs/demo"), minutes: float = 5.0, seed: int = 1) 
     """
     from blankfill.runtime import tune_for_training
 
-    if not minutes > 0:
-        raise ConfigError(f"minutes={minutes} must be positive")
     out = Path(out)
     tune_for_training()
     _clear(out)

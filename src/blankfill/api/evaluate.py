@@ -7,10 +7,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from blankfill.config.ranges import Range, Seed, checks_numbers
 from blankfill.config.train import DeviceKind
-from blankfill.errors import ConfigError
 
 if TYPE_CHECKING:
     from blankfill.evaluate.blanks import BlankReport
@@ -35,14 +35,15 @@ class EvaluateResult:
     kind and per language."""
 
 
+@checks_numbers
 def evaluate(
     run: Path,
     /,
     *,
     data: Sequence[Path],
     baselines: bool = True,
-    max_blanks: int = 400,
-    seed: int = 0,
+    max_blanks: Annotated[int, Range(1, 10**9)] = 400,
+    seed: Seed = 0,
     weights: Literal["last", "ema"] = "last",
     device: DeviceKind = "auto",
 ) -> EvaluateResult:
@@ -69,8 +70,6 @@ def evaluate(
         DataError: a store is missing or of another tokenizer.
         ConfigError: max_blanks is not positive, or there is no such device.
     """
-    if max_blanks < 1:
-        raise ConfigError(f"max_blanks={max_blanks} must be at least 1")
     from blankfill.runtime import tune_process
 
     tune_process()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from blankfill.config.objective import MIXTURES, ObjectiveConfig, PositionScheme
+from blankfill.config.ranges import Range, Seed, checks_numbers
 from blankfill.errors import ConfigError, DataError, RequestError
 from blankfill.text.given import checked, read_stdin
 
@@ -79,6 +80,7 @@ class ExplainResult:
     """Language of the explanation."""
 
 
+@checks_numbers
 def explain(
     text: str | None = None,
     /,
@@ -89,12 +91,12 @@ def explain(
     kind: Literal["drawn", "short", "sentence", "document", "causal"] = "drawn",
     mixture: str = "ours",
     data: Path | None = None,
-    index: int = 0,
-    seed: int = 1,
-    epoch: int = 0,
+    index: Annotated[int, Range(0, 2**63 - 1)] = 0,
+    seed: Seed = 1,
+    epoch: Annotated[int, Range(0, 2**63 - 1)] = 0,
     compare: bool = False,
     stats: bool = False,
-    row_length: int = 512,
+    row_length: Annotated[int, Range(1, 2**24)] = 512,
     picture: Path | None = None,
     lang: Literal["en", "zh"] = "en",
 ) -> ExplainResult:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from blankfill.errors import ConfigError, ConversionError
+from blankfill.config.ranges import Range, checks_numbers
+from blankfill.errors import ConversionError
 
 if TYPE_CHECKING:
     from blankfill.interop.export import Fill
@@ -42,8 +43,14 @@ class ExportResult:
     """How far the export, read back, is from the run."""
 
 
+@checks_numbers
 def export(
-    run: Path, /, *, to: Literal["hf", "glm", "sat"], out: Path, max_shard_gb: float = 5.0
+    run: Path,
+    /,
+    *,
+    to: Literal["hf", "glm", "sat"],
+    out: Path,
+    max_shard_gb: Annotated[float, Range(1e-6, 1e6)] = 5.0,
 ) -> ExportResult:
     """Export a trained run to other software, and prove that it computes the same there.
 
@@ -67,8 +74,6 @@ def export(
         CheckpointError: the folder is not a run.
         ConversionError: the layout cannot hold this architecture, or what was written differs.
     """
-    if not max_shard_gb > 0:
-        raise ConfigError(f"max_shard_gb={max_shard_gb} must be above 0")
     from blankfill.runtime import tune_process
 
     tune_process()

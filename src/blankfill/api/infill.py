@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from blankfill.config.ranges import (
+    NewTokens,
+    Range,
+    Seed,
+    Temperature,
+    TopP,
+    checks_numbers,
+)
 from blankfill.config.train import DeviceKind
 from blankfill.errors import RequestError
 from blankfill.text.given import read_stdin
@@ -29,16 +37,17 @@ class FillResult:
     """One per text, in order."""
 
 
+@checks_numbers
 def fill(
     run: Path,
     texts: list[str],
     /,
     *,
-    num_candidates: int = 1,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seed: int = 0,
-    max_new_tokens: int = 64,
+    num_candidates: Annotated[int, Range(1, 2**24)] = 1,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    seed: Seed = 0,
+    max_new_tokens: NewTokens = 64,
     weights: Literal["last", "ema"] = "last",
     device: DeviceKind = "auto",
 ) -> FillResult:
@@ -86,15 +95,16 @@ def fill(
     return FillResult(run=str(run), step=loaded.step, items=items)
 
 
+@checks_numbers
 def generate(
     run: Path,
     texts: list[str],
     /,
     *,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seed: int = 0,
-    max_new_tokens: int = 128,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    seed: Seed = 0,
+    max_new_tokens: NewTokens = 128,
     weights: Literal["last", "ema"] = "last",
     device: DeviceKind = "auto",
 ) -> FillResult:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from blankfill.config.model import Activation
+from blankfill.config.ranges import Range, checks_numbers
 from blankfill.errors import DataError
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class ImportResult:
     """SHA-256 over the sorted checksums of the tensors."""
 
 
+@checks_numbers
 def import_(
     path: Path,
     /,
@@ -72,7 +74,7 @@ def import_(
     out: Path,
     tokenizer: Path | None = None,
     layout: Layout | None = None,
-    num_heads: int | None = None,
+    num_heads: Annotated[int, Range(1, 2**20)] | None = None,
     activation: Activation | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     drop_image_rows: bool = False,

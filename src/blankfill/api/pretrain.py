@@ -7,11 +7,12 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Final
 
 from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.config.presets import preset as find_preset
+from blankfill.config.ranges import Range, checks_numbers
 from blankfill.config.run import RunConfig, from_dict
 from blankfill.config.train import TrainConfig
 from blankfill.errors import ConfigError
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["PretrainResult", "command_for", "pretrain"]
 
 log = logging.getLogger(__name__)
+
+MOST_MINUTES: Final = 527_040
+"""Of a year."""
+Minutes = Annotated[float, Range(1e-6, MOST_MINUTES, or_zero=True)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +54,7 @@ class PretrainResult:
         return 0 if self.finished else 130
 
 
+@checks_numbers
 def pretrain(
     preset: str,
     /,
@@ -60,7 +66,7 @@ def pretrain(
     allow_change: Sequence[str] = (),
     init: Path | None = None,
     replay: Sequence[Path] = (),
-    minutes: float = 0.0,
+    minutes: Minutes = 0.0,
     model: ModelConfig | None = None,
     objective: ObjectiveConfig | None = None,
     train: TrainConfig | None = None,
@@ -145,8 +151,6 @@ def _in_minutes(
     from blankfill.prepare import require_new_run
     from blankfill.prepare.pace import measure_pace, with_steps
 
-    if not minutes > 0:
-        raise ConfigError(f"minutes={minutes:g} must be positive, or 0 for --train.steps")
     train = cfg.train
     if resume and (run / "run.json").exists():
         had = from_dict(RunConfig, read_run(run)["config"]).train
@@ -180,7 +184,7 @@ def command_for(name: str) -> Callable[..., PretrainResult]:
         allow_change: tuple[str, ...] = (),
         init: Path | None = None,
         replay: tuple[Path, ...] = (),
-        minutes: float = 0.0,
+        minutes: Minutes = 0.0,
         model: ModelConfig = default.model,
         objective: ObjectiveConfig = default.objective,
         train: TrainConfig = default.train,

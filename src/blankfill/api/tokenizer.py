@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from blankfill.config.objective import MAX_SPAN
+from blankfill.config.ranges import Range, checks_numbers
 from blankfill.errors import DataError
 from blankfill.text.given import read_stdin
 
@@ -80,18 +82,19 @@ class TokenizerInfo:
     """Rates by language, on the files that were named."""
 
 
+@checks_numbers
 def tokenizer_train(
     files: Sequence[str | Path],
     /,
     *,
     out: Path,
-    vocab_size: int = 16384,
+    vocab_size: Annotated[int, Range(1, 2**24)] = 16384,
     balance: bool = True,
     model_type: Literal["unigram", "bpe"] = "unigram",
-    max_han_piece: int = 0,
-    num_sentinels: int = 0,
-    character_coverage: float | None = None,
-    sample_bytes: int = 100_000_000,
+    max_han_piece: Annotated[int, Range(0, 10**6)] = 0,
+    num_sentinels: Annotated[int, Range(0, MAX_SPAN)] = 0,
+    character_coverage: Annotated[float, Range(0.9, 1)] | None = None,
+    sample_bytes: Annotated[int, Range(1, 10**15)] = 100_000_000,
     text_field: str = "text",
     strict: bool = False,
     overwrite: bool = False,

@@ -163,9 +163,14 @@ def _call(name: str, command: Callable[..., Any], args: list[str]) -> Any:
     """Parse the arguments for one function and call it."""
     import tyro
 
+    from blankfill.cli.ranges import registry, with_ranges
+
     # What a verb returns is no business of the parser's, and its type may need a heavy import.
     command.__annotations__.pop("return", None)
-    return tyro.cli(command, prog=f"blankfill {name}", args=args, description=_description(command))
+    return tyro.cli(
+        with_ranges(command), prog=f"blankfill {name}", args=args,
+        description=_description(command), registry=registry(),
+    )  # fmt: skip
 
 
 def _description(command: Callable[..., Any]) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from blankfill.config.ranges import Range, check_numbers
 from blankfill.errors import ConfigError
 
 __all__ = [
@@ -27,15 +28,15 @@ Activation = Literal["geglu", "swiglu", "gelu_tanh", "gelu", "relu"]
 class ModelConfig:
     """A GLM, after the tables of Du et al. 2022 and Zeng et al. 2022."""
 
-    vocab_size: int = 16384
+    vocab_size: Annotated[int, Range(1, 2**24)] = 16384
     """Rows of the embedding; at least the tokenizer's number of ids."""
-    hidden_size: int = 256
+    hidden_size: Annotated[int, Range(1, 2**20)] = 256
     """Width of the residual stream."""
-    num_layers: int = 6
+    num_layers: Annotated[int, Range(1, 10_000)] = 6
     """Transformer blocks."""
-    num_heads: int = 4
+    num_heads: Annotated[int, Range(1, 2**20)] = 4
     """Attention heads; must divide hidden_size."""
-    ffn_size: int = 688
+    ffn_size: Annotated[int, Range(1, 2**22)] = 688
     """Inner width of the feed-forward layer; geglu and swiglu have two halves of this width."""
     block: BlockKind = "deepnorm"
     """Where norms and residuals stand. pre_ln: GLM up to 10B. deepnorm: GLM-130B as released, the
@@ -46,7 +47,7 @@ class ModelConfig:
     (2N)^(1/4) and (8N)^(-1/4) (Wang et al. 2022); su: (2N)^(1/2) and (2N)^(-1/2) (GLM-130B);
     unit_gain: (2N)^(1/4) and 1, which leaves the unigram plateau several times sooner in models of
     a few layers, that need no protection from their depth."""
-    residual_scale: float = 0.0
+    residual_scale: Annotated[float, Range(1e-6, 1e6, or_zero=True)] = 0.0
     """Alpha of a DeepNorm block given outright; 0 takes the law's. ChatGLM-6B's code has
     sqrt(2 * 28) whatever its number of layers."""
     activation: Activation = "geglu"
@@ -59,32 +60,30 @@ class ModelConfig:
     rope_angles: RopeAngles = "float32"
     """float16 rounds the inverse frequencies to float16, as ChatGLM-6B's released code does, which
     its weights expect; it is wrong by up to a radian near position 2000."""
-    max_position: int = 2048
+    max_position: Annotated[int, Range(1, 2**24)] = 2048
     """Largest position id; the size of the learned tables, and of a row."""
     tie_head: bool = True
     """Use the word embedding as the output layer; false gives the head a matrix of its own."""
-    dropout: float = 0.0
+    dropout: Annotated[float, Range(0, 0.99)] = 0.0
     """Dropout rate on embeddings, attention weights and branch outputs (published: 0.1)."""
-    attention_dropout: float | None = None
+    attention_dropout: Annotated[float, Range(0, 0.99)] | None = None
     """Dropout rate on attention weights; takes dropout where not given."""
-    embedding_dropout: float | None = None
+    embedding_dropout: Annotated[float, Range(0, 0.99)] | None = None
     """Dropout rate on embeddings; takes dropout where not given."""
-    embedding_gradient_shrink: float = 1.0
+    embedding_gradient_shrink: Annotated[float, Range(1e-6, 1)] = 1.0
     """Share of the gradient that reaches the word embedding (GLM-130B: 0.1); 1 is off."""
     shrink_head: bool = False
     """Let the same share of the gradient reach the tied embedding from the output layer too."""
     qk_norm: bool = False
     """Normalise each head's queries and keys (LayerNorm over the head) before they meet."""
-    pb_relax: float = 0.0
+    pb_relax: Annotated[float, Range(1, 1e6, or_zero=True)] = 0.0
     """Compute scores this many times smaller and scale them back in float32 before the softmax, so
     that float16 does not overflow (PB-relax; GLM-130B's code offers 32); 0 is off."""
-    norm_eps: float = 1e-5
+    norm_eps: Annotated[float, Range(1e-12, 0.1)] = 1e-5
     """Epsilon of every LayerNorm."""
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "ffn_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model.{name}={getattr(self, name)} must be at least 1")
+        check_numbers(self, "model")
         if self.hidden_size % self.num_heads:
             raise ConfigError(
                 f"model.num_heads={self.num_heads} must divide model.hidden_size={self.hidden_size}"
@@ -95,32 +94,15 @@ class ModelConfig:
                 f"model.positions={self.positions} needs heads whose size is a multiple of {unit}; "
                 f"hidden_size/num_heads is {self.head_size}"
             )
-        if self.max_position < 1:
-            raise ConfigError(f"model.max_position={self.max_position} must be at least 1")
-        for name in ("dropout", "attention_dropout", "embedding_dropout"):
-            rate = getattr(self, name)
-            if rate is not None and not 0.0 <= rate < 1.0:
-                raise ConfigError(f"model.{name}={rate} must be in [0, 1)")
-        if not 0.0 < self.embedding_gradient_shrink <= 1.0:
-            raise ConfigError(
-                f"model.embedding_gradient_shrink={self.embedding_gradient_shrink} "
-                "must be in (0, 1]"
-            )
-        if not 0.0 < self.norm_eps < 1.0:
-            raise ConfigError(f"model.norm_eps={self.norm_eps} must be in (0, 1)")
         self._check_options()
 
     def _check_options(self) -> None:
         """Refuse options that the rest of the model would silently ignore."""
-        if not 0.0 <= self.residual_scale < float("inf"):
-            raise ConfigError(f"model.residual_scale={self.residual_scale} must be 0 or positive")
         if self.residual_scale and not self.is_deepnorm:
             raise ConfigError(
                 f"model.residual_scale={self.residual_scale} needs block=deepnorm or "
                 f"deepnorm_paper; block={self.block} does not scale its residual"
             )
-        if self.pb_relax and not 1.0 <= self.pb_relax < float("inf"):
-            raise ConfigError(f"model.pb_relax={self.pb_relax} must be 0 (off) or at least 1")
         if self.rope_angles != "float32" and not self.positions.startswith("rope"):
             raise ConfigError(
                 f"model.rope_angles={self.rope_angles} needs positions=rope_2d or rope_1d; "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
+from blankfill.config.ranges import Range, check_numbers
 from blankfill.errors import ConfigError
 
 __all__ = [
@@ -27,6 +28,11 @@ DocumentEnd = Literal["eop", "eos", "none"]
 LossWeights = Literal["token", "row", "kind"]
 PairPositions = Literal["straight", "unified", "adaptive"]
 
+MAX_SPAN: Final = 4096
+"""Most tokens of the longest short span, and most spans with masks of their own."""
+Share = Annotated[float, Range(0, 1)]
+Weight = Annotated[float, Range(0, 1e6)]
+
 OF_THE_RUN: Final = (
     "positions", "pair_positions", "random_offset", "sentinels", "loss_weights", "short_weight",
     "sentence_weight", "document_weight", "causal_weight", "pair_weight",
@@ -38,15 +44,15 @@ OF_THE_RUN: Final = (
 class ObjectiveConfig:
     """The blanks of a run."""
 
-    short_rate: float = 0.7
+    short_rate: Share = 0.7
     """Share of examples with short spans behind [MASK]."""
-    sentence_rate: float = 0.0
+    sentence_rate: Share = 0.0
     """Share of examples with whole sentences behind [sMASK]."""
-    document_rate: float = 0.3
+    document_rate: Share = 0.3
     """Share of examples with one long blank behind [gMASK]."""
-    causal_rate: float = 0.0
+    causal_rate: Share = 0.0
     """Share of examples with the whole text behind [gMASK], an empty prefix before it."""
-    mask_ratio: float = 0.15
+    mask_ratio: Share = 0.15
     """Share of a document's tokens that short spans, or sentences, cut out; at least one is."""
     ratio_law: RatioLaw = "uniform"
     """fixed, as published: each document at mask_ratio. uniform: each at a ratio of its own between
@@ -55,33 +61,33 @@ class ObjectiveConfig:
     length_law: LengthLaw = "poisson"
     """Law of short spans' lengths: poisson (its mean before 0 is taken out, as published), fixed,
     geometric, or uniform from 1 to twice the mean less 1."""
-    mean_span_length: float = 3.0
+    mean_span_length: Annotated[float, Range(0.01, MAX_SPAN)] = 3.0
     """Mean of the law of short spans."""
-    max_span_length: int = 39
+    max_span_length: Annotated[int, Range(1, MAX_SPAN)] = 39
     """Longest short span (released: 39)."""
-    single_span_rate: float = 0.0
+    single_span_rate: Share = 0.0
     """Share of short examples that have one span only, whatever the ratio."""
     placement: Placement = "uniform"
     """Where short spans go: uniform over all placements that leave a token between two, or the
     released law, which sorts draws with replacement and so favours spans one token apart."""
     shuffle_spans: bool = True
     """Generate the spans in random order; false keeps that of the text (the papers' ablation)."""
-    sentinels: int = 0
+    sentinels: Annotated[int, Range(0, MAX_SPAN)] = 0
     """Give each span of an example a mask and a `sop` of its own, at most this many spans; 0 is
     off. The papers' ablation: the k-th span of Part B has [MASKk] and [Sk], and all of Part B
     stands at the text position behind the row. Needs a tokenizer with these tokens."""
-    block_dropout: float = 0.0
+    block_dropout: Share = 0.0
     """Share of the inputs behind [S] of short spans that [dBLOCK] replaces (GLM-10B: 0.1)."""
-    min_document_share: float = 0.2
+    min_document_share: Share = 0.2
     """Shortest document blank as a share of its text (GLM-130B: 0.2)."""
-    max_document_share: float = 1.0
+    max_document_share: Share = 1.0
     """Longest document blank; 1 allows an empty prefix, as GLM-130B does."""
-    infill_rate: float = 0.0
+    infill_rate: Share = 0.0
     """Share of document blanks that lie anywhere in the text rather than at its end."""
     document_end: DocumentEnd = "eop"
     """What a blank that reaches the real end of its text ends in, so that the model learns to stop;
     none never ends it, as published. A blank with text behind it always ends in eop."""
-    short_sequence_rate: float = 0.0
+    short_sequence_rate: Share = 0.0
     """Share of pieces that are cut into shorter ones of random length (GLM-10B: 0.02)."""
     positions: PositionScheme = "corrupted"
     """Position ids; see blankfill.objective.positions."""
@@ -95,34 +101,26 @@ class ObjectiveConfig:
     loss_weights: LossWeights = "token"
     """token: every target alike; row: every row alike (GLM-130B as published, where a short row's
     targets weigh more); kind: by the four weights below."""
-    short_weight: float = 1.0
+    short_weight: Weight = 1.0
     """Weight of a short target under loss_weights=kind."""
-    sentence_weight: float = 1.0
+    sentence_weight: Weight = 1.0
     """Weight of a sentence target under loss_weights=kind."""
-    document_weight: float = 1.0
+    document_weight: Weight = 1.0
     """Weight of a document target under loss_weights=kind."""
-    causal_weight: float = 1.0
+    causal_weight: Weight = 1.0
     """Weight of a causal target under loss_weights=kind."""
-    pair_weight: float = 1.0
+    pair_weight: Weight = 1.0
     """Weight of a pair's target under loss_weights=kind."""
     by_source: tuple[str, ...] = ()
     """Named mixtures, one for each token store in the order they are given, in place of what is
     cut out above; "" keeps it. Positions and loss weights stay those of the run."""
 
     def __post_init__(self) -> None:
-        for name in ("mask_ratio", "single_span_rate", "block_dropout", "min_document_share",
-                     "max_document_share", "infill_rate", "short_sequence_rate"):  # fmt: skip
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ConfigError(f"objective.{name}={value} must be in [0, 1]")
-        if not 1 <= self.max_span_length <= 4096:
+        check_numbers(self, "objective")
+        if self.mean_span_length > self.max_span_length:
             raise ConfigError(
-                f"objective.max_span_length={self.max_span_length} must be in [1, 4096]"
-            )
-        if not 0 < self.mean_span_length <= self.max_span_length:
-            raise ConfigError(
-                f"objective.mean_span_length={self.mean_span_length} must be in (0, "
-                f"{self.max_span_length}], the longest span"
+                f"objective.mean_span_length={self.mean_span_length} must not exceed "
+                f"max_span_length={self.max_span_length}"
             )
         if self.length_law != "poisson" and self.mean_span_length < 1:
             raise ConfigError(
@@ -134,12 +132,6 @@ class ObjectiveConfig:
                 f"objective.min_document_share={self.min_document_share} must not exceed "
                 f"max_document_share={self.max_document_share}"
             )
-        for name in ("short_weight", "sentence_weight", "document_weight", "causal_weight",
-                     "pair_weight"):  # fmt: skip
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"objective.{name}={getattr(self, name)} must be 0 or more")
-        if self.sentinels < 0:
-            raise ConfigError(f"objective.sentinels={self.sentinels} must be 0 or more")
         if self.sentinels and self.positions != "corrupted":
             raise ConfigError(
                 f"objective.sentinels={self.sentinels} places Part B behind the row, which "
@@ -154,8 +146,6 @@ class ObjectiveConfig:
             raise ConfigError(
                 f"objective.by_source names {unknown[0]!r}, which is none of: {', '.join(MIXTURES)}"
             )
-        if min(self.rates) < 0:
-            raise ConfigError("objective rates must not be negative")
         total = sum(self.rates)
         if abs(total - 1.0) > 1e-6:
             raise ConfigError(

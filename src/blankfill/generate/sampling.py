@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 
-from blankfill.errors import RequestError
+from blankfill.config.ranges import Range, Temperature, TopP, check_numbers
 
 __all__ = ["GREEDY", "Sampling", "choose", "log_probabilities", "top_p_filter"]
 
@@ -20,18 +21,15 @@ __all__ = ["GREEDY", "Sampling", "choose", "log_probabilities", "top_p_filter"]
 class Sampling:
     """How tokens are chosen."""
 
-    temperature: float = 0.0
+    temperature: Temperature = 0.0
     """0 takes the most probable token; above, logits are divided by it before drawing."""
-    top_p: float = 1.0
+    top_p: TopP = 1.0
     """Draw from the smallest set of tokens whose probability reaches this."""
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**128)] = 0
     """Seed of the draws; equal seeds and texts give equal fills, whatever the batch."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise RequestError(f"temperature={self.temperature} must be 0 or a positive number")
-        if not 0 < self.top_p <= 1:
-            raise RequestError(f"top_p={self.top_p} must be in (0, 1]")
+        check_numbers(self, "")
 
 
 GREEDY = Sampling()

@@ -1,0 +1,205 @@
+"""The range of every number that a user can give, declared once, beside its type.
+
+    peak_lr: Annotated[float, Range(1e-12, 10)] = 1e-3
+
+From this one declaration come the check of a configuration (`check_numbers`), the check of a call
+(`checks_numbers`), what `--help` says of the option, and the tests that stand on every border. A
+number without a range is a mistake of ours: it is refused wherever the declarations are read.
+
+Relations between numbers, such as one that must divide another, are no ranges; they are written
+out where they hold.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Annotated, Any, Final, ParamSpec, TypeVar, get_args, get_origin
+
+from blankfill.errors import ConfigError
+
+__all__ = [
+    "NewTokens",
+    "Number",
+    "Range",
+    "Seed",
+    "Temperature",
+    "TopP",
+    "check_numbers",
+    "checks_numbers",
+    "numbers_of",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The values that a number may have, both ends included; never infinite, never NaN."""
+
+    low: int | float
+    """The least value."""
+    high: int | float
+    """The largest value."""
+    or_zero: bool = False
+    """Whether 0, which turns the thing off, may be given too where it lies outside."""
+
+    def __contains__(self, value: float) -> bool:
+        """Whether a number may be given; NaN may not, as it compares with nothing."""
+        return self.low <= value <= self.high or (self.or_zero and value == 0)
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        span = f"from {_said(self.low)} to {_said(self.high)}"
+        return f"0, or {span}" if self.or_zero else span
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """What is known of one number that a user can give."""
+
+    kind: type[int] | type[float]
+    """Whether it is whole."""
+    range: Range
+    """Its values."""
+    optional: bool
+    """Whether it may be left out as None."""
+
+    def check(self, name: str, value: Any) -> Any:
+        """Check a value.
+
+        Args:
+            name: what the user calls it.
+            value: any object.
+
+        Returns:
+            The value as a plain `int` or `float`, or None where it may be.
+
+        Raises:
+            ConfigError: it is no number of this kind, or outside the range.
+        """
+        if value is None and self.optional:
+            return None
+        right = Integral if self.kind is int else Real
+        if isinstance(value, right) and not isinstance(value, bool) and value in self.range:
+            return self.kind(typing.cast("Any", value))
+        noun = "a whole number" if self.kind is int else "a number"
+        span = str(self.range).replace("from", f"{noun} from", 1)
+        raise ConfigError(f"{name}={_shown(value)} must be {span}")
+
+
+Seed = Annotated[int, Range(0, 2**64 - 1)]
+"""What makes draws repeat: any number of 64 bits."""
+Temperature = Annotated[float, Range(1e-4, 1e4, or_zero=True)]
+"""What logits are divided by before a token is drawn; 0 takes the most probable one."""
+TopP = Annotated[float, Range(1e-9, 1)]
+"""Probability of the set that tokens are drawn from."""
+NewTokens = Annotated[int, Range(1, 10**9)]
+"""Most tokens of one fill."""
+
+
+def check_numbers(config: Any, part: str) -> None:
+    """Check every number of a configuration, and keep it as a plain `int` or `float`.
+
+    Args:
+        config: a frozen dataclass, from its `__post_init__`.
+        part: what stands before a field's name, such as `train`.
+
+    Raises:
+        ConfigError: a number is outside its range.
+    """
+    for name, number in numbers_of(type(config)).items():
+        value = getattr(config, name)
+        kept = number.check(f"{part}.{name}" if part else name, value)
+        if type(kept) is not type(value):
+            object.__setattr__(config, name, kept)
+
+
+def checks_numbers(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function check every number that it is given before it does anything.
+
+    Raises:
+        ConfigError: when called with a number outside its range.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = signature.bind(*args, **kwargs).arguments
+        for name, number in numbers_of(function).items():
+            if name in given:
+                number.check(name, given[name])
+        return function(*args, **kwargs)
+
+    return checked
+
+
+@functools.cache
+def numbers_of(owner: Callable[..., Any]) -> Mapping[str, Number]:
+    """Find the numbers among the fields of a configuration or the parameters of a function."""
+    found: dict[str, Number] = {}
+    for name, hint in _hints(owner).items():
+        number = _number(hint, f"{owner.__name__}.{name}")
+        if number is not None:
+            found[name] = number
+    return found
+
+
+def _hints(owner: Callable[..., Any]) -> dict[str, Any]:
+    if isinstance(owner, type):
+        return typing.get_type_hints(owner, include_extras=True)
+    # What a function returns may be of a module that is not loaded.
+    plain = inspect.unwrap(owner)
+    parameters = {name: a for name, a in plain.__annotations__.items() if name != "return"}
+    return typing.get_type_hints(
+        types.SimpleNamespace(__annotations__=parameters), globalns=plain.__globals__,
+        include_extras=True,
+    )  # fmt: skip
+
+
+def _number(hint: Any, where: str) -> Number | None:
+    """Read one annotation; None where it is no number."""
+    optional = False
+    if get_origin(hint) in (typing.Union, types.UnionType):
+        optional = types.NoneType in get_args(hint)
+        inner = [part for part in get_args(hint) if part is not types.NoneType]
+        if len(inner) != 1:
+            assert not {int, float} & {*map(_bare, inner)}, f"{where}: which number is it?"
+            return None
+        (hint,) = inner
+    kind = _bare(hint)
+    if kind not in (int, float):
+        assert not {int, float} & {*get_args(kind)}, f"{where}: numbers in a list have no range"
+        return None
+    ranges = [part for part in get_args(hint)[1:] if isinstance(part, Range)]
+    assert len(ranges) == 1, f"{where} is a number without a range"
+    return Number(kind=kind, range=ranges[0], optional=optional)
+
+
+def _bare(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
+def _said(value: float) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    small = 0 < abs(value) < 1e-9
+    return f"{value:g}" if small else f"{value:,.9f}".rstrip("0").rstrip(".")
+
+
+_LONGEST_SHOWN: Final = 40
+"""Characters of a value that a message repeats."""
+
+
+def _shown(value: Any) -> str:
+    # Python refuses to write out whole numbers of thousands of digits.
+    if isinstance(value, int) and value.bit_length() > 128:
+        return "a number of more than 38 digits"
+    text = str(value) if isinstance(value, Real) else repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}.."
