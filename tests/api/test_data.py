@@ -35,7 +35,7 @@ def test_show_gives_documents_back_as_text(store, tokenizer_folder):
 
 @pytest.mark.parametrize(
     ("options", "error"),
-    [({"index": 30}, DataError), ({"index": -1}, DataError), ({"count": 0}, ConfigError)],
+    [({"index": 30}, DataError), ({"index": -1}, ConfigError), ({"count": 0}, ConfigError)],
 )
 def test_documents_that_are_not_there_are_refused(store, options, error):
     with pytest.raises(error, match=str(next(iter(options.values())))):

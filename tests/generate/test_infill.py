@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from blankfill.config.model import ModelConfig
-from blankfill.errors import RequestError
+from blankfill.errors import ConfigError, RequestError
 from blankfill.generate.infill import fill_tokens
 from blankfill.generate.sampling import Sampling, choose, top_p_filter
 from blankfill.model.glm import GLM
@@ -155,5 +155,5 @@ def test_draws_follow_the_probabilities():
 
 @pytest.mark.parametrize("values", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}])
 def test_impossible_sampling_is_refused(values):
-    with pytest.raises(RequestError):
+    with pytest.raises(ConfigError):
         Sampling(**values)

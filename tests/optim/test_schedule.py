@@ -78,7 +78,7 @@ def test_the_released_cosine_is_held_at_its_end_and_the_released_line_is_not():
     # Over 100 steps behind 10 of warm-up to a tenth: halfway at 60, there at 110.
     for schedule, later in (("glm_cosine", 0.1), ("glm_linear", 0.01)):
         cfg = TrainConfig(
-            steps=500, decay_steps=110, warmup_steps=10, peak_lr=1.0, min_lr_ratio=0.1,
+            steps=121, decay_steps=110, warmup_steps=10, peak_lr=1.0, min_lr_ratio=0.1,
             schedule=schedule,
         )  # fmt: skip
         assert [lr_at(step, cfg) for step in (60, 110, 120)] == pytest.approx([0.55, 0.1, later])

@@ -158,7 +158,9 @@ def test_a_run_is_given_minutes_and_keeps_its_steps(tmp_path, tokenizer_folder, 
     assert read_run(tmp_path / "run")["config"]["train"]["warmup_steps"] == 0
 
 
-@pytest.mark.parametrize(("minutes", "said"), [(-1, "must be positive"), (0.001, "give it more")])
+@pytest.mark.parametrize(
+    ("minutes", "said"), [(-1, "must be 0, or a number"), (0.001, "give it more")]
+)
 def test_minutes_that_make_no_step_are_one_sentence(
     tmp_path, tokenizer_folder, monkeypatch, minutes, said
 ):

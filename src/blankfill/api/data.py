@@ -177,8 +177,8 @@ def data_show(
     store: Path,
     /,
     *,
-    index: Annotated[int, Range(0, 2**63 - 1)] = 0,
-    count: Annotated[int, Range(1, 2**63 - 1)] = 1,
+    index: Annotated[int, Range(0, 10**12)] = 0,
+    count: Annotated[int, Range(1, 10**12)] = 1,
     tokenizer: Path | None = None,
 ) -> ShowResult:
     """Show documents of a token store as text.

@@ -11,7 +11,6 @@ import ast
 import functools
 import inspect
 import re
-import typing
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -25,7 +24,7 @@ from tyro.constructors import (
 
 from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig
-from blankfill.config.ranges import numbers_of
+from blankfill.config.ranges import hints_of, numbers_of
 from blankfill.config.train import TrainConfig
 
 __all__ = ["field_docs", "registry", "with_ranges"]
@@ -37,10 +36,12 @@ _ENTRY = re.compile(r"    (\w+): ")
 def with_ranges(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command whose docstring also says the range of each of its numbers."""
 
-    @functools.wraps(command)
     def spoken(*args: Any, **kwargs: Any) -> Any:
         return command(*args, **kwargs)
 
+    # As functools.wraps does, less the reference to `command`, whose docstring tyro would read.
+    spoken.__name__, spoken.__annotations__ = command.__name__, hints_of(command)
+    spoken.__signature__ = inspect.signature(command)  # pyright: ignore[reportFunctionMemberAccess]  # inspect's own way
     before, found, rest = (inspect.getdoc(command) or "").partition("\nArgs:\n")
     entries, blank, after = rest.partition("\n\n")
     lines: list[str] = []
@@ -69,7 +70,7 @@ def _rule(info: StructTypeInfo) -> StructConstructorSpec | None:
     if info.type not in CONFIGS or not isinstance(info.default, info.type):
         return None
     docs, numbers = field_docs(info.type), numbers_of(info.type)
-    hints = typing.get_type_hints(info.type, include_extras=True)
+    hints = hints_of(info.type)
     return StructConstructorSpec(
         instantiate=info.type,
         fields=tuple(

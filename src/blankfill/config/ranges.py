@@ -32,6 +32,7 @@ __all__ = [
     "TopP",
     "check_numbers",
     "checks_numbers",
+    "hints_of",
     "numbers_of",
 ]
 
@@ -87,8 +88,10 @@ class Number:
         if value is None and self.optional:
             return None
         right = Integral if self.kind is int else Real
-        if isinstance(value, right) and not isinstance(value, bool) and value in self.range:
-            return self.kind(typing.cast("Any", value))
+        if not isinstance(value, bool) and isinstance(value, right):
+            number = typing.cast("float", value)
+            if number in self.range:
+                return self.kind(number)
         noun = "a whole number" if self.kind is int else "a number"
         span = str(self.range).replace("from", f"{noun} from", 1)
         raise ConfigError(f"{name}={_shown(value)} must be {span}")
@@ -144,14 +147,15 @@ def checks_numbers(function: Callable[P, R]) -> Callable[P, R]:
 def numbers_of(owner: Callable[..., Any]) -> Mapping[str, Number]:
     """Find the numbers among the fields of a configuration or the parameters of a function."""
     found: dict[str, Number] = {}
-    for name, hint in _hints(owner).items():
+    for name, hint in hints_of(owner).items():
         number = _number(hint, f"{owner.__name__}.{name}")
         if number is not None:
             found[name] = number
     return found
 
 
-def _hints(owner: Callable[..., Any]) -> dict[str, Any]:
+def hints_of(owner: Callable[..., Any]) -> dict[str, Any]:
+    """Resolve the types of a configuration's fields or a function's parameters."""
     if isinstance(owner, type):
         return typing.get_type_hints(owner, include_extras=True)
     # What a function returns may be of a module that is not loaded.
@@ -187,10 +191,17 @@ def _bare(hint: Any) -> Any:
 
 
 def _said(value: float) -> str:
-    if isinstance(value, int):
-        return f"{value:,}"
-    small = 0 < abs(value) < 1e-9
-    return f"{value:g}" if small else f"{value:,.9f}".rstrip("0").rstrip(".")
+    if isinstance(value, int) or value.is_integer():
+        # Long numbers as powers: a line of help would break at their commas.
+        whole = int(value)
+        if whole >= 10**6 and set(str(whole)[1:]) == {"0"} and str(whole)[0] == "1":
+            return f"10^{len(str(whole)) - 1}"
+        if whole >= 2**20 and whole.bit_count() == 1:
+            return f"2^{whole.bit_length() - 1}"
+        if whole >= 2**20 and (whole + 1).bit_count() == 1:
+            return f"2^{whole.bit_length()} - 1"
+        return str(whole)
+    return f"{value:g}" if abs(value) < 1e-9 else f"{value:.9f}".rstrip("0").rstrip(".")
 
 
 _LONGEST_SHOWN: Final = 40

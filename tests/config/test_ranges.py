@@ -1,0 +1,200 @@
+"""Every number that a user can give stands on its borders: it works, or one sentence refuses it."""
+
+import dataclasses
+import importlib
+import inspect
+import math
+import re
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pytest
+
+from blankfill.api.pretrain import command_for
+from blankfill.cli.main import VERBS, main
+from blankfill.config.model import ModelConfig
+from blankfill.config.objective import ObjectiveConfig
+from blankfill.config.ranges import Range, check_numbers, checks_numbers, numbers_of
+from blankfill.config.train import TrainConfig
+from blankfill.errors import ConfigError
+from blankfill.generate.sampling import Sampling
+
+CONFIGS = {"model": ModelConfig, "objective": ObjectiveConfig, "train": TrainConfig, "": Sampling}
+FIELDS = [(part, name) for part, cls in CONFIGS.items() for name in numbers_of(cls)]
+FUNCTIONS = {
+    verb: getattr(importlib.import_module(f"blankfill.api.{module}"), name)
+    for verb, (module, name) in ((v, where.function.split(":")) for v, where in VERBS.items())
+}
+OPTIONS = [(verb, name) for verb, call in FUNCTIONS.items() for name in numbers_of(call)]
+
+
+def borders(number):
+    """Values at, beside and far beyond the ends of a number's range."""
+    low, high = number.range.low, number.range.high
+    if number.kind is int:
+        beside = [low - 1, low + 1, high - 1, high + 1, low + 0.5]
+    else:
+        beside = [math.nextafter(x, y) for x in (low, high) for y in (-math.inf, math.inf)]
+    far = [math.nan, math.inf, -math.inf, 10**30, -(10**30), 1e308, 5e-324, 2**63, 10**5000]
+    return [low, high, *beside, *far, -1, -0.5, 0, 0.5, 1, True, "3", [3]]
+
+
+def may_be(number, value):
+    """Whether a value is of the right kind and in the range, said once more and differently."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if number.kind is int and not isinstance(value, int):
+        return False
+    if value == 0 and number.range.or_zero:
+        return True
+    return not (value != value or value < number.range.low or value > number.range.high)
+
+
+@pytest.mark.parametrize(("part", "name"), FIELDS)
+def test_a_field_on_its_borders_is_taken_or_refused_in_one_sentence(part, name):
+    cls = CONFIGS[part]
+    number = numbers_of(cls)[name]
+    for value in borders(number):
+        refused, kept = "", None
+        try:
+            kept = getattr(cls(**{name: value}), name)
+        except ConfigError as error:
+            refused = str(error)
+        if refused:  # what is in the range may still not go with the other fields' defaults
+            assert name in refused
+            assert len(refused) < 400
+        else:
+            assert may_be(number, value), value
+            assert type(kept) is number.kind
+            assert kept == value
+
+
+@pytest.mark.parametrize(("verb", "name"), OPTIONS)
+def test_a_call_is_refused_before_anything_is_read_or_written(verb, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call = FUNCTIONS[verb]
+    number = numbers_of(call)[name]
+    required = [
+        parameter
+        for parameter in inspect.signature(call).parameters.values()
+        if parameter.default is parameter.empty
+    ]
+    first = [Path("no")] * sum(p.kind is p.POSITIONAL_ONLY for p in required)
+    rest = {p.name: Path("out") for p in required if p.kind is p.KEYWORD_ONLY}
+    for value in borders(number):
+        if not may_be(number, value):
+            with pytest.raises(ConfigError, match=f"^{name}="):
+                call(*first, **rest, **{name: value})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_says_every_range(verb, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([*verb.split(), "--help"])
+    shown = re.sub(r"[\s\u2502]+", " ", capsys.readouterr().out)
+    owners = [FUNCTIONS[verb]]
+    if verb == "pretrain":
+        owners = [command_for("tiny"), ModelConfig, ObjectiveConfig, TrainConfig]
+    for owner in owners:
+        for name, number in numbers_of(owner).items():
+            option = rf"--(?:\w+\.)?{name.replace('_', '-')} (?:{{None}}\|)?(?:INT|FLOAT) "
+            (doc,) = re.findall(rf"{option}([^\u256d\u2570]*?) \(default:", shown)
+            text = str(number.range)
+            assert doc.endswith(f"{text[0].upper()}{text[1:]}."), name
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e308", "1.5", "9" * 5000, "0x10", ""])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "fill no text --max-new-tokens",
+        "fill no text --temperature",
+        "generate no text --top-p",
+        "data show no --index",
+        "data build no --tokenizer no --out no --num-workers",
+        "evaluate no --data no --seed",
+        "export no --to hf --out no --max-shard-gb",
+        "tokenizer train no --out no --character-coverage",
+        "explain text --epoch",
+        "import no --out no --num-heads",
+        "pretrain tiny --data no --out no --minutes",
+        "pretrain tiny --data no --out no --train.threads",
+        "pretrain tiny --data no --out no --train.beta1",
+        "pretrain tiny --data no --out no --objective.short-rate",
+        "pretrain tiny --data no --out no --model.hidden-size",
+    ],
+)
+def test_the_command_line_ends_with_2_and_without_a_traceback(
+    command, value, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main([*command.split(), value])
+    except SystemExit as error:  # what is no number at all never reaches us
+        code = error.code
+    said = capsys.readouterr().err
+    assert code == 2
+    assert "Traceback" not in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_number_without_a_range_is_a_mistake_of_ours():
+    @dataclasses.dataclass
+    class Bare:
+        size: int = 1
+
+    @dataclasses.dataclass
+    class Several:
+        sizes: tuple[int, ...] = ()
+
+    for cls in (Bare, Several):
+        with pytest.raises(AssertionError, match="range"):
+            numbers_of(cls)
+
+
+def test_numbers_of_other_libraries_are_kept_as_plain_ones():
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        size: Annotated[int, Range(1, 8)] = 1
+        rate: Annotated[float, Range(0.5, 2)] | None = None
+
+        def __post_init__(self):
+            check_numbers(self, "")
+
+    kept = Config(size=np.int64(3), rate=Fraction(3, 2))
+    assert (type(kept.size), type(kept.rate)) == (int, float)
+    assert kept == Config(size=3, rate=1.5)
+    assert type(Config(rate=1).rate) is float
+    for wrong in ({"size": np.float64(3)}, {"rate": np.float32("nan")}, {"size": None}):
+        with pytest.raises(ConfigError):
+            Config(**wrong)
+
+
+def test_a_call_is_checked_wherever_its_number_stands():
+    @checks_numbers
+    def call(first, size: Annotated[int, Range(1, 8)] = 1, *, out: str = ""):
+        return first, size, out
+
+    assert call(0, 8, out="x") == (0, 8, "x")
+    for given in ((0, 9), (0, 0)):
+        with pytest.raises(ConfigError, match="size="):
+            call(*given)
+    with pytest.raises(TypeError):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("span", "said"),
+    [
+        (Range(0, 1), "from 0 to 1"),
+        (Range(1e-6, 0.9999, or_zero=True), "0, or from 0.000001 to 0.9999"),
+        (Range(1e-30, 1e6), "from 1e-30 to 10^6"),
+        (Range(1024, 2**64 - 1), "from 1024 to 2^64 - 1"),
+        (Range(-5, 2**24), "from -5 to 2^24"),
+    ],
+)
+def test_a_range_in_words(span, said):
+    assert str(span) == said
