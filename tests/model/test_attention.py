@@ -409,9 +409,16 @@ def test_what_the_device_cannot_is_refused_in_words(wanted, device, dropout, say
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("kind", ["blocks", "flex", "varlen", "dense"])
-def test_cuda_ways_are_the_rule(kind):
-    blocks = table("ragged")
+@pytest.mark.filterwarnings("ignore:TensorFloat32")  # the compiler's advice
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((kind, "ragged") for kind in ("flex", "dense")),
+        *((kind, name) for kind in ("blocks", "varlen") for name in BLOCKS if name != "nothing"),
+    ],
+)
+def test_cuda_ways_are_the_rule(kind, name):
+    blocks = table(name)
     seen, real = rule(blocks)
     *wide, weight = draw(torch.float64, size=64)
     weight = weight.detach() * real[:, :, None, None]

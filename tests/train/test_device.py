@@ -104,6 +104,7 @@ def test_a_batch_keeps_what_it_was_made_from(batch):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:TensorFloat32")  # the compiler's advice
 @pytest.mark.parametrize("attention", ["blocks", "flex", "dense"])
 def test_a_gpu_takes_the_cpu_s_steps(make_trainer, tmp_path, attention):
     losses = {}
