@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ __all__ = [
     "peak_bytes",
     "relative_error",
 ]
+
+HERE = Path(__file__).parent
 
 
 def describe_device(device: str) -> dict[str, Any]:
@@ -177,7 +180,7 @@ def _place() -> str:
     """Name the innermost line of ours, or of a peer's, that is being done."""
     frames = [
         f for f in traceback.extract_stack()
-        if "gpu_check" not in f.filename and not f.filename.endswith("warnings.py")
+        if Path(f.filename).parent != HERE and not f.filename.endswith("warnings.py")
     ]  # fmt: skip
     ours = [f for f in frames if "/blankfill/" in f.filename or "nanogpt" in f.filename]
     frame = (ours or frames)[-1]

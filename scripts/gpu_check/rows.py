@@ -49,8 +49,8 @@ def _source(store: Path | None, row_length: int) -> RowSource:
     stores: list[Any] = [_RandomStore()]
     ids = IDS
     if store:
+        from blankfill.prepare import open_stores
         from blankfill.text.vocabularies import load_tokenizer
-        from blankfill.train import open_stores
 
         stores = list(open_stores([store]))
         ids = load_tokenizer(store / "tokenizer").ids

@@ -29,9 +29,9 @@ from blankfill.config.model import ModelConfig
 from blankfill.config.presets import preset
 from blankfill.config.run import RunConfig
 from blankfill.config.train import TrainConfig
+from blankfill.engine.transfer import to_tensors
 from blankfill.model.glm import GLM
 from blankfill.train import Trainer
-from blankfill.train.transfer import to_tensors
 from gpu_check import Settings
 from gpu_check.measure import (
     count_synchronisations,
