@@ -9,7 +9,8 @@ from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.errors import DataError
 from blankfill.evaluate import blanks
-from blankfill.evaluate.blanks import draw_items, evaluate_blanks, fill_items, score_items
+from blankfill.evaluate.blanks import evaluate_blanks, fill_items, score_items
+from blankfill.evaluate.items import draw_items
 from blankfill.evaluate.pictures import draw_curves, draw_exact
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
@@ -28,6 +29,8 @@ class Store:
         rng = np.random.default_rng(seed)
         self.documents = [rng.integers(8, 60, n).astype(np.uint16) for n in lengths]
         self.languages = np.array([1 + i % 2 for i in range(len(lengths))], np.uint8)
+        self.lengths = np.array(lengths, np.int64)
+        self.num_tokens = sum(lengths)
 
     def __len__(self):
         return len(self.documents)

@@ -245,7 +245,8 @@ def _show_fills(run: Run, files: dict[str, Path]) -> list[DemoFill]:
     import numpy as np
 
     from blankfill.data.store import TokenStore
-    from blankfill.evaluate.blanks import draw_items, fill_items
+    from blankfill.evaluate.blanks import fill_items
+    from blankfill.evaluate.items import draw_items
 
     found = draw_items(
         [TokenStore.open(files["valid"])], run.cfg.objective,

@@ -7,12 +7,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from blankfill.config.ranges import Range, Seed, checks_numbers
 from blankfill.config.train import DeviceKind
+from blankfill.errors import DataError
 
 if TYPE_CHECKING:
+    from blankfill.data.store import TokenStore
     from blankfill.evaluate.blanks import BlankReport
 
 __all__ = ["EvaluateResult", "evaluate", "record_evaluation"]
@@ -33,6 +35,8 @@ class EvaluateResult:
     rows: dict[str, float]
     """Loss over packed rows under the run's own mixture of blanks: nats per target, over all, per
     kind and per language."""
+    notes: list[str]
+    """What was left out, and why."""
 
 
 @checks_numbers
@@ -59,7 +63,9 @@ def evaluate(
     Args:
         run: folder of a pretrained run.
         data: token stores of held-out text.
-        baselines: estimate the n-gram models; the run's training stores must still be there.
+        baselines: estimate the n-gram models on the run's training stores, or on 33.5 million of
+            their tokens where they hold more; where a store is not there any more, or holds other
+            text than it did, the models are left out and a warning says so.
         max_blanks: most blanks of each language.
         seed: seed of the blanks.
         weights: the last ones, or their moving average (--train.ema-decay).
@@ -67,7 +73,7 @@ def evaluate(
 
     Raises:
         CheckpointError: the folder is not a run.
-        DataError: a store is missing or of another tokenizer.
+        DataError: a store of held-out text is missing, empty or of another tokenizer.
         ConfigError: max_blanks is not positive, or there is no such device.
     """
     from blankfill.runtime import tune_process
@@ -75,44 +81,72 @@ def evaluate(
     tune_process()
     import torch
 
+    from blankfill.checkpoint import read_run
     from blankfill.data.rows import RowSource
     from blankfill.evaluate.blanks import evaluate_blanks
     from blankfill.prepare import open_stores
     from blankfill.train import load_run
     from blankfill.train.validate import score_batches, validation_batches
 
+    info = read_run(Path(run))
+    # What cannot be evaluated on is found before a model is loaded, which may take minutes.
+    fingerprint = (info["tokenizer"] or {}).get("fingerprint")
+    stores = open_stores([Path(path) for path in data], fingerprint)
+    train_stores, notes = _training_stores(info, fingerprint) if baselines else ([], [])
+    for note in notes:
+        log.warning("%s", note)
     loaded = load_run(Path(run), weights=weights, device=device)
     cfg = loaded.cfg
-    stores = open_stores([Path(path) for path in data], loaded.tokenizer.fingerprint)
-    training = [Path(entry["path"]) for entry in loaded.info["data"]]
-    missing = [path for path in training if not path.exists()]
-    if baselines and missing:
-        log.warning("no n-gram models: the training store %s is not there", missing[0])
-    train_stores = (
-        open_stores(training, loaded.tokenizer.fingerprint)
-        if baselines and training and not missing
-        else []
-    )
-    report = evaluate_blanks(
-        loaded.model, loaded.tokenizer, stores, cfg.objective, row_length=cfg.train.row_length,
-        train_stores=train_stores, max_items=max_blanks, seed=seed,
-    )  # fmt: skip
+    objective = cfg.objective.of_other_stores
     rows = RowSource(
-        stores, cfg.objective, loaded.tokenizer.ids, row_length=cfg.train.row_length, seed=seed
+        stores, objective, loaded.tokenizer.ids, row_length=cfg.train.row_length, seed=seed
     )
     batches = validation_batches(
         rows, max_rows=256, micro_batch_rows=min(8, cfg.train.micro_batch_rows)
     )
+    report = evaluate_blanks(
+        loaded.model, loaded.tokenizer, stores, objective, row_length=cfg.train.row_length,
+        train_stores=train_stores, max_items=max_blanks, seed=seed,
+    )  # fmt: skip
     scores = score_batches(loaded.model, batches, torch.float32, prefix="")
-    record_evaluation(Path(run), loaded.step, report)
-    return EvaluateResult(run=str(run), step=loaded.step, blanks=report, rows=scores)
+    record_evaluation(Path(run), loaded.step, report, notes)
+    return EvaluateResult(run=str(run), step=loaded.step, blanks=report, rows=scores, notes=notes)
 
 
-def record_evaluation(run: Path, step: int, report: BlankReport) -> None:
+def _training_stores(
+    info: dict[str, Any], fingerprint: str | None
+) -> tuple[list[TokenStore], list[str]]:
+    """Open what a run was trained on; nothing, and why, where it is not that any more.
+
+    Args:
+        info: content of run.json.
+        fingerprint: its tokenizer's.
+    """
+    from blankfill.prepare import open_stores
+
+    entries = info["data"]
+    if not entries:
+        return [], ["no n-gram models: run.json names no training store"]
+    try:
+        stores = open_stores([Path(entry["path"]) for entry in entries], fingerprint)
+    except DataError as error:
+        return [], [f"no n-gram models: what the run was trained on cannot be read ({error})"]
+    for entry, store in zip(entries, stores, strict=True):
+        if entry["fingerprint"] != store.fingerprint:
+            return [], [
+                f"no n-gram models: {store.path} does not hold what the run was trained on any "
+                f"more (fingerprint {store.fingerprint[:12]}, then {entry['fingerprint'][:12]}); "
+                "build the store of that text again at this path"
+            ]
+    return stores, []
+
+
+def record_evaluation(run: Path, step: int, report: BlankReport, notes: Sequence[str] = ()) -> None:
     """Leave the scores in the run's evaluation.json, where a report finds them."""
     from blankfill.checkpoint import write_json
 
     try:
-        write_json(run / "evaluation.json", {"step": step, "blanks": dataclasses.asdict(report)})
+        found = {"step": step, "blanks": dataclasses.asdict(report), "notes": list(notes)}
+        write_json(run / "evaluation.json", found)
     except OSError as error:
         log.warning("the evaluation is not recorded in %s (%s)", run, error)

@@ -40,3 +40,8 @@ def print_report(report: BlankReport, console: Console) -> None:
                 f"{score.exact_match:.1%}", "given" if end is None else f"{end:.3f}",
             )  # fmt: skip
         console.print(table)
+    if report.ngram_tokens < report.training_tokens:
+        console.print(
+            f"n-gram models estimated on {report.ngram_tokens:,} of {report.training_tokens:,} "
+            "training tokens, documents drawn from all"
+        )

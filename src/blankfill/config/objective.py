@@ -171,11 +171,16 @@ class ObjectiveConfig:
             self.pair_weight,
         )  # fmt: skip
 
+    @property
+    def of_other_stores(self) -> ObjectiveConfig:
+        """The objective for stores other than those trained on, which alone `by_source` names."""
+        return replace(self, by_source=())
+
     def of_source(self, source: int) -> ObjectiveConfig:
         """Give the objective of one store: its named mixture, numbered and weighted as the run."""
         name = self.by_source[source] if source < len(self.by_source) else ""
         if not name:
-            return replace(self, by_source=())
+            return self.of_other_stores
         kept = {field: getattr(self, field) for field in OF_THE_RUN}
         return replace(MIXTURES[name], **kept)
 

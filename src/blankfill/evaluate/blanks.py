@@ -1,13 +1,12 @@
 """How well are held-out blanks filled? One blank at a time, the rest of the text intact.
 
-From every held-out document (cut into pieces as in training) spans are drawn by the short law.
-Each span is one item. Four answers are compared on the same items:
+Each blank that `items.py` draws is one item. Four answers are compared on the same items:
 
 - the model, which reads both sides of the blank;
 - the same model with everything right of the blank taken away, told the true length for free:
   without a right side there is nothing that says where a blank ends;
-- an interpolated Kneser-Ney trigram, estimated on the training text, which reads the two tokens to
-  the left and is told the true length for free;
+- an interpolated Kneser-Ney trigram, estimated on the training text (`baselines.py`), which reads
+  the two tokens to the left and is told the true length for free;
 - a unigram, told the length as well.
 
 Loss is nats per token of the span, `eop` apart, so that all four answer the same question; bits per
@@ -20,8 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count as count_from
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -31,27 +28,22 @@ from blankfill.config.objective import ObjectiveConfig
 from blankfill.data.store import TokenStore
 from blankfill.engine.transfer import to_tensors
 from blankfill.errors import DataError
-from blankfill.evaluate.ngram import Trigram, Unigram
+from blankfill.evaluate.baselines import Baselines, fit_baselines
+from blankfill.evaluate.items import BlankItem, draw_items
 from blankfill.generate.infill import FilledBlank, fill_tokens
 from blankfill.metrics import example_of_targets
 from blankfill.model.glm import GLM, device_of
 from blankfill.model.loss import batch_loss
-from blankfill.objective.batch import IGNORE_INDEX, Example, Int32, Kind
+from blankfill.objective.batch import IGNORE_INDEX, Example, Kind
 from blankfill.objective.blank import build_example
-from blankfill.objective.draws import uniform_draws
-from blankfill.objective.fit import longest_piece
 from blankfill.objective.frame import frame_text
 from blankfill.objective.pack import pack, stack
-from blankfill.objective.spans import draw_lengths, max_spans, place_spans, span_budget
-from blankfill.rng import generator
 from blankfill.text.language import LANGUAGES
 from blankfill.text.tokenizer import TextTokenizer
 
 __all__ = [
-    "BlankItem",
     "BlankReport",
     "BlankScores",
-    "draw_items",
     "evaluate_blanks",
     "fill_items",
     "is_exact",
@@ -61,32 +53,6 @@ __all__ = [
 ROW_LENGTH_FACTOR = 2
 """Scored rows are this much longer than the longest item, so that packing has room."""
 ROWS_AT_ONCE = 8
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class BlankItem:
-    """One blank of one held-out document."""
-
-    tokens: Int32
-    """`[n]` the piece that it stands in."""
-    before: tuple[int, ...]
-    """The document's tokens right before the piece, at most two."""
-    start: int
-    """First token of the blank, in the piece."""
-    end: int
-    """End of the blank."""
-    language: str
-    """Language of the document."""
-
-    @property
-    def span(self) -> Int32:
-        """The tokens that were cut out."""
-        return self.tokens[self.start : self.end]
-
-    def prompt(self, mask: int, *, both_sides: bool = True) -> Int32:
-        """Part A: the piece with one mask, with or without what stands to its right."""
-        right = self.tokens[self.end :] if both_sides else self.tokens[:0]
-        return np.concatenate([self.tokens[: self.start], [mask], right]).astype(np.int32)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,64 +95,15 @@ class BlankReport:
     """One per language that has documents."""
     seed: int
     """Seed of the blanks."""
+    ngram_tokens: int = 0
+    """Training tokens that the n-gram models were estimated on; 0 where there are none."""
+    training_tokens: int = 0
+    """Tokens of the training text that these were drawn from."""
 
     def score(self, language: str, system: str) -> BlankScores:
         """Find one system's scores in one language."""
         report = next(r for r in self.languages if r.language == language)
         return next(s for s in report.scores if s.system == system)
-
-
-def draw_items(
-    stores: Sequence[TokenStore], cfg: ObjectiveConfig, *, row_length: int, max_items: int,
-    seed: int = 0,
-) -> dict[str, list[BlankItem]]:  # fmt: skip
-    """Draw the blanks of an evaluation.
-
-    Args:
-        stores: held-out documents.
-        cfg: gives the law of the short spans.
-        row_length: pieces are as long as such rows hold.
-        max_items: most blanks of one language; a fixed selection where there are more.
-        seed: seed of the blanks.
-
-    Returns:
-        Items by language.
-    """
-    longest = longest_piece(row_length, cfg)
-    items: dict[str, list[BlankItem]] = {}
-    for number, store in enumerate(stores):
-        for d in range(len(store)):
-            document = np.asarray(store.document(d)).astype(np.int32)
-            language = LANGUAGES[int(store.languages[d])]
-            count = -(-len(document) // longest)
-            bounds = [len(document) * p // count for p in range(count + 1)] if count else []
-            for p, (first, last) in enumerate(pairwise(bounds)):
-                address = (number * 1_000_003 + d) * 4099 + p
-                piece, before = document[first:last], tuple(document[:first][-2:].tolist())
-                items.setdefault(language, []).extend(
-                    BlankItem(piece, before, int(s), int(e), language)
-                    for s, e in _short_spans(len(piece), cfg, seed, address)
-                )
-    return {
-        language: [
-            found[i]
-            for i in np.sort(generator(seed, "items", language).permutation(len(found))[:max_items])
-        ]
-        for language, found in sorted(items.items())
-    }
-
-
-def _short_spans(num_tokens: int, cfg: ObjectiveConfig, seed: int, address: int) -> Int32:
-    where, n, ratio = np.array(address), np.array([num_tokens]), np.array([cfg.mask_ratio])
-    most = int(max_spans(n, cfg, ratio)[0])
-    lengths = draw_lengths(
-        uniform_draws(where, np.arange(most), seed, "evaluation"), num_tokens, cfg,
-        budget=int(span_budget(n, ratio)[0]),
-    )  # fmt: skip
-    places = (
-        float(uniform_draws(where, np.array(i), seed, "evaluation places")[0]) for i in count_from()
-    )
-    return place_spans(lengths, num_tokens, places, cfg.placement)
 
 
 def evaluate_blanks(
@@ -217,8 +134,10 @@ def evaluate_blanks(
     """
     items = draw_items(stores, cfg, row_length=row_length, max_items=max_items, seed=seed)
     if not items:
-        raise DataError("there is no held-out document to evaluate on")
-    baselines = _fit(train_stores, tokenizer.vocab_size) if train_stores else None
+        raise DataError(
+            "there is no held-out document to evaluate on; name a store that holds text"
+        )
+    baselines = fit_baselines(train_stores, tokenizer.vocab_size) if train_stores else None
     reports: list[LanguageReport] = []
     for language, found in items.items():
         scores = [
@@ -233,7 +152,7 @@ def evaluate_blanks(
             for both_sides in (True, False)
         ]
         if baselines is not None:
-            scores += _score_baselines(*baselines, tokenizer, found)
+            scores += _score_baselines(baselines, tokenizer, found)
         code = LANGUAGES.index(language)
         reports.append(
             LanguageReport(
@@ -244,17 +163,11 @@ def evaluate_blanks(
                 scores=tuple(scores),
             )
         )
-    return BlankReport(languages=tuple(reports), seed=seed)
-
-
-def _fit(stores: Sequence[TokenStore], vocab_size: int) -> tuple[Unigram, Trigram]:
-    documents = [store.document(i) for store in stores for i in range(len(store))]
-    with progress.bar("n-gram models", 2, "models") as meter:
-        unigram = Unigram.fit(documents, vocab_size)
-        meter.advance()
-        trigram = Trigram(documents, vocab_size)
-        meter.advance()
-    return unigram, trigram
+    return BlankReport(
+        languages=tuple(reports), seed=seed,
+        ngram_tokens=baselines.num_tokens if baselines else 0,
+        training_tokens=baselines.of_tokens if baselines else 0,
+    )  # fmt: skip
 
 
 def _score_model(
@@ -356,28 +269,16 @@ def _loss(model: GLM, examples: Sequence[Example], *, pad: int) -> tuple[float, 
 
 
 def _score_baselines(
-    unigram: Unigram, trigram: Trigram, tokenizer: TextTokenizer, items: Sequence[BlankItem]
+    baselines: Baselines, tokenizer: TextTokenizer, items: Sequence[BlankItem]
 ) -> list[BlankScores]:
-    nats = {"trigram": 0.0, "unigram": 0.0}
-    exact = {"trigram": 0, "unigram": 0}
-    for item in items:
-        marks = [trigram.begin] * (2 - len(item.before))
-        line = np.array([*marks, *item.before, *item.tokens], np.int64)
-        at = np.arange(item.start, item.end) + 2
-        span = line[at]
-        nats["trigram"] -= float(trigram.log_prob(line[at - 2], line[at - 1], span).sum())
-        nats["unigram"] -= float(unigram.log_probs[span].sum())
-        guess = trigram.greedy(int(line[at[0] - 2]), int(line[at[0] - 1]), len(span))
-        exact["trigram"] += int(np.array_equal(guess, span))
-        exact["unigram"] += int((span == unigram.best).all())
     num_tokens, num_bytes = _sizes(tokenizer, items)
     return [
         BlankScores(
-            system=name, loss_nats=nats[name] / num_tokens,
-            bits_per_byte=nats[name] / math.log(2) / num_bytes,
-            exact_match=exact[name] / len(items), end_loss_nats=None,
+            system=name, loss_nats=nats / num_tokens,
+            bits_per_byte=nats / math.log(2) / num_bytes,
+            exact_match=exact / len(items), end_loss_nats=None,
         )
-        for name in ("trigram", "unigram")
+        for name, (nats, exact) in baselines.score(items).items()
     ]  # fmt: skip
 
 

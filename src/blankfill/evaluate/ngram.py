@@ -5,15 +5,16 @@ absolute discount per order, `n1 / (n1 + 2 n2)`. The lowest order is interpolate
 law, so every token of the vocabulary has a probability. Documents are independent: each begins
 behind two begin marks, and nothing is predicted across documents.
 
-Counts are sorted arrays of integer keys that are looked up by binary search, so tens of millions
-of tokens over a vocabulary of 150,000 fit into a laptop.
+Counts are sorted arrays of integer keys that are looked up by binary search. Text is counted in
+stretches that are merged as they come, so memory holds 16 bytes for each different trigram, twice
+while one is merged, and never the text.
 
 Shapes: n tokens to score, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,8 @@ __all__ = ["Trigram", "Unigram"]
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
+STRETCH = 1 << 22
+"""Tokens that are counted at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,9 @@ class Unigram:
         """Count the tokens of documents."""
         counts = np.ones(vocab_size)
         for document in documents:
-            counts += np.bincount(document.astype(np.int64), minlength=vocab_size)
+            for start in range(0, len(document), STRETCH):
+                stretch = document[start : start + STRETCH].astype(np.int64)
+                counts += np.bincount(stretch, minlength=vocab_size)
         return cls(np.log(counts / counts.sum()))
 
     @property
@@ -58,7 +63,7 @@ class _Order:
     """`[C]` different tokens seen behind the context."""
     grams: Int64
     """`[G]` sorted n-gram keys."""
-    counts: Float64
+    counts: Int64
     """`[G]`."""
     discount: float
     """Taken from every count."""
@@ -86,20 +91,13 @@ class Trigram:
         self.begin = vocab_size
         """Id of the mark that stands twice before every document."""
         self._base = vocab_size + 1
-        marks = np.full(2, self.begin, np.int64)
-        keys: list[Int64] = []
-        for document in documents:
-            padded = np.concatenate([marks, document.astype(np.int64)])
-            keys.append(self._key(padded[:-2], padded[1:-1]) * self._base + padded[2:])
-        flat = np.concatenate(keys) if keys else np.zeros(0, np.int64)
-        del keys
-        trigrams, counts = np.unique(flat, return_counts=True)
-        del flat
+        trigrams, counts = _count(self._stretches(documents))
         self._third = _order(trigrams, counts, self._base)
         # Lower orders count in how many different contexts an n-gram was seen.
-        bigrams, counts = np.unique(trigrams % (self._base * self._base), return_counts=True)
+        square = self._base * self._base
+        bigrams, counts = _count(part % square for part in _parts(trigrams))
         self._second = _order(bigrams, counts, self._base)
-        words, counts = np.unique(bigrams % self._base, return_counts=True)
+        words, counts = _count(part % self._base for part in _parts(bigrams))
         discount = _discount(counts)
         self._first = np.full(vocab_size, discount * len(words) / max(1, counts.sum()) / vocab_size)
         self._first[words] += (counts - discount) / counts.sum()
@@ -136,17 +134,52 @@ class Trigram:
             two_back, one_back = one_back, int(out[i])
         return out
 
+    def _stretches(self, documents: Iterable[npt.NDArray[np.generic]]) -> Iterator[Int64]:
+        """Turn text into trigrams' keys, about `STRETCH` at a time."""
+        keys: list[Int64] = []
+        size = 0
+        for document in documents:
+            before = np.full(2, self.begin, np.int64)
+            for start in range(0, len(document), STRETCH):
+                line = np.concatenate([before, document[start : start + STRETCH].astype(np.int64)])
+                keys.append(self._key(self._key(line[:-2], line[1:-1]), line[2:]))
+                size += len(line) - 2
+                before = line[-2:]
+                if size >= STRETCH:
+                    yield np.concatenate(keys)
+                    keys, size = [], 0
+        if keys:
+            yield np.concatenate(keys)
+
     def _key(self, left: Int64, right: Int64) -> Int64:
         return np.asarray(left, np.int64) * self._base + right
 
 
+def _parts(keys: Int64) -> Iterator[Int64]:
+    return (keys[start : start + STRETCH] for start in range(0, len(keys), STRETCH))
+
+
+def _count(stretches: Iterable[Int64]) -> tuple[Int64, Int64]:
+    """Count keys: each different one, ascending, and how often it came."""
+    keys, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    for stretch in stretches:
+        new, times = np.unique(stretch, return_counts=True)
+        place = np.searchsorted(keys, new)
+        known = place < len(keys)
+        known[known] = keys[place[known]] == new[known]
+        counts[place[known]] += times[known]
+        keys = np.insert(keys, place[~known], new[~known])
+        counts = np.insert(counts, place[~known], times[~known])
+    return keys, counts
+
+
 def _order(grams: Int64, counts: Int64, base: int) -> _Order:
-    contexts, first = np.unique(grams // base, return_index=True)
-    ends = np.append(first[1:], len(grams))
-    sums = np.concatenate([[0], np.cumsum(counts)])
+    heads = grams // base
+    first = np.flatnonzero(np.append(True, heads[1:] != heads[:-1])[: len(heads)])
+    totals = np.add.reduceat(counts, first) if len(first) else counts
     return _Order(
-        contexts=contexts, totals=(sums[ends] - sums[first]).astype(float),
-        types=(ends - first).astype(float), grams=grams, counts=counts.astype(float),
+        contexts=heads[first], totals=totals.astype(float),
+        types=np.diff(np.append(first, len(grams))).astype(float), grams=grams, counts=counts,
         discount=_discount(counts),
     )  # fmt: skip
 

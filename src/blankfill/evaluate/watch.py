@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from blankfill.config.run import RunConfig
 from blankfill.data.store import TokenStore
-from blankfill.evaluate.blanks import BlankItem, draw_items, fill_items, is_exact, score_items
+from blankfill.evaluate.blanks import fill_items, is_exact, score_items
+from blankfill.evaluate.items import BlankItem, draw_items
 from blankfill.generate.infill import FilledBlank
 from blankfill.metrics import Sample
 from blankfill.model.glm import GLM

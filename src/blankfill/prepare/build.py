@@ -230,7 +230,7 @@ def _loss_check(
     tokenizer: TextTokenizer, dtype: torch.dtype,
 ) -> Check:  # fmt: skip
     """Build the check of the loss on held-out rows and, where asked for, of what is forgotten."""
-    objective = dataclasses.replace(cfg.objective, by_source=())
+    objective = cfg.objective.of_other_stores
     rows = RowSource(held_out, objective, tokenizer.ids, row_length=cfg.train.row_length, seed=0)
     batches = validation_batches(
         rows, max_rows=VALIDATION_ROWS, micro_batch_rows=cfg.train.micro_batch_rows

@@ -1,0 +1,148 @@
+"""An evaluation's memory is bounded, however much training and held-out text there is."""
+
+import hashlib
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from blankfill.cli.evaluate import print_report
+from blankfill.config.model import ModelConfig
+from blankfill.config.objective import ObjectiveConfig
+from blankfill.data.store import TokenStore
+from blankfill.evaluate import baselines, items
+from blankfill.evaluate.baselines import fit_baselines, sample_documents
+from blankfill.evaluate.blanks import evaluate_blanks
+from blankfill.evaluate.items import draw_items
+from blankfill.model.glm import GLM
+from blankfill.model.init import init_weights
+
+DOCUMENTS, LENGTH = 200_000, 5_000
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def huge(tmp_path_factory):
+    """A store of a billion tokens, most of which are a hole in the file."""
+    folder = tmp_path_factory.mktemp("huge")
+    lengths = np.full(DOCUMENTS, LENGTH, np.int64)
+    (folder / "offsets.bin").write_bytes(np.cumsum([0, *lengths], dtype="<i8").tobytes())
+    (folder / "languages.bin").write_bytes((np.arange(DOCUMENTS) % 2 + 1).astype("u1").tobytes())
+    for name, size in (("tokens.bin", 2), ("sentences.bin", 1 / 8)):
+        with (folder / name).open("wb") as file:
+            file.truncate(int(DOCUMENTS * LENGTH * size))
+    manifest = {
+        "format": "blankfill token store", "version": 2, "dtype": "<u2", "documents": DOCUMENTS,
+        "tokens": DOCUMENTS * LENGTH, "vocab_size": 60, "by_language": {},
+        "languages": ["other", "en", "zh"], "fingerprint": hashlib.sha256().hexdigest(),
+        "tokenizer": {"fingerprint": ""}, "sha256": {},
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return TokenStore.open(folder)
+
+
+class Letters:
+    vocab_size = 60
+
+    def __init__(self, ids):
+        self.ids = ids
+
+    def decode(self, tokens):
+        return "ab" * len(tokens)
+
+
+def peak(work):
+    """Run something and give the most bytes that it held, numpy's arrays included."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_billion_tokens_are_evaluated_in_bounded_memory_and_the_sample_is_stated(
+    huge, ids, monkeypatch
+):
+    # The keys of all trigrams would be 8 GB, the held-out documents 4 GB as int32.
+    monkeypatch.setattr(items, "MAX_PIECES", 500)
+    monkeypatch.setattr(baselines, "MAX_TOKENS", 123_456)
+    cfg = ModelConfig(vocab_size=64, hidden_size=16, num_layers=1, num_heads=2, ffn_size=24)
+    model = GLM(cfg)
+    init_weights(model, 3)
+    found = []
+
+    def work():
+        found.append(
+            evaluate_blanks(
+                model.eval(),
+                Letters(ids),
+                [huge],
+                ObjectiveConfig(),
+                row_length=64,
+                train_stores=[huge, huge],
+                max_items=4,
+            )
+        )
+
+    assert peak(work) < 64 * MEGABYTE
+    (report,) = found
+    assert (report.ngram_tokens, report.training_tokens) == (123_456, 2 * DOCUMENTS * LENGTH)
+    assert [language.num_documents for language in report.languages] == [DOCUMENTS // 2] * 2
+    assert [language.num_blanks for language in report.languages] == [4, 4]
+    printed = []
+
+    class Console:
+        def print(self, what, **_options):
+            printed.append(what)
+
+    print_report(report, Console())
+    assert "123,456 of 2,000,000,000 training tokens" in printed[-1]
+
+
+def test_what_the_n_gram_models_hold_grows_with_the_sample_and_not_with_the_store(huge):
+    for limit in (10_000, 100_000):
+        assert peak(lambda limit=limit: fit_baselines([huge], 60, max_tokens=limit)) < 16 * MEGABYTE
+
+
+def test_a_sample_is_of_all_documents_and_the_same_every_time(huge):
+    first, again = (
+        [document.ctypes.data for document in sample_documents([huge], 20 * LENGTH)]
+        for _ in range(2)
+    )
+    assert first == again
+    assert len(set(first)) == 20
+    start, end = huge.tokens.ctypes.data, huge.tokens.ctypes.data + huge.tokens.nbytes
+    shares = np.sort((np.array(first) - start) / (end - start))
+    assert shares[0] < 0.25
+    assert shares[-1] > 0.75
+    assert [len(d) for d in sample_documents([huge], LENGTH + 3)] == [LENGTH, 3]
+
+
+def test_text_that_fits_is_read_whole_and_in_order(random_store):
+    class Store:
+        def __init__(self, lengths, seed):
+            self.inner = random_store(lengths, seed)
+            self.num_tokens = sum(lengths)
+
+        def __len__(self):
+            return len(self.inner.documents)
+
+        def document(self, index):
+            return self.inner.document(index)
+
+    stores = [Store([3, 0, 5], 1), Store([2], 2)]
+    read = [document.tolist() for document in sample_documents(stores, 10)]
+    assert read == [d.tolist() for store in stores for d in store.inner.documents]
+
+
+def test_pieces_beyond_the_bound_are_drawn_from_the_whole_store(huge, monkeypatch):
+    monkeypatch.setattr(items, "MAX_PIECES", 50)
+    pieces = list(items._pieces([huge], 1, 40, 0))
+    assert len(pieces) == len(set(pieces)) == 50
+    assert all(0 < piece.last - piece.first <= 40 for piece in pieces)
+    documents = [piece.document for piece in pieces]
+    assert min(documents) < DOCUMENTS / 4
+    assert max(documents) > DOCUMENTS * 3 / 4
+    assert len(draw_items([huge], ObjectiveConfig(), row_length=64, max_items=7)["zh"]) == 7
