@@ -81,8 +81,8 @@ def ours(store, cfg, row_length):
     def epoch():
         source = RowSource([store], cfg, IDS, row_length=row_length, seed=next(seeds))
         start = time.perf_counter()
-        for index in range(source.rows_in_epoch(0) // ROWS):
-            source.batch(index, ROWS)
+        for index in range(source.num_rows(0) // ROWS):
+            source.rows(index * ROWS, ROWS)
         return int(store.lengths.sum()), time.perf_counter() - start
 
     return epoch
@@ -245,10 +245,10 @@ def main():
     for name, store in stores.items():
         start = time.perf_counter()
         source = RowSource([store], MIXTURES["ours"], IDS, row_length=args.row_length, seed=5)
-        rows = source.rows_in_epoch(0)
+        rows = source.num_rows(0)
         tokens = int(store.lengths.sum())
         seconds = time.perf_counter() - start
-        whole = source.batch(0, rows)
+        whole = source.rows(0, rows)
         plans[name] = {
             "tokens": tokens, "planning_tokens_per_second": tokens / seconds, "rows": rows,
             "fill": float((whole.segment_ids >= 0).mean()),

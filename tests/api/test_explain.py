@@ -50,7 +50,7 @@ def test_sentences_of_a_text_can_be_drawn():
     assert result.spans in ([[0, 3]], [[3, 6]])
     assert "[sMASK]" in [row.token for row in result.tokens]
     one = explain(FOX, kind="sentence")
-    assert (one.kind, one.draw.wished) == ("short", "sentence")
+    assert (one.kind, one.draw.drawn_kind) == ("short", "sentence")
 
 
 @pytest.mark.parametrize("mixture", MIXTURES)

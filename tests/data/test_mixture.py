@@ -50,7 +50,7 @@ def test_rows_are_those_of_the_sources_in_order(ids):
         for name in ("tokens", "targets", "positions", "segment_ids", "is_part_b", "weights"):
             assert np.array_equal(getattr(batch, name)[row], getattr(alone, name)[0]), name
         assert np.array_equal(batch.blocks[inside][:, 1:], alone.blocks[:, 1:])
-        for name in ("kinds", "wished", "languages", "documents"):
+        for name in ("kinds", "languages", "documents"):
             assert np.array_equal(getattr(batch, name)[inside], getattr(alone, name)), name
     assert taken == mixed.counts(30)
 

@@ -35,8 +35,8 @@ def test_an_epoch_passes_over_every_token_once_and_loses_no_target(random_store,
     cfg = ObjectiveConfig(short_rate=0.6, document_rate=0.4)
     rows = RowSource([store], cfg, ids, row_length=64, seed=2)
     seen, ends = [], 0
-    for index in range(rows.rows_in_epoch(0)):
-        batch = rows.batch(index, 1)
+    for index in range(rows.num_rows(0)):
+        batch = rows.rows(index, 1)
         part_a = batch.tokens[(batch.segment_ids >= 0) & ~batch.is_part_b]
         seen += [t for t in part_a.tolist() if t >= 8]
         targets = batch.targets[batch.targets != IGNORE_INDEX].tolist()
@@ -50,7 +50,7 @@ def test_an_epoch_passes_over_every_token_once_and_loses_no_target(random_store,
 def test_rows_are_full(source, row_length, fill):
     lengths = np.random.default_rng(0).gamma(2, 90, 4000).astype(int) + 1
     rows = source(lengths, row_length)
-    batch = rows.batch(0, rows.rows_in_epoch(0))
+    batch = rows.rows(0, rows.num_rows(0))
     assert (batch.segment_ids >= 0).mean() >= fill
 
 
@@ -58,11 +58,11 @@ def test_any_rank_makes_any_row_alone(source):
     lengths = [5, 40, 90, 12, 33] * 30
     first, second = source(lengths), source(lengths)
     for index in (37, 0, 5, 80):
-        a, b = first.batch(index, 2), second.batch(index // 1, 2)
+        a, b = first.rows(index * 2, 2), second.rows((index // 1) * 2, 2)
         assert np.array_equal(a.tokens, b.tokens)
         assert np.array_equal(a.positions, b.positions)
-    whole = first.batch(0, 8)
-    parts = [second.batch(i, 2) for i in range(4)]
+    whole = first.rows(0, 8)
+    parts = [second.rows(i * 2, 2) for i in range(4)]
     assert np.array_equal(whole.tokens, np.concatenate([p.tokens for p in parts]))
 
 
@@ -78,26 +78,26 @@ from blankfill.objective.special import SpecialIds
 ids = SpecialIds(pad=0, mask=1, smask=2, gmask=3, sop=4, eop=5, eos=6, dblock=7)
 rng = np.random.default_rng(0)
 store = MemoryStore([rng.integers(8, 200, n) for n in [5, 40, 90, 12, 33] * 30])
-batch = RowSource([store], ObjectiveConfig(), ids, row_length=64, seed=1).batch(9, 4)
+batch = RowSource([store], ObjectiveConfig(), ids, row_length=64, seed=1).rows(36, 4)
 print(hashlib.sha256(batch.tokens.tobytes()).hexdigest())
 """
     import hashlib
 
-    own = hashlib.sha256(source([5, 40, 90, 12, 33] * 30).batch(9, 4).tokens.tobytes()).hexdigest()
+    own = hashlib.sha256(source([5, 40, 90, 12, 33] * 30).rows(36, 4).tokens.tobytes()).hexdigest()
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == own
 
 
 def test_epochs_differ_in_order_and_blanks(source):
     rows = source([20] * 50)
-    count = rows.rows_in_epoch(0)
-    assert not np.array_equal(rows.batch(0, 4).tokens, rows.batch(count // 4 + 1, 4).tokens)
+    count = rows.num_rows(0)
+    assert not np.array_equal(rows.rows(0, 4).tokens, rows.rows((count // 4 + 1) * 4, 4).tokens)
     assert rows.epoch_at(0) == 0
     assert rows.epoch_at(count) == pytest.approx(1)
 
 
 def test_blocks_say_where_every_example_lies(source):
-    batch = source([5, 40, 90, 12, 33] * 8).batch(0, 6)
+    batch = source([5, 40, 90, 12, 33] * 8).rows(0, 6)
     for row, start, part_b, end in batch.blocks:
         assert len(set(batch.segment_ids[row, start:end].tolist())) == 1
         assert not batch.is_part_b[row, start:part_b].any()
@@ -109,13 +109,13 @@ def test_blocks_say_where_every_example_lies(source):
 
 def test_kinds_come_at_their_rates(source):
     rows = source([30] * 3000, objective={"short_rate": 0.25, "document_rate": 0.75})
-    kinds = rows.batch(0, rows.rows_in_epoch(0)).kinds
+    kinds = rows.rows(0, rows.num_rows(0)).kinds
     # 3,000 draws: four standard errors of a share of 1/4 are 0.032.
     assert (kinds == Kind.SHORT).mean() == pytest.approx(0.25, abs=0.032)
 
 
 def test_32_documents_share_a_row_and_a_document_of_one_token_is_an_example(source):
-    batch = source([1] * 200, row_length=96).batch(0, 1)
+    batch = source([1] * 200, row_length=96).rows(0, 1)
     assert len(batch.blocks) >= 31
     assert batch.num_targets >= 31
 
@@ -126,7 +126,7 @@ def test_texts_of_released_vocabularies_stand_in_their_frame(random_store, ids, 
     cfg = ObjectiveConfig(short_rate=0.5, document_rate=0.5, infill_rate=0.3, document_end="eos")
     store = random_store([1, 2, 3, 50, 64, 65, 200, 1000, 7])
     rows = RowSource([store], cfg, framed, row_length=row_length, seed=2)
-    batch = rows.batch(0, rows.rows_in_epoch(0))
+    batch = rows.rows(0, rows.num_rows(0))
     seen = 0
     for row, start, part_b, end in batch.blocks.tolist():
         part_a = batch.tokens[row, start:part_b].tolist()
@@ -163,7 +163,7 @@ def test_tokens_beyond_65_535_pass_through(ids):
         def read(self, documents, starts, ends):
             return np.arange(140_000, 140_030, dtype=np.int32)
 
-    batch = RowSource([Wide()], ObjectiveConfig(), ids, row_length=64, seed=0).batch(0, 1)
+    batch = RowSource([Wide()], ObjectiveConfig(), ids, row_length=64, seed=0).rows(0, 1)
     assert batch.tokens.max() >= 140_000
     assert batch.languages.tolist() == [2]
 
@@ -212,7 +212,7 @@ def test_pieces_of_long_documents_fit_and_fill_their_rows(memory_store, ids, mix
 def test_sentences_are_blanks_of_whole_sentences(ids):
     store = MarkedStore([np.arange(100, 163)] * 40)
     cfg = ObjectiveConfig(short_rate=0, sentence_rate=1, document_rate=0)
-    batch = RowSource([store], cfg, ids, row_length=96, seed=0).batch(0, 20)
+    batch = RowSource([store], cfg, ids, row_length=96, seed=0).rows(0, 20)
     assert set(batch.kinds.tolist()) == {Kind.SENTENCE}
     for row, _, part_b, end in batch.blocks:
         inside = batch.tokens[row, part_b:end]
@@ -234,7 +234,7 @@ def test_short_sequences_cut_pieces_and_lose_nothing(ids):
         rows = RowSource([store], cfg, ids, row_length=256, seed=2)
         drawn = [d for d, _ in rows.windows(0)]
         assert sum(int(d.num_tokens.sum()) for d in drawn) == sum(lengths)
-        batch = rows.batch(0, rows.rows_in_epoch(0))
+        batch = rows.rows(0, rows.num_rows(0))
         part_a = batch.tokens[(batch.segment_ids >= 0) & ~batch.is_part_b]
         seen = [t for t in part_a.tolist() if t >= 8]
         seen += [t for t in batch.targets.ravel().tolist() if t >= 8]
@@ -247,7 +247,7 @@ def test_windows_do_not_change_what_an_example_is(source, monkeypatch):
     lengths = [5, 40, 90, 12, 33] * 30
 
     def examples(rows):
-        batch = rows.batch(0, rows.rows_in_epoch(0))
+        batch = rows.rows(0, rows.num_rows(0))
         return sorted(
             (int(d), batch.tokens[r, a:b].tolist(), batch.positions[r, :, a:b].tolist())
             for (r, a, _, b), d in zip(batch.blocks, batch.documents, strict=True)
@@ -258,14 +258,14 @@ def test_windows_do_not_change_what_an_example_is(source, monkeypatch):
     monkeypatch.setattr("blankfill.data.rows.MIN_WINDOW", 16)
     parts = source(lengths, 128)
     assert examples(parts) == whole
-    assert parts.epoch_at(parts.rows_in_epoch(0)) == pytest.approx(1)
+    assert parts.epoch_at(parts.num_rows(0)) == pytest.approx(1)
     assert [parts.epoch_at(r) for r in range(20)] == sorted(parts.epoch_at(r) for r in range(20))
 
 
 def test_a_late_row_is_found_from_an_anchor_without_planning_what_comes_before(source):
     lengths = [5, 40, 90, 12, 33] * 30
     whole, late = source(lengths), source(lengths)
-    row = whole.rows_in_epoch(0) + whole.rows_in_epoch(1) + 3
+    row = whole.num_rows(0) + whole.num_rows(1) + 3
     expected, anchor = whole.rows(row, 4), whole.anchor(row)
     late.start_at(*anchor)
     assert np.array_equal(late.rows(row, 4).tokens, expected.tokens)

@@ -36,7 +36,7 @@ def examples(batch):
 
 def test_the_answer_of_a_pair_is_its_only_blank(ids):
     store = pair_store([10, 40, 7], [6, -1, 0])
-    batch = RowSource([store], ObjectiveConfig(), ids, row_length=128, seed=0).batch(0, 1)
+    batch = RowSource([store], ObjectiveConfig(), ids, row_length=128, seed=0).rows(0, 1)
     found = examples(batch)
     assert found[0] == ([*range(8, 14), ids.mask], [*range(14, 18), ids.eop])
     assert found[2] == ([ids.mask], [*range(58, 65), ids.eop])
@@ -57,7 +57,7 @@ def test_the_answer_of_a_pair_is_its_only_blank(ids):
 )
 def test_long_pairs_are_shortened_by_the_released_rule(ids, prompt, answer, kept):
     store = pair_store([prompt + answer], [prompt])
-    batch = RowSource([store], ObjectiveConfig(), ids, row_length=512, seed=0).batch(0, 1)
+    batch = RowSource([store], ObjectiveConfig(), ids, row_length=512, seed=0).rows(0, 1)
     part_a, targets = examples(batch)[0]
     assert part_a == [*range(8, 8 + kept[0]), ids.mask]
     assert targets == [*range(8 + prompt, 8 + prompt + kept[1]), ids.eop]
@@ -76,7 +76,7 @@ def test_long_pairs_are_shortened_by_the_released_rule(ids, prompt, answer, kept
 )
 def test_a_pair_is_numbered_by_its_rule(ids, rule, expected):
     cfg = ObjectiveConfig(positions="linear", pair_positions=rule)
-    batch = RowSource([pair_store([6], [3])], cfg, ids, row_length=16, seed=0).batch(0, 1)
+    batch = RowSource([pair_store([6], [3])], cfg, ids, row_length=16, seed=0).rows(0, 1)
     assert batch.positions[0, 0, :8].tolist() == expected
 
 
@@ -86,7 +86,7 @@ def test_adaptive_pairs_pin_short_answers_and_unify_long_ones(ids):
     lengths = np.repeat(3 + np.array(answers), 800)
     store = pair_store(lengths, np.full(len(lengths), 3))
     rows = RowSource([store], cfg, ids, row_length=32, seed=0)
-    batch = rows.batch(0, rows.rows_in_epoch(0))
+    batch = rows.rows(0, rows.num_rows(0))
     for answer in answers:
         chosen = lengths[batch.documents] == 3 + answer
         last = [batch.positions[r, 0, end - 1] for r, _, _, end in batch.blocks[chosen]]
@@ -132,13 +132,13 @@ def test_each_source_has_its_own_mixture(ids, random_store):
         short_rate=0.0, document_rate=1.0, by_source=("", "glm-base"), positions="linear"
     )
     rows = RowSource(stores, cfg, ids, row_length=128, seed=0)
-    batch = rows.batch(0, rows.rows_in_epoch(0))
+    batch = rows.rows(0, rows.num_rows(0))
     assert set(batch.kinds[batch.sources == 0]) == {Kind.DOCUMENT}
     assert set(batch.kinds[batch.sources == 1]) == {Kind.SHORT}
     # What a store's documents become does not depend on the other stores' mixtures.
     alone = dataclasses.replace(MIXTURES["glm-base"], positions="linear")
     same = RowSource(stores, alone, ids, row_length=128, seed=0)
-    other = same.batch(0, same.rows_in_epoch(0))
+    other = same.rows(0, same.num_rows(0))
 
     def second(batch):
         return sorted(
@@ -164,7 +164,7 @@ def test_spans_have_sentinels_of_their_own(random_store, ids):
     named = dataclasses.replace(ids, mask_sentinels=(200, 201), sop_sentinels=(210, 211))
     cfg = ObjectiveConfig(short_rate=1.0, document_rate=0.0, mask_ratio=0.4, sentinels=3)
     rows = RowSource([random_store([60] * 50)], cfg, named, row_length=128, seed=0)
-    batch = rows.batch(0, rows.rows_in_epoch(0))
+    batch = rows.rows(0, rows.num_rows(0))
     seen = set()
     for row, start, part_b, end in batch.blocks:
         part_a, inputs = batch.tokens[row, start:part_b], batch.tokens[row, part_b:end]

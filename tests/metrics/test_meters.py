@@ -20,7 +20,7 @@ def rows(ids, num_stores):
 
 
 def test_every_group_has_its_own_mean_and_count(ids):
-    batch = rows(ids, 2).batch(0, 8)
+    batch = rows(ids, 2).rows(0, 8)
     example = np.concatenate(
         [np.full((batch.targets[r, a:b] != IGNORE_INDEX).sum(), k)
          for k, (r, a, _, b) in enumerate(batch.blocks)]
@@ -41,7 +41,7 @@ def test_every_group_has_its_own_mean_and_count(ids):
 
 
 def test_one_source_is_not_named(ids):
-    batch = rows(ids, 1).batch(0, 2)
+    batch = rows(ids, 1).rows(0, 2)
     meter = LossMeter()
     meter.add(batch, np.ones(batch.num_targets, np.float32))
     assert not [key for key in meter.means() if "source" in key]

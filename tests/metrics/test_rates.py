@@ -71,7 +71,7 @@ def test_operations_of_a_step_by_hand(ids):
         vocab_size=32, hidden_size=8, num_layers=1, num_heads=1, ffn_size=16, max_position=64
     )
     store = MemoryStore([np.full(20, 9)] * 8)
-    batch = RowSource([store], ObjectiveConfig(), ids, row_length=32, seed=0).batch(0, 3)
+    batch = RowSource([store], ObjectiveConfig(), ids, row_length=32, seed=0).rows(0, 3)
     weights = 4 * 8 * 8 + 3 * 8 * 16
     pairs = sum(
         (b - a) ** 2 + (end - b) * (end - a) for _, a, b, end in batch.blocks.astype(int).tolist()

@@ -52,7 +52,7 @@ def batch(random_store, ids):
         [random_store([3, 9, 30, 44, 1, 17, 60] * 6, vocab_size=120)],
         ObjectiveConfig(short_rate=0.5, document_rate=0.5), ids, row_length=96, seed=4,
     )  # fmt: skip
-    return rows.batch(0, 4)
+    return rows.rows(0, 4)
 
 
 def tensors(batch):

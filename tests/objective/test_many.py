@@ -14,7 +14,6 @@ from blankfill.objective import IGNORE_INDEX, End, Kind, SpecialIds, draw_exampl
 from blankfill.objective.batch import Batch
 from blankfill.objective.build import build_rows
 from blankfill.objective.drawn import join
-from blankfill.objective.frame import frame_lengths, frame_rows
 from blankfill.objective.many import draw_many, place_many
 from blankfill.objective.pack import pack, stack
 from blankfill.objective.sample import drawn_kind
@@ -50,13 +49,6 @@ def plain(documents, last, rows, cfg, seed, epoch, ids=IDS):
     batch = stack(
         [[examples[i] for i in row] for row in rows], ROW, pad=IDS.pad, documents=order,
         languages=[0] * len(order), sources=[0] * len(order),
-        wished=[
-            int(
-                Kind.PAIR if prompt_of(len(documents[i]), i) >= 0
-                else drawn_kind(cfg, seed=seed, epoch=epoch, index=i)
-            )
-            for i in order
-        ],
     )  # fmt: skip
     if cfg.loss_weights == "row":
         per_row = (batch.targets != IGNORE_INDEX).sum(1, keepdims=True)
@@ -75,22 +67,20 @@ def vector(documents, last, rows, cfg, seed, epoch, groups=1, ids=IDS):
     drawn = draw_many(
         lengths, last, numbers, cfg, seed=seed, epoch=epoch, sentences=sentences,
         prompts=np.array([prompt_of(int(n), i) for i, n in enumerate(lengths)]),
+        framed=ids.opening is not None,
     )  # fmt: skip
     order = np.array([i for row in rows for i in row])
     parts = [p for p in np.array_split(order, groups) if len(p)]
     placed = join(
         [
-            place_many(
-                some, cfg, seed=seed, epoch=epoch, row_length=ROW, frames=frame_lengths(some, ids)
-            )
+            place_many(some, cfg, seed=seed, epoch=epoch, row_length=ROW)
             for some in map(drawn.take, parts)
         ]
     )
     texts = np.concatenate([documents[i] for i in order]).astype(np.int32)
     return drawn, build_rows(
-        *frame_rows(texts, placed, ids),
-        np.repeat(np.arange(len(rows)), [len(r) for r in rows]), cfg, ids, row_length=ROW,
-        documents=order, languages=np.zeros(len(order), np.uint8),
+        texts, placed, np.repeat(np.arange(len(rows)), [len(r) for r in rows]), cfg, ids,
+        row_length=ROW,        documents=order, languages=np.zeros(len(order), np.uint8),
         sources=np.zeros(len(order), np.int32),
     )  # fmt: skip
 
@@ -134,8 +124,12 @@ def test_the_vector_path_draws_and_builds_what_the_plain_one_does(name, ids):
     # Ids run through those of the special tokens, as those of a user's corpus may.
     documents = [rng.integers(0, 40, n).astype(np.int32) for n in sizes]
     last = rng.random(len(sizes)) < 0.7
-    drawn, _ = vector(documents, last, [[0]], cfg, 11, 2)
-    lengths = drawn.example_lengths + frame_lengths(drawn, ids)
+    drawn, _ = vector(documents, last, [[0]], cfg, 11, 2, ids=ids)
+    lengths = drawn.example_lengths
+    for i in range(len(sizes)):
+        if drawn.kinds[i] != Kind.PAIR:
+            wanted = drawn_kind(cfg, seed=11, epoch=2, index=i)
+            assert drawn.drawn_kinds[i] == wanted
     fitting = np.flatnonzero(lengths <= ROW)
     rows = [[int(fitting[k]) for k in r] for r in pack(lengths[fitting], ROW)]
     examples, wanted = plain(documents, last, rows, cfg, 11, 2, ids)
@@ -203,4 +197,4 @@ def test_a_document_takes_the_next_kind_that_fits():
         ),
     )  # fmt: skip
     assert drawn.kinds.tolist() == [Kind.DOCUMENT, Kind.SHORT, Kind.SENTENCE]
-    assert drawn.wished.tolist() == [Kind.SENTENCE] * 3
+    assert drawn.drawn_kinds.tolist() == [Kind.SENTENCE] * 3

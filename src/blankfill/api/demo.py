@@ -291,7 +291,7 @@ def _draw(out: Path, trainer: Trainer, report: BlankReport, sop: int) -> Sequenc
     pictures = [out / name for name in ("loss.png", "exact.png", "attention-mask.png")]
     draw_curves(read_metrics(out), report, pictures[0])
     draw_exact(report, pictures[1])
-    batch = trainer.rows.batch(0, 1)
+    batch = trainer.rows.rows(0, 1)
     title = "Who sees whom in one packed row: the first of this run"
     draw_row(batch, 0, pictures[2], sop=sop, title=title)
     return pictures

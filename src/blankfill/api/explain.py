@@ -34,7 +34,7 @@ class Draw:
 
     mixture: str
     """Name of the objective."""
-    wished: str
+    drawn_kind: str
     """The kind that was drawn; the example's is another where the text cannot take it."""
     lengths: list[int]
     """Tokens of each span, left to right."""
@@ -300,11 +300,11 @@ def _drawn(
         tokens, cfg, chosen.ids, seed=seed, epoch=epoch, index=index, sentence_ends=sentence_ends,
         prompt=prompt,
     )  # fmt: skip
-    wished = example.kind
+    kind = example.kind
     if prompt is None:
-        wished = drawn_kind(cfg, seed=seed, epoch=epoch, index=index)
+        kind = drawn_kind(cfg, seed=seed, epoch=epoch, index=index)
     return example, Draw(
-        mixture=mixture, wished=wished.name.lower(),
+        mixture=mixture, drawn_kind=kind.name.lower(),
         lengths=(example.spans[:, 1] - example.spans[:, 0]).tolist(), placement=cfg.placement,
         end=example.end.name.lower(), seed=seed, epoch=epoch, index=index,
     )  # fmt: skip

@@ -17,7 +17,7 @@ __all__ = ["print_explain"]
 WORDS = {
     "en": {
         "head": "{kind} blanks at {spans}, generated in the order {order}; {positions} positions",
-        "draw": "drawn from the mixture {mixture}: kind {wished}, lengths {lengths}, placement "
+        "draw": "drawn from the mixture {mixture}: kind {drawn_kind}, lengths {lengths}, placement "
         "{placement}, spans end in {end}; seed {seed}, epoch {epoch}, document {index}",
         "part": "part", "token": "token", "position": "position", "in span": "in span",
         "target": "target", "weight": "weight", "segment": "segment",
@@ -36,8 +36,8 @@ WORDS = {
     },
     "zh": {
         "head": "{kind} 类空白，位于 {spans}，生成顺序 {order}；位置方案 {positions}",
-        "draw": "取自配方 {mixture}：类型 {wished}，长度 {lengths}，放置 {placement}，片段以 {end} "
-        "结尾；种子 {seed}，第 {epoch} 轮，文档 {index}",
+        "draw": "取自配方 {mixture}：类型 {drawn_kind}，长度 {lengths}，放置 {placement}，片段以 "
+        "{end} 结尾；种子 {seed}，第 {epoch} 轮，文档 {index}",
         "part": "部分", "token": "词元", "position": "位置", "in span": "片段内", "target": "目标",
         "weight": "权重", "segment": "段",
         "mask": "谁能看见谁（行看列）：# 看见 A 部分，+ 看见 B 部分，. 看不见",
@@ -70,7 +70,7 @@ def print_explain(result: ExplainResult, console: Console) -> None:
     )
     if draw := result.draw:
         text = words["draw"].format(
-            mixture=draw.mixture, wished=draw.wished, lengths=draw.lengths,
+            mixture=draw.mixture, drawn_kind=draw.drawn_kind, lengths=draw.lengths,
             placement=draw.placement, end=draw.end, seed=draw.seed, epoch=draw.epoch,
             index=draw.index,
         )  # fmt: skip

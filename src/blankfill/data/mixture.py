@@ -11,7 +11,6 @@ Shares may change from a row on: the same arithmetic then begins anew behind wha
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -70,10 +69,6 @@ class RowMixture:
             row -= mine
         return found
 
-    def batch(self, index: int, num_rows: int) -> Batch:
-        """Make the rows `[index * num_rows, (index + 1) * num_rows)` of the mixture."""
-        return self.rows(index * num_rows, num_rows)
-
     def rows(self, first: int, num_rows: int) -> Batch:
         """Make the rows `[first, first + num_rows)` of the mixture."""
         counts = [self.counts(row) for row in range(first, first + num_rows + 1)]
@@ -87,14 +82,6 @@ class RowMixture:
             if places:
                 parts.append((s, source.rows(counts[0][s], len(places)), places))
         return _interleave(parts)
-
-    def rows_in_epoch(self, epoch: int) -> int:
-        """Count the rows after which the source that is read fastest has been read once more."""
-        paces = [
-            math.ceil(source.rows_in_epoch(epoch) / share)
-            for source, share in zip(self._sources, self._shares(), strict=True)
-        ]
-        return min(paces)
 
     def epochs(self, row: int) -> dict[str, float]:
         """Tell how many passes over each store, and over all tokens, stand before a row."""
@@ -121,14 +108,6 @@ class RowMixture:
 
     def _span(self, row: int) -> tuple[int, list[int], list[int]]:
         return next(span for span in reversed(self._spans) if span[0] <= row)
-
-    def _shares(self) -> list[float]:
-        """Give the newest shares."""
-        left, found = 1.0, list[float]()
-        for split in self._spans[-1][2]:
-            found.append(left * split / SCALE)
-            left -= found[-1]
-        return found
 
 
 RowStream = RowSource | RowMixture
@@ -223,7 +202,6 @@ def _interleave(parts: Sequence[tuple[int, Batch, list[int]]]) -> Batch:
         weights=np.concatenate([b.weights for b in batches])[order],
         blocks=blocks[by_row],
         kinds=np.concatenate([b.kinds for b in batches])[by_row],
-        wished=np.concatenate([b.wished for b in batches])[by_row],
         languages=np.concatenate([b.languages for b in batches])[by_row],
         documents=np.concatenate([b.documents for b in batches])[by_row],
         sources=np.concatenate(sources)[by_row],

@@ -57,7 +57,7 @@ class DocumentStore(Protocol):
         ...
 
     def read(self, documents: Int64, starts: Int64, ends: Int64) -> Int32:
-        """Return the tokens `starts:ends` of documents, one behind another."""
+        """Return the tokens `starts:ends` of documents, one after another."""
         ...
 
     def sentence_ends(self, index: int, start: int, end: int) -> Int64:
@@ -96,7 +96,7 @@ class Pieces:
 
     @classmethod
     def join(cls, parts: Sequence[Pieces]) -> Pieces:
-        """Put several one behind another."""
+        """Put several one after another."""
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
 

@@ -25,7 +25,7 @@ from blankfill.objective.batch import Batch, Int32, Int64, UInt8
 from blankfill.objective.build import build_rows
 from blankfill.objective.drawn import Drawn, Placed, join, join_drawn, offsets, ranks
 from blankfill.objective.fit import longest_piece
-from blankfill.objective.frame import frame_lengths, frame_room, frame_rows
+from blankfill.objective.frame import frame_room
 from blankfill.objective.many import draw_many, place_many
 from blankfill.objective.pack import pack
 from blankfill.objective.special import SpecialIds
@@ -114,11 +114,7 @@ class RowSource:
         self._sizes: dict[int, int] = {}
         """Rows of each window that was planned."""
         self._base, self._first_rows = 0, [0]
-        """A window, and the row at which it and each one behind it begins, as far as known."""
-
-    def batch(self, index: int, num_rows: int) -> Batch:
-        """Make the rows `[index * num_rows, (index + 1) * num_rows)` of the stream."""
-        return self.rows(index * num_rows, num_rows)
+        """A window, and the row at which it and each one after it begins, as far as known."""
 
     def rows(self, first: int, num_rows: int) -> Batch:
         """Make the rows `[first, first + num_rows)` of the stream."""
@@ -140,9 +136,8 @@ class RowSource:
             texts.append(window.pieces.take(chosen))
             done += len(within)
         pieces = texts[0] if len(texts) == 1 else Pieces.join(texts)
-        tokens, blanks = frame_rows(self._read(pieces), join(placed), self._ids)
         return build_rows(
-            tokens, blanks, np.concatenate(rows), self._objective, self._ids,
+            self._read(pieces), join(placed), np.concatenate(rows), self._objective, self._ids,
             row_length=self._row_length, documents=pieces.documents,
             sources=pieces.sources.astype(np.int32),
             languages=self._languages(pieces.sources, pieces.documents),
@@ -156,10 +151,10 @@ class RowSource:
         """
         for number in range(epoch * self._windows_in_epoch, (epoch + 1) * self._windows_in_epoch):
             window = self._window(number)
-            sizes = self._sizes_of(window.drawn)[window.members]
+            sizes = window.drawn.example_lengths[window.members]
             yield window.drawn, np.add.reduceat(sizes, window.first[:-1])
 
-    def rows_in_epoch(self, epoch: int) -> int:
+    def num_rows(self, epoch: int) -> int:
         """Count the rows of one epoch; it depends a little on what was drawn."""
         first = epoch * self._windows_in_epoch
         return sum(self._size(first + part) for part in range(self._windows_in_epoch))
@@ -223,15 +218,11 @@ class RowSource:
         index = documents - self._store_first[source]
         pieces = self._cutter.pieces(documents, source, index, epoch)
         drawn = self._draw(pieces, epoch)
-        rows = pack(self._sizes_of(drawn), self._row_length)
+        rows = pack(drawn.example_lengths, self._row_length)
         return _Window(
             epoch, pieces, drawn, np.array([k for row in rows for k in row], np.int64),
             np.cumsum([0, *map(len, rows)]),
         )  # fmt: skip
-
-    def _sizes_of(self, drawn: Drawn) -> Int64:
-        """Give the `[n]` positions that examples take, their frames included."""
-        return drawn.example_lengths + frame_lengths(drawn, self._ids)
 
     def _draw(self, pieces: Pieces, epoch: int) -> Drawn:
         """Draw what is cut out of pieces, each under its store's objective."""
@@ -244,6 +235,7 @@ class RowSource:
                     some.ends - some.starts, some.are_last, some.numbers, cfg, seed=self._seed,
                     epoch=epoch, prompts=some.prompts if (some.prompts >= 0).any() else None,
                     sentences=lambda chosen, some=some: self._cutter.sentences(some.take(chosen)),
+                    framed=self._ids.opening is not None,
                 )
             )  # fmt: skip
             places.append(members)
@@ -258,16 +250,15 @@ class RowSource:
             drawn = window.drawn.take(chosen[members])
             parts.append(
                 place_many(
-                    drawn, cfg, seed=self._seed, epoch=window.epoch, row_length=self._row_length,
-                    frames=frame_lengths(drawn, self._ids),
+                    drawn, cfg, seed=self._seed, epoch=window.epoch, row_length=self._row_length
                 )
-            )  # fmt: skip
+            )
             places.append(members)
         placed = join(parts)
         return placed if len(parts) == 1 else placed.take(np.argsort(np.concatenate(places)))
 
     def _read(self, pieces: Pieces) -> Int32:
-        """Read the tokens of pieces, one behind another; a shortened pair in two parts."""
+        """Read the tokens of pieces, one after another; a shortened pair in two parts."""
         source, document = pieces.sources, pieces.documents
         start, end = pieces.starts, pieces.ends
         if pieces.gaps.any():

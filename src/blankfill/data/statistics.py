@@ -86,11 +86,11 @@ def epoch_statistics(
         masked += np.bincount(kind_of_span, drawn.lengths, len(Kind)).astype(np.int64)
         short = np.minimum(drawn.lengths[kind_of_span == Kind.SHORT], SHOWN_LENGTHS)
         lengths += np.bincount(short, minlength=SHOWN_LENGTHS + 1)
-        fallbacks += int((drawn.kinds != drawn.wished).sum())
+        fallbacks += int((drawn.kinds != drawn.drawn_kinds).sum())
         ends += int(spans[drawn.ends != End.NONE].sum())
         used += int(fills.sum())
-    rows = source.rows_in_epoch(epoch)
-    first = sum(source.rows_in_epoch(e) for e in range(epoch))
+    rows = source.num_rows(epoch)
+    first = sum(source.num_rows(e) for e in range(epoch))
     per_row = _targets(source, first, rows)
     law = length_law(cfg)
     names = [str(k) for k in range(1, SHOWN_LENGTHS)] + [f"{SHOWN_LENGTHS}+"]
@@ -119,13 +119,8 @@ def _targets(
     """Build every row and count its targets."""
     counts: list[int] = []
     with progress.bar("rows", rows, "rows") as meter:
-        # Rows of an epoch need not begin at a multiple of a batch, so single rows make up the ends.
-        row = first
-        while row < first + rows:
-            size = ROWS_AT_ONCE if row % ROWS_AT_ONCE == 0 else 1
-            size = size if row + size <= first + rows else 1
-            batch = source.batch(row // size, size)
+        for row in range(first, first + rows, ROWS_AT_ONCE):
+            batch = source.rows(row, min(ROWS_AT_ONCE, first + rows - row))
             counts += (batch.targets != IGNORE_INDEX).sum(1).tolist()
-            row += size
-            meter.advance(size)
+            meter.advance(len(batch.tokens))
     return np.array(counts, np.int64)

@@ -112,8 +112,6 @@ class Batch:
     """`[K, 4]` of each example: row, first position, first position of Part B, end."""
     kinds: UInt8
     """`[K]` the `Kind` of each example."""
-    wished: UInt8
-    """`[K]` the kind that was drawn; another than `kinds` where a document could not take it."""
     languages: UInt8
     """`[K]` language code of each example's document (`text.language`)."""
     documents: Int64

@@ -2,7 +2,7 @@
 
 The same layout as `blank.build_example` and `pack.stack` make example by example. Every row is a
 sequence of runs (a visible stretch, a mask, a `sop`, a span, padding); a run is copied from one
-source array that holds the documents and, behind them, the special tokens, so that a whole batch is
+source array that holds the documents and, after them, the special tokens, so that a whole batch is
 one gather.
 
 Shapes: K examples, S spans, B rows of T positions.
@@ -25,6 +25,7 @@ from blankfill.objective.batch import (
     UInt8,
 )
 from blankfill.objective.drawn import Placed, gather, ranks
+from blankfill.objective.frame import BARE, CLOSED
 from blankfill.objective.positions import STRAIGHT
 from blankfill.objective.special import SpecialIds
 
@@ -46,7 +47,7 @@ def build_rows(
     """Lay the examples of many documents out in rows.
 
     Args:
-        tokens: the documents' tokens, one document behind another.
+        tokens: the documents' tokens, one document after another.
         placed: their blanks.
         rows: `[K]` row of each example, ascending from 0, no row without one.
         cfg: position scheme and loss weights.
@@ -79,8 +80,7 @@ def build_rows(
         tokens=batch_tokens.reshape(shape), targets=targets.reshape(shape), positions=positions,
         segment_ids=segments, is_part_b=is_part_b.reshape(shape), weights=weights.reshape(shape),
         blocks=np.stack([rows, lay.column, part_b, lay.column + lay.size], 1).astype(np.int32),
-        kinds=placed.drawn.kinds, wished=placed.drawn.wished, languages=languages,
-        documents=documents, sources=sources,
+        kinds=placed.drawn.kinds, languages=languages, documents=documents, sources=sources,
     )  # fmt: skip
 
 
@@ -105,9 +105,11 @@ class _Layout:
         # Of spans in the order of Part B: whether an end is predicted, and how many inputs.
         self.ended = (drawn.ends != End.NONE).astype(np.int64)[self.owner]
         self.inputs = self.lengths[self.in_order] + self.ended
-        # Of examples, each `[K]`: examples of a row stand one behind another, padding at its end.
+        # Of examples, each `[K]`: examples of a row stand one after another, padding at its end.
         self.size = size = drawn.example_lengths
-        self.part_a = drawn.num_tokens + self.count - np.add.reduceat(self.lengths, self.first[:-1])
+        self.opened, self.closed = drawn.frames > BARE, drawn.frames == CLOSED
+        text = drawn.num_tokens + drawn.frames
+        self.part_a = text + self.count - np.add.reduceat(self.lengths, self.first[:-1])
         self.part_b = size - self.part_a
         self.opens = np.flatnonzero(np.diff(rows, prepend=-1))  # the first example of each row
         closes = np.append(self.opens[1:], len(rows)) - 1
@@ -118,7 +120,7 @@ class _Layout:
         self.padding = np.zeros(len(rows), np.int64)
         self.padding[closes] = row_length - self.fill
         self.place = rows * row_length + self.column
-        # Of the inputs of all Parts B, one behind another: their number, and where each lies.
+        # Of the inputs of all Parts B, one after another: their number, and where each lies.
         self.b_index = np.arange(int(self.part_b.sum()))
         b_before = np.cumsum(self.part_b) - self.part_b
         self.b_place = np.repeat(self.place + self.part_a - b_before, self.part_b) + self.b_index
@@ -139,8 +141,11 @@ class _Source:
         self, tokens: Int32, placed: Placed, lay: _Layout, cfg: ObjectiveConfig, ids: SpecialIds
     ) -> None:
         drawn = placed.drawn
-        # The mask of each kind in the order of `Kind`, then `sop`, then the ends in that of `End`.
+        # The mask of each kind in the order of `Kind`, then `sop`, then the ends in that of `End`,
+        # then what opens a text.
         roles = [ids.mask, ids.smask, ids.gmask, ids.gmask, ids.mask, ids.sop, ids.eop, ids.eos]
+        assert ids.opening is not None or not lay.opened.any()
+        roles.append(ids.pad if ids.opening is None else ids.opening)
         extra = [*ids.mask_sentinels, *ids.sop_sentinels] if cfg.sentinels else []
         pads = np.full(lay.row_length, ids.pad, np.int32)
         self.tokens = np.concatenate([tokens, np.array(roles + extra, np.int32), pads])
@@ -152,6 +157,8 @@ class _Source:
         self.sop = np.full(len(lay.owner), first_sop)
         self.span = self.text[lay.owner] + placed.spans[lay.in_order, 0]
         self.end = (first_sop + drawn.ends.astype(np.int64))[lay.owner]
+        self.closing = first_sop + int(End.EOS)
+        self.opening = self.closing + 1
         self.pad = behind + len(roles) + len(extra)
         if cfg.sentinels:
             # The k-th span of Part B is the k-th sentinel, wherever its mask stands.
@@ -164,25 +171,28 @@ class _Source:
 def _inputs(placed: Placed, lay: _Layout, source: _Source) -> Int32:
     """Copy the inputs of all rows.
 
-    Runs of an example: (visible, mask) for each span, visible, (sop, span) in order, padding.
+    Runs of an example: opening, (visible, mask) for each span, visible, closing, (sop, span) in
+    order, padding.
     """
     spans, text, owner = placed.spans, source.text, lay.owner
-    base = 4 * lay.first[:-1] + 2 * np.arange(lay.num_examples)
-    length = np.empty(4 * len(spans) + 2 * lay.num_examples, np.int64)
+    base = 4 * (lay.first[:-1] + np.arange(lay.num_examples))
+    length = np.empty(4 * (len(spans) + lay.num_examples), np.int64)
     start = np.empty_like(length)
     previous = np.zeros(len(spans), np.int64)
     previous[1:] = spans[:-1, 1]
     previous[lay.first[:-1]] = 0
-    run = base[owner] + 2 * lay.rank
+    length[base], start[base] = lay.opened, source.opening
+    run = (base + 1)[owner] + 2 * lay.rank
     length[run], start[run] = spans[:, 0] - previous, text[owner] + previous
     length[run + 1], start[run + 1] = 1, source.mask
-    run, last = base + 2 * lay.count, spans[lay.first[1:] - 1, 1]
+    run, last = base + 1 + 2 * lay.count, spans[lay.first[1:] - 1, 1]
     length[run], start[run] = placed.drawn.num_tokens - last, text + last
-    run = (base + 2 * lay.count + 1)[owner] + 2 * lay.rank
+    length[run + 1], start[run + 1] = lay.closed, source.closing
+    run = (base + 3 + 2 * lay.count)[owner] + 2 * lay.rank
     # A blank that goes on needs no input for an end it does not have.
     length[run], start[run] = 1, source.sop
     length[run + 1], start[run + 1] = lay.inputs - 1, source.span
-    run = base + 4 * lay.count + 1
+    run = base + 3 + 4 * lay.count
     length[run], start[run] = lay.padding, source.pad
     return gather(source.tokens, start, length)
 
@@ -202,12 +212,13 @@ def _positions(placed: Placed, lay: _Layout, cfg: ObjectiveConfig) -> Int32:
     positions = np.zeros((num_rows, 2, row_length), np.int32)
     positions[:, 0] = text.reshape(num_rows, row_length)
     inner = lay.b_index - np.repeat(np.cumsum(lay.inputs) - lay.inputs, lay.inputs)
-    start, inner_start, advance = placed.spans[lay.in_order, 0], 1, 0
+    starts, inner_start, advance = placed.spans[:, 0] + lay.opened[owner], 1, 0
+    start = starts[lay.in_order]
     if cfg.positions != "original":
         # Index of the mask: each earlier span has become one token.
         cut = np.cumsum(lay.lengths) - lay.lengths
         cut -= cut[lay.first[:-1]][owner]
-        start = (placed.spans[:, 0] - cut + lay.rank)[lay.in_order]
+        start = (starts - cut + lay.rank)[lay.in_order]
     if cfg.sentinels:
         start = np.full(len(owner), row_length)
     if cfg.positions == "linear":
@@ -219,7 +230,7 @@ def _positions(placed: Placed, lay: _Layout, cfg: ObjectiveConfig) -> Int32:
     elif cfg.positions == "original":
         inner = np.maximum(inner - 1, 0)
         advance, inner_start = inner, 0
-    # Both ids of a row stand one behind the other, so a row begins at twice its place.
+    # Both ids of a row stand one after the other, so a row begins at twice its place.
     flat = positions.reshape(-1)
     place = lay.b_place + np.repeat(lay.rows * row_length, lay.part_b)
     flat[place] = np.repeat(start + placed.shifts[owner], lay.inputs) + advance

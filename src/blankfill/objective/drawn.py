@@ -39,8 +39,10 @@ class Drawn:
     """`[n]`."""
     kinds: UInt8
     """`[n]` what is cut out."""
-    wished: UInt8
-    """`[n]` the kind that was drawn; another where the document cannot take it."""
+    drawn_kinds: UInt8
+    """`[n]` the kind that was drawn; another than `kinds` where the document cannot take it."""
+    frames: UInt8
+    """`[n]` tokens of the frame around each text: none, an opening one, or a closing one too."""
     first: Int64
     """`[n + 1]` offsets of the documents' spans."""
     lengths: Int64
@@ -52,16 +54,17 @@ class Drawn:
 
     @property
     def example_lengths(self) -> Int64:
-        """`[n]` positions of each example: every token, and two for each span."""
-        return self.num_tokens + 2 * np.diff(self.first) - (self.ends == End.NONE)
+        """`[n]` positions of each example: every token, its frame's, and two for each span."""
+        return self.num_tokens + self.frames + 2 * np.diff(self.first) - (self.ends == End.NONE)
 
     def take(self, selection: Int64) -> Drawn:
         """Return some of the documents, in the given order."""
         first, spans = take_groups(self.first, selection)
         return Drawn(
             numbers=self.numbers[selection], num_tokens=self.num_tokens[selection],
-            kinds=self.kinds[selection], wished=self.wished[selection], first=first,
-            lengths=self.lengths[spans], starts=self.starts[spans], ends=self.ends[selection],
+            kinds=self.kinds[selection], drawn_kinds=self.drawn_kinds[selection],
+            frames=self.frames[selection], first=first, lengths=self.lengths[spans],
+            starts=self.starts[spans], ends=self.ends[selection],
         )  # fmt: skip
 
 
@@ -86,8 +89,8 @@ class Placed:
     def num_inputs(self) -> Int64:
         """`[n]` inputs of each example's Part B."""
         drawn = self.drawn
-        counts = np.diff(drawn.first)
-        return drawn.example_lengths - drawn.num_tokens - counts + sums(drawn.lengths, drawn.first)
+        part_a = drawn.num_tokens + drawn.frames + np.diff(drawn.first)
+        return drawn.example_lengths - part_a + sums(drawn.lengths, drawn.first)
 
     def take(self, selection: Int64) -> Placed:
         """Return some of the documents, in the given order."""
@@ -102,14 +105,15 @@ class Placed:
 
 
 def join_drawn(parts: Sequence[Drawn]) -> Drawn:
-    """Put the documents of several draws behind one another."""
+    """Put the documents of several draws one after another."""
     if len(parts) == 1:
         return parts[0]
     return Drawn(
         numbers=np.concatenate([part.numbers for part in parts]),
         num_tokens=np.concatenate([part.num_tokens for part in parts]),
         kinds=np.concatenate([part.kinds for part in parts]),
-        wished=np.concatenate([part.wished for part in parts]),
+        drawn_kinds=np.concatenate([part.drawn_kinds for part in parts]),
+        frames=np.concatenate([part.frames for part in parts]),
         first=offsets(np.concatenate([np.diff(part.first) for part in parts])),
         lengths=np.concatenate([part.lengths for part in parts]),
         starts=np.concatenate([part.starts for part in parts]),
@@ -118,7 +122,7 @@ def join_drawn(parts: Sequence[Drawn]) -> Drawn:
 
 
 def join(parts: Sequence[Placed]) -> Placed:
-    """Put the placed documents of several calls behind one another."""
+    """Put the placed documents of several calls one after another."""
     if len(parts) == 1:
         return parts[0]
     joined = Placed(
@@ -165,7 +169,7 @@ def sums(values: npt.NDArray[np.generic], first: Int64) -> Int64:
 
 
 def gather(source: npt.NDArray[Any], starts: Int64, sizes: Int64) -> npt.NDArray[Any]:
-    """Copy stretches `[starts, starts + sizes)` of an array one behind another."""
+    """Copy stretches `[starts, starts + sizes)` of an array one after another."""
     ends = np.cumsum(sizes)
     index = np.repeat(starts - ends + sizes, sizes)
     index += np.arange(len(index))

@@ -7,7 +7,7 @@ import numpy as np
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.objective.batch import Int64, Kind
 from blankfill.objective.draws import uniform_draws
-from blankfill.objective.many import short_lengths
+from blankfill.objective.many import ShortSpans
 from blankfill.objective.spans import drawn_ratio, kind_edges, max_spans
 
 __all__ = ["fit_pairs", "longest_fit", "longest_piece"]
@@ -61,10 +61,11 @@ def longest_fit(
         # Longer pieces never have fewer spans, so what fits with a row's spans fits; then once more
         # with its own, which are a few less.
         best = np.full(len(short), row_length)
+        spans = ShortSpans(best, number[short], cfg, seed=seed, epoch=epoch)
         for _ in range(2):
-            counts, _ = short_lengths(best, number[short], cfg, seed=seed, epoch=epoch)
+            counts, _ = spans.take(best)
             tried = row_length - 2 * counts
-            again, _ = short_lengths(tried, number[short], cfg, seed=seed, epoch=epoch)
+            again, _ = spans.take(tried)
             best = np.where(tried + 2 * again <= row_length, tried, best)
         fitting[short] = np.maximum(always, best)
     lengths[long] = np.minimum(room[long], fitting)

@@ -15,6 +15,7 @@ from blankfill.config.objective import ObjectiveConfig
 from blankfill.objective.batch import Bool, End, Int64, Kind, UInt8
 from blankfill.objective.drawn import Drawn, Placed, offsets, ranks, sums
 from blankfill.objective.draws import permuted_ranks, sort_keys, uniform_draws
+from blankfill.objective.frame import BARE, CLOSED, OPEN
 from blankfill.objective.spans import (
     drawn_ratio,
     kind_edges,
@@ -24,7 +25,7 @@ from blankfill.objective.spans import (
     span_budget,
 )
 
-__all__ = ["Sentences", "draw_many", "place_many", "short_lengths"]
+__all__ = ["Sentences", "ShortSpans", "draw_many", "place_many"]
 
 SLOT_BITS = 32
 """Bits of a slot of a document, below its number in one integer."""
@@ -56,6 +57,7 @@ def draw_many(
     epoch: int,
     sentences: Sentences | None = None,
     prompts: Int64 | None = None,
+    framed: bool = False,
 ) -> Drawn:
     """Draw kind and span lengths of many documents.
 
@@ -69,13 +71,14 @@ def draw_many(
         sentences: where sentences end; without, no document has two of them.
         prompts: `[n]` tokens before the answer of a pair, whose blank is the answer, whatever the
             mixture; -1 where a document is plain text. None where all are.
+        framed: whether the vocabulary has a token that opens every text; see `objective.frame`.
     """
     n = len(numbers)
     kind_draw = uniform_draws(numbers, np.int64(0), seed, "kind", epoch)
-    wished = np.searchsorted(kind_edges(cfg), kind_draw, side="right").astype(np.uint8)
+    drawn_kinds = np.searchsorted(kind_edges(cfg), kind_draw, side="right").astype(np.uint8)
     if prompts is not None:
-        wished[prompts >= 0] = Kind.PAIR
-    kinds = wished.copy()
+        drawn_kinds[prompts >= 0] = Kind.PAIR
+    kinds = drawn_kinds.copy()
     groups: list[tuple[Int64, Int64, Int64, Int64]] = []
     chosen = np.flatnonzero(kinds == Kind.SENTENCE)
     if len(chosen):
@@ -89,9 +92,9 @@ def draw_many(
     # One token alone cannot have a blank and something to read.
     kinds[(kinds == Kind.SHORT) & (num_tokens < 2)] = Kind.DOCUMENT
     short = np.flatnonzero(kinds == Kind.SHORT)
-    counts, drawn_lengths = short_lengths(
-        num_tokens[short], numbers[short], cfg, seed=seed, epoch=epoch
-    )
+    sizes = num_tokens[short]
+    spans = ShortSpans(sizes, numbers[short], cfg, seed=seed, epoch=epoch)
+    counts, drawn_lengths = spans.take(sizes)
     groups.append((short, counts, drawn_lengths, np.full(len(drawn_lengths), -1, np.int64)))
     long = np.flatnonzero((kinds == Kind.DOCUMENT) | (kinds == Kind.CAUSAL))
     lengths, starts = _long(num_tokens[long], numbers[long], kinds[long], cfg, seed, epoch)
@@ -112,36 +115,59 @@ def draw_many(
     to_the_end = long[starts + lengths == num_tokens[long]]
     rule = {"eop": End.EOP, "eos": End.EOS, "none": End.NONE}[cfg.document_end]
     ends[to_the_end] = np.where(is_last[to_the_end], rule, End.NONE)
+    frames = np.full(n, CLOSED if framed else BARE, np.uint8)
+    frames[to_the_end] = OPEN if framed else BARE
     return Drawn(
-        numbers=numbers, num_tokens=num_tokens, kinds=kinds, wished=wished, first=first,
-        lengths=all_lengths, starts=all_starts, ends=ends,
+        numbers=numbers, num_tokens=num_tokens, kinds=kinds, drawn_kinds=drawn_kinds,
+        frames=frames, first=first, lengths=all_lengths, starts=all_starts, ends=ends,
     )  # fmt: skip
 
 
-def short_lengths(
-    n: Int64, number: Int64, cfg: ObjectiveConfig, *, seed: int, epoch: int
-) -> tuple[Int64, Int64]:
-    """Draw the lengths of short spans: `spans.draw_lengths` of many documents.
+class ShortSpans:
+    """Lengths of short spans, drawn once for documents whose sizes are yet to be settled.
 
-    Returns:
-        `[n]` how many spans each document has, and the lengths of all of them.
+    Args:
+        most: `[n]` the largest size that each document may come to.
+        numbers: `[n]` address of each document's draws.
+        cfg: gives the law and the ratios.
+        seed: the run's seed.
+        epoch: 0-based pass over the data.
     """
-    ratio = drawn_ratio(uniform_draws(number, np.int64(6), seed, "kind", epoch), cfg)
-    limit = max_spans(n, cfg, ratio)
-    first = offsets(limit)
-    rank = ranks(first)
-    draws = uniform_draws(np.repeat(number, limit), rank, seed, "lengths", epoch)
-    lengths = 1 + np.searchsorted(length_steps(cfg), draws, side="right")
-    np.minimum(lengths, np.repeat(np.maximum(1, n // 2), limit), out=lengths)
-    total = np.cumsum(lengths)
-    total -= np.repeat(total[first[:-1]] - lengths[first[:-1]], limit)
-    budget = span_budget(n, ratio)
-    if cfg.single_span_rate:
-        single = uniform_draws(number, np.int64(2), seed, "kind", epoch) < cfg.single_span_rate
-        budget = np.where(single, 1, budget)
-    kept = total - lengths < np.repeat(budget, limit)
-    kept &= total + rank <= np.repeat(n, limit)
-    return sums(kept, first), lengths[kept]
+
+    def __init__(
+        self, most: Int64, numbers: Int64, cfg: ObjectiveConfig, *, seed: int, epoch: int
+    ) -> None:
+        self._cfg = cfg
+        self._ratio = drawn_ratio(uniform_draws(numbers, np.int64(6), seed, "kind", epoch), cfg)
+        limit = max_spans(most, cfg, self._ratio)
+        self._first = offsets(limit)
+        self._owner = np.repeat(np.arange(len(numbers)), limit)
+        self._rank = ranks(self._first)
+        draws = uniform_draws(numbers[self._owner], self._rank, seed, "lengths", epoch)
+        self._lengths = 1 + np.searchsorted(length_steps(cfg), draws, side="right")
+        self._single = np.zeros(len(numbers), bool)
+        if cfg.single_span_rate:
+            draw = uniform_draws(numbers, np.int64(2), seed, "kind", epoch)
+            self._single = draw < cfg.single_span_rate
+
+    def take(self, num_tokens: Int64) -> tuple[Int64, Int64]:
+        """Give the spans of documents of these sizes: `spans.draw_lengths` of many documents.
+
+        Args:
+            num_tokens: `[n]` tokens of each document, at most those that it was drawn for.
+
+        Returns:
+            `[n]` how many spans each document has, and the lengths of all of them.
+        """
+        owner, first = self._owner, self._first
+        lengths = np.minimum(self._lengths, np.maximum(1, num_tokens // 2)[owner])
+        total = np.cumsum(lengths)
+        total -= (total - lengths)[first[:-1]][owner]
+        budget = np.where(self._single, 1, span_budget(num_tokens, self._ratio))
+        kept = self._rank < max_spans(num_tokens, self._cfg, self._ratio)[owner]
+        kept &= total - lengths < budget[owner]
+        kept &= total + self._rank <= num_tokens[owner]
+        return sums(kept, first), lengths[kept]
 
 
 def _whole_sentences(
@@ -189,9 +215,8 @@ def _long(
 
 
 def place_many(
-    drawn: Drawn, cfg: ObjectiveConfig, *, seed: int, epoch: int, row_length: int,
-    frames: Int64 | int = 0,
-) -> Placed:  # fmt: skip
+    drawn: Drawn, cfg: ObjectiveConfig, *, seed: int, epoch: int, row_length: int
+) -> Placed:
     """Place short spans, put all spans into the order of Part B, and draw what else is drawn.
 
     Args:
@@ -200,7 +225,6 @@ def place_many(
         seed: the run's seed.
         epoch: 0-based pass over the data.
         row_length: bound of the positions of a shifted example.
-        frames: `[n]` positions that the frame of each text will take.
     """
     counts = np.diff(drawn.first)
     owner = np.repeat(np.arange(len(counts)), counts)
@@ -221,7 +245,7 @@ def place_many(
     shifts = np.zeros(len(counts), np.int64)
     if cfg.random_offset:
         draw = uniform_draws(drawn.numbers, np.int64(5), seed, "kind", epoch)
-        shifts = (draw * (row_length - frames - drawn.example_lengths + 1)).astype(np.int64)
+        shifts = (draw * (row_length - drawn.example_lengths + 1)).astype(np.int64)
     pinned = np.zeros(len(counts), bool)
     if cfg.pair_positions == "adaptive" and len(pairs := np.flatnonzero(drawn.kinds == Kind.PAIR)):
         draw = uniform_draws(drawn.numbers[pairs], np.int64(7), seed, "kind", epoch)

@@ -69,7 +69,6 @@ def stack(
     documents: Sequence[int],
     languages: Sequence[int],
     sources: Sequence[int],
-    wished: Sequence[int] | None = None,
 ) -> Batch:
     """Lay examples out in rows: what `build.build_rows` does at once, example by example.
 
@@ -80,7 +79,6 @@ def stack(
         documents: document of each example, in the order of the rows.
         languages: language code of each example's document.
         sources: store of each example's document.
-        wished: kind that was drawn for each example; its own where not given.
     """
     shape = (len(rows), row_length)
     tokens = np.full(shape, pad, dtype=np.int32)
@@ -109,7 +107,6 @@ def stack(
         is_part_b=is_part_b, weights=weights,
         blocks=np.array(blocks, dtype=np.int32).reshape(-1, 4),
         kinds=np.array(kinds, dtype=np.uint8),
-        wished=np.array(kinds if wished is None else wished, dtype=np.uint8),
         languages=np.array(languages, dtype=np.uint8),
         documents=np.array(documents, dtype=np.int64),
         sources=np.array(sources, dtype=np.int32),

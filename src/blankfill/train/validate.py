@@ -64,12 +64,11 @@ def validation_batches(rows: RowSource, *, max_rows: int, micro_batch_rows: int)
         max_rows: most rows to take; an epoch that is shorter is taken once.
         micro_batch_rows: rows of one forward pass.
     """
-    num_rows = min(max_rows, rows.rows_in_epoch(0))
-    full, rest = divmod(num_rows, micro_batch_rows)
-    batches = [rows.batch(index, micro_batch_rows) for index in range(full)]
-    if rest:
-        batches += [rows.batch(index, 1) for index in range(num_rows - rest, num_rows)]
-    return batches
+    num_rows = min(max_rows, rows.num_rows(0))
+    return [
+        rows.rows(first, min(micro_batch_rows, num_rows - first))
+        for first in range(0, num_rows, micro_batch_rows)
+    ]
 
 
 @torch.no_grad()
