@@ -2,6 +2,7 @@ import gzip
 import hashlib
 import io
 import json
+import tracemalloc
 
 import pyarrow
 import pyarrow.parquet
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blankfill.errors import DataError
-from blankfill.text import corpus
+from blankfill.text import corpus, json_records
 from blankfill.text.compressed import DamagedFileError, read_blocks
 from blankfill.text.corpus import read_documents
 from blankfill.text.records import Skips
@@ -68,15 +69,64 @@ def test_folders_are_read_in_order_and_other_files_counted(tmp_path):
     (tmp_path / ".hidden.txt").write_text("hidden")
     skips = Skips()
     assert read(tmp_path, report=skips) == ["first", "second", "third"]
-    assert skips.counts == {"unknown kind of file": 1}
+    assert skips.counts == {"unknown kind of file": 1, "hidden": 1}
 
 
-@pytest.mark.parametrize(
-    ("data", "texts"), [(lines(), TEXTS), (b"plain\ntext", ["plain\ntext"]), (b"", [])]
-)
-def test_stdin_is_lines_of_json_or_one_text(monkeypatch, data, texts):
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
-    assert read("-") == texts
+BLANK = ["\n\n", " \t\r\n", "\u3000\n\u00a0", "\ufeff\n", "\n\ufeff", "\n" * 20_000]
+
+
+@pytest.mark.parametrize("blank", ["", *BLANK], ids=ascii)
+@pytest.mark.parametrize("name", ["-", "a.gz", "a.zst", "a.jsonl", "a.json.gz"])
+def test_white_space_and_marks_before_json_do_not_hide_it(tmp_path, monkeypatch, name, blank):
+    data = blank.encode() + lines()
+    if name == "-":
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+        assert read("-") == TEXTS
+        return
+    path = tmp_path / name
+    path.write_bytes(PACK.get(path.suffix, bytes)(data))
+    documents = list(read_documents([path], strict=True))
+    assert [document.text for document in documents] == TEXTS
+    assert documents[0].where == f"{path}:{1 + blank.count(chr(10))}"
+
+
+@pytest.mark.parametrize("text", ["", "plain\ntext", "\n\n  plain\n", "[1] a note", "(a)\n{b}"])
+def test_other_text_on_stdin_is_one_document_white_space_included(monkeypatch, text):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert read("-") == [text] * bool(text)
+
+
+def test_stdin_is_told_by_its_content_also_under_compression(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(gzip.compress(lines()))))
+    assert read("-") == TEXTS
+    with pytest.raises(DataError, match="once"):
+        read("-", "-")
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(DataError, match="stdin is closed"):
+        read("-")
+
+
+def test_white_space_without_end_takes_no_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, "_TEXT_BYTES", 1000)
+    blank = gzip.compress(b" \n" * 5_000_000)
+    (tmp_path / "a.gz").write_bytes(blank + gzip.compress(lines()))
+    (tmp_path / "b.txt").write_bytes(blank + gzip.compress(b"text"))
+    skips = Skips()
+    tracemalloc.start()
+    documents = list(read_documents([tmp_path], report=skips))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [d.text for d in documents[:-1]] == TEXTS
+    assert documents[-1].text.strip() == "text"
+    assert documents[0].where.endswith(":5000001")
+    assert skips.counts == {"white space": 1}
+    assert peak < 4_000_000
+
+
+def test_a_text_that_looks_like_json_lines_is_pointed_at(tmp_path, caplog):
+    (tmp_path / "a.txt").write_bytes(lines())
+    assert read(tmp_path / "a.txt") == [lines().decode()]
+    assert "call it .jsonl" in caplog.text
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path):
@@ -103,15 +153,17 @@ def test_a_large_text_is_cut_without_losing_a_byte(tmp_path, monkeypatch, unit):
 def test_lines_do_not_depend_on_how_they_arrive(parts, size):
     data = b"\n".join(parts)
     blocks = (data[i : i + size] for i in range(0, len(data), size))
-    records = list(corpus._line_records("f", blocks, Skips()))
+    records = list(json_records.cut_at_lines("f", blocks, 1, Skips()))
     expected = [
-        (n, line) for n, line in enumerate(data.split(b"\n"), 1) if line and not line.isspace()
+        (n, line)
+        for n, line in enumerate(data.split(b"\n"), 1)
+        if line.decode(errors="replace").replace("\ufeff", "").strip()
     ]
     assert [(record.line, record.data) for record in records] == expected
 
 
 def test_a_line_too_long_for_memory_is_skipped(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus, "_LINE_BYTES", 1000)
+    monkeypatch.setattr(json_records, "RECORD_BYTES", 1000)
     (tmp_path / "a.jsonl").write_bytes(lines(["a"]) + lines(["b" * 600_000]) + lines(["c"]))
     skips = Skips()
     assert read(tmp_path / "a.jsonl", report=skips) == ["a", "c"]

@@ -122,8 +122,9 @@ def data_build(
         tokenizer: folder of the tokenizer.
         out: folder of the store; it appears when it is complete.
         text_field: the JSON field or Parquet column that holds the text.
-        answer_field: a JSON field that holds an answer to the text: such a pair is one example, its
-            answer behind [MASK] (GLM-130B's instruction rows). Without it everything is plain text.
+        answer_field: a JSON field or Parquet column that holds an answer to the text: such a pair
+            is one example, its answer behind [MASK] (GLM-130B's instruction rows). Without it
+            everything is plain text.
         strict: make anything that cannot be used an error, instead of skipping and counting it.
         overwrite: replace a store at --out.
         num_workers: processes that encode; 0 takes one per core.

@@ -33,7 +33,8 @@ from blankfill.data.store_writer import StoreWriter
 from blankfill.errors import DataError
 from blankfill.runtime import available_cores
 from blankfill.text.corpus import no_documents, read_records
-from blankfill.text.records import Record, Skipped, Skips, parse_record
+from blankfill.text.fields import FieldCheck, Fields
+from blankfill.text.records import Record, Skipped, Skips, parse_record, shown
 from blankfill.text.sentences import sentence_tokens
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import load_tokenizer
@@ -61,13 +62,8 @@ class _Encoded(NamedTuple):
     num_bytes: int
     sentence_ends: npt.NDArray[np.int64]
     prompt: int | None
-
-
-class _Fields(NamedTuple):
-    """The JSON fields that are read."""
-
-    text: str
-    answer: str
+    has_fields: bool
+    has_answer: bool
 
 
 _tokenizer: TextTokenizer | None = None
@@ -92,7 +88,8 @@ def build_store(
         tokenizer: folder of the tokenizer.
         out: folder of the store; it appears when it is complete.
         text_field: the JSON field or Parquet column that holds the text.
-        answer_field: the JSON field that holds the answer of a pair; "" where there are none.
+        answer_field: the JSON field or Parquet column that holds the answer of a pair; "" where
+            there are none.
         strict: raise an error where a document cannot be used, instead of skipping it.
         overwrite: replace a store at `out`.
         num_workers: processes that encode; 0 takes one per core, 1 encodes in this process.
@@ -105,7 +102,8 @@ def build_store(
     """
     loaded = load_tokenizer(tokenizer)
     skips = Skips(strict=strict)
-    records = read_records(files, text_field=text_field, skips=skips)
+    check = FieldCheck(Fields(text_field, answer_field))
+    records = read_records(files, check=check, skips=skips)
     workers = num_workers or available_cores()
     with (
         StoreWriter(
@@ -114,8 +112,7 @@ def build_store(
         ) as writer,
         progress.bar("encoding text", unit="documents") as meter,
     ):  # fmt: skip
-        fields = _Fields(text_field, answer_field)
-        for results in _encode(records, loaded, tokenizer, fields, workers):
+        for results in _encode(records, loaded, tokenizer, check.fields, workers):
             for result in results:
                 if isinstance(result, Skipped):
                     skips.add(result)
@@ -125,18 +122,21 @@ def build_store(
                     num_bytes=result.num_bytes, sentence_ends=result.sentence_ends,
                     prompt=result.prompt,
                 )  # fmt: skip
+                if result.has_fields:
+                    check.add(has_answer=result.has_answer, is_pair=result.prompt is not None)
             tokens = int(writer.counts[:, 1].sum())
             meter.advance(len(results), f"{tokens / 1e6:.1f} M tokens")
         if not writer.counts[:, 0].sum():
             raise no_documents(files, skips)
+        check.finish()
         manifest = writer.finish(
-            {"sources": [str(file) for file in files], "skipped": dict(skips.counts)}
+            {"sources": [shown(file) for file in files], "skipped": dict(skips.counts)}
         )
     return manifest, skips
 
 
 def _encode(
-    records: Iterator[Record], loaded: TextTokenizer, tokenizer: Path, fields: _Fields, workers: int
+    records: Iterator[Record], loaded: TextTokenizer, tokenizer: Path, fields: Fields, workers: int
 ) -> Iterator[list[_Encoded | Skipped]]:
     packets = _packets(records)
     first = next(packets, None)
@@ -156,7 +156,7 @@ def _encode(
         num_bytes = 0
         try:
             for packet in _chain(first, second, packets):
-                size = sum(len(record.data) for record in packet)
+                size = sum(record.num_bytes for record in packet)
                 with _interrupts_held():
                     waiting.append((size, pool.submit(_encode_packet, packet, fields)))
                 num_bytes += size
@@ -205,7 +205,7 @@ def _packets(records: Iterator[Record]) -> Iterator[list[Record]]:
     size = 0
     for record in records:
         packet.append(record)
-        size += len(record.data)
+        size += record.num_bytes
         if size >= PACKET_BYTES or len(packet) >= PACKET_RECORDS:
             yield packet
             packet, size = [], 0
@@ -230,13 +230,13 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _encode_packet(packet: list[Record], fields: _Fields) -> list[_Encoded | Skipped]:
+def _encode_packet(packet: list[Record], fields: Fields) -> list[_Encoded | Skipped]:
     assert _tokenizer is not None
     return [_encode_one(record, _tokenizer, fields) for record in packet]
 
 
-def _encode_one(record: Record, tokenizer: TextTokenizer, fields: _Fields) -> _Encoded | Skipped:
-    document = parse_record(record, fields.text, fields.answer)
+def _encode_one(record: Record, tokenizer: TextTokenizer, fields: Fields) -> _Encoded | Skipped:
+    document = parse_record(record, fields)
     if isinstance(document, Skipped):
         return document
     tokens = tokenizer.encode(document.text)
@@ -246,5 +246,8 @@ def _encode_one(record: Record, tokenizer: TextTokenizer, fields: _Fields) -> _E
         prompt = len(tokens)
         tokens = np.concatenate([tokens, tokenizer.encode(document.answer)])
         ends = np.append(ends[ends < prompt], [prompt, len(tokens)])
-    characters = len(document.text) + len(document.answer)
-    return _Encoded(tokens, document.language, characters, document.num_bytes, ends, prompt)
+    characters = len(document.text) + len(document.answer or "")
+    return _Encoded(
+        tokens, document.language, characters, document.num_bytes, ends, prompt,
+        document.has_fields, document.answer is not None,
+    )  # fmt: skip

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-__all__ = ["DamagedFileError", "read_blocks"]
+__all__ = ["DamagedFileError", "is_packed", "read_blocks"]
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -28,6 +28,11 @@ class DamagedFileError(Exception):
     """A compressed file ends early or fails its checks; what came before it was good."""
 
 
+def is_packed(head: bytes) -> bool:
+    """Tell from a file's first four bytes whether it is compressed."""
+    return head[:2] == _GZIP_MAGIC or head == _ZSTD_MAGIC
+
+
 def read_blocks(file: BinaryIO) -> Iterator[bytes]:
     """Read a file's bytes, unpacked.
 
@@ -35,7 +40,7 @@ def read_blocks(file: BinaryIO) -> Iterator[bytes]:
         file: open at its start; need not be seekable.
 
     Yields:
-        Non-empty blocks; at most 128 MiB each, mostly far less.
+        Non-empty blocks of at most 256 KiB.
 
     Raises:
         DamagedFileError: after all that could be unpacked.
@@ -125,8 +130,8 @@ def _unzstd(file: BinaryIO, head: bytes) -> Iterator[bytes]:
                 where = "" if in_frame else " or there are other bytes behind it"
                 raise DamagedFileError(f"the zstd data is damaged{where}") from error
             in_frame = True
-            if block:
-                yield block
+            for start in range(0, len(block), _BLOCK_BYTES):
+                yield block[start : start + _BLOCK_BYTES]
             data = unpacker.unused_data if unpacker.eof else b""
     if not unpacker.eof:
         raise DamagedFileError("the zstd data is cut off")

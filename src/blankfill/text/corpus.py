@@ -3,17 +3,18 @@
 | file | document |
 |---|---|
 | .txt .text .md | the whole file; cut at paragraph ends where it is larger than 4 MiB |
-| .jsonl .ndjson .json | one object a line, its text in the field `text` (or another) |
-| .parquet | one row, its text in the column `text` (or another) |
+| .jsonl .ndjson .json | one JSON object, its text in the field `text` (or another) |
+| .parquet .arrow .feather | one row, its text in the column `text` (or another) |
 
-Each also as .gz or .zst (the content decides, not the name). A folder stands for the files of these
-kinds under it, sorted by path. `-`, and a compressed file without another suffix, is JSON lines if
-its first byte that is not blank is `{`, else text.
+Each also as .gz or .zst. JSON may be one object a line, an array, or objects in any layout. What
+lies under the compression is told by the content (`kinds.py`): an archive, a picture or a Git LFS
+pointer is named and skipped whatever it is called, and stdin, and a compressed file without another
+suffix, is JSON if it begins as JSON does, else text.
 
 The text of a document is exactly what UTF-8 says, line breaks of every kind included; only a byte
 order mark at the start of a file is taken off. What cannot be used is skipped, counted by reason,
 and the first cases are kept with file and line (`Skips`); `strict` makes the first one an error.
-Memory is bounded by the largest line allowed, 64 MiB, and by a row group of Parquet files.
+Memory is bounded by the largest record allowed, 64 MiB, and by a row group of Parquet files.
 
 Reading (`read_records`: raw bytes of each document) and understanding (`parse_record`) are two
 steps, so that the second can be done in other processes.
@@ -23,36 +24,35 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import os
+import logging
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, NamedTuple
 
 from blankfill.errors import DataError
-from blankfill.text.compressed import DamagedFileError, read_blocks
-from blankfill.text.records import Document, Record, Skipped, Skips, parse_record
+from blankfill.text.compressed import DamagedFileError, is_packed, read_blocks
+from blankfill.text.fields import FieldCheck, Fields, field_names
+from blankfill.text.files import Format, Source, find_files
+from blankfill.text.json_records import cut_at_brackets, cut_at_lines, is_one_a_line
+from blankfill.text.kinds import (
+    HEAD_BYTES,
+    blank_length,
+    foreign_kind,
+    looks_like_json,
+    table_kind,
+)
+from blankfill.text.records import Document, Record, Skipped, Skips, parse_record, shown
+from blankfill.text.tables import table_records, unpacked
 
-__all__ = ["FORMATS", "find_files", "no_documents", "read_documents", "read_records"]
+__all__ = ["no_documents", "read_documents", "read_records"]
 
-Format = Literal["text", "jsonl", "parquet"]
+log = logging.getLogger(__name__)
 
-FORMATS: dict[str, Format] = {
-    ".txt": "text",
-    ".text": "text",
-    ".md": "text",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".parquet": "parquet",
-}
-_PACKED = (".gz", ".zst")
 _TEXT_BYTES = 4 << 20
 """A larger .txt becomes several documents of at most this size."""
-_LINE_BYTES = 64 << 20
-"""A longer line of JSON is skipped: it must fit into memory several times."""
-_ROWS = 256
+_LONGEST_BLANK = 3  # bytes of UTF-8 in a white-space character or a byte order mark
 
 
 def read_documents(
@@ -74,157 +74,192 @@ def read_documents(
         Documents with text in them, in the order of `paths`.
 
     Raises:
-        DataError: a path is missing, of an unknown kind, or (strict) something cannot be used.
+        DataError: a path is missing or of an unknown kind, no record has a text in a field that was
+            named, or (strict) something cannot be used.
     """
     skips = Skips(strict=strict) if report is None else report
-    for record in read_records(paths, text_field=text_field, skips=skips):
-        found = parse_record(record, text_field)
+    check = FieldCheck(Fields(text_field))
+    num_documents = 0
+    for record in read_records(paths, check=check, skips=skips):
+        found = parse_record(record, check.fields)
         if isinstance(found, Skipped):
             skips.add(found)
-        else:
-            yield found
+            continue
+        num_documents += 1
+        if found.has_fields:
+            check.add(has_answer=False, is_pair=False)
+        yield found
+    if num_documents:
+        check.finish()
 
 
 def no_documents(paths: Sequence[str | Path], skips: Skips) -> DataError:
     """Build the error for an input without a single document."""
-    named = ", ".join(str(path) for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
+    named = ", ".join(shown(path) for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
     why = f" ({skips.total} skipped, the first is {skips.first[0]})" if skips.first else ""
     return DataError(f"there is no document with text in {named}{why}")
 
 
-def find_files(paths: Iterable[str | Path], skips: Skips) -> list[tuple[str, Format | None]]:
-    """List files with their formats; None where the content has to tell.
+def read_records(
+    paths: Iterable[str | Path], *, check: FieldCheck, skips: Skips
+) -> Iterator[Record]:
+    """Read the bytes of each document.
+
+    Args:
+        paths: files, folders, or `-` for stdin.
+        check: the fields to read; takes the names of those that there are.
+        skips: where damage, and files that cannot be read, are counted.
 
     Raises:
-        DataError: a path is missing or of an unknown kind.
+        DataError: as `read_documents`.
     """
-    found: list[tuple[str, Format | None]] = []
-    names = [str(path) for path in paths]
-    if not names:
-        raise DataError("no text was named; name files, folders, or - for stdin")
-    for path in names:
-        if path == "-":
-            found.append((path, None))
-        elif os.path.isdir(path):
-            found += _files_under(path, skips)
-        elif not os.path.exists(path):
-            raise DataError(f"{path}: no such file or folder")
-        else:
-            known, kind = _format(path)
-            if not known:
-                raise DataError(
-                    f"{path}: unknown kind of file; blankfill reads {' '.join(FORMATS)}, "
-                    "each also as .gz or .zst"
-                )
-            found.append((path, kind))
-    return found
-
-
-def _files_under(folder: str, skips: Skips) -> Iterator[tuple[str, Format | None]]:
-    names: list[str] = []
-    for where, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        names += [os.path.join(where, name) for name in files if not name.startswith(".")]
-    for name in sorted(names):
-        known, kind = _format(name)
-        if known and os.path.isfile(name):
-            yield name, kind
-        else:
-            skips.add(Skipped(name, 0, "unknown kind of file"))
-
-
-def _format(path: str) -> tuple[bool, Format | None]:
-    """Tell from a name whether it is a known kind of file, and which, if the name says."""
-    name = os.path.basename(path).lower()
-    stem, suffix = os.path.splitext(name)
-    packed = suffix in _PACKED
-    if packed:
-        suffix = os.path.splitext(stem)[1]
-    return suffix in FORMATS or packed, FORMATS.get(suffix)
-
-
-def read_records(paths: Iterable[str | Path], *, text_field: str, skips: Skips) -> Iterator[Record]:
-    """Read the bytes of each document; damage is counted in `skips`."""
-    for path, kind in find_files(paths, skips):
+    for source in find_files(paths, skips):
         with contextlib.ExitStack() as stack:
             try:
-                if path == "-":
-                    file: BinaryIO = sys.stdin.buffer
-                else:
-                    file = stack.enter_context(open(path, "rb"))
-                yield from _records_of(path, kind, file, text_field, skips)
+                for record in _records_of(
+                    source, stack.enter_context(_opened(source)), check, skips
+                ):
+                    if record.kind == "json" and not check.seen:
+                        check.seen = field_names(record.data)
+                    yield record
             except DamagedFileError as error:
-                skips.add(Skipped(path, 0, f"{error}; what came before the damage was kept"))
+                skips.add(Skipped(source.path, 0, f"{error} (what came before it was kept)"))
             except OSError as error:
-                raise DataError(f"{path}: cannot be read, {error.strerror or error}") from error
+                reason = f"cannot be read ({error.strerror or error})"
+                if source.named:
+                    raise DataError(f"{shown(source.path)}: {reason}") from error
+                skips.add(Skipped(source.path, 0, reason))
+
+
+def _opened(source: Source) -> contextlib.AbstractContextManager[BinaryIO]:
+    if source.path != "-":
+        return open(source.path, "rb")
+    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  # the shell's `<&-`
+        raise DataError("-: stdin is closed")
+    return contextlib.nullcontext(sys.stdin.buffer)
 
 
 def _records_of(
-    path: str, kind: Format | None, file: BinaryIO, text_field: str, skips: Skips
+    source: Source, file: BinaryIO, check: FieldCheck, skips: Skips
 ) -> Iterator[Record]:
-    if kind == "parquet":
-        yield from _parquet_records(path, file, text_field, skips)
+    head, blocks = _peek(read_blocks(file), HEAD_BYTES)
+    if kind := table_kind(head):
+        with _on_disk(source.path, file, blocks) as table:
+            yield from table_records(source.path, table, kind, check, skips)
         return
-    blocks = _without_mark(read_blocks(file))
-    if kind is None:
-        kind, blocks = _sniffed(blocks)
-    if kind == "jsonl":
-        yield from _line_records(path, blocks, skips)
+    start = _start_of_text(blocks)
+    is_json = source.format == "json" or (not source.format and looks_like_json(start.first))
+    if reason := _unusable(head, start.first, is_json, source.format):
+        skips.add(Skipped(source.path, 0, reason))
+    elif not is_json:
+        _warn_of_json(source, start.first, check.fields)
+        if start.num_dropped:
+            skips.add(
+                Skipped(source.path, 0, f"white space (more than {_TEXT_BYTES >> 20} MiB of it)")
+            )
+        yield from _text_records(source.path, chain([start.lead], start.blocks))
+    elif is_one_a_line(start.first):
+        yield from cut_at_lines(source.path, start.blocks, start.line, skips)
     else:
-        yield from _text_records(path, blocks)
+        yield from cut_at_brackets(source.path, start.blocks, start.line, skips)
 
 
-def _without_mark(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Take off the byte order mark at the start."""
-    head = b""
-    for block in blocks:
-        head += block
-        if len(head) >= len(codecs.BOM_UTF8):
-            break
-    if head := head.removeprefix(codecs.BOM_UTF8):
-        yield head
-    yield from blocks
+def _warn_of_json(source: Source, first: bytes, fields: Fields) -> None:
+    """Say that a name makes plain text of what looks like records."""
+    if source.format == "text" and fields.text in field_names(first.partition(b"\n")[0]):
+        log.warning("%s is read as text, as its name says, but begins as JSON lines do; call it "
+                    ".jsonl to have its records read", shown(source.path))  # fmt: skip
 
 
-def _sniffed(blocks: Iterator[bytes]) -> tuple[Format, Iterator[bytes]]:
-    """Tell JSON lines from text by the first byte that is not blank."""
-    first = next(blocks, b"")
-    rest = (block for part in ([first] if first else [], blocks) for block in part)
-    return ("jsonl" if first.lstrip()[:1] == b"{" else "text"), rest
+def _unusable(head: bytes, first: bytes, is_json: bool, named: Format | None) -> str:
+    """Say why a file is neither text nor JSON; "" where it can be."""
+    if reason := foreign_kind(head):
+        return reason
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "not UTF-8 (but UTF-16 or UTF-32 with a byte order mark; convert it)"
+    if named == "table" and head:
+        return "neither Parquet nor Arrow data (its name says so, its content does not)"
+    # A line of JSON may be damaged, and is skipped alone; where the first begins so, all are.
+    if b"\0" in (first[:4] if is_json else head[:HEAD_BYTES]):
+        return "binary (it holds NUL bytes, as UTF-16 does; text must be UTF-8)"
+    return ""
 
 
-def _line_records(path: str, blocks: Iterator[bytes], skips: Skips) -> Iterator[Record]:
-    """Cut at line feeds, and nowhere else: U+2028 and its like are text."""
-    held: list[bytes] = []  # the beginning of a line whose end has not come yet
-    held_bytes, line = 0, 1
-    for block in blocks:
-        first, *others = block.split(b"\n")
-        held_bytes += len(first)
-        if held_bytes <= _LINE_BYTES:
-            held.append(first)
-        if not others:
-            continue
-        *whole, last = others
-        if held_bytes > _LINE_BYTES:
-            skips.add(Skipped(path, line, f"a line of more than {_LINE_BYTES >> 20} MiB"))
-            yield from _lines(path, whole, line + 1)
-        else:
-            yield from _lines(path, [b"".join(held), *whole], line)
-        line += 1 + len(whole)
-        held, held_bytes = [last], len(last)
-    if held_bytes > _LINE_BYTES:
-        skips.add(Skipped(path, line, f"a line of more than {_LINE_BYTES >> 20} MiB"))
-    else:
-        yield from _lines(path, [b"".join(held)], line)
+def _on_disk(
+    path: str, file: BinaryIO, blocks: Iterator[bytes]
+) -> contextlib.AbstractContextManager[BinaryIO]:
+    """Return a table's file: itself where it is a plain one, else its unpacked copy."""
+    if not file.seekable():
+        raise DataError(
+            f"{shown(path)}: a Parquet or Arrow table cannot be read from a pipe; name its file"
+        )
+    file.seek(0)
+    packed = is_packed(file.read(4))
+    file.seek(0)
+    if not packed:
+        return contextlib.nullcontext(file)
+    return unpacked(path, blocks)
 
 
-def _lines(path: str, lines: Sequence[bytes], number: int) -> Iterator[Record]:
-    for i, data in enumerate(lines):
-        if data and not data.isspace():
-            yield Record(data, True, path, number + i)
+def _peek(blocks: Iterator[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
+    """Read a file's first bytes, at least so many unless it ends, and give them back in front."""
+    head = bytearray()
+    after = blocks
+    try:
+        for block in blocks:
+            head += block
+            if len(head) >= size:
+                break
+    except DamagedFileError as error:
+        after = _raised(error)
+    return bytes(head), chain([bytes(head)] if head else [], after)
 
 
-def _text_records(path: str, blocks: Iterator[bytes]) -> Iterator[Record]:
+def _raised(error: Exception) -> Iterator[bytes]:
+    raise error
+    yield b""
+
+
+class _Start(NamedTuple):
+    """A file that was read up to what is not blank."""
+
+    lead: bytes
+    """The white space before it, without a byte order mark at the start."""
+    num_dropped: int
+    """Bytes of white space that were more than a document may have, and are gone."""
+    line: int
+    """Number of the line in which the rest begins."""
+    first: bytes
+    """The first bytes of the rest."""
+    blocks: Iterator[bytes]
+    """All of the rest."""
+
+
+def _start_of_text(blocks: Iterator[bytes]) -> _Start:
+    """Read up to what is not blank; memory holds no more white space than a document may have."""
+    held, line, num_dropped = bytearray(), 1, 0
+    after = blocks
+    try:
+        for block in blocks:
+            held += block
+            if not num_dropped and len(held) >= len(codecs.BOM_UTF8):
+                held = held.removeprefix(codecs.BOM_UTF8)
+            blank = blank_length(held)
+            if blank + _LONGEST_BLANK <= len(held):
+                break
+            if blank > _TEXT_BYTES:
+                line += held.count(b"\n", 0, blank)
+                num_dropped += blank
+                del held[:blank]
+    except DamagedFileError as error:
+        after = _raised(error)
+    blank = blank_length(held)
+    lead, first = bytes(held[:blank]), bytes(held[blank:])
+    line += lead.count(b"\n")
+    return _Start(lead, num_dropped, line, first, chain([first] if first else [], after))
+
+
+def _text_records(path: str, blocks: Iterable[bytes]) -> Iterator[Record]:
     held = bytearray()
     piece = 0
     for block in blocks:
@@ -232,9 +267,9 @@ def _text_records(path: str, blocks: Iterator[bytes]) -> Iterator[Record]:
         while len(held) > _TEXT_BYTES:
             piece += 1
             stop = _cut(held, _TEXT_BYTES)
-            yield Record(bytes(held[:stop]), False, path, piece)
+            yield Record(bytes(held[:stop]), "text", path, piece)
             del held[:stop]
-    yield Record(bytes(held), False, path, piece + 1 if piece else 0)
+    yield Record(bytes(held), "text", path, piece + 1 if piece else 0)
 
 
 def _cut(data: bytearray, limit: int) -> int:
@@ -247,46 +282,3 @@ def _cut(data: bytearray, limit: int) -> int:
     while stop > limit - 4 and data[stop] & 0xC0 == 0x80:
         stop -= 1
     return stop
-
-
-def _parquet_records(path: str, file: BinaryIO, text_field: str, skips: Skips) -> Iterator[Record]:
-    try:
-        import pyarrow
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise DataError(f"{path}: to read Parquet files, install blankfill[parquet]") from error
-    with tempfile.TemporaryFile() as unpacked:
-        # Parquet is read from its end, so a compressed one or a pipe is unpacked to disk first.
-        for block in read_blocks(file):
-            unpacked.write(block)
-        unpacked.seek(0)
-        row = 0
-        try:
-            table: Any = parquet.ParquetFile(unpacked)
-            if text_field not in table.schema_arrow.names:
-                raise DataError(
-                    f"{path} has no column {text_field!r}; "
-                    f"its columns are {', '.join(table.schema_arrow.names[:10])}"
-                )
-            for batch in table.iter_batches(batch_size=_ROWS, columns=[text_field]):
-                column: Any = batch.column(0)
-                if pyarrow.types.is_dictionary(column.type):
-                    column = column.dictionary_decode()
-                if pyarrow.types.is_null(column.type):
-                    column = column.cast(pyarrow.large_binary())
-                if not (
-                    pyarrow.types.is_string(column.type)
-                    or pyarrow.types.is_large_string(column.type)
-                    or pyarrow.types.is_binary(column.type)
-                    or pyarrow.types.is_large_binary(column.type)
-                ):
-                    raise DataError(f"{path}: the column {text_field!r} holds {column.type}")
-                # As bytes, because text in a Parquet file need not be UTF-8 either.
-                for value in column.cast(pyarrow.large_binary()).to_pylist():
-                    row += 1
-                    if value is None:
-                        skips.add(Skipped(path, row, f"the field {text_field!r} is missing"))
-                    else:
-                        yield Record(value, False, path, row)
-        except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
-            raise DamagedFileError("the Parquet data is damaged") from error

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
+import re
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from blankfill.errors import DataError
+from blankfill.text.fields import Fields, find_field, name_fields
+from blankfill.text.kinds import blank_length
 from blankfill.text.language import language_code
 
-__all__ = ["Document", "Record", "Skipped", "Skips", "parse_record"]
+__all__ = ["Document", "Record", "Skipped", "Skips", "parse_record", "shown"]
 
 _FIRST_CASES = 20
-_NUL_SHARE = 0.25  # a UTF-16 file of English has one NUL for each letter; text has next to none
+_NUL_SHARE = 0.25  # a field that says \u0000 a few times is odd text; more of them is no text
 
 
 class Document(NamedTuple):
@@ -31,21 +35,49 @@ class Document(NamedTuple):
     """File and line."""
     num_bytes: int
     """Length in UTF-8, that of the answer included."""
-    answer: str = ""
-    """Of a pair, what its text asks for."""
+    answer: str | None = None
+    """Of a pair, what its text asks for; "" where the field is there but holds nothing."""
+    has_fields: bool = False
+    """Whether it is from a JSON object or a table."""
 
 
 class Record(NamedTuple):
     """The bytes of a document, not yet understood."""
 
     data: bytes
-    """One line of JSON, or text in UTF-8."""
-    is_json: bool
-    """Whether it is a line of JSON."""
+    """One JSON object, or text in UTF-8."""
+    kind: Literal["json", "text", "cell"]
+    """A JSON object, a text file or a piece of it, or the cell of a table."""
     file: str
     """Where it is from."""
     line: int
     """Line, row or piece of it, from 1; 0 is the whole file."""
+    answer: bytes | None = None
+    """The answer's cell; None where the table has no such column."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that it holds in memory."""
+        return len(self.data) + len(self.answer or b"")
+
+
+_UNSHOWN = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """Return a path as messages and manifests can hold it.
+
+    A name on disk is bytes: those that are not UTF-8, and control characters, are written as in
+    Python (`\\xd3`).
+    """
+    return _UNSHOWN.sub(_escaped, os.fspath(path))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte that is not UTF-8
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +89,10 @@ class Skipped:
     line: int
     """Line or row, from 1; 0 is the whole file."""
     reason: str
-    """Why, in a few words."""
+    """Why, in a few words; what stands in brackets differs from case to case."""
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
+        place = shown(self.file) + (f":{self.line}" if self.line else "")
         return f"{place}: {self.reason}"
 
 
@@ -81,27 +113,29 @@ class Skips:
         return sum(self.counts.values())
 
     def add(self, skipped: Skipped) -> None:
-        """Count one case.
+        """Count one case that cannot be used.
 
         Raises:
             DataError: in strict mode.
         """
         if self.strict:
             raise DataError(f"{skipped}; leave out --strict to skip such cases")
+        self.leave_out(skipped)
+
+    def leave_out(self, skipped: Skipped) -> None:
+        """Count one case that a rule leaves out, such as a hidden file: strict allows it."""
         kind = skipped.reason.partition(" (")[0]
         self.counts[kind] = self.counts.get(kind, 0) + 1
         if len(self.first) < _FIRST_CASES:
             self.first.append(skipped)
 
 
-def parse_record(record: Record, text_field: str, answer_field: str = "") -> Document | Skipped:
+def parse_record(record: Record, fields: Fields) -> Document | Skipped:
     """Find the text of a record.
 
     Args:
-        record: one line of JSON, or text.
-        text_field: the JSON field that holds the text.
-        answer_field: the JSON field that holds the answer of a pair; a record without it is plain
-            text.
+        record: one JSON object, or text.
+        fields: what holds the text, and the answer of a pair.
 
     Returns:
         The document, or why there is none.
@@ -110,14 +144,14 @@ def parse_record(record: Record, text_field: str, answer_field: str = "") -> Doc
     def skipped(reason: str) -> Skipped:
         return Skipped(record.file, record.line, reason)
 
-    data, answer = record.data, ""
-    if record.is_json:
-        found = _json_text(data, text_field, answer_field)
+    data, answer = record.data, None
+    if record.kind == "json":
+        found = _json_text(data, fields)
         if found.reason:
             return skipped(found.reason)
         text, answer = found.text, found.answer
         try:
-            data = (text + answer).encode()
+            data = (text + (answer or "")).encode()
         except UnicodeEncodeError:
             return skipped("the text holds half of a surrogate pair")
     else:
@@ -125,28 +159,39 @@ def parse_record(record: Record, text_field: str, answer_field: str = "") -> Doc
             return skipped("not UTF-8 (but UTF-16 or UTF-32 with a byte order mark; convert it)")
         try:
             text = data.decode()
+            answer = None if record.answer is None else record.answer.decode()
         except UnicodeDecodeError as error:
-            return skipped(f"not UTF-8 (byte 0x{data[error.start]:02x} at {error.start})")
+            return skipped(_not_utf8(error))
+        data += record.answer or b""
     if not text or text.isspace():
         return skipped("empty")
-    if text.count("\0") > _NUL_SHARE * len(text):
-        return skipped("binary (more than a quarter of it is NUL)")
-    where = f"{record.file}:{record.line}" if record.line else record.file
-    return Document(text, language_code(text + answer), where, len(data), answer)
+    most = 0 if record.kind == "text" else _NUL_SHARE * len(text)
+    if text.count("\0") > most:
+        return skipped("binary (it holds NUL bytes)")
+    if answer and answer.isspace():
+        return skipped(f"the field {fields.answer!r} is empty")
+    where = shown(record.file) + (f":{record.line}" if record.line else "")
+    language = language_code(text + (answer or ""))
+    return Document(text, language, where, len(data), answer, record.kind != "text")
+
+
+def _not_utf8(error: UnicodeDecodeError) -> str:
+    return f"not UTF-8 (byte 0x{error.object[error.start]:02x} at {error.start})"
 
 
 class _Found(NamedTuple):
     text: str = ""
     reason: str = ""
-    answer: str = ""
+    answer: str | None = None
 
 
-def _json_text(data: bytes, text_field: str, answer_field: str) -> _Found:
+def _json_text(data: bytes, fields: Fields) -> _Found:
     try:
-        # Numbers are of no interest, and integers of thousands of digits would be refused.
-        value = json.loads(data.decode(), parse_int=float)
+        # Numbers are of no interest, and integers of thousands of digits would be refused. Joined
+        # files have byte order marks in the middle.
+        value = json.loads(data[blank_length(data) :].decode(), parse_int=float)
     except UnicodeDecodeError as error:
-        return _Found(reason=f"not UTF-8 (byte 0x{data[error.start]:02x} at {error.start})")
+        return _Found(reason=_not_utf8(error))
     except RecursionError:
         return _Found(reason="JSON nested too deeply")
     except ValueError as error:
@@ -154,14 +199,14 @@ def _json_text(data: bytes, text_field: str, answer_field: str) -> _Found:
         return _Found(reason=f"not JSON ({detail})")
     if not isinstance(value, dict):
         return _Found(reason="not a JSON object")
-    if text_field not in value:
-        return _Found(reason=f"the field {text_field!r} is missing")
-    text = value[text_field]
+    there, text = find_field(value, fields.text)
+    if not there:
+        return _Found(reason=f"the field {fields.text!r} is missing ({name_fields(value)})")
     if not isinstance(text, str):
-        return _Found(reason=f"the field {text_field!r} is not a string")
-    answer = value.get(answer_field, "") if answer_field else ""
+        return _Found(reason=f"the field {fields.text!r} is not a string")
+    there, answer = find_field(value, fields.answer) if fields.answer else (False, None)
+    if answer is None:
+        return _Found(text=text, answer="" if there else None)
     if not isinstance(answer, str):
-        return _Found(reason=f"the field {answer_field!r} is not a string")
-    if answer and answer.isspace():
-        return _Found(reason=f"the field {answer_field!r} is empty")
+        return _Found(reason=f"the field {fields.answer!r} is not a string")
     return _Found(text=text, answer=answer)

@@ -1,0 +1,145 @@
+"""Which field of a record holds its text, and which the answer; and whether any record has them.
+
+A field's name is a key of the record. Where there is no such key, its dots lead into nested
+objects: `doc.text` is the field `text` of the field `doc`. A key that holds a dot itself wins.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from blankfill.errors import DataError
+
+__all__ = ["FieldCheck", "Fields", "field_names", "find_field", "list_names", "name_fields"]
+
+log = logging.getLogger(__name__)
+
+_MOST_NAMES = 10
+_NAME_LENGTH = 40
+_PATIENCE = 10_000  # records without an answer before a word about it, long before the end
+
+
+class Fields(NamedTuple):
+    """The fields that are read."""
+
+    text: str = "text"
+    """The one that holds the text."""
+    answer: str = ""
+    """The one that holds the answer of a pair; "" where none is asked for."""
+
+
+def find_field(value: dict[str, Any], name: str) -> tuple[bool, Any]:
+    """Look a field up.
+
+    Returns:
+        Whether it is there, and its value; a nested field of null is not there.
+    """
+    if name in value:
+        return True, value[name]
+    head, dot, rest = name.rpartition(".")
+    tail = [rest]
+    while dot:
+        inner = value.get(head)
+        if isinstance(inner, dict):
+            there, found = find_field(inner, ".".join(tail))
+            if there:
+                return True, found
+        head, dot, rest = head.rpartition(".")
+        tail.insert(0, rest)
+    return False, None
+
+
+def field_names(data: bytes) -> list[str]:
+    """Name the fields of a JSON object; none where it is not one."""
+    try:
+        value = json.loads(data.decode(), parse_int=float)
+    except (ValueError, RecursionError):
+        return []
+    return _paths(value) if isinstance(value, dict) else []
+
+
+def _paths(value: dict[str, Any]) -> list[str]:
+    """Name the fields of a record, those of nested objects with dots."""
+    paths: list[str] = []
+    for key, inner in value.items():
+        if isinstance(inner, dict) and inner:
+            paths += [f"{key}.{name}" for name in inner]
+        else:
+            paths.append(key)
+        if len(paths) > _MOST_NAMES:
+            break
+    return paths
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Write some names for a message, few and short."""
+    listed = ", ".join(_short(name) for name in names[:_MOST_NAMES])
+    return listed + (", ..." if len(names) > _MOST_NAMES else "") if names else "none"
+
+
+def _short(name: str) -> str:
+    # As a literal where it holds anything that a terminal would act on or UTF-8 cannot hold.
+    name = name if name.isprintable() and name else ascii(name)
+    return name if len(name) <= _NAME_LENGTH else name[:_NAME_LENGTH] + "..."
+
+
+def name_fields(value: dict[str, Any]) -> str:
+    """Say which fields a record has, and whether it is the shell around an array of records."""
+    said = f"its fields are {list_names(_paths(value))}"
+    for key, inner in value.items():
+        if isinstance(inner, list) and inner and isinstance(inner[0], dict):
+            name = _short(key)
+            return f"{said}; if {name} is the array of records, give that as a file of its own"
+    return said
+
+
+@dataclass(slots=True)
+class FieldCheck:
+    """Whether any record had the fields that were asked for: a misspelt name must not pass."""
+
+    fields: Fields
+    seen: list[str] = field(default_factory=list)
+    """Fields of the first record; empty where there is none."""
+    num_texts: int = 0
+    """Records that had a text."""
+    num_answers: int = 0
+    """Of these, how many had the field of the answer, be it empty."""
+    num_pairs: int = 0
+    """Of these, how many had an answer in it."""
+
+    def add(self, *, has_answer: bool, is_pair: bool) -> None:
+        """Count a record with a text; whether it has the answer's field, and anything in it."""
+        self.num_texts += 1
+        self.num_answers += has_answer
+        self.num_pairs += is_pair
+        if self.fields.answer and self.num_texts == _PATIENCE and not self.num_answers:
+            log.warning("no record of the first %d has the field %r; the fields there are: %s",
+                        _PATIENCE, self.fields.answer, list_names(self.seen))  # fmt: skip
+
+    def finish(self) -> None:
+        """Check at the end of an input that gave documents.
+
+        Raises:
+            DataError: no record has the text's field, which was named; or none has the answer's.
+        """
+        there = f"the fields there are: {list_names(self.seen)}"
+        name = self.fields.text
+        if self.seen and not self.num_texts:
+            said = f"no record has a text in the field {name!r}; {there}"
+            if name != Fields().text:
+                raise DataError(f"{said}; name one of them with --text-field")
+            log.warning("%s (--text-field)", said)
+        if not self.fields.answer or self.num_pairs:
+            return
+        if self.num_answers:
+            log.warning("no pair found: the field %r holds nothing in any record, so all of it is "
+                        "plain text", self.fields.answer)  # fmt: skip
+            return
+        raise DataError(
+            f"no pair found: no record has the field {self.fields.answer!r}; {there}; name one of "
+            "them with --answer-field, or leave it out"
+        )

@@ -1,0 +1,209 @@
+"""The files that a corpus is made of: what is named, and what lies in named folders.
+
+A folder stands for the files of known kinds under it, sorted by path. Links are followed; a folder
+or file that is reached twice, by a link or by a second name, is read once. Hidden files and folders
+(`.git`, `.ipynb_checkpoints`) are left out, and so is the README.md of a data set, a card about the
+records beside it; a file that is named is always read. All that is not read is counted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from blankfill.errors import DataError
+from blankfill.text.records import Skipped, Skips, shown
+
+__all__ = ["FORMATS", "Format", "Source", "find_files"]
+
+Format = Literal["text", "json", "table"]
+
+FORMATS: dict[str, Format] = {
+    ".txt": "text",
+    ".text": "text",
+    ".md": "text",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
+    ".parquet": "table",
+    ".arrow": "table",
+    ".feather": "table",
+}
+_PACKED = (".gz", ".zst")
+# Suffixes that say, also in front of .gz, what blankfill does not read; any other may be part of
+# the name, as in corpus.2024.gz, and the content tells.
+_OTHER_KINDS = (".csv", ".tsv", ".xml", ".html", ".htm", ".pdf", ".docx", ".doc", ".npy", ".pkl")
+_CARD = "readme.md"
+
+
+class Source(NamedTuple):
+    """A file to read."""
+
+    path: str
+    """Where it is; `-` is stdin."""
+    format: Format | None
+    """What its name says; None where the content has to tell."""
+    named: bool
+    """Whether the user named it: then it must be readable."""
+
+
+class _Identity(NamedTuple):
+    device: int
+    inode: int
+
+
+def find_files(paths: Iterable[str | Path], skips: Skips) -> list[Source]:
+    """List the files to read.
+
+    Raises:
+        DataError: a path is missing, cannot be read or is of an unknown kind.
+    """
+    names = [str(path) for path in paths]
+    if not names:
+        raise DataError("no text was named; name files, folders, or - for stdin")
+    if names.count("-") > 1:
+        raise DataError("- stands for stdin, which can be read once: name it once")
+    found: list[Source] = []
+    walked: dict[_Identity, str] = {}
+    for name in names:
+        if name == "-":
+            found.append(Source(name, None, named=True))
+            continue
+        status = _status(name)
+        if stat.S_ISDIR(status.st_mode):
+            found += _files_under(name, walked, skips)
+        elif (before := walked.get(_identity(status))) is not None:
+            skips.leave_out(Skipped(name, 0, f"read already (as {shown(before)})"))
+        else:
+            found.append(_named_file(name, status))
+    return found
+
+
+def _status(name: str) -> os.stat_result:
+    try:
+        return os.stat(name)
+    except ValueError as error:  # a NUL in the name
+        raise DataError(f"{shown(name)}: no such file or folder") from error
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            said = "no such file or folder"
+            if os.path.islink(name):
+                said = f"a broken link, to {shown(os.readlink(name))}"
+        else:
+            said = f"cannot be read ({error.strerror})"
+        raise DataError(f"{shown(name)}: {said}") from error
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    return _Identity(status.st_dev, status.st_ino)
+
+
+def _named_file(name: str, status: os.stat_result) -> Source:
+    known, kind = _format(name)
+    if stat.S_ISFIFO(status.st_mode):  # as `<(command)` of a shell
+        return Source(name, kind, named=True)
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{shown(name)} is {_special(status)}; give its content on stdin, as -")
+    if not known:
+        from blankfill.text.kinds import kind_of_file
+
+        held = kind_of_file(name)
+        raise DataError(
+            f"{shown(name)}: {held}"
+            if held
+            else f"{shown(name)}: unknown kind of file; blankfill reads {' '.join(FORMATS)}, "
+            "each also as .gz or .zst; anything else as text on stdin, as -"
+        )
+    return Source(name, kind, named=True)
+
+
+def _special(status: os.stat_result) -> str:
+    kinds = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
+    return next((said for test, said in kinds if test(status.st_mode)), "a device")
+
+
+def _files_under(folder: str, walked: dict[_Identity, str], skips: Skips) -> list[Source]:
+    """List a folder's files; `walked` are the folders and files that were reached before."""
+    known: list[Source] = []
+    for path in sorted(_walk(folder, walked, skips)):
+        is_known, kind = _format(path)
+        if is_known:
+            known.append(Source(path, kind, named=False))
+        else:
+            suffix = shown(os.path.splitext(path)[1])
+            skips.add(Skipped(path, 0, f"unknown kind of file ({suffix or 'no suffix'})"))
+    records = [source.path for source in known if _holds_records(source)]
+    found: list[Source] = []
+    for source in known:
+        under, base = os.path.split(source.path)
+        if base.lower() == _CARD and any(path.startswith(under + os.sep) for path in records):
+            skips.leave_out(Skipped(source.path, 0, "the card of a data set (name it to read it)"))
+        else:
+            found.append(source)
+    return found
+
+
+def _holds_records(source: Source) -> bool:
+    """Tell documents of a data set from JSON that any folder may hold, such as package.json."""
+    return source.format == "table" or any(
+        source.path.lower().removesuffix(packed).endswith((".jsonl", ".ndjson"))
+        for packed in ("", *_PACKED)
+    )
+
+
+def _walk(folder: str, walked: dict[_Identity, str], skips: Skips) -> Iterator[str]:
+    """Yield the regular files under a folder, each once.
+
+    What lies in a folder itself comes before what links lead to, so that a file goes by the name
+    that it has there.
+    """
+    waiting, links = [folder], list[str]()
+    while waiting or links:
+        path = waiting.pop() if waiting else links.pop()
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            broken = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+            reason = "a broken link" if broken else f"cannot be read ({error.strerror})"
+            skips.add(Skipped(path, 0, reason))
+            continue
+        is_folder = stat.S_ISDIR(status.st_mode)
+        if not is_folder and not stat.S_ISREG(status.st_mode):
+            skips.add(Skipped(path, 0, f"not a regular file ({_special(status)})"))
+            continue
+        before = walked.setdefault(_identity(status), path)
+        if before is not path:
+            skips.leave_out(Skipped(path, 0, f"read already (as {shown(before)})"))
+        elif not is_folder:
+            yield path
+        else:
+            _look_into(path, waiting, links, skips)
+
+
+def _look_into(path: str, waiting: list[str], links: list[str], skips: Skips) -> None:
+    """Put a folder's entries where they wait."""
+    try:
+        with os.scandir(path) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name, reverse=True)
+    except OSError as error:
+        skips.add(Skipped(path, 0, f"cannot be read ({error.strerror})"))
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            skips.leave_out(Skipped(entry.path, 0, "hidden"))
+        else:
+            (links if entry.is_symlink() else waiting).append(entry.path)
+
+
+def _format(path: str) -> tuple[bool, Format | None]:
+    """Tell from a name whether it is a known kind of file, and which, if the name says."""
+    stem, suffix = os.path.splitext(os.path.basename(path).lower())
+    packed = suffix in _PACKED
+    if packed:
+        suffix = os.path.splitext(stem)[1]
+    known = suffix in FORMATS or (packed and suffix not in _OTHER_KINDS)
+    return known, FORMATS.get(suffix)
