@@ -35,10 +35,10 @@ class Part:
 PARTS = {
     part.name: part
     for part in (
-        Part("a", "tests marked gpu", "marked", 85),
+        Part("a", "tests marked gpu", "marked", 95),
         Part("b", "ways of attention", "attention", 60),
-        Part("c", "training steps", "steps", 150),
-        Part("d", "a run, killed and resumed", "training", 175),
+        Part("c", "training steps", "steps", 145),
+        Part("d", "a run, killed and resumed", "training", 170),
     )
 }
 

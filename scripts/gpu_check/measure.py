@@ -166,7 +166,7 @@ def _heard() -> Iterator[Counter[tuple[bool, str]]]:
     heard: Counter[tuple[bool, str]] = Counter()
 
     def hear(message: object, *_args: object, **_more: object) -> None:
-        if "synchroniz" in str(message):
+        if "called a synchronizing" in str(message):  # and not that telling it is new
             in_main = threading.current_thread() is threading.main_thread()
             heard[in_main, _place()] += 1
 

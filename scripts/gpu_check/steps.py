@@ -176,7 +176,10 @@ def _measure(job: Job, settings: Settings, peak: float, rows: int) -> dict[str, 
                 lambda: step(loader), device, warm=1 if quick else 3, least=2 if quick else 6,
                 most=3 if quick else 30, seconds=2.5,
             )  # fmt: skip
-            waits = count_synchronisations(lambda: step(loader), device, SYNCHRONISED_STEPS)
+            try:
+                waits = count_synchronisations(lambda: step(loader), device, SYNCHRONISED_STEPS)
+            except RuntimeError as error:  # the times stand without it
+                waits = {"error": str(error)}
             last = step(loader)
     positions = rows * job.length
     parameters = info["parameters"]

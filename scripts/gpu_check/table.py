@@ -76,7 +76,9 @@ def _step(row: dict[str, Any]) -> str:
         )
     waits = row.get("synchronisations") or {}
     counted = (
-        f"{waits['main_thread']:.1f} + {waits['other_threads']:.1f} syncs" if waits else "no syncs"
+        f"{waits['main_thread']:.1f} + {waits['other_threads']:.1f} waits"
+        if "main_thread" in waits
+        else "waits not counted"
     )
     model = f" model {row['mfu_model']:5.1%}" if "mfu_model" in row else " " * 12
     more = (
