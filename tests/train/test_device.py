@@ -11,9 +11,11 @@ from torch.utils._pytree import tree_leaves
 
 from blankfill.checkpoint import newest_checkpoint
 from blankfill.data.rows import RowSource
+from blankfill.engine.gradient import forward_backward
 from blankfill.engine.transfer import (
     choose_device,
     choose_precision,
+    read_together,
     to_tensors,
 )
 from blankfill.errors import ConfigError
@@ -100,6 +102,7 @@ def test_a_step_computes_where_its_model_is(monkeypatch, batch, kind, positions)
 def test_a_batch_keeps_what_it_was_made_from(batch):
     made = to_tensors(batch)
     assert made.source is batch
+    assert torch.equal(made.wanted, (made.targets != IGNORE_INDEX).flatten().nonzero()[:, 0])
     assert torch.equal(made.tokens, torch.from_numpy(batch.tokens).long())
 
 
@@ -123,6 +126,26 @@ def test_a_gpu_takes_the_cpu_s_steps(make_trainer, tmp_path, attention):
     # float32 sums in another order; Adam's first steps have the sign of tiny gradients in them.
     assert losses["cuda"] == pytest.approx(losses["cpu"], rel=2e-4)
     assert losses["cpu"][-1] < losses["cpu"][0]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("attention", ["blocks", "varlen"])
+def test_a_gpu_is_not_waited_for_before_its_gradient_is_there(batch, attention):
+    model = GLM(MODEL).cuda()
+    init_weights(model, 3)
+    there = [to_tensors(batch, attention, "cuda")]
+    for mode in ("default", "error"):
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            losses, nlls = forward_backward(model, there, torch.bfloat16, z_loss=1e-4)
+            gradients = [p.grad for p in model.parameters() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    of_norm, loss, nll = read_together([norm, *losses, *nlls])
+    assert float(of_norm) == float(norm)
+    assert float(loss) == float(losses[0])
+    assert np.array_equal(nll, nlls[0].cpu().numpy())
 
 
 @pytest.mark.gpu

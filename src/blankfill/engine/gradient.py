@@ -10,7 +10,6 @@ from blankfill.engine.transfer import TensorBatch, precision_context
 from blankfill.errors import DataError
 from blankfill.model.glm import GLM, device_of
 from blankfill.model.loss import batch_loss
-from blankfill.objective.batch import Float32
 
 __all__ = ["forward_backward", "move_average"]
 
@@ -18,7 +17,7 @@ __all__ = ["forward_backward", "move_average"]
 def forward_backward(
     model: GLM, batches: Sequence[TensorBatch], dtype: torch.dtype, *, z_loss: float = 0.0,
     scale: float | None = None,
-) -> tuple[float, list[Float32]]:  # fmt: skip
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:  # fmt: skip
     """Leave the gradient of the weighted mean loss in the parameters.
 
     Args:
@@ -29,7 +28,8 @@ def forward_backward(
         scale: multiply the loss on its way back, and divide the gradients after it.
 
     Returns:
-        The loss in nats, and of each micro-batch `[n]` nats of its targets in row-major order.
+        Of each micro-batch its part of the loss in nats, and `[n]` nats of its targets in row-major
+        order. They are left on the device: until one is read, the CPU runs ahead of a GPU.
 
     Raises:
         DataError: the batches have no targets.
@@ -44,7 +44,7 @@ def forward_backward(
         with precision_context(dtype, device):
             loss, nll = batch_loss(
                 model, batch.tokens, batch.positions, batch.mask, batch.targets, batch.weights,
-                z_loss,
+                z_loss, batch.wanted,
             )  # fmt: skip
         loss = loss / total_weight
         (loss if scale is None else loss * scale).backward()
@@ -54,8 +54,7 @@ def forward_backward(
         for parameter in model.parameters():
             if parameter.grad is not None:
                 parameter.grad /= scale
-    # Read at the end: until then the CPU may run ahead of a GPU.
-    return sum(loss.item() for loss in losses), [nll.cpu().numpy() for nll in nlls]
+    return losses, nlls
 
 
 @torch.no_grad()

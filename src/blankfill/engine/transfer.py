@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from blankfill.config.train import AttentionKind, DeviceKind
 from blankfill.errors import ConfigError
 from blankfill.model.masks import Mask, build_mask
-from blankfill.objective.batch import Batch
+from blankfill.objective.batch import IGNORE_INDEX, Batch
 
 __all__ = [
     "TensorBatch",
@@ -20,6 +22,7 @@ __all__ = [
     "choose_precision",
     "device_name",
     "precision_context",
+    "read_together",
     "to_tensors",
 ]
 
@@ -40,6 +43,8 @@ class TensorBatch:
     """`[B, T]` float32."""
     mask: Mask
     """Who sees whom."""
+    wanted: torch.Tensor
+    """`[n]` int64 positions with a target, counted over all rows."""
 
 
 def to_tensors(
@@ -53,7 +58,18 @@ def to_tensors(
         positions=torch.from_numpy(batch.positions.astype(np.int64)).to(device),
         weights=torch.from_numpy(batch.weights).to(device),
         mask=build_mask(batch.blocks, batch.tokens.shape, attention, device),
+        # Listed here: how many there are is a value, which a GPU would have to be waited for.
+        wanted=torch.from_numpy(np.flatnonzero(batch.targets != IGNORE_INDEX)).to(device),
     )
+
+
+def read_together(tensors: Sequence[torch.Tensor]) -> list[npt.NDArray[np.floating]]:
+    """Copy tensors of one device to the CPU; a GPU is waited for once."""
+    if all(tensor.device.type == "cpu" for tensor in tensors):
+        return [tensor.numpy() for tensor in tensors]
+    joined = torch.cat([tensor.reshape(-1) for tensor in tensors]).cpu()
+    parts = joined.split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape).numpy() for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def choose_device(wanted: DeviceKind) -> torch.device:

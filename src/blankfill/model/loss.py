@@ -39,6 +39,7 @@ def batch_loss(
     targets: torch.Tensor,
     weights: torch.Tensor | None = None,
     z_loss: float = 0.0,
+    wanted: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the model on a batch and sum the loss of its targets.
 
@@ -52,11 +53,13 @@ def batch_loss(
         targets: `[B, T]` ids; `IGNORE_INDEX` where nothing is predicted.
         weights: `[B, T]` loss weights; 1 where not given.
         z_loss: as for `blank_loss`.
+        wanted: `[n]` positions with a target, counted over all rows, where they are known: to find
+            them the CPU waits for a GPU.
 
     Returns:
         As `blank_loss`.
     """
-    index = wanted_positions(targets)
+    index = wanted_positions(targets) if wanted is None else wanted
     hidden = model(tokens, positions, mask, wanted=index)
     return blank_loss_at(model, hidden, index, targets, weights, z_loss)
 

@@ -20,7 +20,6 @@ from blankfill.config.train import AttentionKind
 from blankfill.engine.transfer import precision_context, to_tensors
 from blankfill.errors import ConfigError
 from blankfill.model.glm import GLM, compile_block, device_of, mark_varying
-from blankfill.model.loss import wanted_positions
 from blankfill.objective.batch import Batch
 from blankfill.prepare.timing import median_seconds
 
@@ -162,7 +161,7 @@ class _Trial:
     ) -> None:
         self._device, self._dtype = device_of(model), dtype
         there = to_tensors(batch, attention, self._device)
-        self._mask, self._wanted = there.mask, wanted_positions(there.targets)
+        self._mask, self._wanted = there.mask, there.wanted
         with torch.no_grad():
             self._hidden = model.embed(there.tokens, there.positions).requires_grad_()
         self._rotation = model.rotation(there.positions, self._hidden.dtype)

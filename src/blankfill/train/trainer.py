@@ -31,7 +31,7 @@ from blankfill.checkpoint.weights import load_weights
 from blankfill.config.run import RunConfig
 from blankfill.config.train import AttentionKind
 from blankfill.engine.gradient import forward_backward, move_average
-from blankfill.engine.transfer import choose_precision
+from blankfill.engine.transfer import choose_precision, read_together
 from blankfill.errors import CheckpointError, TrainingError
 from blankfill.guard.guards import bad_weights
 from blankfill.guard.incident import Incident
@@ -161,13 +161,15 @@ class Trainer:
         self.model.embed.shrink = shrink_at(self.index, share, train)
         there = loader.batches(self.row, num_rows)
         batches = [batch.source for batch in there]
-        loss_nats, nlls = forward_backward(
+        losses, of_targets = forward_backward(
             self.model, there, self.dtype, z_loss=train.z_loss,
             scale=self.scaler.scale if self.scaler else None,
         )  # fmt: skip
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        grad_norm = float(norm)
+        of_norm, *read = read_together([norm, *losses, *of_targets])
+        grad_norm, nlls = float(of_norm), read[len(losses) :]
+        loss_nats = sum(float(loss) for loss in read[: len(losses)])
         if self.scaler is not None and self._overflowed(loss_nats, grad_norm):
             return self._leave_out(num_rows, lr)
         action, incident = self._watch.check(
