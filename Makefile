@@ -3,7 +3,8 @@
 #   make test    set up, then lint, types and the default test suite
 #
 # PYTHON=python3.12 picks another interpreter (3.11 or newer).
-# TORCH_INDEX=URL takes torch from another package index (the CPU or CUDA one of pytorch.org).
+# TORCH_INDEX=URL takes torch from another package index, the CPU or a CUDA one of pytorch.org:
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu    saves gigabytes without a GPU
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -40,11 +41,9 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "blankfill needs Python 3.11 or newer; name one with: make PYTHON=python3.11"; exit 2; }
 	@echo "== set-up: .venv with $$($(PYTHON) --version) (about a minute, once)"
 	@$(PYTHON) -m venv .venv
-	@if [ -n "$(TORCH_INDEX)" ]; then \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-			-c constraints.txt torch --index-url "$(TORCH_INDEX)"; fi
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt -e '.[dev,parquet]'
+	@if [ -n "$(TORCH_INDEX)" ]; then scripts/install $(BIN)/python \
+		-c constraints.txt torch --no-deps --index-url "$(TORCH_INDEX)"; fi
+	@scripts/install $(BIN)/python -c constraints.txt -e '.[dev,parquet]'
 	@touch $(READY)
 
 clean:

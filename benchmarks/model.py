@@ -153,14 +153,19 @@ def measure_attention(job):
 def measure_step(job):
     import torch
 
+    from blankfill.engine.transfer import precision_context
+
     rows, length = job["positions"] // job["row_length"], job["row_length"]
     tokens = torch.randint(8, VOCAB, (rows, length), generator=torch.Generator().manual_seed(0))
     build = {"glm": ours, "nanogpt": nanogpt}.get(job["model"], peer)
     model, loss_of = build(job, tokens)
+    dtype = getattr(torch, job["precision"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def run():
-        loss_of().backward()
+        with precision_context(dtype):
+            loss = loss_of()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -283,6 +288,7 @@ def jobs(args):
     common = {
         "threads": args.threads, "repeats": 1 if quick else args.repeats,
         "positions": 512 if quick else POSITIONS, "compile": args.compile,
+        "precision": "float32",
     }  # fmt: skip
     for vocab in (16_384,) if quick else (16_384, 150_528):
         for name, way in HEADS.items():

@@ -2,6 +2,9 @@ import pytest
 import torch
 
 from blankfill.optim.muon import NEWTON_SCHULZ, Muon, orthogonalize
+from optim.rounding import rounding_of_muon
+
+PRECISIONS = (torch.float32, torch.bfloat16)
 
 
 def drawn(shape, seed=0):
@@ -17,13 +20,24 @@ def polar_factor(matrix):
     return left @ torch.diag(values) @ right
 
 
-@pytest.mark.parametrize("shape", [(24, 72), (72, 24), (30, 30), (1, 5)])
-def test_the_products_are_the_polynomials_of_the_singular_values(shape):
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("shape", [(24, 72), (72, 24), (30, 30), (30, 44)])
+def test_the_products_are_the_polynomials_of_the_singular_values(shape, dtype):
     matrix = drawn(shape)
-    # float32 keeps 24 bits; the polynomials' slopes amplify its rounding some hundred times.
-    torch.testing.assert_close(
-        orthogonalize(matrix, torch.float32).double(), polar_factor(matrix), rtol=0, atol=2e-5
-    )
+    made = orthogonalize(matrix, dtype)
+    assert made.dtype == dtype
+    left, _, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+    off = left.T @ (made.double() - polar_factor(matrix)) @ right.T
+    assert (off.abs().numpy() <= rounding_of_muon(matrix, dtype)).all()
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_a_single_row_is_made_as_long_as_the_polynomials_say(dtype):
+    # One singular value, which is 1 from the start: 1.0 times the polynomials, whose slopes there,
+    # 24 times 2.5 times 4, amplify the rounding of the two norms.
+    matrix = drawn((1, 5))
+    error = (orthogonalize(matrix, dtype).double() - polar_factor(matrix)).abs().max()
+    assert float(error) < 240 * 2 * torch.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("shape", [(24, 72), (72, 24), (30, 30)])
@@ -59,6 +73,7 @@ def test_steps_are_those_of_torchs_muon_but_for_the_polynomials(shape, monkeypat
 
 @pytest.mark.parametrize("shape", [(16, 64), (64, 16), (64, 64)])
 def test_singular_values_come_near_one(shape):
+    # Of the polynomials, so in float32; what bfloat16 may add to them is bounded above.
     matrix = drawn(shape)
     large = torch.linalg.svdvals(matrix) > 0.01 * torch.linalg.svdvals(matrix).pow(4).sum() ** 0.25
     values = torch.linalg.svdvals(orthogonalize(matrix, torch.float32))
@@ -67,17 +82,19 @@ def test_singular_values_come_near_one(shape):
     assert float(values.max()) < 1.27
 
 
-def test_a_gradient_of_zeros_or_of_tiny_numbers_moves_nothing_out_of_place():
-    assert orthogonalize(torch.zeros(3, 4), torch.float32).eq(0).all()
-    small = orthogonalize(1e-6 * drawn((8, 8)), torch.float32)
-    large = orthogonalize(drawn((8, 8)), torch.float32)
-    torch.testing.assert_close(small, large, rtol=0, atol=1e-2)
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_a_gradient_of_zeros_or_of_tiny_numbers_moves_nothing_out_of_place(dtype):
+    assert orthogonalize(torch.zeros(3, 4), dtype).eq(0).all()
+    # A power of two leaves every rounding as it is but for the norms' floor of 1e-7.
+    small, large = (orthogonalize(x * drawn((8, 8)), dtype) for x in (2.0**-18, 1.0))
+    torch.testing.assert_close(small, large, rtol=0, atol=0)
 
 
-def test_matrices_in_one_are_made_orthogonal_one_by_one():
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_matrices_in_one_are_made_orthogonal_one_by_one(dtype):
     fused = torch.nn.Parameter(drawn((12, 8)))
     apart = [torch.nn.Parameter(part.clone()) for part in fused.detach().chunk(3)]
-    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.2}
+    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.2, "dtype": dtype}
     optimizers = Muon([{"params": [fused], "parts": 3}], **settings), Muon(apart, **settings)
     for step in range(3):
         fused.grad = drawn((12, 8), step + 1)

@@ -15,6 +15,7 @@ from blankfill.engine.gradient import forward_backward
 from blankfill.engine.transfer import (
     choose_device,
     choose_precision,
+    lowest_precision,
     read_together,
     to_tensors,
 )
@@ -64,6 +65,44 @@ def test_a_gpu_s_precision_is_the_gpu_s(monkeypatch, native):
     else:
         with pytest.raises(ConfigError, match="emulated on this GPU"):
             choose_precision("bfloat16", "cuda")
+
+
+@pytest.mark.parametrize("instructions", ["", "avx512_bf16", "amx_tile"])
+def test_a_cpu_s_precision_is_the_cpu_s(monkeypatch, instructions):
+    for name in ("avx512_bf16", "amx_tile"):
+        there = name == instructions
+        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda there=there: there)
+    native = bool(instructions)
+    assert lowest_precision("cpu") == (torch.bfloat16 if native else torch.float32)
+    assert choose_precision("auto") == (torch.bfloat16 if native else torch.float32)
+    assert choose_precision("float32") == torch.float32
+    assert choose_precision("float16") == torch.float16
+    if native:
+        assert choose_precision("bfloat16") == torch.bfloat16
+    else:
+        with pytest.raises(ConfigError, match="emulated on this CPU"):
+            choose_precision("bfloat16")
+
+
+@pytest.mark.parametrize("lowest", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("precision", ["auto", "float32"])
+def test_muon_multiplies_in_bfloat16_where_the_device_does(
+    make_trainer, tmp_path, monkeypatch, lowest, precision
+):
+    seen = set()
+
+    def orthogonalize(matrix, dtype):
+        seen.add(dtype)
+        return matrix
+
+    monkeypatch.setattr("blankfill.optim.muon.orthogonalize", orthogonalize)
+    for module in ("engine.transfer", "train.trainer"):
+        monkeypatch.setattr(f"blankfill.{module}.lowest_precision", lambda _: lowest)
+    train = dataclasses.replace(CFG.train, optimizer="muon", precision=precision)
+    trainer = make_trainer(tmp_path, dataclasses.replace(CFG, train=train))
+    with trainer.open_loader() as loader:
+        trainer.step(loader)
+    assert seen == {lowest}
 
 
 class OneDevice(TorchDispatchMode):

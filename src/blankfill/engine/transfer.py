@@ -21,6 +21,7 @@ __all__ = [
     "choose_device",
     "choose_precision",
     "device_name",
+    "lowest_precision",
     "precision_context",
     "read_together",
     "to_tensors",
@@ -105,20 +106,24 @@ def choose_precision(
         return torch.float16
     if wanted == "float32":
         return torch.float32
-    if torch.device(device).type == "cuda":
-        name = "GPU"
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        name = "CPU"
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]  # torch has no public question for it
-    if native:
-        return torch.bfloat16
-    if wanted == "auto":
-        return torch.float32
+    lowest = lowest_precision(device)
+    if wanted == "auto" or lowest == torch.bfloat16:
+        return lowest
+    name = "GPU" if torch.device(device).type == "cuda" else "CPU"
     raise ConfigError(
         f"train.precision=bfloat16 would be emulated on this {name}, several times slower than "
         "float32; use --train.precision float32 or auto"
     )
+
+
+def lowest_precision(device: torch.device | str) -> torch.dtype:
+    """Give the lowest precision whose products a device computes itself: bfloat16 where it has
+    instructions for them, which others emulate; else float32."""
+    if torch.device(device).type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]  # torch has no public question for it
+    return torch.bfloat16 if native else torch.float32
 
 
 def precision_context(

@@ -106,12 +106,19 @@ class SplitOptimizer:
             }
 
 
-def build_optimizer(model: nn.Module, cfg: TrainConfig) -> SplitOptimizer:
+def build_optimizer(
+    model: nn.Module, cfg: TrainConfig, *, muon_dtype: torch.dtype = torch.float32
+) -> SplitOptimizer:
     """Build the optimizer that `cfg` names.
 
     `adamw` is AdamW (Loshchilov and Hutter 2019) in torch's fused form. `muon` is Muon (Jordan et
     al. 2024) for the matrices of the blocks and AdamW for the rest; Muon's update is scaled to
     the size of AdamW's (Liu et al. 2025, "Muon is Scalable"), so one learning rate serves both.
+
+    Args:
+        model: whose parameters are trained.
+        cfg: the recipe.
+        muon_dtype: of the products that make Muon's updates orthogonal.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     matrices = [(name, p) for name, p in _matrices(named) if cfg.optimizer == "muon"]
@@ -133,6 +140,7 @@ def build_optimizer(model: nn.Module, cfg: TrainConfig) -> SplitOptimizer:
                 lr=cfg.peak_lr,
                 momentum=cfg.muon_momentum,
                 weight_decay=cfg.weight_decay,
+                dtype=muon_dtype,
             )
         )
     return SplitOptimizer(named, parts)

@@ -41,6 +41,7 @@ class Muon(torch.optim.Optimizer):
         lr: learning rate, the same as AdamW's.
         momentum: decay of the mean gradient.
         weight_decay: decoupled decay.
+        dtype: of the products that make a matrix orthogonal.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class Muon(torch.optim.Optimizer):
         lr: float,
         momentum: float,
         weight_decay: float,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        self._dtype = dtype
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "parts": 1}
         super().__init__(parameters, defaults)
 
@@ -69,11 +72,10 @@ class Muon(torch.optim.Optimizer):
             state["momentum_buffer"] = torch.zeros_like(grad)
         mean = state["momentum_buffer"].lerp_(grad, 1 - group["momentum"])
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        dtype = _precision(grad.device.type)
         moves = grad.lerp(mean, group["momentum"]).chunk(group["parts"])
         for part, move in zip(parameter.chunk(group["parts"]), moves, strict=True):
             scale = _RMS * math.sqrt(max(part.shape))
-            part.add_(orthogonalize(move, dtype), alpha=-group["lr"] * scale)
+            part.add_(orthogonalize(move, self._dtype), alpha=-group["lr"] * scale)
 
 
 def orthogonalize(matrix: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -110,10 +112,3 @@ def orthogonalize(matrix: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         product = factor @ product if step else factor
     x = product @ x
     return x if wide else x.T
-
-
-def _precision(device: str) -> torch.dtype:
-    if device != "cpu":
-        return torch.bfloat16
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]  # torch has no public question for it
-    return torch.bfloat16 if native else torch.float32

@@ -31,7 +31,7 @@ from blankfill.checkpoint.weights import load_weights
 from blankfill.config.run import RunConfig
 from blankfill.config.train import AttentionKind
 from blankfill.engine.gradient import forward_backward, move_average
-from blankfill.engine.transfer import choose_precision, read_together
+from blankfill.engine.transfer import choose_precision, lowest_precision, read_together
 from blankfill.errors import CheckpointError, TrainingError
 from blankfill.guard.guards import bad_weights
 from blankfill.guard.incident import Incident
@@ -118,7 +118,7 @@ class Trainer:
         self.attention: AttentionKind = attention or choose_attention(
             train.attention, self.device.type, self.dtype, dropout=cfg.model.attention_dropout_rate
         )
-        self.optimizer = build_optimizer(model, train)
+        self.optimizer = build_optimizer(model, train, muon_dtype=lowest_precision(self.device))
         self.scaler = LossScaler(train.loss_scale_window) if self.dtype == torch.float16 else None
         self.ema = _copies(model) if train.ema_decay else {}
         self.index = self.row = 0
