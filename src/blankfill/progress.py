@@ -87,10 +87,10 @@ def bar(description: str, total: float | None = None, unit: str = "steps") -> Ge
     """
     if sys.stderr.isatty() and os.environ.get("BLANKFILL_PROGRESS") != "0":
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),

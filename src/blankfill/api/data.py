@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from blankfill.api.parameters import PathLike, Paths, as_list, as_path
 from blankfill.config.ranges import Range, checks_numbers
 from blankfill.errors import DataError
 
@@ -99,11 +99,11 @@ class ShowResult:
 
 @checks_numbers
 def data_build(
-    files: Sequence[str | Path],
+    files: Paths,
     /,
     *,
-    tokenizer: Path,
-    out: Path,
+    tokenizer: PathLike,
+    out: PathLike,
     text_field: str = "text",
     answer_field: str = "",
     strict: bool = False,
@@ -118,7 +118,7 @@ def data_build(
         blankfill data build corpus/ --tokenizer tok --out store
 
     Args:
-        files: files, folders, or - for stdin.
+        files: one file or folder, or several; - for stdin.
         tokenizer: folder of the tokenizer.
         out: folder of the store; it appears when it is complete.
         text_field: the JSON field or Parquet column that holds the text.
@@ -135,8 +135,8 @@ def data_build(
     from blankfill.data.ingest import build_store
 
     _, skips = build_store(
-        list(files), Path(tokenizer), Path(out), text_field=text_field,
-        answer_field=answer_field, strict=strict, overwrite=overwrite,
+        as_list(files, "files"), as_path(tokenizer, "tokenizer"), as_path(out, "out"),
+        text_field=text_field, answer_field=answer_field, strict=strict, overwrite=overwrite,
         num_workers=num_workers,
     )  # fmt: skip
     return BuildResult(
@@ -147,7 +147,7 @@ def data_build(
     )
 
 
-def data_info(store: Path, /, *, verify: bool = False) -> StoreInfo:
+def data_info(store: PathLike, /, *, verify: bool = False) -> StoreInfo:
     """Tell what a token store holds.
 
     Example:
@@ -162,7 +162,7 @@ def data_info(store: Path, /, *, verify: bool = False) -> StoreInfo:
     """
     from blankfill.data.store import TokenStore
 
-    opened = TokenStore.open(Path(store), verify=verify)
+    opened = TokenStore.open(as_path(store, "store"), verify=verify)
     return StoreInfo(
         path=str(store), documents=len(opened), tokens=opened.num_tokens,
         pairs=opened.num_pairs, dtype=opened.manifest["dtype"], vocab_size=opened.vocab_size,
@@ -175,12 +175,12 @@ def data_info(store: Path, /, *, verify: bool = False) -> StoreInfo:
 
 @checks_numbers
 def data_show(
-    store: Path,
+    store: PathLike,
     /,
     *,
     index: Annotated[int, Range(0, 10**12)] = 0,
     count: Annotated[int, Range(1, 10**12)] = 1,
-    tokenizer: Path | None = None,
+    tokenizer: PathLike | None = None,
 ) -> ShowResult:
     """Show documents of a token store as text.
 
@@ -200,7 +200,7 @@ def data_show(
     from blankfill.text.language import LANGUAGES
     from blankfill.text.vocabularies import load_tokenizer
 
-    opened = TokenStore.open(Path(store))
+    opened = TokenStore.open(as_path(store, "store"))
     if not 0 <= index < len(opened):
         raise DataError(f"{store} has documents 0 to {len(opened) - 1}, not {index}")
     loaded = load_tokenizer(Path(tokenizer) if tokenizer else Path(store) / "tokenizer")

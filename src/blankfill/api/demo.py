@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 from blankfill.api.data import data_build
 from blankfill.api.evaluate import record_evaluation
 from blankfill.api.explain import explain
+from blankfill.api.parameters import PathLike, as_path
 from blankfill.api.pretrain import MOST_MINUTES
 from blankfill.api.tokenizer import tokenizer_train
 from blankfill.config.presets import preset
@@ -103,7 +104,7 @@ class _Clock:
 @checks_numbers
 def demo(
     *,
-    out: Path = Path("runs/demo"),
+    out: PathLike = Path("runs/demo"),
     minutes: Annotated[float, Range(1e-6, MOST_MINUTES)] = 5.0,
     seed: Seed = 1,
 ) -> DemoResult:
@@ -122,7 +123,7 @@ def demo(
     """
     from blankfill.runtime import tune_for_training
 
-    out = Path(out)
+    out = as_path(out, "out")
     tune_for_training()
     _clear(out)
     clock = _Clock()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from blankfill.api.parameters import PathLike, Paths, as_list, as_path
 from blankfill.config.ranges import Range, Seed, checks_numbers
 from blankfill.config.train import DeviceKind
 from blankfill.errors import DataError
@@ -41,10 +42,10 @@ class EvaluateResult:
 
 @checks_numbers
 def evaluate(
-    run: Path,
+    run: PathLike,
     /,
     *,
-    data: Sequence[Path],
+    data: Paths,
     baselines: bool = True,
     max_blanks: Annotated[int, Range(1, 10**9)] = 400,
     seed: Seed = 0,
@@ -62,7 +63,7 @@ def evaluate(
 
     Args:
         run: folder of a pretrained run.
-        data: token stores of held-out text.
+        data: token stores of held-out text, one or several.
         baselines: estimate the n-gram models on the run's training stores, or on 33.5 million of
             their tokens where they hold more; where a store is not there any more, or holds other
             text than it did, the models are left out and a warning says so.
@@ -88,10 +89,10 @@ def evaluate(
     from blankfill.train import load_run
     from blankfill.train.validate import score_batches, validation_batches
 
-    info = read_run(Path(run))
+    info = read_run(as_path(run, "run"))
     # What cannot be evaluated on is found before a model is loaded, which may take minutes.
     fingerprint = (info["tokenizer"] or {}).get("fingerprint")
-    stores = open_stores([Path(path) for path in data], fingerprint)
+    stores = open_stores([Path(path) for path in as_list(data, "data")], fingerprint)
     train_stores, notes = _training_stores(info, fingerprint) if baselines else ([], [])
     for note in notes:
         log.warning("%s", note)

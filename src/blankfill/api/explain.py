@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from blankfill.api.parameters import PathLike, Texts, as_list, as_path
 from blankfill.config.objective import MIXTURES, ObjectiveConfig, PositionScheme
 from blankfill.config.ranges import Range, Seed, checks_numbers
 from blankfill.errors import ConfigError, DataError, RequestError
@@ -85,19 +86,19 @@ def explain(
     text: str | None = None,
     /,
     *,
-    spans: tuple[str, ...] = (),
-    tokenizer: str = "words",
+    spans: Texts = (),
+    tokenizer: PathLike = "words",
     positions: PositionScheme = "corrupted",
     kind: Literal["drawn", "short", "sentence", "document", "causal"] = "drawn",
     mixture: str = "ours",
-    data: Path | None = None,
+    data: PathLike | None = None,
     index: Annotated[int, Range(0, 10**12)] = 0,
     seed: Seed = 1,
     epoch: Annotated[int, Range(0, 10**12)] = 0,
     compare: bool = False,
     stats: bool = False,
     row_length: Annotated[int, Range(1, 2**24)] = 512,
-    picture: Path | None = None,
+    picture: PathLike | None = None,
     lang: Literal["en", "zh"] = "en",
 ) -> ExplainResult:
     """Show one training example: Part A, Part B, both positions, targets, and who sees whom.
@@ -110,7 +111,8 @@ def explain(
     Args:
         text: a text of yours; - reads stdin. Or name a store with --data.
         spans: what to cut out, as token ranges such as 2:4 7:8; drawn where not given.
-        tokenizer: words, which splits at blanks, or the folder of a trained tokenizer.
+        tokenizer: words, which splits at blanks and Chinese by characters, or the folder of a
+            trained tokenizer.
         positions: corrupted (the papers), linear (GLM-130B) or original (the article).
         kind: what to draw where no spans are given.
         mixture: objective to draw from: ours, glm-base, glm-doc, glm-2b, glm-10b-512,
@@ -130,6 +132,8 @@ def explain(
         RequestError: there is no text.
         DataError: a span does not fit the text, or the store has no such document.
     """
+    data = None if data is None else as_path(data, "data")
+    picture = None if picture is None else as_path(picture, "picture")
     if (text is None) == (data is None):
         raise RequestError("name a text or a token store with --data, one of the two")
     if stats and data is None:
@@ -140,10 +144,10 @@ def explain(
     if stats:
         assert data is not None
         return _statistics(data, cfg, row_length=row_length, seed=seed, epoch=epoch, lang=lang)
-    chosen, tokens, sentence_ends, prompt = _document(text, data, index, tokenizer)
+    chosen, tokens, sentence_ends, prompt = _document(text, data, index, str(tokenizer))
     draw = None
     if spans:
-        example = _given(tokens, spans, kind, chosen, positions)
+        example = _given(tokens, as_list(spans, "spans"), kind, chosen, positions)
     else:
         example, draw = _drawn(
             tokens, sentence_ends, prompt, cfg, chosen, mixture, seed, epoch, index
@@ -271,7 +275,7 @@ def _from_store(data: Path, index: int) -> tuple[TextTokenizer, Any, Any, int | 
 
 
 def _given(
-    tokens: Any, spans: tuple[str, ...], kind: str, chosen: TextTokenizer, positions: PositionScheme
+    tokens: Any, spans: list[str], kind: str, chosen: TextTokenizer, positions: PositionScheme
 ) -> Example:
     """Build the example of the user's own spans, in the order of the text."""
     import numpy as np

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from blankfill.api.parameters import PathLike, as_path
 from blankfill.config.ranges import Range, checks_numbers
 from blankfill.errors import ConversionError
 
@@ -45,11 +46,11 @@ class ExportResult:
 
 @checks_numbers
 def export(
-    run: Path,
+    run: PathLike,
     /,
     *,
     to: Literal["hf", "glm", "sat"],
-    out: Path,
+    out: PathLike,
     max_shard_gb: Annotated[float, Range(1e-6, 1e6)] = 5.0,
 ) -> ExportResult:
     """Export a trained run to other software, and prove that it computes the same there.
@@ -74,6 +75,7 @@ def export(
         CheckpointError: the folder is not a run.
         ConversionError: the layout cannot hold this architecture, or what was written differs.
     """
+    out = as_path(out, "out")
     from blankfill.runtime import tune_process
 
     tune_process()
@@ -82,25 +84,25 @@ def export(
     from blankfill.interop.export_parity import NUM_PROMPTS
     from blankfill.train import load_run
 
-    loaded = load_run(Path(run))
+    loaded = load_run(as_path(run, "run"))
     fill, max_bytes = _fill_with(loaded), int(max_shard_gb * 1e9)
     with progress.bar("compare", NUM_PROMPTS, "prompts") as meter:
         if to == "hf":
             parity = export_hf(
-                loaded.cfg, loaded.model, _own(loaded), Path(out), fill=fill,
+                loaded.cfg, loaded.model, _own(loaded), out, fill=fill,
                 origin={"step": loaded.step}, max_shard_bytes=max_bytes, advance=meter.advance,
             )  # fmt: skip
         else:
             parity = export_foreign(
-                to, loaded.cfg, loaded.model, _own(loaded), Path(out), fill=fill,
+                to, loaded.cfg, loaded.model, _own(loaded), out, fill=fill,
                 max_shard_bytes=max_bytes, advance=meter.advance,
             )  # fmt: skip
-    files = sorted(path for path in Path(out).rglob("*") if path.is_file())
+    files = sorted(path for path in out.rglob("*") if path.is_file())
     return ExportResult(
         run=str(run), step=loaded.step, to=to, out=str(out),
         files=[str(path.relative_to(out)) for path in files],
         num_bytes=sum(path.stat().st_size for path in files),
-        has_tokenizer=(Path(out) / "tokenizer.model").exists(), parity=parity,
+        has_tokenizer=(out / "tokenizer.model").exists(), parity=parity,
     )  # fmt: skip
 
 
@@ -129,7 +131,7 @@ class ResizeResult:
 
 
 def resize(
-    run: Path, /, *, tokenizer: Path, out: Path, embeddings: Path | None = None
+    run: PathLike, /, *, tokenizer: PathLike, out: PathLike, embeddings: PathLike | None = None
 ) -> ResizeResult:
     """Give a trained run another vocabulary, and write it as a new run.
 
@@ -152,6 +154,7 @@ def resize(
         DataError: the tokenizer cannot be read.
         ConversionError: the embeddings do not fit, or nothing can be written.
     """
+    out = as_path(out, "out")
     from blankfill.runtime import tune_process
 
     tune_process()
@@ -160,8 +163,8 @@ def resize(
     from blankfill.text.tokenizer import Tokenizer
     from blankfill.train import load_run
 
-    new = Tokenizer.load(tokenizer)
-    loaded = load_run(Path(run))
+    new = Tokenizer.load(as_path(tokenizer, "tokenizer"))
+    loaded = load_run(as_path(run, "run"))
     weights = loaded.model.state_dict()
     plan = plan_rows(_own(loaded), new)
     given = None
@@ -171,7 +174,7 @@ def resize(
         )
     num_given = 0 if given is None else len(given["ids"])
     grown = resized(weights, plan, given)
-    with written_whole(Path(out)) as folder:
+    with written_whole(out) as folder:
         write_resized(
             folder, loaded.info, loaded.cfg, grown, new,
             origin={

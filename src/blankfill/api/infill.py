@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from blankfill.api.parameters import PathLike, Texts, as_list, as_path
 from blankfill.config.ranges import (
     NewTokens,
     Range,
@@ -16,8 +16,8 @@ from blankfill.config.ranges import (
     checks_numbers,
 )
 from blankfill.config.train import DeviceKind
-from blankfill.errors import RequestError
-from blankfill.text.given import read_stdin
+from blankfill.errors import BlankfillError, RequestError
+from blankfill.text.given import GivenText, checked, read_stdin_lines, require_blank
 
 if TYPE_CHECKING:
     from blankfill.generate import FilledItem
@@ -34,13 +34,18 @@ class FillResult:
     step: int
     """Optimizer steps of the checkpoint that answered."""
     items: list[FilledItem]
-    """One per text, in order."""
+    """One per text, in order; one that could not be filled has its `error` instead."""
+
+    @property
+    def exit_code(self) -> int:
+        """2 where a text could not be filled."""
+        return 2 if any(item.error is not None for item in self.items) else 0
 
 
 @checks_numbers
 def fill(
-    run: Path,
-    texts: list[str],
+    run: PathLike,
+    texts: Texts,
     /,
     *,
     num_candidates: Annotated[int, Range(1, 2**24)] = 1,
@@ -55,13 +60,15 @@ def fill(
 
     [MASK] stands for a word or phrase, [sMASK] for a sentence, [gMASK] for a long passage; a text
     may hold several. Texts are filled left to right and earlier fills are seen by later blanks.
+    Of several texts, one that cannot be filled gets its error for an answer and the exit code is 2;
+    the others are filled.
 
     Example:
         blankfill fill runs/mine "The [MASK] fox jumps over the [MASK] dog."
 
     Args:
         run: folder of a pretrained run.
-        texts: texts with blanks; a single - reads stdin, one text a line.
+        texts: one text with blanks, or several; a single - reads stdin, one text a line.
         num_candidates: fills to list for each blank, most probable first.
         temperature: 0 takes the most probable token each time; above 0 draws.
         top_p: draw from the smallest set of tokens whose probability reaches this.
@@ -73,9 +80,9 @@ def fill(
     Raises:
         CheckpointError: the folder is not a run.
         ConfigError: there is no such device.
-        RequestError: a text has no blank or is too long.
+        RequestError: no text can be filled: each has no blank or is too long.
     """
-    lines = _texts(texts)
+    given = _given(texts, require_blank)
     from blankfill.runtime import tune_process
 
     tune_process()
@@ -84,7 +91,8 @@ def fill(
     from blankfill.train import load_run
 
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
-    loaded = load_run(Path(run), weights=weights, device=device)
+    loaded = load_run(as_path(run, "run"), weights=weights, device=device)
+    lines = [each.text for each in given if each.error is None]
     with progress.bar("fill", len(lines), "texts") as meter:
         items = fill_texts(
             loaded.model, loaded.tokenizer, lines, scheme=loaded.cfg.objective.positions,
@@ -92,13 +100,13 @@ def fill(
             max_new_tokens=max_new_tokens, num_candidates=num_candidates, sampling=sampling,
             advance=meter.advance,
         )  # fmt: skip
-    return FillResult(run=str(run), step=loaded.step, items=items)
+    return FillResult(run=str(run), step=loaded.step, items=_answers(given, items))
 
 
 @checks_numbers
 def generate(
-    run: Path,
-    texts: list[str],
+    run: PathLike,
+    texts: Texts,
     /,
     *,
     temperature: Temperature = 0.0,
@@ -115,7 +123,7 @@ def generate(
 
     Args:
         run: folder of a pretrained run.
-        texts: texts to continue; a single - reads stdin, one text a line.
+        texts: one text to continue, or several; a single - reads stdin, one text a line.
         temperature: 0 takes the most probable token each time; above 0 draws.
         top_p: draw from the smallest set of tokens whose probability reaches this.
         seed: seed of the draws.
@@ -126,9 +134,9 @@ def generate(
     Raises:
         CheckpointError: the folder is not a run.
         ConfigError: there is no such device.
-        RequestError: a text is too long.
+        RequestError: no text can be continued: each is too long.
     """
-    lines = _texts(texts)
+    given = _given(texts)
     from blankfill.runtime import tune_process
 
     tune_process()
@@ -136,23 +144,71 @@ def generate(
     from blankfill.train import load_run
 
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
-    loaded = load_run(Path(run), weights=weights, device=device)
+    loaded = load_run(as_path(run, "run"), weights=weights, device=device)
+    lines = [each.text for each in given if each.error is None]
     items = continue_texts(
         loaded.model, loaded.tokenizer, lines, scheme=loaded.cfg.objective.positions,
             sentinels_behind=loaded.cfg.sentinels_behind,
         max_new_tokens=max_new_tokens, sampling=sampling,
     )  # fmt: skip
-    return FillResult(run=str(run), step=loaded.step, items=items)
+    return FillResult(run=str(run), step=loaded.step, items=_answers(given, items))
 
 
-def _texts(texts: Sequence[str]) -> list[str]:
-    """Take the texts as given, or stdin's lines where the only one is `-`."""
-    if list(texts) != ["-"]:
-        if not texts:
-            raise RequestError("no text was given; write it behind the run, or - to read stdin")
-        return list(texts)
-    lines = [line.removesuffix("\r") for line in read_stdin().split("\n")]
-    lines = [line for line in lines if line.strip()]
-    if not lines:
-        raise RequestError("stdin holds no text; give one text a line")
-    return lines
+def _given(texts: Texts, check: Callable[[str], object] = checked) -> list[GivenText]:
+    """Take the texts as given, or stdin's lines where the only one is `-`; check each of them.
+
+    Raises:
+        RequestError: there is no text, or none that can be used.
+    """
+    texts = as_list(texts, "texts")
+    if not texts:
+        raise RequestError("no text was given; write it behind the run, or - to read stdin")
+    if texts == ["-"]:
+        given = read_stdin_lines()
+    elif len(texts) == 1:
+        given = [GivenText(texts[0], "")]
+    else:
+        given = [GivenText(text, f"text {i}") for i, text in enumerate(texts, start=1)]
+    found: list[GivenText] = []
+    for each in given:
+        error = each.error
+        if error is None:
+            try:
+                check(checked(each.text))
+            except BlankfillError as wrong:
+                error = str(wrong)
+        found.append(replace(each, error=error))
+    _require_one([_placed(each, each.error) for each in found])
+    return found
+
+
+def _answers(given: Sequence[GivenText], items: Sequence[FilledItem]) -> list[FilledItem]:
+    """Put the answers of the usable texts between the errors of the others.
+
+    Raises:
+        RequestError: there is no answer.
+    """
+    from blankfill.generate import FilledItem
+
+    done = iter(items)
+    answers: list[FilledItem] = []
+    for each in given:
+        if each.error is None:
+            item = next(done)
+        else:
+            item = FilledItem(prompt=each.text, text="", blanks=(), error=each.error)
+        answers.append(replace(item, error=_placed(each, item.error)))
+    _require_one([item.error for item in answers])
+    return answers
+
+
+def _placed(given: GivenText, error: str | None) -> str | None:
+    """Say in an error which of several texts it is about."""
+    return f"{given.place}: {error}" if error is not None and given.place else error
+
+
+def _require_one(errors: Sequence[str | None]) -> None:
+    """Go on where one text is usable; else the first error is everybody's."""
+    if all(error is not None for error in errors):
+        more = f" (and {len(errors) - 1} more like it)" if len(errors) > 1 else ""
+        raise RequestError(f"{errors[0]}{more}")

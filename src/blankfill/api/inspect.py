@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from blankfill.api.parameters import PathLike, as_path
 from blankfill.config.model import ModelConfig
 from blankfill.config.presets import PRESETS, is_preset, preset
 from blankfill.errors import DataError
 
 __all__ = ["InfoResult", "info"]
+
+log = logging.getLogger(__name__)
 
 _EXAMPLE_LENGTH = 160
 """Positions of a document in the example that operations are counted on: web text's mean."""
@@ -28,7 +33,7 @@ class InfoResult:
     """What is worth knowing about it, in the order to show."""
 
 
-def info(path: str, /) -> InfoResult:
+def info(path: PathLike, /) -> InfoResult:
     """Tell what a tokenizer, store, run, checkpoint or preset is.
 
     Example:
@@ -40,21 +45,30 @@ def info(path: str, /) -> InfoResult:
     Raises:
         DataError: there is nothing there that blankfill knows.
     """
-    folder = Path(path)
-    if not folder.exists() and is_preset(path):
-        return InfoResult(path=path, kind="preset", facts=_preset(path))
-    if (folder / "run.json").is_file():
-        return InfoResult(path=path, kind="run", facts=_run(folder))
-    if (folder / "state.json").is_file():
-        return InfoResult(path=path, kind="checkpoint", facts=_checkpoint(folder))
-    if (folder / "tokens.bin").is_file():
-        return InfoResult(path=path, kind="store", facts=_store(folder))
-    if (folder / "tokenizer.model").is_file() or (folder / "blankfill.json").is_file():
-        return InfoResult(path=path, kind="tokenizer", facts=_tokenizer(folder))
-    raise DataError(
-        f"{path} is not a tokenizer, store, run or checkpoint folder, nor a preset "
-        f"({', '.join(PRESETS)})"
+    folder, name = as_path(path, "path"), str(path)
+    marks: tuple[tuple[str, str, Callable[[Path], dict[str, str | int | float]]], ...] = (
+        ("run.json", "run", _run),
+        ("state.json", "checkpoint", _checkpoint),
+        ("tokens.bin", "store", _store),
+        ("tokenizer.model", "tokenizer", _tokenizer),
+        ("blankfill.json", "tokenizer", _tokenizer),
     )
+    for mark, kind, facts in marks:
+        if (folder / mark).is_file():
+            if is_preset(name):
+                log.warning("this is the folder %s; the preset of that name is shown where no such "
+                            "folder is", name)  # fmt: skip
+            return InfoResult(path=name, kind=kind, facts=facts(folder))
+    if is_preset(name):
+        if folder.exists():
+            log.warning("this is the preset %s; the folder of that name holds nothing that "
+                        "blankfill wrote", name)  # fmt: skip
+        return InfoResult(path=name, kind="preset", facts=_preset(name))
+    if not folder.exists():
+        raise DataError(
+            f"{name}: no such folder, and no such preset; the presets are {', '.join(PRESETS)}"
+        )
+    raise DataError(f"{name} is not a tokenizer, store, run or checkpoint folder of blankfill's")
 
 
 def _preset(name: str) -> dict[str, str | int | float]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from blankfill.api.parameters import PathLike, as_path
 from blankfill.config.model import Activation
 from blankfill.config.ranges import Range, checks_numbers
 from blankfill.errors import DataError
@@ -68,11 +69,11 @@ class ImportResult:
 
 @checks_numbers
 def import_(
-    path: Path,
+    path: PathLike,
     /,
     *,
-    out: Path,
-    tokenizer: Path | None = None,
+    out: PathLike,
+    tokenizer: PathLike | None = None,
     layout: Layout | None = None,
     num_heads: Annotated[int, Range(1, 2**20)] | None = None,
     activation: Activation | None = None,
@@ -114,16 +115,18 @@ def import_(
     from blankfill.interop.layouts import recognise
     from blankfill.interop.plan import NUM_IMAGE_ROWS, plan_import
 
-    source = recognise(Path(path), layout)
+    source = recognise(as_path(path, "path"), layout)
     plan = plan_import(
         source, num_heads=num_heads, activation=activation, drop_image_rows=drop_image_rows,
         dtype=None if dtype is None else getattr(torch, dtype),
     )  # fmt: skip
-    vocabulary, notes = _vocabulary(source, plan, tokenizer)
+    vocabulary, notes = _vocabulary(
+        source, plan, None if tokenizer is None else as_path(tokenizer, "tokenizer")
+    )
     if vocabulary is not None:
         check_vocabulary(vocabulary, plan)
     with progress.bar("import", len(plan.taken), "tensors") as meter:
-        written = run_import(plan, Path(out), vocabulary, advance=meter.advance)
+        written = run_import(plan, as_path(out, "out"), vocabulary, advance=meter.advance)
     from blankfill.config.run import to_dict
 
     dtypes = [str(taken.spec.dtype).removeprefix("torch.") for taken in plan.taken]

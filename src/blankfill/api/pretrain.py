@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
+from blankfill.api.parameters import PathLike, Paths, Texts, as_list, as_path
 from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.config.presets import preset as find_preset
@@ -20,7 +21,7 @@ from blankfill.errors import ConfigError
 if TYPE_CHECKING:
     from blankfill.train import Trainer
 
-__all__ = ["PretrainResult", "command_for", "pretrain"]
+__all__ = ["PretrainResult", "pretrain"]
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +60,13 @@ def pretrain(
     preset: str,
     /,
     *,
-    data: Sequence[Path],
-    out: Path,
-    validation: Sequence[Path] = (),
+    data: Paths,
+    out: PathLike,
+    validation: Paths = (),
     resume: bool = False,
-    allow_change: Sequence[str] = (),
-    init: Path | None = None,
-    replay: Sequence[Path] = (),
+    allow_change: Texts = (),
+    init: PathLike | None = None,
+    replay: Paths = (),
     minutes: Minutes = 0.0,
     model: ModelConfig | None = None,
     objective: ObjectiveConfig | None = None,
@@ -115,17 +116,21 @@ def pretrain(
     from blankfill.metrics import read_metrics
     from blankfill.prepare import build_trainer
 
-    stores, shares = parse_stores([Path(path) for path in data], [Path(path) for path in replay])
+    stores, shares = parse_stores(
+        [Path(path) for path in as_list(data, "data")],
+        [Path(path) for path in as_list(replay, "replay")],
+    )
+    validated = [Path(path) for path in as_list(validation, "validation")]
+    changes: list[str] = as_list(allow_change, "allow_change")
+    start = None if init is None else as_path(init, "init")
 
     def build(cfg: RunConfig, run: Path, *, resume: bool = False) -> Trainer:
         return build_trainer(
             cfg, data=stores, shares=shares, run=run, resume=resume,
-            validation=[Path(path) for path in validation], check_blanks=BlankWatch,
-            init=None if init is None else Path(init),
-            allow_change=allow_change,
+            validation=validated, check_blanks=BlankWatch, init=start, allow_change=changes,
         )  # fmt: skip
 
-    run = Path(out)
+    run = as_path(out, "out")
     if minutes:
         cfg = _in_minutes(cfg, minutes, build, run, resume=resume)
     trainer = build(cfg, run, resume=resume)
@@ -167,33 +172,3 @@ def _in_minutes(
     rate = pace.positions_per_second(train)
     log.info("%s positions a second: %s steps in %g minutes", f"{rate:,.0f}", f"{steps:,}", minutes)
     return dataclasses.replace(cfg, train=with_steps(train, steps))
-
-
-def command_for(name: str) -> Callable[..., PretrainResult]:
-    """Make `pretrain` with the values of one preset as the defaults of its options."""
-    default = find_preset(name)
-
-    def command(
-        preset: str,
-        /,
-        *,
-        data: tuple[Path, ...],
-        out: Path,
-        validation: tuple[Path, ...] = (),
-        resume: bool = False,
-        allow_change: tuple[str, ...] = (),
-        init: Path | None = None,
-        replay: tuple[Path, ...] = (),
-        minutes: Minutes = 0.0,
-        model: ModelConfig = default.model,
-        objective: ObjectiveConfig = default.objective,
-        train: TrainConfig = default.train,
-    ) -> PretrainResult:
-        return pretrain(
-            preset, data=data, out=out, validation=validation, resume=resume,
-            allow_change=allow_change, init=init, replay=replay, minutes=minutes,
-            model=model, objective=objective, train=train,
-        )  # fmt: skip
-
-    command.__doc__ = pretrain.__doc__
-    return command

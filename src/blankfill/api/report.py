@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from blankfill import atomic
+from blankfill.api.parameters import PathLike, Paths, as_list, as_path
 from blankfill.errors import ConfigError
 
 __all__ = ["ReportResult", "report"]
@@ -25,10 +26,10 @@ class ReportResult:
 
 
 def report(
-    runs: list[Path],
+    runs: Paths,
     /,
     *,
-    out: Path = Path("report.html"),
+    out: PathLike = Path("report.html"),
     lang: Literal["en", "zh"] = "en",
 ) -> ReportResult:
     """Write a report of one run, or of several side by side, as one HTML file.
@@ -41,7 +42,7 @@ def report(
         blankfill report runs/mine --out report.html
 
     Args:
-        runs: folders of runs; several are compared.
+        runs: the folder of a run, or of several, which are compared.
         out: the file to write; an earlier report there is replaced.
         lang: language of the report.
 
@@ -52,14 +53,14 @@ def report(
     from blankfill.metrics.names import unique_names
     from blankfill.report import MARK, build_page, read_record
 
-    if not runs:
+    paths = [Path(run) for run in as_list(runs, "runs")]
+    if not paths:
         raise ConfigError("no run was named; try: blankfill report runs/mine")
-    out = Path(out)
+    out = as_path(out, "out")
     if out.is_dir():
         raise ConfigError(f"{out} is a folder; name a file with --out, such as {out}/report.html")
     if out.is_file() and not out.read_bytes().startswith(MARK.encode()):
         raise ConfigError(f"{out} is not a report and would be lost; name another --out")
-    paths = [Path(run) for run in runs]
     records = [read_record(path) for path in paths]
     names = unique_names(paths)
     page = build_page(records, names, lang)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from blankfill.api.parameters import PathLike, Paths, as_list, as_path
 from blankfill.config.objective import MAX_SPAN
 from blankfill.config.ranges import Range, checks_numbers
 from blankfill.errors import DataError
@@ -84,10 +85,10 @@ class TokenizerInfo:
 
 @checks_numbers
 def tokenizer_train(
-    files: Sequence[str | Path],
+    files: Paths,
     /,
     *,
-    out: Path,
+    out: PathLike,
     vocab_size: Annotated[int, Range(1, 2**24)] = 16384,
     balance: bool = True,
     model_type: Literal["unigram", "bpe"] = "unigram",
@@ -130,14 +131,14 @@ def tokenizer_train(
     from blankfill.text.train_tokenizer import train_tokenizer
 
     return train_tokenizer(
-        list(files), Path(out), vocab_size=vocab_size, balance=balance, model_type=model_type,
-        max_han_piece=max_han_piece,
+        as_list(files, "files"), as_path(out, "out"), vocab_size=vocab_size, balance=balance,
+        model_type=model_type, max_han_piece=max_han_piece,
         num_sentinels=num_sentinels, character_coverage=character_coverage,
         sample_bytes=sample_bytes, text_field=text_field, strict=strict, overwrite=overwrite,
     )  # fmt: skip
 
 
-def tokenizer_encode(tokenizer: Path, text: str, /, *, blanks: bool = False) -> EncodeResult:
+def tokenizer_encode(tokenizer: PathLike, text: str, /, *, blanks: bool = False) -> EncodeResult:
     """Turn text into tokens.
 
     Example:
@@ -154,13 +155,15 @@ def tokenizer_encode(tokenizer: Path, text: str, /, *, blanks: bool = False) -> 
     """
     from blankfill.text.vocabularies import load_tokenizer
 
-    loaded = load_tokenizer(Path(tokenizer))
+    loaded = load_tokenizer(as_path(tokenizer, "tokenizer"))
     text = read_stdin(keep_mark=True) if text == "-" else text
     ids = (loaded.encode_with_blanks(text) if blanks else loaded.encode(text)).tolist()
     return EncodeResult(ids=ids, tokens=[loaded.token(i) for i in ids])
 
 
-def tokenizer_decode(tokenizer: Path, ids: list[str], /) -> DecodeResult:
+def tokenizer_decode(
+    tokenizer: PathLike, ids: str | Sequence[str] | Sequence[int], /
+) -> DecodeResult:
     """Turn token ids into text.
 
     Example:
@@ -175,19 +178,24 @@ def tokenizer_decode(tokenizer: Path, ids: list[str], /) -> DecodeResult:
     """
     from blankfill.text.vocabularies import load_tokenizer
 
-    loaded = load_tokenizer(Path(tokenizer))
-    words = (
-        (read_stdin(keep_mark=True) if ids == ["-"] else " ".join(ids)).replace(",", " ").split()
-    )
+    loaded = load_tokenizer(as_path(tokenizer, "tokenizer"))
+    given: list[int | str] = [ids] if isinstance(ids, int | str) else list(ids)
+    if given == ["-"]:
+        given = [read_stdin(keep_mark=True)]
+    return DecodeResult(text=loaded.decode(_numbers(given)))
+
+
+def _numbers(given: Sequence[int | str]) -> list[int]:
+    """Read token ids, which a string may hold several of."""
+    words = [word for each in given for word in str(each).replace(",", " ").split()]
     try:
-        numbers = [int(word) for word in words]
+        return [int(word) for word in words]
     except ValueError as error:
         raise DataError(f"token ids must be whole numbers ({error})") from error
-    return DecodeResult(text=loaded.decode(numbers))
 
 
 def tokenizer_info(
-    tokenizer: Path, files: list[str] | None = None, /, *, text_field: str = "text"
+    tokenizer: PathLike, files: Paths = (), /, *, text_field: str = "text"
 ) -> TokenizerInfo:
     """Tell what a tokenizer is, and what it does to the text of files.
 
@@ -204,7 +212,7 @@ def tokenizer_info(
     """
     from blankfill.text.tokenizer import Tokenizer
 
-    loaded = Tokenizer.load(Path(tokenizer))
+    loaded = Tokenizer.load(as_path(tokenizer, "tokenizer"))
     specials = {
         role: int(getattr(loaded.ids, role))
         for role in ("mask", "smask", "gmask", "sop", "eop", "eos", "pad", "dblock")
@@ -215,6 +223,7 @@ def tokenizer_info(
         _script(loaded.decode([i]))
         for i in range(loaded.vocab_size)
     )  # fmt: skip
+    files = as_list(files, "files")
     return TokenizerInfo(
         path=str(tokenizer),
         vocab_size=loaded.vocab_size,
@@ -225,7 +234,9 @@ def tokenizer_info(
     )
 
 
-def _measure(tokenizer: Tokenizer, files: list[str], text_field: str) -> dict[str, LanguageRate]:
+def _measure(
+    tokenizer: Tokenizer, files: list[str | Path], text_field: str
+) -> dict[str, LanguageRate]:
     from blankfill import progress
     from blankfill.text.corpus import no_documents, read_documents
     from blankfill.text.language import LANGUAGES

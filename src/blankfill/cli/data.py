@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import logging
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from blankfill.api.data import BuildResult, ShowResult, StoreInfo
+from blankfill.cli.console import Answer, new_table
 
-__all__ = ["log_skipped", "print_build", "print_info", "print_show", "print_text"]
+__all__ = ["log_skipped", "print_build", "print_info", "print_show"]
 
 log = logging.getLogger(__name__)
 
 SHOWN_CASES = 5
 
 
-def print_build(result: BuildResult, console: Console) -> None:
+def print_build(result: BuildResult, console: Answer) -> None:
     """Print what the store holds; what was skipped goes to the log."""
     log_skipped(result.num_skipped, result.skipped, result.first_skipped)
     print_info(result.store, console)
 
 
-def print_info(store: StoreInfo, console: Console) -> None:
+def print_info(store: StoreInfo, console: Answer) -> None:
     """Print the counts of a store."""
     console.print(f"{store.path}: token store, {store.dtype}, tokenizer of {store.vocab_size:,} "
-                  f"ids, fingerprint {store.fingerprint[:12]}", markup=False)  # fmt: skip
-    table = Table()
-    table.add_column("language")
-    for name in ("documents", "tokens", "characters", "bytes", "chars / token"):
-        table.add_column(name, justify="right")
+                  f"ids, fingerprint {store.fingerprint[:12]}")  # fmt: skip
+    table = new_table(
+        "language", right=("documents", "tokens", "characters", "bytes", "chars / token")
+    )
     for name, counts in store.languages.items():
         table.add_row(
             name, f"{counts.documents:,}", f"{counts.tokens:,}", f"{counts.characters:,}",
@@ -42,23 +38,16 @@ def print_info(store: StoreInfo, console: Console) -> None:
         console.print(f"{store.pairs:,} of the documents are a text and its answer")
 
 
-def print_show(result: ShowResult, console: Console) -> None:
+def print_show(result: ShowResult, console: Answer) -> None:
     """Print documents as text."""
     for document in result.documents:
-        console.rule(f"document {document.index}, {document.language}, "
-                     f"{document.num_tokens:,} tokens", align="left")  # fmt: skip
-        print_text(document.text, console)
+        console.print_rule(
+            f"document {document.index}, {document.language}, {document.num_tokens:,} tokens"
+        )
+        console.print_text(document.text)
         if document.answer is not None:
-            console.rule("its answer", align="left", characters="-")
-            print_text(document.answer, console)
-
-
-def print_text(text: str, console: Console) -> None:
-    """Print text as it is; on a terminal without the control characters that would act on it."""
-    if console.is_terminal:
-        console.print(Text(text))
-    else:
-        console.file.write(text + "\n")
+            console.print_rule("its answer", "-")
+            console.print_text(document.answer)
 
 
 def log_skipped(total: int, counts: dict[str, int], first: list[str]) -> None:

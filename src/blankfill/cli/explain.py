@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len
+
+from blankfill.cli.console import Answer, new_table
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from blankfill.api.explain import ExplainResult
     from blankfill.data.statistics import EpochStatistics
 
@@ -55,7 +57,7 @@ WORDS = {
 }  # fmt: skip
 
 
-def print_explain(result: ExplainResult, console: Console) -> None:
+def print_explain(result: ExplainResult, console: Answer) -> None:
     """Print the table of tokens, then the mask where it is small enough; or the statistics."""
     words = WORDS[result.language]
     if result.statistics is not None:
@@ -66,7 +68,6 @@ def print_explain(result: ExplainResult, console: Console) -> None:
         words["head"].format(
             kind=result.kind, spans=spans, order=result.order, positions=result.positions
         ),
-        markup=False,
     )
     if draw := result.draw:
         text = words["draw"].format(
@@ -74,46 +75,45 @@ def print_explain(result: ExplainResult, console: Console) -> None:
             placement=draw.placement, end=draw.end, seed=draw.seed, epoch=draw.epoch,
             index=draw.index,
         )  # fmt: skip
-        console.print(text, markup=False)
-    console.print(words["how"], markup=False)
+        console.print(text)
+    console.print(words["how"])
     console.print(_table(result, words))
     if result.mask:
-        console.print(words["mask"], markup=False)
-        width = max(len(row.token) for row in result.tokens)
+        console.print(words["mask"])
+        width = max(cell_len(row.token) for row in result.tokens)
         for row, line in zip(result.tokens, result.mask, strict=True):
-            console.print(Text(f"{row.token:>{min(width, 16)}.16}  {line}"))
+            console.print(f"{' ' * (width - cell_len(row.token))}{row.token}  {line}")
     if result.picture:
-        console.print(words["drawn"].format(picture=result.picture), markup=False)
+        console.print(words["drawn"].format(picture=result.picture))
 
 
 def _table(result: ExplainResult, words: dict[str, str]) -> Table:
-    table = Table()
-    table.add_column(words["part"])
-    table.add_column(words["token"])
     schemes = result.compare or {
         "": [[r.position for r in result.tokens], [r.block_position for r in result.tokens]]
     }
-    for name in schemes:
-        for column in ("position", "in span"):
-            table.add_column(f"{name}\n{words[column]}".strip(), justify="right")
-    table.add_column(words["target"])
-    table.add_column(words["weight"], justify="right")
-    table.add_column(words["segment"], justify="right")
+    positions = tuple(
+        f"{name}\n{words[column]}".strip() for name in schemes for column in ("position", "in span")
+    )
+    numbers = (*positions, words["weight"], words["segment"])
+    table = new_table(
+        words["part"], words["token"], *positions, words["target"], words["weight"],
+        words["segment"], right=numbers,
+    )  # fmt: skip
     before = "A"
     for i, row in enumerate(result.tokens):
         if row.part != before:
             table.add_section()
             before = row.part
         table.add_row(
-            row.part, Text(row.token),
+            row.part, row.token,
             *(str(scheme[dimension][i]) for scheme in schemes.values() for dimension in (0, 1)),
-            Text(row.target or ""), f"{row.weight:g}" if row.target else "", str(row.segment),
+            row.target or "", f"{row.weight:g}" if row.target else "", str(row.segment),
             style="" if row.part == "A" else "bold",
         )  # fmt: skip
     return table
 
 
-def _print_statistics(found: EpochStatistics, words: dict[str, str], console: Console) -> None:
+def _print_statistics(found: EpochStatistics, words: dict[str, str], console: Answer) -> None:
     console.print(
         words["epoch"].format(
             rows=found.rows, row_length=found.row_length, examples=found.examples,
@@ -124,20 +124,16 @@ def _print_statistics(found: EpochStatistics, words: dict[str, str], console: Co
             mean=found.targets_per_row["mean"], low=found.targets_per_row["min"],
             high=found.targets_per_row["max"],
         ),
-        sep="\n", markup=False,
+        sep="\n",
     )  # fmt: skip
     if found.fallbacks:
-        console.print(words["fallbacks"].format(fallbacks=found.fallbacks), markup=False)
-    kinds = Table()
-    for name in ("kinds", "share", "masked"):
-        kinds.add_column(words[name], justify="left" if name == "kinds" else "right")
+        console.print(words["fallbacks"].format(fallbacks=found.fallbacks))
+    kinds = new_table(words["kinds"], right=(words["share"], words["masked"]))
     for name, share in found.kinds.items():
         kinds.add_row(name, f"{share:.1%}", f"{found.masked_share[name]:.1%}")
     console.print(kinds)
     if any(found.span_lengths.values()):
-        lengths = Table()
-        for name in ("length", "found", "law"):
-            lengths.add_column(words[name], justify="right")
+        lengths = new_table(right=(words["length"], words["found"], words["law"]))
         for name, share in found.span_lengths.items():
             lengths.add_row(name, f"{share:.2%}", f"{found.length_law[name]:.2%}")
         console.print(lengths)

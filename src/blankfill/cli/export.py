@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from blankfill.api.export import ExportResult, ResizeResult
+from blankfill.cli.console import Answer, new_table
 
 __all__ = ["print_export", "print_resize"]
 
 
-def print_export(result: ExportResult, console: Console) -> None:
+def print_export(result: ExportResult, console: Answer) -> None:
     """Print what was written, then the proof."""
     parity = result.parity
     console.print(
-        Text(f"{result.out}: step {result.step} of {result.run} for {result.to}, "
-             f"{len(result.files)} files, {result.num_bytes:,} bytes")
+        f"{result.out}: step {result.step} of {result.run} for {result.to}, "
+             f"{len(result.files)} files, {result.num_bytes:,} bytes"
     )  # fmt: skip
     if not result.has_tokenizer:
-        console.print(Text("weights only: the vocabulary is not among them"))
-    console.print(Text(f"read back through {parity.through}:"))
+        console.print("weights only: the vocabulary is not among them")
+    console.print(f"read back through {parity.through}:")
     console.print(
-        Text(f"  largest |difference of logits| on {parity.num_prompts} prompts  "
+        f"  largest |difference of logits| on {parity.num_prompts} prompts  "
              f"{parity.max_logit_difference:.2e}  (tolerance {parity.tolerance:.1e}; "
-             f"{parity.num_logits:,} logits)")
+             f"{parity.num_logits:,} logits)"
     )  # fmt: skip
     console.print(
-        Text(f"  greedy tokens equal  {parity.num_greedy_tokens - parity.num_different_tokens:,} "
-             f"of {parity.num_greedy_tokens:,}")
+        f"  greedy tokens equal  {parity.num_greedy_tokens - parity.num_different_tokens:,} "
+             f"of {parity.num_greedy_tokens:,}"
     )  # fmt: skip
 
 
-def print_resize(result: ResizeResult, console: Console) -> None:
+def print_resize(result: ResizeResult, console: Answer) -> None:
     """Print where the rows of the new vocabulary come from."""
-    table = Table(title=f"{result.run} -> {result.out}", title_justify="left", show_header=False)
+    table = new_table("", "", show_header=False)
     for name, value in (
         ("ids", "{:,} -> {:,}".format(*result.num_tokens)),
         ("rows of the embedding", "{:,} -> {:,}".format(*result.num_rows)),
@@ -44,9 +41,9 @@ def print_resize(result: ResizeResult, console: Console) -> None:
         ("new, given", f"{result.num_given:,}"),
         ("dropped", f"{result.num_dropped:,}"),
     ):
-        table.add_row(Text(name), Text(value))
-    console.print(table)
+        table.add_row(name, value)
+    console.print_table(table, f"{result.run} -> {result.out}")
     console.print(
-        Text(f"Train it on with: blankfill pretrain PRESET --data STORE --init {result.out} "
-             f"--out RUN, on a store built with --tokenizer {result.out}/tokenizer")
+        f"Train it on with: blankfill pretrain PRESET --data STORE --init {result.out} "
+             f"--out RUN, on a store built with --tokenizer {result.out}/tokenizer"
     )  # fmt: skip

@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+import logging
 
 from blankfill.api.infill import FillResult
+from blankfill.cli.console import Answer, new_table
 
 __all__ = ["print_fill", "print_generate"]
 
+log = logging.getLogger(__name__)
 
-def print_fill(result: FillResult, console: Console) -> None:
+
+def print_fill(result: FillResult, console: Answer) -> None:
     """Print each filled text, then its blanks with their probabilities."""
     for item in result.items:
-        console.print(Text(item.text))
-        table = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
+        if item.error is not None:
+            log.error("blankfill: %s", item.error)
+            continue
+        console.print_text(item.text)
+        rows: list[tuple[str, str, str, str]] = []
         for number, blank in enumerate(item.blanks, start=1):
             note = "" if blank.ended else "cut off by --max-new-tokens"
-            table.add_row(
-                Text(f"blank {number}"), Text(blank.text.strip()), f"{blank.probability:.3f}", note
-            )
-            for candidate in blank.candidates:
-                if candidate.text != blank.text:
-                    table.add_row(
-                        "", Text(candidate.text.strip()), f"{candidate.probability:.3f}", ""
-                    )
-        console.print(table)
+            rows.append((f"blank {number}", blank.text.strip(), f"{blank.probability:.3f}", note))
+            rows += [
+                ("", candidate.text.strip(), f"{candidate.probability:.3f}", "")
+                for candidate in blank.candidates
+                if candidate.text != blank.text
+            ]
+        if console.on_terminal:
+            table = new_table("", "", "", "", box=None, padding=(0, 2, 0, 2), show_header=False)
+            for row in rows:
+                table.add_row(*row)
+            console.print_table(table)
+        else:
+            for head, *rest in rows:
+                console.print_text("  ".join(["", f"{head:8}", *rest]).rstrip(" "))
 
 
-def print_generate(result: FillResult, console: Console) -> None:
+def print_generate(result: FillResult, console: Answer) -> None:
     """Print each text with its continuation."""
     for item in result.items:
-        console.print(Text(item.text))
+        if item.error is not None:
+            log.error("blankfill: %s", item.error)
+            continue
+        console.print_text(item.text)

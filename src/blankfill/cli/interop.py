@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from blankfill.api.interop import ImportResult
+from blankfill.cli.console import Answer, new_table
 
 __all__ = ["print_import"]
 
@@ -14,18 +11,18 @@ _SHOWN = ("num_layers", "hidden_size", "num_heads", "ffn_size", "vocab_size", "m
           "block", "activation", "positions", "tie_head")  # fmt: skip
 
 
-def print_import(result: ImportResult, console: Console) -> None:
+def print_import(result: ImportResult, console: Answer) -> None:
     """Print what was taken, what was ignored, and what is missing."""
-    table = Table(title=f"{result.out}: {result.layout}", title_justify="left", show_header=False)
+    table = new_table("", "", show_header=False)
     for name, value in _facts(result).items():
-        table.add_row(Text(name), Text(value))
-    console.print(table)
+        table.add_row(name, value)
+    console.print_table(table, f"{result.out}: {result.layout}")
     for name, reason in result.ignored.items():
-        console.print(f"ignored: {name} ({reason})", markup=False)
+        console.print(f"ignored: {name} ({reason})")
     for sentence in result.missing:
-        console.print(f"missing: {sentence}", markup=False)
+        console.print(f"missing: {sentence}")
     for sentence in result.notes:
-        console.print(f"note: {sentence}", markup=False)
+        console.print(f"note: {sentence}")
 
 
 def _facts(result: ImportResult) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """The command line: the functions of `blankfill.api`, spoken aloud.
 
-One verb is one function with the same parameter names; tyro makes its options from the signature
-and its help from the docstring. A verb's module is loaded only when it is called, so `--help` is
-instant and never loads torch. Results go to stdout (`--json`: as one JSON object), logs to stderr.
+One verb is one function with the same parameter names: its options are made from the signature
+(`signature`, `reading`), its help from the docstring (`help`). A verb's module is loaded only when
+it is called, so `--help` is instant and never loads torch. Results go to stdout (`--json`: as one
+JSON object), logs to stderr.
 Exit codes: 0 done, 2 the user's to put right (one sentence says how), 1 a bug of ours, 130 Ctrl-C.
 """
 
@@ -12,15 +13,19 @@ import contextlib
 import dataclasses
 import errno
 import importlib
+import itertools
 import json
 import logging
 import math
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from blankfill.cli.help import asks_for_help, print_help
+from blankfill.cli.preset import with_preset
+from blankfill.cli.reading import UNIVERSAL, read
+from blankfill.cli.streams import can_write, flush_stdout, leave_stdout, say, settle_streams
 from blankfill.errors import BlankfillError
 
 __all__ = ["main"]
@@ -86,28 +91,28 @@ EXAMPLE = """\
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    args = list(sys.argv[1:] if argv is None else argv)
-    _set_up_logging(quiet="--quiet" in args)
-    args = [arg for arg in args if arg != "--quiet"]
+    settle_streams()
     try:
-        return _dispatch(args)
+        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        flush_stdout()
     except BlankfillError as error:
         return _complain(str(error))
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        say("stopped")
         return 130
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does; that is no error of anybody's.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        leave_stdout()
         return 0
     except OSError as error:
         known = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM, errno.ENOENT,
-                 errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)  # fmt: skip
+                 errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP,
+                 errno.EBADF)  # fmt: skip
         if error.errno not in known:
             raise
         name = f"{error.filename}: " if error.filename else ""
         return _complain(f"{name}{error.strerror}")
+    return code
 
 
 def entry_point() -> None:
@@ -121,78 +126,57 @@ def _terminate(number: int, _frame: object) -> None:
     raise SystemExit(128 + number)
 
 
-def _dispatch(args: list[str]) -> int:
-    if not args or args[0] in ("-h", "--help", "help"):
+def _dispatch(words: list[str]) -> int:
+    # The flags of every verb may also stand before it.
+    flags = list(itertools.takewhile(lambda word: word in UNIVERSAL, words))
+    words = words[len(flags) :]
+    if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0
-    if args[0] == "--version":
+    if words[0] == "--version":
         from blankfill import __version__
 
         print(f"blankfill {__version__}")
         return 0
-    name = next((n for n in (" ".join(args[:2]), args[0]) if n in VERBS), None)
+    name = next((n for n in (" ".join(words[:2]), words[0]) if n in VERBS), None)
     if name is None:
-        group = [n for n in VERBS if n.startswith(args[0] + " ")]
-        if group and (len(args) == 1 or args[1] in ("-h", "--help")):
+        group = [n for n in VERBS if n.startswith(words[0] + " ")]
+        if group and (len(words) == 1 or words[1] in ("-h", "--help")):
             print("\n".join(_lines(group)))
             return 0
         known = ", ".join(group or VERBS)
-        return _complain(f"there is no command {' '.join(args[:2])!r}; there are: {known}")
-    return _run(name, args[len(name.split()) :])
+        return _complain(f"there is no command {' '.join(words[:2])!r}; there are: {known}")
+    return _run(name, flags + words[len(name.split()) :])
 
 
-def _run(name: str, args: list[str]) -> int:
+def _run(name: str, words: list[str]) -> int:
     verb = VERBS[name]
-    as_json = "--json" in args
-    args = [arg for arg in args if arg != "--json"]
     command = _load("blankfill.api", verb.function)
+    if asks_for_help(words):
+        print_help(name, command, words)
+        return 0
+    reading = read(name, command, words)
+    _set_up_logging(quiet="--quiet" in reading.flags)
+    options = reading.options
     if name == "pretrain":
-        command = _with_preset_defaults(args)
-    result = _call(name, command, args)
-    if as_json:
-        print(json.dumps(_plain(result), ensure_ascii=False, allow_nan=False))
+        options = with_preset(reading.arguments[0], options)
+    result = command(*reading.arguments, **options)
+    if "--json" in reading.flags:
+        _print_json(result)
     else:
-        from rich.console import Console
+        from blankfill.cli.console import Answer
 
-        console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-        _load("blankfill.cli", verb.printer)(result, console)
+        _load("blankfill.cli", verb.printer)(result, Answer())
     return int(getattr(result, "exit_code", 0))
 
 
-def _call(name: str, command: Callable[..., Any], args: list[str]) -> Any:
-    """Parse the arguments for one function and call it."""
-    import tyro
-
-    from blankfill.cli.ranges import registry, with_ranges
-
-    # What a verb returns is no business of the parser's, and its type may need a heavy import.
-    command.__annotations__.pop("return", None)
-    return tyro.cli(
-        with_ranges(command), prog=f"blankfill {name}", args=args,
-        description=_description(command), registry=registry(),
-    )  # fmt: skip
-
-
-def _description(command: Callable[..., Any]) -> str:
-    """Put the docstring's example before its summary."""
-    import inspect
-
-    doc = inspect.getdoc(command) or ""
-    before, _, rest = doc.partition("\nExample:\n")
-    lines = rest.split("\n\n", 1)[0].splitlines()
-    example = "\n".join("  " + line.strip() for line in lines if line.strip())
-    summary = before.split("\nArgs:")[0].strip()
-    tail = "--json prints the result as one JSON object; --quiet silences the log."
-    return f"Example:\n{example}\n\n{summary}\n\n{tail}" if example else f"{summary}\n\n{tail}"
-
-
-def _with_preset_defaults(args: list[str]) -> Callable[..., Any]:
-    """Give `pretrain` the options of the named preset, with its values as defaults."""
-    from blankfill.api.pretrain import command_for
-    from blankfill.config.presets import is_preset
-
-    named = next((arg for arg in args if not arg.startswith("-")), None)
-    return command_for(named if named and is_preset(named) else "tiny")
+def _print_json(result: Any) -> None:
+    """Print a result as one JSON object, in characters that stdout has."""
+    value = _plain(result)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if not can_write(text, sys.stdout):
+        text = json.dumps(value, allow_nan=False)
+    print(text)
 
 
 def _load(package: str, path: str) -> Callable[..., Any]:
@@ -245,7 +229,10 @@ def _set_up_logging(*, quiet: bool) -> None:
 
 
 def _complain(sentence: str) -> int:
-    print(f"blankfill: {' '.join(sentence.split())}", file=sys.stderr)
+    # What is half printed goes first, so that the sentence stands below it.
+    with contextlib.suppress(OSError):
+        flush_stdout()
+    say(sentence)
     return 2
 
 

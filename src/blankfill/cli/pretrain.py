@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from blankfill.api.pretrain import PretrainResult
 from blankfill.cli.command import own_command
+from blankfill.cli.console import Answer
 
 __all__ = ["print_pretrain"]
 
 
-def print_pretrain(result: PretrainResult, console: Console) -> None:
+def print_pretrain(result: PretrainResult, console: Answer) -> None:
     """Print where the run stands and what can be done with it."""
     loss = result.metrics.get("loss_nats")
     shown = "" if loss is None else f", training loss {loss:.3f} nats"
-    console.print(f"{result.run}: step {result.step:,} of {result.steps:,}{shown}", markup=False)
+    console.print(f"{result.run}: step {result.step:,} of {result.steps:,}{shown}")
     for key, value in result.validation.items():
         if key.startswith("validation_"):
-            console.print(f"  {key} {value:.3f}", markup=False)
+            console.print(f"  {key} {value:.3f}")
     if result.finished:
         console.print(f"try: {own_command()} fill {result.run} "
-                      '"A text with a [MASK] in it."', markup=False)  # fmt: skip
+                      '"A text with a [MASK] in it."')  # fmt: skip
     else:
         console.print("stopped before the last step; the same command with --resume goes on")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from blankfill.api.report import ReportResult
+from blankfill.cli.console import Answer
 
 __all__ = ["print_report"]
 
 
-def print_report(result: ReportResult, console: Console) -> None:
+def print_report(result: ReportResult, console: Answer) -> None:
     """Print where the report is."""
     size = f"{result.num_bytes / 1000:,.0f} kB"
-    console.print(f"{result.path}: {', '.join(result.runs)}, {size}", markup=False)
+    console.print(f"{result.path}: {', '.join(result.runs)}, {size}")

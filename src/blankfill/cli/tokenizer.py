@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from blankfill.cli.data import log_skipped, print_text
+from blankfill.cli.console import Answer, new_table
+from blankfill.cli.data import log_skipped
 
 if TYPE_CHECKING:
     from blankfill.api.tokenizer import DecodeResult, EncodeResult, TokenizerInfo
@@ -17,18 +14,14 @@ if TYPE_CHECKING:
 __all__ = ["print_decode", "print_encode", "print_info", "print_train"]
 
 
-def print_train(result: TokenizerReport, console: Console) -> None:
+def print_train(result: TokenizerReport, console: Answer) -> None:
     """Print what the tokenizer was trained on."""
     log_skipped(result.num_skipped, result.skipped, result.first_skipped)
     console.print(
         f"{result.path}: {result.vocab_size:,} ids, {result.seconds:.0f} s, "
         f"fingerprint {result.fingerprint[:12]}",
-        markup=False,
     )
-    table = Table()
-    table.add_column("language")
-    for name in ("documents", "bytes read", "bytes trained on"):
-        table.add_column(name, justify="right")
+    table = new_table("language", right=("documents", "bytes read", "bytes trained on"))
     for language, documents in result.num_documents.items():
         table.add_row(
             language, f"{documents:,}", f"{result.num_bytes.get(language, 0):,}",
@@ -37,32 +30,29 @@ def print_train(result: TokenizerReport, console: Console) -> None:
     console.print(table)
 
 
-def print_encode(result: EncodeResult, console: Console) -> None:
+def print_encode(result: EncodeResult, console: Answer) -> None:
     """Print the pieces, then their ids."""
-    console.print(Text(" | ".join(result.tokens)))
+    console.print(" | ".join(result.tokens))
     console.print(" ".join(map(str, result.ids)))
 
 
-def print_decode(result: DecodeResult, console: Console) -> None:
+def print_decode(result: DecodeResult, console: Answer) -> None:
     """Print the text."""
-    print_text(result.text, console)
+    console.print_text(result.text)
 
 
-def print_info(result: TokenizerInfo, console: Console) -> None:
+def print_info(result: TokenizerInfo, console: Answer) -> None:
     """Print sizes, special tokens, pieces by script, and rates where files were named."""
     console.print(f"{result.path}: {result.vocab_size:,} ids, "
-                  f"fingerprint {result.fingerprint[:12]}", markup=False)  # fmt: skip
+                  f"fingerprint {result.fingerprint[:12]}")  # fmt: skip
     specials = ", ".join(f"{role} {index}" for role, index in result.special.items())
-    console.print(f"special tokens: {specials}", markup=False)
+    console.print(f"special tokens: {specials}")
     pieces = ", ".join(f"{script} {count:,}" for script, count in result.pieces.items())
-    console.print(f"pieces: {pieces}", markup=False)
+    console.print(f"pieces: {pieces}")
     if not result.languages:
         return
-    table = Table()
-    table.add_column("language")
-    for name in ("documents", "tokens", "chars / token", "bytes / token", "in bytes",
-                 "exact"):  # fmt: skip
-        table.add_column(name, justify="right")
+    names = ("documents", "tokens", "chars / token", "bytes / token", "in bytes", "exact")
+    table = new_table("language", right=names)
     for language, rate in result.languages.items():
         table.add_row(
             language, f"{rate.documents:,}", f"{rate.tokens:,}",

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from blankfill import rng
+from blankfill.config.model import ModelConfig
 from blankfill.config.objective import PositionScheme
 from blankfill.errors import RequestError
 from blankfill.generate.sampling import GREEDY, Sampling, choose, log_probabilities
@@ -25,8 +26,9 @@ from blankfill.model.glm import GLM
 from blankfill.objective.batch import Int32
 from blankfill.objective.blank import Prompt, build_prompt, generation_positions
 from blankfill.objective.special import SpecialIds
+from blankfill.text.given import no_blank
 
-__all__ = ["FilledBlank", "FilledText", "fill_tokens"]
+__all__ = ["FilledBlank", "FilledText", "checked_prompt", "fill_tokens"]
 
 BATCH_POSITIONS = 16_384
 """Most cached positions of one batch: bounds memory, whatever the texts' lengths."""
@@ -134,17 +136,7 @@ def fill_tokens(
     """
     rows: list[_Row] = []
     for index, tokens in enumerate(prompts):
-        prompt = build_prompt(
-            np.asarray(tokens, dtype=np.int32), ids, sentinels_behind=sentinels_behind
-        )
-        if not len(prompt.blanks):
-            raise RequestError("the text has no blank; write [MASK] where a word or phrase is to "
-                               "be filled in")  # fmt: skip
-        if len(prompt.tokens) > model.cfg.max_position:
-            raise RequestError(
-                f"the text has {len(prompt.tokens):,} tokens and this model reads "
-                f"{model.cfg.max_position:,}; shorten it around the blank"
-            )
+        prompt = checked_prompt(tokens, ids, model.cfg, sentinels_behind=sentinels_behind)
         address = np.ascontiguousarray(prompt.tokens).tobytes().hex()
         rows.append(
             _Row(
@@ -159,6 +151,28 @@ def fill_tokens(
         if advance is not None:
             advance(len(chunk))
     return [_finish(row, ids) for row in rows]
+
+
+def checked_prompt(
+    tokens: Int32, ids: SpecialIds, cfg: ModelConfig, *, sentinels_behind: int | None = None
+) -> Prompt:
+    """Build Part A of a text, if a model can fill it.
+
+    Raises:
+        RequestError: it has no blank, or is longer than the model's positions reach.
+        DataError: it has more blanks than the tokenizer has sentinels.
+    """
+    prompt = build_prompt(
+        np.asarray(tokens, dtype=np.int32), ids, sentinels_behind=sentinels_behind
+    )
+    if not len(prompt.blanks):
+        raise no_blank()
+    if len(prompt.tokens) > cfg.max_position:
+        raise RequestError(
+            f"the text has {len(prompt.tokens):,} tokens and this model reads "
+            f"{cfg.max_position:,}; shorten it around the blank"
+        )
+    return prompt
 
 
 def _chunks(rows: list[_Row], batch_size: int, limit: int) -> list[list[_Row]]:

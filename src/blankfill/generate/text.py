@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from blankfill.config.objective import PositionScheme
-from blankfill.errors import RequestError
-from blankfill.generate.infill import FilledBlank, FilledText, fill_tokens
+from blankfill.errors import BlankfillError, RequestError
+from blankfill.generate.infill import FilledBlank, FilledText, checked_prompt, fill_tokens
 from blankfill.generate.sampling import GREEDY, Sampling
 from blankfill.model.glm import GLM
 from blankfill.objective.batch import Int32
@@ -60,9 +60,11 @@ class FilledItem:
     prompt: str
     """The text as it was given."""
     text: str
-    """The text with every blank filled."""
+    """The text with every blank filled; empty where there is an error."""
     blanks: tuple[TextBlank, ...]
     """Left to right."""
+    error: str | None = None
+    """Why this text could not be filled, in one sentence."""
 
 
 def fill_texts(
@@ -86,7 +88,8 @@ def fill_texts(
     Args:
         model: in evaluation mode.
         tokenizer: the model's.
-        texts: each with at least one blank.
+        texts: each with at least one blank; one that cannot be filled gets its error for an
+            answer, and the others are filled.
         scheme: position scheme that the model was trained with.
         sentinels_behind: its row length, where it was trained with sentinels.
         max_new_tokens: longest fill of one blank.
@@ -98,13 +101,17 @@ def fill_texts(
         advance: called with the number of texts that were just finished.
 
     Raises:
-        RequestError: a text has no blank or is too long.
+        RequestError: num_candidates is not positive.
     """
     if num_candidates < 1:
         raise RequestError(f"num_candidates={num_candidates} must be at least 1")
-    prompts = [
-        tokenizer.encode_with_blanks(_SPACE_BEFORE_MASK.sub("", checked(text))) for text in texts
-    ]
+    prompts: list[Int32] = []
+    errors: list[str | None] = []
+    for text in texts:
+        prompt = _prompt(model, tokenizer, text, sentinels_behind)
+        errors.append(prompt if isinstance(prompt, str) else None)
+        if not isinstance(prompt, str):
+            prompts.append(prompt)
     run: Fill = functools.partial(
         fill_tokens, model, ids=tokenizer.ids, max_new_tokens=max_new_tokens,
         batch_size=batch_size, scheme=scheme, sentinels_behind=sentinels_behind,
@@ -115,13 +122,30 @@ def fill_texts(
     if num_candidates > 1:
         extra = _more(run, tokenizer.ids.eop, prompts, filled, num_candidates, sampling)
     items: list[FilledItem] = []
-    for i, (text, result) in enumerate(zip(texts, filled, strict=True)):
+    done = enumerate(filled)
+    for text, error in zip(texts, errors, strict=True):
+        if error is not None:
+            items.append(FilledItem(prompt=text, text="", blanks=(), error=error))
+            continue
+        i, result = next(done)
         blanks = tuple(
             _text_blank(tokenizer, blank, extra.get((i, b), []), num_candidates)
             for b, blank in enumerate(result.blanks)
         )
         items.append(FilledItem(prompt=text, text=tokenizer.decode(result.tokens), blanks=blanks))
     return items
+
+
+def _prompt(
+    model: GLM, tokenizer: TextTokenizer, text: str, sentinels_behind: int | None
+) -> Int32 | str:
+    """Turn a text into tokens, or say why it cannot be filled."""
+    try:
+        tokens = tokenizer.encode_with_blanks(_SPACE_BEFORE_MASK.sub("", checked(text)))
+        checked_prompt(tokens, tokenizer.ids, model.cfg, sentinels_behind=sentinels_behind)
+    except BlankfillError as error:
+        return str(error)
+    return tokens
 
 
 def continue_texts(
@@ -137,18 +161,14 @@ def continue_texts(
 ) -> list[FilledItem]:
     """Continue each text after `[gMASK]`, which is put at its end where it has none.
 
-    Raises:
-        RequestError: a text is too long.
+    One that is too long gets its error for an answer.
     """
     prompts = [text if "[gMASK]" in text else text + "[gMASK]" for text in texts]
     items = fill_texts(
         model, tokenizer, prompts, scheme=scheme, sentinels_behind=sentinels_behind,
         max_new_tokens=max_new_tokens, sampling=sampling, batch_size=batch_size,
     )  # fmt: skip
-    return [
-        FilledItem(prompt=text, text=item.text, blanks=item.blanks)
-        for text, item in zip(texts, items, strict=True)
-    ]
+    return [replace(item, prompt=text) for text, item in zip(texts, items, strict=True)]
 
 
 def _more(

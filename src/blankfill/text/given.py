@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 
 from blankfill.errors import RequestError
 
-__all__ = ["checked", "read_stdin"]
+__all__ = ["GivenText", "checked", "no_blank", "read_stdin", "read_stdin_lines", "require_blank"]
+
+_BLANKS = ("[MASK]", "[sMASK]", "[gMASK]")
+
+
+@dataclass(frozen=True, slots=True)
+class GivenText:
+    """One text of several."""
+
+    text: str
+    """The text; what could be read of it where there is an error."""
+    place: str
+    """Where it stands, such as `line 3`; empty for the only one."""
+    error: str | None = None
+    """Why it cannot be used."""
 
 
 def checked(text: str) -> str:
@@ -34,8 +49,60 @@ def read_stdin(*, keep_mark: bool = False) -> str:
         RequestError: it is not UTF-8.
     """
     try:
-        return sys.stdin.buffer.read().decode("utf-8" if keep_mark else "utf-8-sig")
+        return _stdin_bytes().decode("utf-8" if keep_mark else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise RequestError(
             f"stdin is not UTF-8 at byte {error.start}; convert it to UTF-8 first"
         ) from error
+
+
+def read_stdin_lines() -> list[GivenText]:
+    """Read stdin, one text a line; empty lines are none.
+
+    A line ends in a line feed, or in a carriage return and one; every other character is text. A
+    line that is not UTF-8 comes with its error, so that the others can be used.
+
+    Raises:
+        RequestError: there is no text, or stdin cannot be read.
+    """
+    lines = _stdin_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    texts: list[GivenText] = []
+    for number, line in enumerate(lines, start=1):
+        if number < len(lines):
+            line = line.removesuffix(b"\r")
+        try:
+            text, error = line.decode(), None
+        except UnicodeDecodeError as wrong:
+            text = line.decode(errors="replace")
+            error = f"it is not UTF-8 at byte {wrong.start}; convert it to UTF-8 first"
+        if text.strip():
+            texts.append(GivenText(text, f"line {number}", error))
+    if not texts:
+        raise RequestError("stdin holds no text; give one text a line")
+    return texts
+
+
+def require_blank(text: str) -> None:
+    """Check that a text has a blank.
+
+    Raises:
+        RequestError: it has none.
+    """
+    if not any(blank in text for blank in _BLANKS):
+        raise no_blank()
+
+
+def no_blank() -> RequestError:
+    """Say that a text has no blank, and what one is."""
+    return RequestError(
+        "the text has no blank; write [MASK] where a word or phrase is to be filled in"
+    )
+
+
+def _stdin_bytes() -> bytes:
+    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  # so where it was closed
+        raise RequestError("stdin is closed; give the text as an argument, or a file as stdin")
+    try:
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        raise RequestError(f"stdin cannot be read ({error})") from error

@@ -13,7 +13,7 @@ import re
 import numpy as np
 import numpy.typing as npt
 
-from blankfill.text.tokenizer import TextTokenizer, Tokenizer, WordTokenizer
+from blankfill.text.tokenizer import TextTokenizer, Tokenizer, WordTokenizer, word_spans
 
 __all__ = ["sentence_ends", "sentence_tokens"]
 
@@ -77,14 +77,16 @@ def sentence_tokens(
     if not isinstance(tokenizer, Tokenizer | WordTokenizer):
         return _behind_stops(tokens, tokenizer)
     ends = sentence_ends(text)
-    if not isinstance(tokenizer, Tokenizer):
-        # Words at white space: the end of a sentence inside of a word is none.
-        ends = [e for e in ends if e == len(text) or text[e - 1].isspace() or text[e].isspace()]
-    parts = [text[a:b] for a, b in zip([0, *ends], ends, strict=False)]
     if isinstance(tokenizer, Tokenizer):
+        parts = [text[a:b] for a, b in zip([0, *ends], ends, strict=False)]
         sizes, of_tokens = [len(part.encode()) for part in parts], tokenizer.byte_lengths[tokens]
     else:
-        sizes, of_tokens = [len(part.split()) for part in parts], np.ones(len(tokens), np.int64)
+        spans = np.array(word_spans(text), np.int64).reshape(-1, 2)
+        # The end of a sentence inside of a word is none.
+        begun = np.searchsorted(spans[:, 0], ends)
+        whole = begun == np.searchsorted(spans[:, 1], ends, side="right")
+        sizes = np.diff(begun[whole], prepend=0)
+        of_tokens = np.ones(len(tokens), np.int64)
     wanted, have = np.cumsum(sizes, dtype=np.int64), np.cumsum(of_tokens)
     found = np.searchsorted(have, wanted)
     return np.unique(found[(wanted > 0) & (have[found] == wanted)]) + 1

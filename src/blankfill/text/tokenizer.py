@@ -43,6 +43,7 @@ __all__ = [
     "Tokenizer",
     "WordTokenizer",
     "copy_tokenizer",
+    "word_spans",
 ]
 
 Int32 = npt.NDArray[np.int32]
@@ -57,6 +58,14 @@ _SPACE_MARK = "\u2581"
 _BLANK_ROLES = ("mask", "smask", "gmask")
 _BLANKS = re.compile("|".join(re.escape(DISPLAY[role]) for role in _BLANK_ROLES))
 _ROLE_OF = {shown: role for role, shown in DISPLAY.items()}
+
+# Scripts that put no blanks between words: Han, kana, and their punctuation, wide forms included.
+_DENSE_RANGES = (
+    "\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef"
+    "\U00020000-\U0003ffff"
+)
+_DENSE = re.compile(f"[{_DENSE_RANGES}]")
+_WORD = re.compile(f"[^\\s{_DENSE_RANGES}]+|(?!\\s){_DENSE.pattern}")
 
 # SentencePiece needs tens of bytes for each byte of its input; longer texts are cut at line ends.
 _SEGMENT_CHARACTERS = 100_000
@@ -245,17 +254,19 @@ class Tokenizer:
 
 
 class WordTokenizer:
-    """Words at white space: a tokenizer to teach with, its vocabulary made from one text.
+    """Words at white space, and Chinese and Japanese by characters: a tokenizer to teach with.
 
-    The white space itself is not kept; `decode` puts one blank between words.
+    Its vocabulary is made from one text. The white space itself is not kept; `decode` puts one
+    blank between words, and none beside a character of a script that is written without. A word of
+    the text that looks like a special token, such as `[E]`, is a word.
     """
 
     def __init__(self, text: str):
         """Collect the words of a text, in order of appearance, behind the special tokens."""
-        words = [*DISPLAY.values(), *(w for w in text.split() if w not in _ROLE_OF)]
-        self._words = list(dict.fromkeys(words))
-        self._id_of = {word: i for i, word in enumerate(self._words)}
-        self.ids = SpecialIds.of_roles({r: self._id_of[shown] for r, shown in DISPLAY.items()})
+        words = list(dict.fromkeys(text[start:end] for start, end in word_spans(text)))
+        self._words = [*DISPLAY.values(), *words]
+        self._id_of = {word: i for i, word in enumerate(words, start=len(DISPLAY))}
+        self.ids = SpecialIds.of_roles({role: i for i, role in enumerate(DISPLAY)})
         self.vocab_size = len(self._words)
         self.fingerprint = hashlib.sha256("\n".join(self._words).encode()).hexdigest()
 
@@ -265,25 +276,34 @@ class WordTokenizer:
         Raises:
             DataError: a word is not in the vocabulary.
         """
-        ids: list[int] = []
-        for word in text.split():
-            if word not in self._id_of or word in _ROLE_OF:
-                raise DataError(f"the word {word!r} is not in this word list")
-            ids.append(self._id_of[word])
-        return np.array(ids, np.int32)
+        words = [text[start:end] for start, end in word_spans(text)]
+        unknown = next((word for word in words if word not in self._id_of), None)
+        if unknown is not None:
+            raise DataError(f"the word {unknown!r} is not in this word list")
+        return np.array([self._id_of[word] for word in words], np.int32)
 
     def encode_with_blanks(self, text: str) -> Int32:
         """Turn text into ids; `[MASK]`, `[sMASK]` and `[gMASK]` become their special ids."""
         return _encode_with_blanks(self, text)
 
     def decode(self, ids: Iterable[int] | npt.NDArray[Any]) -> str:
-        """Turn ids into words with a blank between them."""
-        return " ".join(self._words[i] for i in _checked(ids, self.vocab_size))
+        """Turn ids into words with a blank between them, where their script has any."""
+        text = ""
+        for i in _checked(ids, self.vocab_size):
+            word = self._words[i]
+            dense = not text or _DENSE.match(text[-1]) or _DENSE.match(word)
+            text += word if dense else f" {word}"
+        return text
 
     def token(self, token_id: int) -> str:
         """Show one word."""
         (index,) = _checked([token_id], self.vocab_size)
         return self._words[index]
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Find where the words of a text start and end, as a `WordTokenizer` cuts it."""
+    return [found.span() for found in _WORD.finditer(text)]
 
 
 def copy_tokenizer(source: str | Path, target: str | Path) -> None:

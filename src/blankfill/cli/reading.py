@@ -1,0 +1,220 @@
+"""From the words of a command line to the values of a function's parameters.
+
+The rules, the same for every verb:
+
+- options may stand anywhere: `--name value`, `--name=value`, `--flag`, `--no-flag`; `_` is `-`;
+- an option that takes a list takes every word up to the next option, and adds to what it was given
+  before: `--data a b`, `--data a --data b` and `--data=a b` are one; any other option that is given
+  twice is refused;
+- a list at the end leaves the verb the arguments that it still needs: `evaluate --data valid RUN`;
+- `--` ends the options: what follows is text, whatever it begins with. So is a word that no option
+  can be: `-`, a negative number, `- an item`.
+
+Every mistake is one sentence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import typing
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from blankfill.cli.signature import Parameter, parameters_of
+from blankfill.errors import ConfigError
+
+__all__ = ["UNIVERSAL", "Reading", "read"]
+
+_OPTION = re.compile(r"--?[A-Za-z][A-Za-z0-9_.-]*(=.*)?", re.DOTALL)
+_NO_OPTION = re.compile(r"-(inf|infinity|nan)", re.IGNORECASE)
+UNIVERSAL = ("--json", "--quiet")
+"""Flags of every verb."""
+SHOWN_VALUE = 60
+"""Characters of a value that a message shows."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a command line says."""
+
+    arguments: list[Any] = field(default_factory=list[Any])
+    """Values of the positional parameters that were given."""
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Values of the other parameters that were given, a configuration's fields by dotted name."""
+    flags: set[str] = field(default_factory=set[str])
+    """The flags of every verb that were given."""
+
+
+def read(verb: str, command: Callable[..., Any], words: Sequence[str]) -> Reading:
+    """Read the words behind a verb.
+
+    Raises:
+        ConfigError: they are not what the verb takes; the message names the word and the way out.
+    """
+    return _Reader(verb, command).read(words)
+
+
+class _Reader:
+    """One command line being read."""
+
+    def __init__(self, verb: str, command: Callable[..., Any]) -> None:
+        self._verb = verb
+        self._arguments, options = parameters_of(command)
+        self._options: dict[str, tuple[Parameter, bool]] = {}
+        for option in options:
+            self._options[option.spelled] = (option, True)
+            if option.takes == "none":
+                self._options[_negated(option.spelled)] = (option, False)
+        self._words: deque[str] = deque()
+        self._given: list[str] = []
+        self._reading = Reading()
+
+    def read(self, words: Sequence[str]) -> Reading:
+        self._words.extend(words)
+        while self._words:
+            word = self._words.popleft()
+            if word == "--":
+                self._given += self._words
+                break
+            if _is_option(word):
+                self._take_option(word)
+            else:
+                self._given.append(word)
+        self._settle_arguments()
+        self._require()
+        return self._reading
+
+    def _take_option(self, word: str) -> None:
+        name, equals, value = word.partition("=")
+        spelled = name if name in self._options else name.replace("_", "-")
+        if spelled in UNIVERSAL:
+            self._reading.flags.add(spelled)
+            return
+        if spelled not in self._options:
+            raise ConfigError(self._unknown(name))
+        option, positive = self._options[spelled]
+        values = self._reading.options
+        if option.takes == "many":
+            more = [value, *self._list()] if equals else self._list()
+            if not more:
+                raise ConfigError(f"{spelled} lacks its value")
+            values.setdefault(option.name, ())
+            values[option.name] += tuple(_convert(option, each) for each in more)
+            return
+        new = positive
+        if option.takes == "one":
+            if not equals and (not self._words or _ends(self._words[0])):
+                raise ConfigError(
+                    f"{spelled} lacks its value; one that begins with a dash is written "
+                    f"{spelled}=VALUE"
+                )
+            new = _convert(option, value if equals else self._words.popleft())
+        elif equals:
+            raise ConfigError(f"{spelled} takes no value, and {_shown(word)} gives it one")
+        if option.name in values and (option.takes == "one" or values[option.name] != new):
+            raise ConfigError(f"{option.spelled} is given twice; give it once")
+        values[option.name] = new
+
+    def _list(self) -> list[str]:
+        """Take the words up to the next option, and leave those that the arguments need."""
+        waiting = list(self._words)
+        end = next((i for i, word in enumerate(waiting) if _ends(word)), len(waiting))
+        behind = waiting[end + 1 :] if waiting[end : end + 1] == ["--"] else []
+        if len(waiting) in (end, end + 1 + len(behind)):
+            needed = sum(argument.required for argument in self._arguments)
+            missing = needed - len(self._given) - len(behind)
+            end -= max(0, min(missing, end - 1))
+        return [self._words.popleft() for _ in range(end)]
+
+    def _settle_arguments(self) -> None:
+        """Give the words that are no options to the positional parameters, in order."""
+        left = deque(self._given)
+        for argument in self._arguments:
+            if not left:
+                break
+            if argument.takes == "many":
+                self._reading.arguments.append(tuple(_convert(argument, word) for word in left))
+                return
+            self._reading.arguments.append(_convert(argument, left.popleft()))
+        if left:
+            takes = " ".join(argument.spelled for argument in self._arguments) or "none"
+            raise ConfigError(
+                f"there is no place for the argument {_shown(left[0])}: the arguments of "
+                f"{self._verb} are {takes}"
+            )
+
+    def _require(self) -> None:
+        lacking = [
+            argument
+            for argument in self._arguments[len(self._reading.arguments) :]
+            if argument.required
+        ]
+        hint = f"see `blankfill {self._verb} --help`"
+        lists = [
+            option.spelled
+            for option, _ in self._options.values()
+            if option.takes == "many" and len(self._reading.options.get(option.name, ())) > 1
+        ]
+        if lacking and lists:
+            hint = f"{lists[0]} takes every word up to the next option, so write it before"
+        if not lacking:
+            lacking = [
+                option
+                for option, positive in self._options.values()
+                if option.required and positive and option.name not in self._reading.options
+            ]
+        if lacking:
+            names = ", ".join(parameter.spelled for parameter in lacking)
+            raise ConfigError(f"{self._verb} lacks {names}; {hint}")
+
+    def _unknown(self, name: str) -> str:
+        close = difflib.get_close_matches(name.replace("_", "-"), self._options, 1)
+        hint = f"did you mean {close[0]}?" if close else f"see `blankfill {self._verb} --help`"
+        texts = "; -- before a text that begins with a dash makes it one" * bool(self._arguments)
+        return f"{self._verb} has no option {_shown(name)}; {hint}{texts}"
+
+
+def _is_option(word: str) -> bool:
+    return bool(_OPTION.fullmatch(word)) and not _NO_OPTION.fullmatch(word)
+
+
+def _ends(word: str) -> bool:
+    """Tell whether a word ends the values of the option before it."""
+    return word == "--" or _is_option(word)
+
+
+def _negated(spelled: str) -> str:
+    """Spell the opposite of a flag: `--no-resume`, `--train.no-keep-best`."""
+    group, dot, name = spelled.removeprefix("--").rpartition(".")
+    return f"--{group}{dot}no-{name}"
+
+
+def _convert(parameter: Parameter, word: str) -> Any:
+    """Turn a word into a value of the parameter's type."""
+    hint = parameter.hint
+    if typing.get_origin(hint) is Literal:
+        if word in typing.get_args(hint):
+            return word
+        if not (parameter.optional and word == "None"):
+            choices = ", ".join(map(str, typing.get_args(hint)))
+            raise ConfigError(f"{parameter.spelled} {_shown(word)} is not one of: {choices}")
+    if parameter.optional and word == "None" and hint is not str:
+        return None
+    if hint is Path:
+        if not word:
+            raise ConfigError(f"{parameter.spelled} is empty; name a path")
+        return word  # as it was written: `./tiny` is a folder, `tiny` may be a preset
+    try:
+        return hint(word)
+    except ValueError as error:
+        kind = "a whole number" if hint is int else "a number"
+        raise ConfigError(f"{parameter.spelled} {_shown(word)} is not {kind}") from error
+
+
+def _shown(word: str) -> str:
+    """Quote a word of the user's, shortened."""
+    return repr(word if len(word) <= SHOWN_VALUE else word[:SHOWN_VALUE] + "...")
