@@ -1,5 +1,7 @@
+import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -10,9 +12,10 @@ import pytest
 
 from blankfill.errors import ConfigError, DataError
 from blankfill.text.language import language_code
-from blankfill.text.sample import CHUNK_BYTES, Sample, _chunks
+from blankfill.text.sample import CHUNK_BYTES, Sample, _chunks, balanced_bytes
 from blankfill.text.tokenizer import Tokenizer
-from blankfill.text.train_tokenizer import NUM_FIXED, train_tokenizer
+from blankfill.text.train_tokenizer import train_tokenizer
+from blankfill.text.trainer import NUM_FIXED
 from conftest import small_corpus
 from shared import shared_path
 
@@ -47,23 +50,48 @@ def test_the_special_tokens_come_first_and_bytes_are_all_there(corpus, tmp_path,
     assert tokenizer.byte_mask.sum() == 256
 
 
-def test_the_size_named_for_too_little_text_is_the_largest_that_works(corpus, tmp_path):
-    with pytest.raises(ConfigError, match="too little text") as caught:
-        train_tokenizer([corpus], tmp_path / "tok", vocab_size=100_000)
-    largest = int(str(caught.value).split()[-1])
-    train_tokenizer([corpus], tmp_path / "tok", vocab_size=largest)
-    with pytest.raises(ConfigError, match="too little text"):
-        train_tokenizer([corpus], tmp_path / "tok2", vocab_size=largest + 1)
-    assert files(tmp_path) == ["corpus.txt", "tok"]
+def trains(path, folder, size, **options):
+    try:
+        train_tokenizer([path], folder / "tok", vocab_size=size, overwrite=True, **options)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
-def test_the_size_named_for_many_characters_is_the_smallest_that_works(tmp_path):
-    text = "".join(chr(0x4E00 + i % 200) for i in range(4000))
-    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match="take at least") as caught:
-        train_tokenizer([tmp_path / "a.txt"], tmp_path / "tok", vocab_size=NUM_FIXED + 1)
-    smallest = int(str(caught.value).split("at least ")[1].split(",")[0])
-    train_tokenizer([tmp_path / "a.txt"], tmp_path / "tok", vocab_size=smallest)
+BOUNDS = re.compile(r"take at least (\d+), at most (\d+)")
+TEXTS = {
+    "both languages": "\n\n".join(small_corpus(200)),
+    "many characters": "".join(chr(0x4E00 + i % 200) for i in range(4000)) + "\u4e00\u4e01 " * 50,
+}
+
+
+@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
+@pytest.mark.parametrize("kind", TEXTS)
+def test_a_size_that_does_not_fit_names_both_that_do(tmp_path, kind, model_type):
+    path = tmp_path / "a.txt"
+    path.write_text(TEXTS[kind], encoding="utf-8")
+    low = trains(path, tmp_path, NUM_FIXED + 1, model_type=model_type)
+    assert "is too small for the characters" in low
+    found = BOUNDS.search(low)
+    assert found is not None
+    smallest, largest = map(int, found.groups())
+    # 60,000 ids have another character coverage than the sizes that are named.
+    for size in (largest + 1, 60_000):
+        high = trains(path, tmp_path, size, model_type=model_type)
+        assert "too little text" in high
+        assert BOUNDS.search(high).groups() == found.groups()
+    assert str(smallest) in trains(path, tmp_path, smallest - 1, model_type=model_type)
+    assert not trains(path, tmp_path, smallest, model_type=model_type)
+    assert not trains(path, tmp_path, largest, model_type=model_type)
+    assert files(tmp_path) == ["a.txt", "tok"]
+
+
+def test_one_size_that_fits_is_named_alone(tmp_path):
+    (tmp_path / "a.txt").write_text("ab")
+    for size in (NUM_FIXED + 1, 5000):
+        said = trains(tmp_path / "a.txt", tmp_path, size)
+        assert f"the only size that it allows is {NUM_FIXED + 2}" in said
+    assert not trains(tmp_path / "a.txt", tmp_path, NUM_FIXED + 2)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +147,51 @@ def test_balance_gives_both_languages_the_same_bytes(tmp_path):
     assert abs(balanced[1] - balanced[2]) <= CHUNK_BYTES
     unbalanced, _ = sampled(tmp_path, texts, 10**9, balance=False)
     assert unbalanced[1] > 4 * unbalanced[2]
+
+
+@pytest.mark.parametrize(
+    ("english", "chinese", "vocab_size", "expected"),
+    [
+        (10**6, 4 * 10**6, 1000, (10**6, 10**6)),
+        (4 * 10**6, 10**6, 1000, (10**6, 10**6)),
+        (10**5, 4 * 10**6, 5000, (10**5, 5 * 10**5)),  # 100 bytes for each id
+        (10**5, 4 * 10**5, 5000, (10**5, 4 * 10**5)),
+        (4 * 10**6, 40_000, 1000, (10**5, 40_000)),  # one hundredth: the last to balance by
+        (4 * 10**6, 39_999, 1000, (4 * 10**6, 39_999)),
+        (35, 2_700_000, 350, (35, 2_700_000)),
+        (0, 10**6, 350, (0, 10**6)),
+        (10**6, 0, 350, (10**6, 0)),
+        (0, 0, 350, (0, 0)),
+    ],
+)
+def test_balancing_leaves_something_to_learn_from(english, chinese, vocab_size, expected):
+    assert balanced_bytes(english, chinese, vocab_size) == expected
+
+
+@pytest.mark.parametrize("foreign", ["A line of English among the Chinese.", "\u4eba\u5c71"])
+def test_one_foreign_line_does_not_cut_the_other_language(tmp_path, caplog, foreign):
+    texts = documents(3 - language_code(foreign), 100)
+    counts, _ = sampled(tmp_path, [*texts, foreign], 10**9, balance=True)
+    alone, _ = sampled(tmp_path, texts, 10**9, balance=False)
+    assert sum(counts) == sum(alone) + len(foreign.encode())
+    small, large = ("English", "Chinese") if foreign.isascii() else ("Chinese", "English")
+    assert f"{small} has {len(foreign.encode())} bytes beside" in caplog.text
+    assert f"of {large}: too little to balance by" in caplog.text
+
+
+def test_text_in_other_scripts_is_not_balanced(tmp_path, caplog):
+    texts = ["\u043b\u0438\u0441\u0430 " * 40] * 100
+    counts, _ = sampled(tmp_path, [*texts, "one line of English"], 10**9, balance=True)
+    assert counts[0] > 30_000
+    assert not caplog.text
+
+
+def test_the_text_that_balancing_leaves_out_is_said_where_it_is_missed(tmp_path):
+    texts = ["the same few words again and again", *["\u4eba\u5c71" * 200] * 40]
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in texts[:1] * 20 + texts[1:])
+    )
+    assert "--no-balance" in trains(tmp_path / "a.jsonl", tmp_path, 400)
 
 
 def test_the_sample_is_bounded_and_spread_over_the_input(tmp_path):

@@ -112,7 +112,8 @@ def tokenizer_train(
         files: .txt, .jsonl or .parquet files, each also .gz or .zst; folders; or - for stdin.
         out: folder of the tokenizer; it appears when it is complete.
         vocab_size: number of ids, special tokens and bytes included.
-        balance: give English and Chinese the same number of bytes.
+        balance: cut the larger of English and Chinese to the bytes of the smaller, but not below
+            100 bytes for each id, and not where the smaller is less than 1 % of it.
         model_type: unigram, or bpe for small and repetitive text.
         max_han_piece: longest piece of Han characters, for small and repetitive text; 0 is off.
         num_sentinels: masks of their own for the second and later spans of an example, for runs

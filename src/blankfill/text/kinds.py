@@ -11,6 +11,7 @@ import re
 from typing import Literal
 
 from blankfill.text.compressed import DamagedFileError, read_blocks
+from blankfill.text.pointer import is_pointer
 
 __all__ = [
     "HEAD_BYTES",
@@ -50,11 +51,6 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"\x89HDF\r\n", "HDF5 data", "export its text"),
     (b"Obj\x01", "Avro data", "export it as JSON lines or Parquet"),
     (b"FEA1", "a Feather file of version 1", "write it as version 2, or as Parquet"),
-    (
-        b"version https://git-lfs.github.com/spec/",
-        "a Git LFS pointer",
-        "the data itself is missing: git lfs pull",
-    ),
 )
 _BZIP2 = re.compile(rb"BZh[1-9]1AY&SY")  # all of it: "BZh" alone begins words
 _TAR_MAGIC, _TAR_PLACE = b"ustar", 257
@@ -98,6 +94,8 @@ def foreign_kind(head: bytes) -> str:
     for magic, name, cure in _SIGNATURES:
         if start.startswith(magic) or head.startswith(magic):
             return f"{name} ({cure})" if cure else name
+    if is_pointer(start):
+        return "a Git LFS pointer (the data itself is missing: git lfs pull)"
     if _BZIP2.match(head):
         return "bzip2 data (unpack it: bunzip2)"
     if head[_TAR_PLACE:].startswith(_TAR_MAGIC):

@@ -1,56 +1,44 @@
 """Train a tokenizer on text files: SentencePiece unigram with byte fallback.
 
-What the trainer sees is a sample of bounded size (`sample.py`). With `balance`, English and Chinese
-are cut to the same number of bytes, as GLM-130B's tokenizer was trained on equal amounts (Zeng et
-al. 2022, appendix B.1). The same input gives the same `tokenizer.model`, byte for byte, on any
-number of cores.
-
-Runs of blanks, line breaks and tabs have pieces of their own (user-defined symbols), as icetk has
-its `<|blank_k|>`.
+What the trainer (`trainer.py`) sees is a sample of bounded size (`sample.py`). With `balance`, the
+larger of English and Chinese is cut to the bytes of the smaller, within limits, as GLM-130B's
+tokenizer was trained on equal amounts (Zeng et al. 2022, appendix B.1). The same input gives the
+same `tokenizer.model`, byte for byte, on any number of cores.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from blankfill.errors import ConfigError, DataError
-from blankfill.objective.special import DISPLAY, sentinel_names
+from blankfill.objective.special import DISPLAY
 from blankfill.progress import bar
 from blankfill.text.corpus import Skips, no_documents, read_documents
 from blankfill.text.language import LANGUAGES
-from blankfill.text.sample import CHUNK_BYTES, Sample
+from blankfill.text.records import shown
+from blankfill.text.sample import Sample
 from blankfill.text.tokenizer import MANIFEST_NAME, MODEL_NAME, VERSION, Tokenizer
+from blankfill.text.trainer import (
+    NUM_FIXED,
+    ModelType,
+    run_trainer,
+    trainer_options,
+    usual_coverage,
+)
 
 __all__ = ["ModelType", "TokenizerReport", "train_tokenizer"]
 
-ModelType = Literal["unigram", "bpe"]
-
 log = logging.getLogger(__name__)
 
-_RUNS = (2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 64)
-"""Runs of blanks with a piece of their own; others are made of these."""
-_SYMBOLS = ["\n", "\n\n", "\r", "\r\n", "\t", *("\u2581" * run for run in _RUNS)]
-NUM_FIXED = 1 + len(DISPLAY) + len(_SYMBOLS) + 256
-"""Ids that every tokenizer has: unknown, the special tokens, the symbols above and the bytes."""
-
-_LINE_LIMIT = 4 * CHUNK_BYTES  # the trainer's own limit is 4192 bytes; longer lines are dropped
-_THREADS = 4  # fixed, because the sums of the trainer depend on how the work was divided
-# SentencePiece's advice for Chinese is 0.9995, and rarer characters are spelled in bytes; where ids
-# are plenty, a fifth of that loss is cheap.
-_COVERAGE, _LARGE_COVERAGE, _LARGE_VOCABULARY = 0.9995, 0.9999, 50_000
 _DEFAULT_SAMPLE = 100_000_000
 
 
@@ -101,7 +89,8 @@ def train_tokenizer(
         paths: files, folders, or `-` for stdin.
         out: the folder to write, complete or not at all.
         vocab_size: number of ids, special tokens and bytes included.
-        balance: give English and Chinese the same number of bytes.
+        balance: cut the larger of English and Chinese to the bytes of the smaller, but not below
+            100 bytes for each id, and not where the smaller is less than 1 % of it.
         model_type: unigram (Kudo 2018), which encodes four times as fast; or bpe, which keeps
             whole words on small and repetitive text, where unigram prefers long phrases.
         max_han_piece: longest piece of Han characters, for small and repetitive text; 0 is off.
@@ -122,8 +111,9 @@ def train_tokenizer(
         DataError: there is no text, `out` exists, or (strict) something cannot be used.
     """
     started = time.monotonic()
+    is_usual = character_coverage is None
     if character_coverage is None:
-        character_coverage = _COVERAGE if vocab_size < _LARGE_VOCABULARY else _LARGE_COVERAGE
+        character_coverage = usual_coverage(vocab_size)
     _check(vocab_size, character_coverage, sample_bytes, num_sentinels)
     target = Path(out)
     _check_target(target, overwrite)
@@ -138,8 +128,14 @@ def train_tokenizer(
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
         folder = Path(name)
-        sampled = sample.write(folder / "sample.txt", balance=balance, max_han_piece=max_han_piece)
-        _train(folder, vocab_size, character_coverage, model_type, num_sentinels)
+        sampled = sample.write(
+            folder / "sample.txt", balance=balance, vocab_size=vocab_size,
+            max_han_piece=max_han_piece,
+        )  # fmt: skip
+        run_trainer(
+            folder, trainer_options(vocab_size, character_coverage, model_type, num_sentinels),
+            is_usual=is_usual, was_cut=sample.was_cut,
+        )  # fmt: skip
         (folder / "sample.txt").unlink()
         model = (folder / MODEL_NAME).read_bytes()
         trained = Tokenizer(model, path=str(folder / MODEL_NAME))
@@ -195,86 +191,6 @@ def _check_target(target: Path, overwrite: bool) -> None:
         raise DataError(f"{target} is not a tokenizer folder, so it is not overwritten")
 
 
-# A pass of the unigram trainer, or twenty pairs joined by the BPE trainer.
-_PASS = re.compile(r"(?:EM sub_iter=\d+|Added: freq=\d+) size=(\d+)")
-
-
-def _train(
-    folder: Path, vocab_size: int, coverage: float, model_type: ModelType, num_sentinels: int
-) -> None:
-    """Run the trainer in its own process and show how far it is."""
-    sentinels = [name for k in range(num_sentinels) for name in sentinel_names(k + 1)]
-    options: dict[str, Any] = {
-        # The model keeps these two names: a path would make every training's model another one.
-        "input": "sample.txt",
-        "model_prefix": "tokenizer",
-        "model_type": model_type,
-        "vocab_size": vocab_size,
-        "character_coverage": coverage,
-        "byte_fallback": True,
-        "normalization_rule_name": "identity",
-        "add_dummy_prefix": False,
-        "remove_extra_whitespaces": False,
-        "unk_id": 0,
-        "bos_id": -1,
-        "eos_id": -1,
-        "pad_id": -1,
-        "control_symbols": [*DISPLAY.values(), *sentinels],
-        "user_defined_symbols": _SYMBOLS,
-        "max_sentence_length": _LINE_LIMIT,
-        "num_threads": _THREADS,
-        "seed_sentencepiece_size": max(1_000_000, 10 * vocab_size),
-        "train_extremely_large_corpus": False,
-        "minloglevel": 0,
-    }
-    worker = [sys.executable, "-m", "blankfill.text.train_worker"]
-    last = ""
-    with (
-        subprocess.Popen(
-            [*worker, json.dumps(options), str(folder)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
-        ) as process,
-        bar("training the tokenizer", unit="passes") as meter,
-    ):  # fmt: skip
-        assert process.stderr is not None
-        try:
-            for line in process.stderr:
-                last = line.strip() or last
-                if found := _PASS.search(line):
-                    meter.advance(1, note=f"{int(found[1]):,} pieces")
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode:
-        raise _failure(vocab_size, process.returncode, last)
-    (folder / "tokenizer.vocab").unlink(missing_ok=True)
-
-
-def _failure(vocab_size: int, code: int, reason: str) -> Exception:
-    """Say what the trainer's last words mean."""
-    if found := re.search(r"too high.*?<= *(\d+)", reason):
-        return ConfigError(
-            f"there is too little text for vocab_size={vocab_size}: "
-            f"the largest that this text allows is {found[1]}"
-        )
-    if found := re.search(r"smaller than required_chars[^\d]*(\d+) vs (\d+)", reason):
-        return ConfigError(
-            f"vocab_size={vocab_size} is too small for the characters of this text: take at least "
-            f"{found[2]}, or a smaller --character-coverage"
-        )
-    if code in (-9, 137):
-        return ConfigError(
-            "training the tokenizer was killed, most likely for want of memory; "
-            "take a smaller --sample-bytes"
-        )
-    return DataError(
-        f"SentencePiece cannot make {vocab_size} ids of this text "
-        f"({reason.removeprefix('FAILED ')[-200:] or f'exit code {code}'}); give it more text "
-        "or take a smaller --vocab-size"
-    )
-
-
 def _manifest(
     trained: Tokenizer,
     report: TokenizerReport,
@@ -292,7 +208,7 @@ def _manifest(
         "special_tokens": dict(DISPLAY),
         "options": options,
         "training": {
-            "sources": [os.path.basename(str(path)) or str(path) for path in paths],
+            "sources": [shown(os.path.basename(path) or path) for path in paths],
             "documents": report.num_documents,
             "bytes": report.num_bytes,
             "sampled_bytes": report.sampled_bytes,
