@@ -42,7 +42,7 @@ from model import versions
 
 tune_process()
 
-from blankfill.checkpoint import write_json  # noqa: E402
+from blankfill.atomic import write_json  # noqa: E402
 from blankfill.data.rows import RowSource  # noqa: E402
 from blankfill.engine.transfer import choose_device, choose_precision  # noqa: E402
 from blankfill.prepare.pace import measure_pace  # noqa: E402

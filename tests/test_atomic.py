@@ -1,8 +1,11 @@
 """Whole or not at all, whatever ends the writing."""
 
+import json
+
 import pytest
 
 from blankfill import atomic
+from blankfill.disk.ownership import temporaries
 
 
 def names(folder):
@@ -41,32 +44,23 @@ def test_text_is_utf8_on_disk_and_surrogates_become_what_is_asked(tmp_path):
     assert (tmp_path / "a").read_bytes() == b"\xe7\x94\xb0\n?"
 
 
-def test_a_folder_appears_with_all_that_is_in_it(tmp_path):
-    out = tmp_path / "deep" / "out"
-    with atomic.new_folder(out) as folder:
-        (folder / "a").write_text("1")
-        assert not out.exists()
-    assert names(out) == ["a"]
-    assert names(out.parent) == ["out"]
+def test_a_link_stays_and_the_file_that_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "far").mkdir()
+    atomic.write_text(tmp_path / "far" / "a.txt", "old")
+    (tmp_path / "a.txt").symlink_to(tmp_path / "far" / "a.txt")
+    atomic.write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").is_symlink()
+    assert (tmp_path / "far" / "a.txt").read_text() == "new"
 
 
-def test_a_folder_that_fails_takes_those_made_for_it_along(tmp_path):
-    out = tmp_path / "deep" / "out"
-    with pytest.raises(KeyboardInterrupt), atomic.new_folder(out) as folder:
-        interrupt((folder / "a").open("w"))
-    assert names(tmp_path) == []
-
-
-def test_a_folder_that_is_taken_stays_as_it_is(tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "precious").write_text("x")
-    with pytest.raises(OSError, match="not empty"), atomic.new_folder(tmp_path / "out") as folder:
-        (folder / "a").write_text("1")
-    assert names(tmp_path / "out") == ["precious"]
-    assert names(tmp_path) == ["out"]
+def test_a_name_that_is_not_utf8_comes_back_from_json(tmp_path):
+    path = "caf\udce9/\U0001f600/\u7530"
+    atomic.write_json(tmp_path / "a.json", {"path": path})
+    assert b"\\udce9" in (tmp_path / "a.json").read_bytes()
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"path": path}
 
 
 def test_what_is_being_written_has_the_name_that_is_swept(tmp_path):
     with atomic.new_file(tmp_path / "a.json") as temporary:
         temporary.write_text("half")
-        assert list(tmp_path.glob(atomic.temporary_pattern("a.json"))) == [temporary]
+        assert temporaries(tmp_path, "a.json") == [temporary]

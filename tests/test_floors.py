@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "blankfill"
 
 FLOORS = {
     "errors": 0, "config": 0,
-    "atomic": 1, "rng": 1, "runtime": 1, "progress": 1, "objective": 1, "text": 1.5,
+    "atomic": 1, "disk": 1, "rng": 1, "runtime": 1, "progress": 1, "objective": 1, "text": 1.5,
     "kernels": 1.5, "data": 2, "model": 2,
     "optim": 3, "checkpoint": 3, "metrics": 3,
     "engine": 3.5, "guard": 3.7,
@@ -21,9 +21,9 @@ FLOORS = {
     "api": 6,
     "cli": 7,
 }  # fmt: skip
-# Every neighbour may see the addressed randomness, the progress bar and the way to write a file;
+# Every neighbour may see the addressed randomness, the progress bar and the ways to write a file;
 # errors is seen by config.
-NEIGHBOURS = {"atomic", "rng", "progress", "errors"}
+NEIGHBOURS = {"atomic", "disk", "rng", "progress", "errors"}
 
 
 def room(path: Path) -> str:

@@ -1,56 +1,40 @@
-"""Files and folders that appear whole or not at all.
+"""Files that appear whole or not at all.
 
 What is written lies under a temporary name beside its place, reaches the disk, and is renamed.
-Where that fails nothing is left; a process that is killed leaves the temporary name at most.
+Where that fails nothing is left; a process that is killed leaves the temporary name at most. This
+is for files of a folder that the process owns; what a user names is published (`disk/publish.py`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["flush", "new_file", "new_folder", "temporary_pattern", "write_text"]
+from blankfill.disk import json_files
+
+__all__ = ["beside", "flush", "new_file", "write_json", "write_text"]
 
 
 @contextmanager
 def new_file(path: Path) -> Generator[Path]:
     """Give the name to write a file under, which then becomes `path`, over what stood there.
 
+    Where `path` is a link, the file that it leads to is replaced and the link stays.
+
     Args:
         path: the file; its folder exists.
     """
-    temporary = _beside(path)
+    path = Path(os.path.realpath(path))
+    temporary = beside(path, "tmp")
     try:
         yield temporary
         flush(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def new_folder(path: Path) -> Generator[Path]:
-    """Give an empty folder to fill, which then becomes `path`, where nothing or an empty one is.
-
-    Args:
-        path: the folder; those above it are made, and go again where this fails.
-    """
-    temporary = _beside(path)
-    made = [folder for folder in temporary.parents if not folder.exists()]
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        for folder in made:
-            with contextlib.suppress(OSError):  # another process has put something there
-                folder.rmdir()
-        raise
 
 
 def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
@@ -65,6 +49,12 @@ def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
         temporary.write_text(text, encoding="utf-8", errors=errors)
 
 
+def write_json(path: Path, value: Any, *, indent: int = 2) -> None:
+    """Write a file of JSON."""
+    with new_file(path) as temporary:
+        temporary.write_bytes(json_files.encode(value, indent=indent))
+
+
 def flush(path: Path) -> None:
     """Wait until the disk has a file or folder."""
     handle = os.open(path, os.O_RDONLY)
@@ -74,10 +64,6 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
-def temporary_pattern(name: str) -> str:
-    """Give the pattern of what a process that was killed leaves of a file or folder."""
-    return f".{name}.*.tmp"
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def beside(path: Path, ending: str) -> Path:
+    """Name what this process keeps beside `path` for a while."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{ending}")

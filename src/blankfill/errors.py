@@ -6,6 +6,7 @@
     |- CheckpointError   a run or checkpoint folder
     |- TrainingError     a run that cannot go on as it is
     |- ConversionError   weights or vocabularies of another project
+    |- OutputError       a file or folder that is to be written
     |- RequestError      a text to fill or to continue
 
 The command line prints the message of a `BlankfillError` as one sentence and exits with code 2.
@@ -20,6 +21,7 @@ __all__ = [
     "ConfigError",
     "ConversionError",
     "DataError",
+    "OutputError",
     "RequestError",
     "TrainingError",
 ]
@@ -47,6 +49,10 @@ class TrainingError(BlankfillError):
 
 class ConversionError(BlankfillError):
     """Foreign weights or vocabularies that cannot be converted."""
+
+
+class OutputError(BlankfillError):
+    """A file or folder that cannot be written, or would be lost."""
 
 
 class RequestError(BlankfillError):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from blankfill.checkpoint import save_checkpoint, write_json
+from blankfill.atomic import write_json
+from blankfill.checkpoint import save_checkpoint
 from blankfill.cli.main import VERBS, main
 from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig

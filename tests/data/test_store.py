@@ -8,7 +8,7 @@ import pytest
 from blankfill.data import store_writer
 from blankfill.data.store import TokenStore
 from blankfill.data.store_writer import StoreWriter
-from blankfill.errors import DataError
+from blankfill.errors import DataError, OutputError
 
 DOCUMENTS = [[5, 6, 7], [499], [], list(range(100))]
 LANGUAGES = [1, 2, 0, 1]
@@ -89,7 +89,7 @@ def test_nothing_appears_without_finish(tmp_path):
 
 def test_a_store_is_replaced_only_where_asked_and_only_when_complete(tmp_path):
     write(tmp_path / "s")
-    with pytest.raises(DataError, match="exists"):
+    with pytest.raises(OutputError, match="exists"):
         write(tmp_path / "s")
     with StoreWriter(
         tmp_path / "s", vocab_size=9, tokenizer_fingerprint="f", overwrite=True
@@ -104,7 +104,7 @@ def test_a_store_is_replaced_only_where_asked_and_only_when_complete(tmp_path):
 def test_what_is_no_store_is_never_replaced(tmp_path):
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "precious").write_text("x")
-    with pytest.raises(DataError, match="not a token store"):
+    with pytest.raises(OutputError, match="not a token store"):
         write(tmp_path / "s", overwrite=True)
     assert (tmp_path / "s" / "precious").read_text() == "x"
 
@@ -123,7 +123,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, when):
     writer = StoreWriter(tmp_path / "s", vocab_size=9, tokenizer_fingerprint="f")
     writer._files["tokens.bin"] = Full(writer._files["tokens.bin"])
     last = writer.finish if when == "flush" else lambda: writer.add(np.array([1]), 1)
-    with pytest.raises(DataError, match="disk is full"):
+    with pytest.raises(OutputError, match="disk is full"):
         last()
     assert list(tmp_path.iterdir()) == []
 
@@ -172,7 +172,7 @@ DAMAGE = {
     "'by_language' is missing": _change_manifest(by_language=None),
     "'O'": _change_manifest(dtype="O"),
     "build the store again": _change_manifest(documents="many"),
-    "s is damaged": _change_manifest(by_language=5),
+    "'by_language' is a whole number": _change_manifest(by_language=5),
     "is not a token store": lambda folder: (folder / "manifest.json").unlink(),
     "manifest.json is damaged": lambda folder: (folder / "manifest.json").write_text("[" * 9999),
 }

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from blankfill.api import export, fill
 from blankfill.api.export import _fill_with
 from blankfill.cli.main import main
-from blankfill.errors import ConfigError, ConversionError
+from blankfill.errors import ConversionError, OutputError
 from blankfill.interop import export as exports
 from blankfill.interop.export_hf import CODE_FILES, read_hf, write_hf, write_shards
 from blankfill.interop.export_parity import Row, compare, draw_rows, reference_logits
@@ -205,9 +205,10 @@ def test_weights_that_are_not_finite_are_refused(run, tmp_path):
 
 def test_an_existing_folder_is_not_touched(run, tmp_path):
     (tmp_path / "out").mkdir()
-    with pytest.raises(ConfigError, match="already exists"):
+    (tmp_path / "out" / "precious").write_text("x")
+    with pytest.raises(OutputError, match="already holds something"):
         export(run.path, to="hf", out=tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious"]
 
 
 @pytest.mark.parametrize("name", CODE_FILES)

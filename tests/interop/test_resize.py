@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from blankfill.api import fill, resize
 from blankfill.cli.main import main
-from blankfill.errors import ConfigError, ConversionError
+from blankfill.errors import ConversionError, OutputError
 from blankfill.interop.resize import plan_rows
 from blankfill.objective.special import DISPLAY
 from blankfill.text.tokenizer import Tokenizer
@@ -207,5 +207,6 @@ def test_a_file_that_is_no_safetensors_and_a_taken_folder_are_refused(
         resize(tmp_path / "old", tokenizer=grown_folder, out=tmp_path / "new",
                embeddings=tmp_path / "rows")  # fmt: skip
     (tmp_path / "new").mkdir()
-    with pytest.raises(ConfigError, match="already exists"):
+    (tmp_path / "new" / "precious").write_text("x")
+    with pytest.raises(OutputError, match="already holds something"):
         resize(tmp_path / "old", tokenizer=grown_folder, out=tmp_path / "new")

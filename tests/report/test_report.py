@@ -12,7 +12,7 @@ from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.config.run import RunConfig, to_dict
 from blankfill.config.train import TrainConfig
-from blankfill.errors import CheckpointError, ConfigError
+from blankfill.errors import CheckpointError, OutputError
 from blankfill.report.chart import MAX_POINTS, Chart, Line, draw_chart
 from blankfill.report.read import Point
 from blankfill.report.words import WORDS
@@ -230,10 +230,10 @@ def test_mistakes_are_one_sentence_and_nothing_is_lost(make_run, tmp_path, capsy
         report([tmp_path / "nowhere"], out=tmp_path / "r.html")
     mine = tmp_path / "thesis.html"
     mine.write_text("<p>mine</p>", encoding="utf-8")
-    with pytest.raises(ConfigError, match="would be lost"):
+    with pytest.raises(OutputError, match="would be lost"):
         report([run], out=mine)
     assert mine.read_text(encoding="utf-8") == "<p>mine</p>"
-    with pytest.raises(ConfigError, match="folder"):
+    with pytest.raises(OutputError, match="folder"):
         report([run], out=tmp_path)
     assert main(["report", str(tmp_path / "nowhere")]) == 2
     assert "Traceback" not in capsys.readouterr().err

@@ -10,7 +10,7 @@ import tracemalloc
 
 import pytest
 
-from blankfill.errors import ConfigError, DataError
+from blankfill.errors import ConfigError, DataError, OutputError
 from blankfill.text.language import language_code
 from blankfill.text.sample import CHUNK_BYTES, Sample, _chunks, balanced_bytes
 from blankfill.text.tokenizer import Tokenizer
@@ -110,9 +110,9 @@ def test_impossible_options_are_refused(corpus, tmp_path, options, error):
 def test_an_existing_folder_is_kept_unless_asked(corpus, tmp_path):
     (tmp_path / "tok").mkdir()
     (tmp_path / "tok" / "precious").write_text("x")
-    with pytest.raises(DataError, match="exists already"):
+    with pytest.raises(OutputError, match="exists already"):
         train_tokenizer([corpus], tmp_path / "tok", vocab_size=400)
-    with pytest.raises(DataError, match="not a tokenizer folder"):
+    with pytest.raises(OutputError, match="not a tokenizer folder"):
         train_tokenizer([corpus], tmp_path / "tok", vocab_size=400, overwrite=True)
     assert files(tmp_path / "tok") == ["precious"]
     train_tokenizer([corpus], tmp_path / "new", vocab_size=400)

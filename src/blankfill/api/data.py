@@ -130,7 +130,8 @@ def data_build(
         num_workers: processes that encode; 0 takes one per core.
 
     Raises:
-        DataError: nothing can be read, nothing is left, or the disk is full.
+        DataError: nothing can be read, or nothing is left.
+        OutputError: the folder at --out is taken or cannot be written.
     """
     from blankfill.data.ingest import build_store
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +23,10 @@ from blankfill.api.tokenizer import tokenizer_train
 from blankfill.config.presets import preset
 from blankfill.config.ranges import Range, Seed, checks_numbers
 from blankfill.config.run import RunConfig
-from blankfill.errors import ConfigError
 
 if TYPE_CHECKING:
+    from blankfill.disk.ownership import FolderKind
+    from blankfill.disk.publish import NameLock
     from blankfill.evaluate.blanks import BlankReport
     from blankfill.train import Run, Trainer
 
@@ -46,6 +46,12 @@ VALIDATIONS = 4
 """Validations during training, beside the one before it."""
 MIN_STEPS = 20
 """Steps of a demo that is given next to no time."""
+DESCRIPTION_FILE = "demo.json"
+"""Says that a folder is a demo's."""
+VERSION = 1
+"""Version of that folder's format."""
+TRIAL = "trial"
+"""What the run is called whose pace is measured."""
 CONTINUATIONS = ("On Monday", "星期一，")
 """Openings that are continued after [gMASK]."""
 
@@ -119,13 +125,21 @@ def demo(
         seed: seed of the world, the blanks and the weights.
 
     Raises:
-        ConfigError: the folder holds something that is not a demo.
+        ConfigError: the minutes cannot be used.
+        OutputError: the folder holds something that a demo did not write, or cannot be written.
     """
-    from blankfill.runtime import tune_for_training
+    from blankfill.disk.publish import NameLock
 
     out = as_path(out, "out")
+    with NameLock(out) as name:
+        _clear(name, minutes, seed)
+        return _demo(out, minutes, seed)
+
+
+def _demo(out: Path, minutes: float, seed: int) -> DemoResult:
+    from blankfill.runtime import tune_for_training
+
     tune_for_training()
-    _clear(out)
     clock = _Clock()
     files = _write_data(out, seed)
     clock.lap("corpus, tokenizer, stores")
@@ -159,12 +173,42 @@ def demo(
     )  # fmt: skip
 
 
-def _clear(out: Path) -> None:
+def _clear(name: NameLock, minutes: float, seed: int) -> None:
     """Make room for a new demo, but never delete what a demo did not write."""
-    if out.exists() and any(out.iterdir()):
-        if not (out / "data" / "corpus" / "train.jsonl").is_file():
-            raise ConfigError(f"{out} is not empty and not an earlier demo; name another --out")
-        shutil.rmtree(out)
+    from blankfill.atomic import write_json
+    from blankfill.checkpoint import RunLock
+    from blankfill.disk.publish import emptied, refused_by_disk
+
+    if name.path.is_dir():
+        RunLock(name.path).release()  # nobody trains the earlier one on
+    folder = emptied(name, _kind())
+    with refused_by_disk(name.shown):
+        write_json(folder / DESCRIPTION_FILE, {
+            "format": "blankfill demo", "version": VERSION, "minutes": minutes, "seed": seed,
+        })  # fmt: skip
+
+
+def _kind() -> FolderKind:
+    """Describe a demo's folder: a run, what it was made from, and pictures."""
+    from blankfill.checkpoint import RUN_FILES, RUN_FOLDERS
+    from blankfill.data.store import KIND as STORE
+    from blankfill.disk.json_files import Description
+    from blankfill.disk.ownership import FolderKind
+    from blankfill.objective.render import is_picture
+    from blankfill.report import is_report
+    from blankfill.text.tokenizer import KIND as TOKENIZER
+
+    corpus = FolderKind(title="a corpus", files=("train.jsonl", "valid.en.jsonl", "valid.zh.jsonl"))
+    data = FolderKind(
+        title="a demo's data", files=(TRIAL,),
+        folders={"corpus": corpus, "tokenizer": TOKENIZER, "store": STORE, "valid": STORE},
+    )  # fmt: skip
+    return FolderKind(
+        title="an earlier demo", marker=DESCRIPTION_FILE,
+        description=Description("format", "blankfill demo", VERSION, {}),
+        files=RUN_FILES, folders={**RUN_FOLDERS, "data": data},
+        told_by_content={"*.html": is_report, "*.png": is_picture},
+    )  # fmt: skip
 
 
 def _write_data(out: Path, seed: int) -> dict[str, Path]:
@@ -216,7 +260,7 @@ def _configure(minutes: float, seed: int, files: dict[str, Path]) -> RunConfig:
             cfg, data=[files["store"]], run=folder, validation=[files["valid"]],
             check_blanks=BlankWatch,
         ),
-        files["store"].parent / "run", seconds=minutes * 60,
+        files["store"].parent / TRIAL, seconds=minutes * 60,
     )  # fmt: skip
     left = minutes * 60 - VALIDATIONS * pace.validation_seconds
     train = with_steps(cfg.train, max(MIN_STEPS, pace.steps_in(left)))

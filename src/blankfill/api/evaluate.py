@@ -73,7 +73,7 @@ def evaluate(
         device: auto, cpu or cuda; auto takes the CUDA device where there is one.
 
     Raises:
-        CheckpointError: the folder is not a run.
+        CheckpointError: the folder is not a run, or its evaluation.json is not ours.
         DataError: a store of held-out text is missing, empty or of another tokenizer.
         ConfigError: max_blanks is not positive, or there is no such device.
     """
@@ -82,7 +82,7 @@ def evaluate(
     tune_process()
     import torch
 
-    from blankfill.checkpoint import read_run
+    from blankfill.checkpoint import read_evaluation, read_run
     from blankfill.data.rows import RowSource
     from blankfill.evaluate.blanks import evaluate_blanks
     from blankfill.prepare import open_stores
@@ -90,6 +90,7 @@ def evaluate(
     from blankfill.train.validate import score_batches, validation_batches
 
     info = read_run(as_path(run, "run"))
+    read_evaluation(as_path(run, "run"))  # what is there will be replaced, so it has to be ours
     # What cannot be evaluated on is found before a model is loaded, which may take minutes.
     fingerprint = (info["tokenizer"] or {}).get("fingerprint")
     stores = open_stores([Path(path) for path in as_list(data, "data")], fingerprint)
@@ -144,10 +145,12 @@ def _training_stores(
 
 def record_evaluation(run: Path, step: int, report: BlankReport, notes: Sequence[str] = ()) -> None:
     """Leave the scores in the run's evaluation.json, where a report finds them."""
-    from blankfill.checkpoint import write_json
+    from blankfill.atomic import write_json
 
     try:
-        found = {"step": step, "blanks": dataclasses.asdict(report), "notes": list(notes)}
-        write_json(run / "evaluation.json", found)
+        write_json(run / "evaluation.json", {
+            "format": "blankfill evaluation", "version": 1, "step": step,
+            "blanks": dataclasses.asdict(report), "notes": list(notes),
+        })  # fmt: skip
     except OSError as error:
         log.warning("the evaluation is not recorded in %s (%s)", run, error)

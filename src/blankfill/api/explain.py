@@ -140,6 +140,11 @@ def explain(
         raise RequestError("--stats counts a token store; name one with --data")
     if picture is not None and picture.suffix not in (".png", ".svg", ".pdf"):
         raise ConfigError(f"--picture {picture} must end in .png, .svg or .pdf")
+    if picture is not None:
+        from blankfill.disk.publish import require_writable
+        from blankfill.objective.render import PICTURE
+
+        require_writable(picture, *PICTURE)
     cfg = _config(mixture, kind, positions)
     if stats:
         assert data is not None

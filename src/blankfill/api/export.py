@@ -74,16 +74,19 @@ def export(
     Raises:
         CheckpointError: the folder is not a run.
         ConversionError: the layout cannot hold this architecture, or what was written differs.
+        OutputError: the folder at --out is taken or cannot be written.
     """
     out = as_path(out, "out")
     from blankfill.runtime import tune_process
 
     tune_process()
     from blankfill import progress
+    from blankfill.disk.publish import require_free
     from blankfill.interop.export import export_foreign, export_hf
     from blankfill.interop.export_parity import NUM_PROMPTS
     from blankfill.train import load_run
 
+    require_free(out)
     loaded = load_run(as_path(run, "run"))
     fill, max_bytes = _fill_with(loaded), int(max_shard_gb * 1e9)
     with progress.bar("compare", NUM_PROMPTS, "prompts") as meter:
@@ -152,17 +155,19 @@ def resize(
     Raises:
         CheckpointError: the folder is not a run.
         DataError: the tokenizer cannot be read.
-        ConversionError: the embeddings do not fit, or nothing can be written.
+        ConversionError: the embeddings do not fit.
+        OutputError: the folder at --out is taken or cannot be written.
     """
     out = as_path(out, "out")
     from blankfill.runtime import tune_process
 
     tune_process()
-    from blankfill.interop.export import written_whole
+    from blankfill.disk.publish import new_folder, require_free
     from blankfill.interop.resize import plan_rows, read_given, resized, write_resized
     from blankfill.text.tokenizer import Tokenizer
     from blankfill.train import load_run
 
+    require_free(out)
     new = Tokenizer.load(as_path(tokenizer, "tokenizer"))
     loaded = load_run(as_path(run, "run"))
     weights = loaded.model.state_dict()
@@ -174,7 +179,7 @@ def resize(
         )
     num_given = 0 if given is None else len(given["ids"])
     grown = resized(weights, plan, given)
-    with written_whole(out) as folder:
+    with new_folder(out) as folder:
         write_resized(
             folder, loaded.info, loaded.cfg, grown, new,
             origin={

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from blankfill.api.parameters import PathLike, as_path
 from blankfill.config.model import ModelConfig
 from blankfill.config.presets import PRESETS, is_preset, preset
-from blankfill.errors import DataError
+from blankfill.errors import CheckpointError, DataError
 
 __all__ = ["InfoResult", "info"]
 
@@ -127,8 +127,8 @@ def _run(folder: Path) -> dict[str, str | int | float]:
     cfg = from_dict(RunConfig, described["config"])
     facts: dict[str, str | int | float] = {
         "started": described["started"],
-        "blankfill / torch": "{blankfill} / {torch}".format(**described["software"]),
-        "machine": "{cpu}, {cores} cores".format(**described["hardware"]),
+        "blankfill / torch": " / ".join(_part(described, "software", "blankfill", "torch")),
+        "machine": "{}, {} cores".format(*_part(described, "hardware", "cpu", "cores")),
         "device": described["hardware"].get("device", "cpu"),
         **_model(cfg.model),
         **_size(cfg.model, cfg.train.row_length),
@@ -137,8 +137,9 @@ def _run(folder: Path) -> dict[str, str | int | float]:
         "steps planned": cfg.train.steps,
     }
     if "imported" in described:
-        facts["imported from"] = "{source} ({layout})".format(**described["imported"])
-        facts["checksum"] = described["imported"]["checksum"]
+        source, layout, checksum = _part(described, "imported", "source", "layout", "checksum")
+        facts["imported from"] = f"{source} ({layout})"
+        facts["checksum"] = checksum
         facts["tokenizer"] = (
             str(folder / "tokenizer")
             if described["tokenizer"]
@@ -154,8 +155,20 @@ def _run(folder: Path) -> dict[str, str | int | float]:
     return facts
 
 
+def _part(described: dict[str, Any], name: str, *keys: str) -> list[str]:
+    """Give what run.json says of some things; a question mark where it does not."""
+    return [str(described[name].get(key, "?")) for key in keys]
+
+
 def _checkpoint(folder: Path) -> dict[str, str | int | float]:
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    from blankfill.checkpoint import read_state
+
+    try:
+        state = read_state(folder)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder} is a damaged checkpoint ({error}); take another of its run"
+        ) from error
     return {
         "step": state["step"],
         **{f"{name} (bytes)": entry["bytes"] for name, entry in state["files"].items()},

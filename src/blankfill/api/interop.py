@@ -104,6 +104,7 @@ def import_(
 
     Raises:
         ConversionError: something named in the message cannot be converted; nothing is written.
+        OutputError: the folder at --out is taken or cannot be written.
     """
     from blankfill.runtime import tune_process
 
@@ -111,10 +112,12 @@ def import_(
     import torch
 
     from blankfill import progress
+    from blankfill.disk.publish import require_free
     from blankfill.interop.importer import check_vocabulary, run_import
     from blankfill.interop.layouts import recognise
     from blankfill.interop.plan import NUM_IMAGE_ROWS, plan_import
 
+    require_free(as_path(out, "out"))
     source = recognise(as_path(path, "path"), layout)
     plan = plan_import(
         source, num_heads=num_heads, activation=activation, drop_image_rows=drop_image_rows,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from blankfill import atomic
 from blankfill.api.parameters import PathLike, Paths, as_list, as_path
 from blankfill.errors import ConfigError
 
@@ -43,27 +42,25 @@ def report(
 
     Args:
         runs: the folder of a run, or of several, which are compared.
-        out: the file to write; an earlier report there is replaced.
+        out: the file to write; an earlier report there is replaced, a pipe is written into.
         lang: language of the report.
 
     Raises:
         CheckpointError: a folder is not a run.
-        ConfigError: no run is named, or the file is not a report and would be lost.
+        ConfigError: no run is named.
+        OutputError: the file is not a report and would be lost, or cannot be written.
     """
+    from blankfill.disk.publish import NewFile
     from blankfill.metrics.names import unique_names
-    from blankfill.report import MARK, build_page, read_record
+    from blankfill.report import build_page, is_report, read_record
 
     paths = [Path(run) for run in as_list(runs, "runs")]
     if not paths:
         raise ConfigError("no run was named; try: blankfill report runs/mine")
     out = as_path(out, "out")
-    if out.is_dir():
-        raise ConfigError(f"{out} is a folder; name a file with --out, such as {out}/report.html")
-    if out.is_file() and not out.read_bytes().startswith(MARK.encode()):
-        raise ConfigError(f"{out} is not a report and would be lost; name another --out")
-    records = [read_record(path) for path in paths]
-    names = unique_names(paths)
-    page = build_page(records, names, lang)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_text(out, page, errors="replace")
-    return ReportResult(path=str(out), num_bytes=out.stat().st_size, runs=names)
+    with NewFile(out, "a report", is_report) as file:
+        records = [read_record(path) for path in paths]
+        names = unique_names(paths)
+        page = build_page(records, names, lang).encode("utf-8", "replace")
+        file.write(page)
+    return ReportResult(path=str(out), num_bytes=len(page), runs=names)

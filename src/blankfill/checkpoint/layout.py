@@ -26,14 +26,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from blankfill import atomic
-from blankfill.errors import CheckpointError
+from blankfill.config.run import RunConfig, from_dict
+from blankfill.disk.json_files import Description, check, read_object
+from blankfill.disk.ownership import FolderKind
+from blankfill.errors import CheckpointError, ConfigError
 from blankfill.text.pointer import is_pointer, pointer_sentence
+from blankfill.text.tokenizer import INNER_TOKENIZER
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "RUN_FILES",
+    "RUN_FOLDERS",
     "Checkpoint",
     "Part",
     "hash_of_file",
@@ -41,16 +46,45 @@ __all__ = [
     "list_checkpoints",
     "load_tensors",
     "newest_checkpoint",
+    "read_evaluation",
     "read_run",
     "read_state",
     "verify",
-    "write_json",
 ]
 
 log = logging.getLogger(__name__)
 
 VERSION = 1
 """Version of the folder's format, in state.json and run.json."""
+RUN = Description(
+    "format", "blankfill run", VERSION,
+    {
+        "config": {"model": dict, "objective": dict, "train": dict},
+        "tokenizer?": {"fingerprint": str},
+        "data": [{"path": str, "fingerprint": str, "documents": int, "tokens": int}],
+        "validation": list, "started": str, "software": dict, "hardware": dict,
+        "imported?": dict, "init?": dict, "changes?": list,
+    },
+)  # fmt: skip
+"""What run.json says of itself."""
+STATE = Description("format", "blankfill checkpoint", VERSION, {"step": int, "files": dict})
+"""What state.json says of itself."""
+RUN_FILES = (
+    "run.json", "metrics.jsonl", "samples.jsonl", "skipped_steps.json", "evaluation.json",
+    "import.json", "wandb-id",
+)  # fmt: skip
+"""Files that a run has in its folder."""
+_WEIGHTS = FolderKind(title="a checkpoint", files=("state.json", "*.safetensors"))
+RUN_FOLDERS = {
+    "tokenizer": INNER_TOKENIZER,
+    "checkpoints": FolderKind(
+        title="checkpoints",
+        folders={"step-*": _WEIGHTS, "damaged-step-*": _WEIGHTS, ".*step-*.tmp": _WEIGHTS},
+    ),
+    "incidents": FolderKind(title="incidents", files=("step-*.md", "step-*.json")),
+    "tensorboard": FolderKind(title="TensorBoard's files", files=("events.out.tfevents.*",)),
+}
+"""Folders that a run has in its own."""
 
 Part = Literal["model", "optimizer", "ema"]
 """What a checkpoint consists of: a file by this name, or several by `NAME-*-of-*`."""
@@ -68,11 +102,6 @@ class Checkpoint:
     """Content of state.json."""
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON, whole or not at all."""
-    atomic.write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
 def read_run(run: Path) -> dict[str, Any]:
     """Read a run's run.json.
 
@@ -83,13 +112,36 @@ def read_run(run: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{run} is not a run: it has no run.json; name a folder that "
                               "`blankfill pretrain` wrote")  # fmt: skip
+    cure = "restore it, or use the blankfill that wrote it"
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); restore it") from error
-    if not isinstance(value, dict) or value.get("version") != VERSION:
-        raise CheckpointError(f"{path} is not of format version {VERSION}; use the blankfill that "
-                              "wrote it")  # fmt: skip
+        value = read_object(path, RUN)
+        from_dict(RunConfig, value["config"])
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}); {cure}") from error
+    except (ValueError, TypeError, LookupError, AttributeError, ConfigError) as error:
+        raise CheckpointError(f"{path} is damaged, or another's: {error}; {cure}") from error
+    return value
+
+
+def read_evaluation(run: Path) -> dict[str, Any] | None:
+    """Read what `blankfill evaluate` has recorded of a run; None where it has not.
+
+    Raises:
+        CheckpointError: evaluation.json is damaged, or is another's.
+    """
+    path = run / "evaluation.json"
+    try:
+        value = read_object(path)
+        check(value, {"step": int, "blanks": {"languages": [dict]}})
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} is not what `blankfill evaluate` writes: {error}; move it away and evaluate "
+            "the run again"
+        ) from error
     return value
 
 
@@ -148,9 +200,11 @@ def read_state(folder: Path) -> dict[str, Any]:
     Raises:
         OSError, ValueError: it is missing, damaged or of another version.
     """
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    if not isinstance(state, dict) or state.get("version") != VERSION:
-        raise ValueError(f"state.json is not of format version {VERSION}")
+    try:
+        state = read_object(folder / "state.json", STATE)
+        check(state["files"], {name: {"bytes": int, "sha256": str} for name in state["files"]})
+    except ValueError as error:
+        raise ValueError(f"state.json: {error}") from error
     if state.pop("sha256", None) != hash_of_state(state):
         raise ValueError("state.json is not the file that was written")
     return state

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import weakref
 from pathlib import Path
 
+from blankfill.disk.locks import try_lock
 from blankfill.errors import CheckpointError
 
 __all__ = ["RunLock"]
@@ -25,19 +25,11 @@ class RunLock:
     def __init__(self, run: Path) -> None:
         handle = os.open(run, os.O_RDONLY)
         self._release = weakref.finalize(self, os.close, handle)
-        try:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass  # no such locks on this system
-        except OSError as error:
+        if try_lock(handle) is False:
             self._release()
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise CheckpointError(
-                    f"another process trains in {run}; wait until it has ended, or stop it"
-                ) from error
-            # A file system without locks: the user has to take care of it.
+            raise CheckpointError(
+                f"another process trains in {run}; wait until it has ended, or stop it"
+            )
 
     def release(self) -> None:
         """Let other processes have the folder; more than once does no harm."""

@@ -8,7 +8,6 @@ so a folder named `step-*` is whole or was damaged from outside.
 from __future__ import annotations
 
 import ctypes
-import errno
 import hashlib
 import os
 import shutil
@@ -17,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from blankfill import atomic
 from blankfill.checkpoint.layout import (
+    RUN_FILES,
     VERSION,
     hash_of_state,
     list_checkpoints,
     read_state,
     verify,
-    write_json,
 )
 from blankfill.checkpoint.safetensors_header import safetensors_header
+from blankfill.disk.ownership import temporaries
+from blankfill.disk.publish import why
+from blankfill.disk.renames import remove
 from blankfill.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -36,8 +38,6 @@ BLOCK = 4 << 20
 """Bytes that are hashed and written at a time."""
 TEMPORARY = (".step-*.tmp", ".old-step-*.tmp")
 """What a process that was killed may leave in the checkpoints' folder."""
-WRITTEN_WHOLE = ("run.json", "metrics.jsonl", "samples.jsonl", "skipped_steps.json", "tokenizer")
-"""What a run writes beside it, under a temporary name at first."""
 
 
 def save_checkpoint(
@@ -85,7 +85,7 @@ def save_checkpoint(
             digest = write_tensors(path, tensors)
             files[path.name] = {"bytes": path.stat().st_size, "sha256": digest}
         state = {**extra, "version": VERSION, "step": step, "files": files}
-        write_json(temporary / "state.json", {**state, "sha256": hash_of_state(state)})
+        atomic.write_json(temporary / "state.json", {**state, "sha256": hash_of_state(state)})
         atomic.flush(temporary)
         for path in temporary.iterdir():
             _forget(path)
@@ -97,11 +97,9 @@ def save_checkpoint(
         atomic.flush(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        reasons = {errno.ENOSPC: "the disk is full", errno.EROFS: "the disk is read-only"}
-        reason = reasons.get(error.errno or 0, str(error))
         raise CheckpointError(
-            f"the checkpoint of step {step} could not be written to {folder} ({reason}); "
-            f"{_last_good(run)}: make room and start again with --resume"
+            f"the checkpoint of step {step} could not be written to {folder} "
+            f"({why(error, folder)}); {_last_good(run)}: make room and start again with --resume"
         ) from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -143,9 +141,9 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> str:
 def sweep(run: Path) -> None:
     """Remove what a process that was killed has left; for the run's owner, before it starts."""
     _sweep_checkpoints(run)
-    for name in WRITTEN_WHOLE:
-        for stale in run.glob(atomic.temporary_pattern(name)):
-            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+    for name in (*RUN_FILES, "tokenizer"):
+        for stale in temporaries(run, name):
+            remove(stale)
 
 
 def set_aside(run: Path, step: int) -> list[Path]:

@@ -118,11 +118,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def entry_point() -> None:
     """Start from the shell."""
     # Unwinding removes what is half-written; a run that trains has a handler of its own.
-    signal.signal(signal.SIGTERM, _terminate)
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # `nohup` ignores SIGHUP, so that work outlives its terminal.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _terminate)
     sys.exit(main())
 
 
 def _terminate(number: int, _frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one would end the removing
     raise SystemExit(128 + number)
 
 

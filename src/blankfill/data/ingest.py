@@ -49,6 +49,8 @@ PACKET_RECORDS = 2000
 """Most documents of one packet."""
 PACKETS_PER_WORKER = 3
 """Most packets under way for each worker."""
+SAFE_PATH = "PYTHONSAFEPATH"
+"""Keeps the current folder out of a Python's path where it is not empty."""
 WAITING_BYTES = 128 << 20
 """Most text under way in all, so that documents of many megabytes do not add up."""
 
@@ -98,7 +100,8 @@ def build_store(
         The store's manifest, and what was skipped.
 
     Raises:
-        DataError: nothing can be read, nothing is left, or the disk is full.
+        DataError: nothing can be read, or nothing is left.
+        OutputError: `out` is taken or cannot be written.
     """
     loaded = load_tokenizer(tokenizer)
     skips = Skips(strict=strict)
@@ -181,14 +184,21 @@ def _encode(
 def _interrupts_held() -> Generator[None]:
     """Start processes that Ctrl-C does not reach from their first instruction on.
 
-    They inherit that the signal is blocked. Here it is delivered at the latest at the end.
+    They inherit that the signal is blocked. Here it is delivered at the latest at the end. Nor do
+    they take a module of the calling folder for one of the library's (PYTHONSAFEPATH).
     """
+    safe_path = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = "1"
     resource_tracker.ensure_running()  # where it has yet to start, it unblocks the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if safe_path is None:
+            os.environ.pop(SAFE_PATH, None)
+        else:
+            os.environ[SAFE_PATH] = safe_path
 
 
 def _chain(

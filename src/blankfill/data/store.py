@@ -15,17 +15,19 @@ Its fingerprint is the SHA-256 of the arrays' checksums and the tokenizer's fing
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from blankfill.disk.json_files import Description, check, read_object
+from blankfill.disk.ownership import FolderKind
 from blankfill.errors import DataError
 from blankfill.objective.drawn import gather
+from blankfill.text.tokenizer import INNER_TOKENIZER
 
-__all__ = ["ARRAYS", "COUNTED", "DTYPES", "MANIFEST", "VERSION", "TokenStore"]
+__all__ = ["ARRAYS", "COUNTED", "DTYPES", "KIND", "MANIFEST", "VERSION", "TokenStore"]
 
 MANIFEST = "manifest.json"
 """Its description; a folder without one is no store."""
@@ -38,6 +40,20 @@ DTYPES = ("<u2", "<u4")
 """Widths of a token; the first holds ids up to 65,535."""
 COUNTED = ("documents", "tokens", "characters", "bytes")
 """What the manifest counts for each language."""
+DESCRIPTION = Description(
+    "format", "blankfill token store", VERSION,
+    {
+        "dtype": str, "documents": int, "tokens": int, "vocab_size": int, "fingerprint": str,
+        "tokenizer": {"fingerprint": str}, "languages": [str], "by_language": dict, "sha256": dict,
+        "pairs?": int,
+    },
+)  # fmt: skip
+"""What the manifest says of itself."""
+KIND = FolderKind(
+    title="a token store", marker=MANIFEST, description=DESCRIPTION, files=ARRAYS,
+    folders={"tokenizer": INNER_TOKENIZER},
+)  # fmt: skip
+"""A store's folder, which a new one may replace."""
 CHECKED_TOKENS = 1 << 24
 """Tokens read at a time when a store is verified."""
 
@@ -100,32 +116,24 @@ class TokenStore:
             raise DataError(
                 f"there is no token store at {path}; make one with `blankfill data build`"
             )
+        cure = "name a folder that `blankfill data build` wrote, or build the store again"
+        if not (path / MANIFEST).is_file():
+            raise DataError(f"{path} is not a token store: it has no {MANIFEST}; {cure}")
         try:
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            version = manifest["version"]
-        except FileNotFoundError as error:
+            manifest = read_object(path / MANIFEST, DESCRIPTION)
+            counts = dict.fromkeys(COUNTED, int)
+            check(manifest["by_language"], dict.fromkeys(manifest["by_language"], counts))
+        except OSError as error:
+            raise DataError(f"{path / MANIFEST} cannot be read, {error.strerror}") from error
+        except ValueError as error:
             raise DataError(
-                f"{path} is not a token store: it has no {MANIFEST}; name a folder that "
-                "`blankfill data build` wrote"
+                f"{path / MANIFEST} is damaged, or another's: {error}; {cure}"
             ) from error
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DataError(
-                f"{path / MANIFEST} is damaged ({error}); build the store again"
-            ) from error
-        if version not in (1, 2, VERSION):
-            raise DataError(
-                f"{path} has format version {version}, this blankfill reads 1 to {VERSION}; "
-                "build the store again"
-            )
         try:
             store = cls(path, manifest)
             if verify:
                 store._verify()
-        except KeyError as error:
-            raise DataError(
-                f"{path / MANIFEST} is damaged ({error} is missing); build the store again"
-            ) from error
-        except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
             raise DataError(f"{path} is damaged ({error}); build the store again") from error
         return store
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import json
 import os
-import shutil
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,8 +13,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from blankfill.data.store import ARRAYS, COUNTED, DTYPES, MANIFEST, VERSION
-from blankfill.errors import DataError
+from blankfill.data.store import ARRAYS, COUNTED, DTYPES, KIND, MANIFEST, VERSION
+from blankfill.disk.json_files import encode
+from blankfill.disk.publish import NewFolder, refused_by_disk
+from blankfill.errors import OutputError
 from blankfill.text.language import LANGUAGES
 from blankfill.text.tokenizer import copy_tokenizer
 
@@ -40,7 +39,7 @@ class StoreWriter:
         overwrite: replace a store at `path` once the new one is complete.
 
     Raises:
-        DataError: `path` is taken or cannot be written.
+        OutputError: `path` is taken, another process writes it, or it cannot be written.
     """
 
     def __init__(
@@ -53,16 +52,8 @@ class StoreWriter:
         overwrite: bool = False,
     ) -> None:
         self._path = Path(path)
-        if self._path.is_symlink() or self._path.exists():
-            if not overwrite:
-                raise DataError(
-                    f"{path} exists; name another --out, or replace a store with --overwrite"
-                )
-            if not (self._path / MANIFEST).is_file():
-                raise DataError(f"{path} is not a token store, so it is not overwritten")
         self._dtype = DTYPES[0] if vocab_size <= np.iinfo(np.uint16).max + 1 else DTYPES[1]
         self._vocab_size, self._tokenizer_fingerprint = vocab_size, tokenizer_fingerprint
-        self._temporary = self._beside("tmp")
         self._files: dict[str, BinaryIO] = {}
         self._hashes = {name: hashlib.sha256() for name in ARRAYS}
         self._end = 0
@@ -72,10 +63,10 @@ class StoreWriter:
         self._marks: list[npt.NDArray[np.uint8]] = []
         self.counts = np.zeros((len(LANGUAGES), len(COUNTED)), dtype=np.int64)
         """Documents, tokens, characters and bytes of each language."""
+        self._folder = NewFolder(self._path, KIND, overwrite=overwrite)
+        self._temporary = self._folder.path
         try:
             with self._writing():
-                shutil.rmtree(self._temporary, ignore_errors=True)
-                self._temporary.mkdir(parents=True)
                 if tokenizer is not None:
                     copy_tokenizer(tokenizer, self._temporary / "tokenizer")
                 for name in ARRAYS:
@@ -124,7 +115,7 @@ class StoreWriter:
             The manifest.
 
         Raises:
-            DataError: the disk is full, or `path` was taken meanwhile.
+            OutputError: the disk is full, or `path` was taken meanwhile.
         """
         self._flush(last=True)
         with self._writing():
@@ -133,15 +124,8 @@ class StoreWriter:
                 os.fsync(file.fileno())
                 file.close()
             manifest = self._manifest() | (extra or {})
-            text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-            (self._temporary / MANIFEST).write_text(text, encoding="utf-8")
-            if self._path.exists():
-                old = self._beside("old")
-                os.replace(self._path, old)
-                os.replace(self._temporary, self._path)
-                shutil.rmtree(old)
-            else:
-                os.replace(self._temporary, self._path)
+            (self._temporary / MANIFEST).write_bytes(encode(manifest))
+        self._folder.publish()
         return manifest
 
     def _manifest(self) -> dict[str, Any]:
@@ -182,27 +166,21 @@ class StoreWriter:
             self._files[name].write(data)
         self._hashes[name].update(data)
 
-    def _beside(self, suffix: str) -> Path:
-        return self._path.with_name(f".{self._path.name}.{os.getpid()}.{suffix}")
-
     @contextmanager
     def _writing(self) -> Generator[None]:
-        """Turn what the disk refuses into one sentence."""
+        """Turn what the disk refuses into one sentence, and leave nothing."""
         try:
-            yield
-        except OSError as error:
+            with refused_by_disk(self._path):
+                yield
+        except OutputError:
             self._discard()
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            reason = "the disk is full" if full else error.strerror or str(error)
-            raise DataError(
-                f"{self._path} could not be written ({reason}); nothing was left behind"
-            ) from error
+            raise
 
     def _discard(self) -> None:
         for file in self._files.values():
             with suppress(OSError):  # a full disk refuses the last flush as well
                 file.close()
-        shutil.rmtree(self._temporary, ignore_errors=True)
+        self._folder.discard()
 
     def __enter__(self) -> StoreWriter:
         return self

@@ -7,7 +7,6 @@ runs/mine/incidents/step-00000137.json    the same and every token with its loss
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,9 +82,8 @@ def write_incident(run: Path, incident: Incident, tokenizer: TextTokenizer | Non
     folder = run / "incidents"
     folder.mkdir(exist_ok=True)
     name = f"step-{incident.step:08d}"
-    text = json.dumps(record, ensure_ascii=False, indent=1) + "\n"
-    atomic.write_text(folder / f"{name}.json", text)
-    atomic.write_text(folder / f"{name}.md", _page(record))
+    atomic.write_json(folder / f"{name}.json", record, indent=1)
+    atomic.write_text(folder / f"{name}.md", _page(record), errors="backslashreplace")
     return folder / f"{name}.md"
 
 

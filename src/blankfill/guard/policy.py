@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from blankfill.checkpoint import list_checkpoints, write_json
+from blankfill.atomic import write_json
+from blankfill.checkpoint import list_checkpoints
 from blankfill.config.train import TrainConfig
 from blankfill.errors import CheckpointError
 from blankfill.guard.guards import Guard, Trouble, bad_weights, gradient_norms

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from blankfill import atomic
 from blankfill.config.run import RunConfig
-from blankfill.errors import ConfigError, ConversionError
+from blankfill.disk.publish import new_folder
+from blankfill.errors import ConversionError
 from blankfill.interop.export_foreign import ThroughTheKeymap, family_of, write_glm, write_sat
 from blankfill.interop.export_hf import write_hf
 from blankfill.interop.export_parity import Parity, compare
@@ -18,7 +17,7 @@ from blankfill.model import GLM
 from blankfill.objective.batch import Int32
 from blankfill.text.tokenizer import TextTokenizer
 
-__all__ = ["Fill", "export_foreign", "export_hf", "written_whole"]
+__all__ = ["Fill", "export_foreign", "export_hf"]
 
 Fill = Callable[[GLM, Sequence[Int32], int], list[list[int]]]
 """Fills prompts greedily with a model: see `export_parity.compare`."""
@@ -48,11 +47,11 @@ def export_hf(
         advance: called with the number of prompts that were just compared.
 
     Raises:
-        ConfigError: `out` exists.
+        OutputError: `out` is taken or cannot be written.
         ConversionError: what was written does not compute what the run does; nothing is left.
     """
     _check_objective(cfg)
-    with written_whole(out) as folder:
+    with new_folder(out) as folder:
         write_hf(
             folder, cfg, model.state_dict(), tokenizer, origin=origin,
             max_shard_bytes=max_shard_bytes,
@@ -81,7 +80,7 @@ def export_foreign(
     """
     _check_objective(cfg)
     family = family_of(to, cfg)
-    with written_whole(out) as folder:
+    with new_folder(out) as folder:
         if to == "glm":
             write_glm(folder, cfg, model, max_shard_bytes=max_shard_bytes)
         else:
@@ -90,28 +89,6 @@ def export_foreign(
             model, ThroughTheKeymap(folder, cfg, tokenizer.ids, family, fill), tokenizer.ids,
             cfg.objective.positions, num_tokens=tokenizer.vocab_size, fill=fill, advance=advance,
         )  # fmt: skip
-
-
-@contextmanager
-def written_whole(out: Path) -> Generator[Path]:
-    """Give a temporary folder that becomes `out` when all went well, and vanishes when not.
-
-    Raises:
-        ConfigError: `out` exists.
-        ConversionError: the disk is full or cannot be written.
-    """
-    if out.exists():
-        raise ConfigError(f"{out} already exists; name a new folder with --out, or remove it")
-    try:
-        with atomic.new_folder(out) as folder:
-            yield folder
-    except Exception as error:
-        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
-            raise ConversionError(
-                f"{out} could not be written ({error}); nothing was left behind: make room, or "
-                "name another folder with --out"
-            ) from error
-        raise
 
 
 def _check_objective(cfg: RunConfig) -> None:

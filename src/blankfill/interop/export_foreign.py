@@ -10,7 +10,6 @@ position scheme the released code does not compute is refused with what it would
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors.torch import load_file
 from blankfill.config.model import ModelConfig
 from blankfill.config.objective import PositionScheme
 from blankfill.config.run import RunConfig
+from blankfill.disk.json_files import encode
 from blankfill.errors import ConversionError
 from blankfill.interop.export_hf import write_shards
 from blankfill.interop.export_parity import Row, reference_logits
@@ -89,7 +89,8 @@ def write_sat(folder: Path, cfg: RunConfig, model: GLM) -> None:
     (folder / "latest").write_text("1\n", encoding="utf-8")
     (folder / "1").mkdir()
     module = {name: tensor.contiguous() for name, tensor in weights.items()}
-    torch.save({"module": module}, folder / "1" / "mp_rank_00_model_states.pt")
+    with (folder / "1" / "mp_rank_00_model_states.pt").open("wb") as file:
+        torch.save({"module": module}, file)
     extra_row = 1 if shape.positions == "learned_2d" else 0  # its tables have a row for 0 too
     _write(
         folder / "model_config.json",
@@ -180,4 +181,4 @@ def _sizes(shape: ModelConfig) -> dict[str, Any]:
 
 
 def _write(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_bytes(encode(value))

@@ -22,10 +22,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from blankfill.config.run import RunConfig, from_dict, to_dict
+from blankfill.disk.json_files import encode
 from blankfill.errors import ConversionError
+from blankfill.interop.safetensors_writer import SafetensorsWriter, TensorSpec
 from blankfill.objective.special import DISPLAY
 from blankfill.text.tokenizer import MODEL_NAME, TextTokenizer, Tokenizer
 
@@ -187,8 +188,13 @@ def write_shards(folder: Path, weights: Mapping[str, torch.Tensor], *, max_bytes
     if count == 1:
         names = ["model.safetensors"]
     for name, shard in zip(names, shards, strict=True):
-        tensors = {key: tensor.detach().contiguous() for key, tensor in shard.items()}
-        save_file(tensors, folder / name, metadata={"format": "pt"})
+        specs = [
+            TensorSpec(name=key, dtype=tensor.dtype, shape=tuple(tensor.shape))
+            for key, tensor in shard.items()
+        ]
+        with SafetensorsWriter(folder / name, specs) as writer:
+            for key, tensor in shard.items():
+                writer.write(key, tensor.cpu())
     if count > 1:
         total = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
         places = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
@@ -259,4 +265,4 @@ def _write_tokenizer(folder: Path, cfg: RunConfig, tokenizer: Tokenizer) -> None
 
 
 def _write(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_bytes(encode(value))

@@ -24,12 +24,14 @@ from typing import Any
 
 import torch
 
-from blankfill import __version__, atomic
-from blankfill.checkpoint.layout import VERSION, hash_of_state, write_json
+from blankfill import __version__
+from blankfill.atomic import write_json
+from blankfill.checkpoint.layout import VERSION, hash_of_state
 from blankfill.config.objective import MIXTURES, ObjectiveConfig
 from blankfill.config.presets import preset
 from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.config.train import TrainConfig
+from blankfill.disk.publish import new_folder
 from blankfill.errors import ConversionError
 from blankfill.interop.plan import ImportPlan, Taken
 from blankfill.interop.safetensors_writer import SafetensorsWriter
@@ -78,14 +80,12 @@ def run_import(
         advance: called with the number of tensors that were just written.
 
     Raises:
-        ConversionError: the folder is taken, a file is damaged, or the vocabulary is of another
-            model; nothing is written.
+        ConversionError: a file is damaged, or the vocabulary is of another model.
+        OutputError: the folder is taken or cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConversionError(f"{out} already holds something; name a new folder with --out")
     if vocabulary is not None:
         check_vocabulary(vocabulary, plan)
-    with atomic.new_folder(out) as folder:
+    with new_folder(out) as folder:
         return _write(plan, folder, vocabulary, max_file_bytes, advance or (lambda _: None))
 
 

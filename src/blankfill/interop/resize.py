@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from blankfill.checkpoint import write_json
-from blankfill.checkpoint.layout import VERSION, hash_of_file, hash_of_state
+from blankfill.atomic import write_json
+from blankfill.checkpoint.layout import VERSION, hash_of_state
+from blankfill.checkpoint.write import write_tensors
 from blankfill.config.run import RunConfig, to_dict
 from blankfill.errors import ConversionError
 from blankfill.objective.special import DISPLAY
@@ -172,10 +173,10 @@ def write_resized(
     checkpoint = folder / "checkpoints" / "step-00000000"
     checkpoint.mkdir(parents=True)
     path = checkpoint / "model.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
+    digest = write_tensors(path, weights)
     state: dict[str, Any] = {
         "version": VERSION, "step": 0,
-        "files": {path.name: {"bytes": path.stat().st_size, "sha256": hash_of_file(path)}},
+        "files": {path.name: {"bytes": path.stat().st_size, "sha256": digest}},
     }  # fmt: skip
     write_json(checkpoint / "state.json", state | {"sha256": hash_of_state(state)})
 

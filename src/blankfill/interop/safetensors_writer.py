@@ -10,6 +10,7 @@ import hashlib
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -81,9 +82,12 @@ class SafetensorsWriter:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())  # it is on the disk before its folder gets its name
-        self._file.close()
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())  # it is on the disk before its folder gets its name
+        finally:
+            with suppress(OSError):  # a full disk refuses what is left a second time
+                self._file.close()
         self.sha256 = self._hash.hexdigest()
         assert kind is not None or not self._waiting, f"not written: {list(self._waiting)[:3]}"
 

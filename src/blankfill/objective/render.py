@@ -9,6 +9,7 @@ Shapes: T length of an example or a row.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from blankfill import atomic
+from blankfill import __version__
+from blankfill.disk.publish import NewFile
 from blankfill.objective.batch import IGNORE_INDEX, Batch, Bool, Example, Int32
 from blankfill.objective.mask import visible
 
 __all__ = [
+    "PICTURE",
     "TokenRow",
     "draw_mask",
     "draw_row",
+    "is_picture",
     "load_pyplot",
     "mask_text",
     "save_figure",
@@ -188,6 +192,16 @@ def _draw(
         save_figure(figure, path)
 
 
+def is_picture(path: Path) -> bool:
+    """Tell whether a file is a picture that blankfill drew, by what it says of itself."""
+    return _MARK.encode() in path.read_bytes()
+
+
+_MARK = "drawn by blankfill"
+PICTURE = "a picture of blankfill", is_picture
+"""What `NewFile` takes for a picture."""
+
+
 def load_pyplot() -> Any:
     """Load matplotlib for files alone; no window is ever opened."""
     import matplotlib as mpl
@@ -199,11 +213,21 @@ def load_pyplot() -> Any:
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure whole, in the format that the file's name says, and close it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a figure whole, in the format that the file's name says, and close it.
+
+    Raises:
+        OutputError: the file is no picture of blankfill and would be lost, or cannot be written.
+    """
+    data = io.BytesIO()
+    kind = path.suffix[1:]
+    field = "Software" if kind == "png" else "Creator"
     try:
-        with atomic.new_file(path) as temporary:
-            figure.savefig(temporary, format=path.suffix[1:], bbox_inches="tight")
+        with NewFile(path, *PICTURE) as file:
+            figure.savefig(
+                data, format=kind, bbox_inches="tight",
+                metadata={field: f"{_MARK} {__version__}"},
+            )  # fmt: skip
+            file.write(data.getvalue())
     finally:
         load_pyplot().close(figure)
 

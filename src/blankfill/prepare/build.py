@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-import shutil
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,20 @@ import torch
 
 from blankfill import atomic
 from blankfill.checkpoint import (
+    RUN_FILES,
+    RUN_FOLDERS,
     RunLock,
     list_checkpoints,
     newest_checkpoint,
     read_run,
     set_aside,
     sweep,
-    write_json,
 )
 from blankfill.config.run import RunConfig, from_dict
 from blankfill.data.mixture import RowMixture, settle_shares
 from blankfill.data.rows import RowSource
 from blankfill.data.store import TokenStore
+from blankfill.disk.publish import followed, new_folder, refused_by_disk
 from blankfill.engine.transfer import choose_device, choose_precision
 from blankfill.errors import ConfigError
 from blankfill.guard.forgetting import ForgettingGuard
@@ -38,10 +40,10 @@ from blankfill.objective.batch import Batch
 from blankfill.prepare.attention import settle_attention
 from blankfill.prepare.compiling import settle_compile
 from blankfill.prepare.describe import describe_run, say_what_was_chosen
-from blankfill.prepare.resume import changes_on_resume
+from blankfill.prepare.resume import Change, changes_on_resume, start_on_resume
 from blankfill.prepare.sources import build_stream, open_stores
 from blankfill.prepare.start import begin_embedding, read_start
-from blankfill.text.tokenizer import TextTokenizer
+from blankfill.text.tokenizer import TextTokenizer, copy_tokenizer
 from blankfill.text.vocabularies import load_tokenizer
 from blankfill.train.keeper import restored_parts
 from blankfill.train.load import set_threads
@@ -62,19 +64,25 @@ VOCABULARY_MULTIPLE = 64
 """Rows of the embedding are rounded up to this, for even matrix products (Megatron rounds too)."""
 VALIDATION_ROWS = 64
 """Most rows that a validation during training scores."""
-RUN_FILES = ("run.json", "metrics.jsonl", "checkpoints", "tokenizer")
-"""What a run writes into its folder; a folder that holds one of these is taken."""
 
 
 def require_new_run(run: Path) -> None:
-    """Check that a folder holds no run yet.
+    """Check that a folder holds nothing that a run would write over.
 
     Raises:
         ConfigError: it does.
+        OutputError: it is no place for a new folder.
     """
-    if any((run / name).exists() for name in RUN_FILES):
+    place = followed(run)
+    taken = [name for name in (*RUN_FILES, *RUN_FOLDERS) if os.path.lexists(place / name)]
+    if "run.json" in taken:
         raise ConfigError(
             f"{run} already holds a run; go on with --resume, or name another folder with --out"
+        )
+    if taken:
+        raise ConfigError(
+            f"{run} already holds {taken[0]}, which a run would write over; name another folder "
+            "with --out"
         )
 
 
@@ -111,6 +119,7 @@ def build_trainer(
             tokenizer of `init` does.
         DataError: a store cannot be used.
         CheckpointError: nothing in the folder can be resumed, or another process trains in it.
+        OutputError: nothing can be written there.
     """
     if cfg.train.wandb:
         require_wandb()
@@ -129,22 +138,33 @@ def build_trainer(
             "with --validation"
         )
     settled = settle_shares(shares, [store.num_tokens for store in stores]) if shares else None
-    start = None if init is None else read_start(init, cfg, fingerprint)
+    going_on = old is not None and bool(list_checkpoints(run))
+    start = None if init is None or going_on else read_start(init, cfg, fingerprint)
     info = describe_run(
         cfg, device, data=data, stores=stores, shares=settled, validation=validation,
         held_out=held_out, start=start,
     )  # fmt: skip
+    changes: list[Change] = []
     if old is None:
         require_new_run(run)
-    changes = [] if old is None else changes_on_resume(old, info, allow_change)
-    info |= {} if old is None else {"started": old["started"], "changes": old.get("changes", [])}
-    run.mkdir(parents=True, exist_ok=True)
-    lock = RunLock(run)
+    else:
+        if going_on:
+            info |= start_on_resume(old, init)
+        changes = changes_on_resume(old, info, allow_change)
+        info |= {"started": old["started"], "changes": old.get("changes", [])}
+    with refused_by_disk(run):
+        run.mkdir(parents=True, exist_ok=True)
+        lock = RunLock(run)
+    if old is None:
+        require_new_run(run)  # another process may have begun one since
     sweep(run)
     threads = set_threads(cfg.train.threads)
-    newest = None
-    if old is not None and list_checkpoints(run):
-        newest = newest_checkpoint(run, restored_parts(cfg.train))
+    newest = newest_checkpoint(run, restored_parts(cfg.train)) if going_on else None
+    if newest is not None and newest.step > cfg.train.steps:
+        raise ConfigError(
+            f"{run} has done {newest.step} steps already, which is more than --train.steps "
+            f"{cfg.train.steps}; name at least {newest.step}"
+        )
     model = GLM(cfg.model)
     init_weights(model, cfg.train.seed)
     if start is None and newest is None:
@@ -190,10 +210,10 @@ def build_trainer(
         for change in changes:
             log.info("from step %d on, %s", trainer.index, change.text)
         info["changes"].append({"step": trainer.index} | {c.name: c.after for c in changes})
-    write_json(run / "run.json", info)
+    atomic.write_json(run / "run.json", info)
     if not (run / "tokenizer").exists():
-        with atomic.new_folder(run / "tokenizer") as folder:
-            shutil.copytree(data[0] / "tokenizer", folder, dirs_exist_ok=True)
+        with new_folder(run / "tokenizer") as folder:
+            copy_tokenizer(data[0] / "tokenizer", folder)
     say_what_was_chosen(trainer, info, threads)
     return trainer
 

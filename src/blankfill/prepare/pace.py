@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import statistics
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from blankfill.config.run import RunConfig
 from blankfill.config.train import TrainConfig
+from blankfill.disk.publish import scratch_folder
 from blankfill.prepare.compiling import measure_break_even
 from blankfill.train.trainer import Trainer
 
@@ -56,7 +56,7 @@ def with_steps(train: TrainConfig, steps: int) -> TrainConfig:
 def measure_pace(
     cfg: RunConfig, build: Callable[[RunConfig, Path], Trainer], run: Path, *, seconds: float = 0.0
 ) -> Pace:
-    """Do some steps of a run in a folder beside it, which is removed.
+    """Do some steps of a run in a folder of this process beside it, which is removed.
 
     Args:
         cfg: the run.
@@ -64,14 +64,15 @@ def measure_pace(
             not known, and the pace is the one without.
         build: makes its trainer in a folder.
         run: the run's folder, which is not touched.
+
+    Raises:
+        OutputError: another process prepares this run, or nothing can be written there.
     """
     train = dataclasses.replace(
         cfg.train, compile="off", embedding_init="random", ramp_from_rows=0, ramp_rows=0,
         on_spike="log", wandb="",
     )  # fmt: skip
-    folder = run.with_name(f".{run.name}.trial")
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
+    with scratch_folder(run) as folder:
         trial = build(dataclasses.replace(cfg, train=train), folder)
         times: list[float] = []
         with trial.open_loader() as loader:
@@ -89,8 +90,6 @@ def measure_pace(
                     validation_seconds=time.monotonic() - start)  # fmt: skip
         auto = seconds and cfg.train.compile == "auto"
         return _compiled(pace, cfg, trial, seconds) if auto else pace
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _compiled(pace: Pace, cfg: RunConfig, trial: Trainer, seconds: float) -> Pace:

@@ -8,15 +8,19 @@ with another of these it is another run.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.config.train import TrainConfig
 from blankfill.errors import ConfigError
 
-__all__ = ["Change", "changes_on_resume"]
+__all__ = ["Change", "changes_on_resume", "start_on_resume"]
+
+log = logging.getLogger(__name__)
 
 FREE = frozenset(
     f"train.{name}"
@@ -95,6 +99,32 @@ def changes_on_resume(
                         "with another --out")  # fmt: skip
         raise ConfigError(f"this is not the run that was started: {said}; {'; '.join(ways)}")
     return found
+
+
+def start_on_resume(old: dict[str, Any], init: Path | None) -> dict[str, Any]:
+    """Settle what a run that has a checkpoint says of the weights that it began from.
+
+    They are not needed any more, so they may have moved, changed or gone.
+
+    Args:
+        old: run.json.
+        init: what `--init` names now.
+
+    Returns:
+        The entry of run.json, as it was.
+
+    Raises:
+        ConfigError: the run did not begin from other weights.
+    """
+    began = old.get("init")
+    if began is None and init is not None:
+        raise ConfigError(
+            f"--init {init}: this run did not begin from another run and goes on from its own "
+            "checkpoint; leave out --init, or start anew with another --out"
+        )
+    if init is not None:
+        log.info("it goes on from its own checkpoint; %s is not read again", init)
+    return {} if began is None else {"init": began}
 
 
 def _config_changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:

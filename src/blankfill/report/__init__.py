@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blankfill.report.page import MARK, build_page
+from blankfill.report.page import build_page, is_report
 from blankfill.report.read import RunRecord, read_record
 
-__all__ = ["MARK", "RunRecord", "build_page", "read_record"]
+__all__ = ["RunRecord", "build_page", "is_report", "read_record"]

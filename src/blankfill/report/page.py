@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from html import escape
 from importlib import resources
+from pathlib import Path
 
 from blankfill import __version__
 from blankfill.report.chart import Chart, draw_chart, format_value
@@ -26,7 +27,7 @@ from blankfill.report.tables import (
 )
 from blankfill.report.words import Language, say
 
-__all__ = ["MARK", "build_page"]
+__all__ = ["build_page", "is_report"]
 
 _Writer = Callable[[RunRecord, Language], str]
 
@@ -34,6 +35,12 @@ MARK = "<!doctype html><!-- blankfill report -->"
 """How every report begins, so that a later one knows what it may replace."""
 TILES = ("final loss", "final validation", "training time", "median positions", "median mfu")
 """Final figures that the head of a single run's report shows large."""
+
+
+def is_report(path: Path) -> bool:
+    """Tell whether a file is a report, by how it begins."""
+    with path.open("rb") as file:
+        return file.read(len(MARK)) == MARK.encode()
 
 
 def build_page(records: Sequence[RunRecord], names: Sequence[str], lang: Language) -> str:

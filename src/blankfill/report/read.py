@@ -6,17 +6,21 @@ that are not finite. Only run.json has to be whole, which is written in one piec
 
 from __future__ import annotations
 
-import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from blankfill.checkpoint import read_run
+from blankfill.checkpoint import read_evaluation, read_run
+from blankfill.errors import CheckpointError
 from blankfill.metrics import read_metrics, read_samples
 
 __all__ = ["Evaluated", "Point", "RunRecord", "Score", "read_record"]
+
+
+log = logging.getLogger(__name__)
 
 
 class Point(NamedTuple):
@@ -135,8 +139,9 @@ def part(value: Any, *path: str) -> Any:
 
 def _evaluated(run: Path) -> list[Evaluated]:
     try:
-        value = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        value = read_evaluation(run)
+    except CheckpointError as error:
+        log.warning("%s; the report is made without it", error)
         return []
     found: list[Evaluated] = []
     languages = part(value, "blanks", "languages")

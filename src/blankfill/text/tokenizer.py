@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,10 +31,14 @@ import numpy as np
 import numpy.typing as npt
 import sentencepiece
 
+from blankfill.disk.json_files import Description, encode, read_object
+from blankfill.disk.ownership import FolderKind
 from blankfill.errors import DataError
 from blankfill.objective.special import DISPLAY, SpecialIds, sentinel_names
 
 __all__ = [
+    "INNER_TOKENIZER",
+    "KIND",
     "MANIFEST_NAME",
     "MODEL_NAME",
     "VOCABULARY_NAME",
@@ -53,6 +56,21 @@ MANIFEST_NAME = "tokenizer.json"
 VOCABULARY_NAME = "blankfill.json"
 """Manifest of a published vocabulary, which is other files (`text.vocabularies`)."""
 VERSION = 1
+DESCRIPTION = Description("kind", "blankfill tokenizer", VERSION, {"fingerprint": str})
+"""What `tokenizer.json` says of itself."""
+KIND = FolderKind(
+    title="a tokenizer folder", marker=MANIFEST_NAME, description=DESCRIPTION,
+    files=(MODEL_NAME,),
+)  # fmt: skip
+"""A tokenizer's folder, which a new one may replace."""
+INNER_TOKENIZER = FolderKind(
+    title="a tokenizer",
+    files=(
+        MANIFEST_NAME, MODEL_NAME, VOCABULARY_NAME, "ice_text.model", "cog-pretrain.model",
+        "vocab.json", "merges.txt", "vocab.txt",
+    ),
+)  # fmt: skip
+"""The copy of a tokenizer, ours or published, inside a store or a run."""
 
 _SPACE_MARK = "\u2581"
 _BLANK_ROLES = ("mask", "smask", "gmask")
@@ -171,20 +189,20 @@ class Tokenizer:
             raise DataError(f"{folder}: no such tokenizer folder")
         try:
             model = (folder / MODEL_NAME).read_bytes()
-            manifest = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+            manifest = read_object(folder / MANIFEST_NAME, DESCRIPTION)
         except FileNotFoundError as error:
             raise DataError(
                 f"{folder} is not a tokenizer folder: {Path(error.filename).name} is missing"
             ) from error
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{folder / MANIFEST_NAME}: damaged, it is not JSON") from error
-        if not isinstance(manifest, dict) or not isinstance(manifest.get("version"), int):
-            raise DataError(f"{folder / MANIFEST_NAME}: damaged, it has no version")
-        if manifest["version"] > VERSION:
+        except OSError as error:
             raise DataError(
-                f"{folder / MANIFEST_NAME}: version {manifest['version']} is newer than this "
-                f"blankfill knows ({VERSION}); update blankfill"
-            )
+                f"{error.filename or folder}: cannot be read, {error.strerror}"
+            ) from error
+        except ValueError as error:
+            raise DataError(
+                f"{folder / MANIFEST_NAME} is damaged, or another's: {error}; restore it, "
+                "or train the tokenizer again"
+            ) from error
         tokenizer = Tokenizer(model, path=str(folder / MODEL_NAME), manifest=manifest)
         if manifest.get("fingerprint") != tokenizer.fingerprint:
             raise DataError(
@@ -197,8 +215,7 @@ class Tokenizer:
         """Write the tokenizer's two files into an existing folder."""
         folder = Path(path)
         (folder / MODEL_NAME).write_bytes(self._model)
-        text = json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n"
-        (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
+        (folder / MANIFEST_NAME).write_bytes(encode(self.manifest))
 
     def encode(self, text: str) -> Int32:
         """Turn text into ids.

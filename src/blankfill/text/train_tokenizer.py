@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,14 +17,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from blankfill.errors import ConfigError, DataError
+from blankfill.disk.publish import new_folder
+from blankfill.errors import ConfigError
 from blankfill.objective.special import DISPLAY
 from blankfill.progress import bar
 from blankfill.text.corpus import Skips, no_documents, read_documents
 from blankfill.text.language import LANGUAGES
 from blankfill.text.records import shown
 from blankfill.text.sample import Sample
-from blankfill.text.tokenizer import MANIFEST_NAME, MODEL_NAME, VERSION, Tokenizer
+from blankfill.text.tokenizer import KIND, MODEL_NAME, VERSION, Tokenizer
 from blankfill.text.trainer import (
     NUM_FIXED,
     ModelType,
@@ -108,7 +107,8 @@ def train_tokenizer(
 
     Raises:
         ConfigError: a size cannot be used, or there is too little text for it.
-        DataError: there is no text, `out` exists, or (strict) something cannot be used.
+        DataError: there is no text, or (strict) something cannot be used.
+        OutputError: `out` is taken, another process writes it, or it cannot be written.
     """
     started = time.monotonic()
     is_usual = character_coverage is None
@@ -116,18 +116,15 @@ def train_tokenizer(
         character_coverage = usual_coverage(vocab_size)
     _check(vocab_size, character_coverage, sample_bytes, num_sentinels)
     target = Path(out)
-    _check_target(target, overwrite)
-    skips = Skips(strict=strict)
-    sample = Sample(sample_bytes)
-    with bar("reading text", unit="documents") as meter:
-        for document in read_documents(paths, text_field=text_field, report=skips):
-            sample.add(document.text, document.language, document.num_bytes)
-            meter.advance()
-    if not sample.num_documents:
-        raise no_documents(paths, skips)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
-        folder = Path(name)
+    with new_folder(target, KIND, overwrite=overwrite) as folder:
+        skips = Skips(strict=strict)
+        sample = Sample(sample_bytes)
+        with bar("reading text", unit="documents") as meter:
+            for document in read_documents(paths, text_field=text_field, report=skips):
+                sample.add(document.text, document.language, document.num_bytes)
+                meter.advance()
+        if not sample.num_documents:
+            raise no_documents(paths, skips)
         sampled = sample.write(
             folder / "sample.txt", balance=balance, vocab_size=vocab_size,
             max_han_piece=max_han_piece,
@@ -161,7 +158,6 @@ def train_tokenizer(
         }
         trained.manifest = _manifest(trained, report, options, paths)
         trained.save(folder)
-        _publish(folder, target)
     return report
 
 
@@ -180,15 +176,6 @@ def _check(
         raise ConfigError(f"character_coverage={character_coverage} must be in [0.9, 1]")
     if sample_bytes < 1:
         raise ConfigError(f"sample_bytes={sample_bytes} must be at least 1")
-
-
-def _check_target(target: Path, overwrite: bool) -> None:
-    if not target.exists() and not target.is_symlink():
-        return
-    if not overwrite:
-        raise DataError(f"{target} exists already; take another --out or add --overwrite")
-    if not (target / MODEL_NAME).is_file():
-        raise DataError(f"{target} is not a tokenizer folder, so it is not overwritten")
 
 
 def _manifest(
@@ -222,18 +209,3 @@ def _manifest(
 
 def _by_language(numbers: Sequence[int]) -> dict[str, int]:
     return {name: numbers[code] for code, name in enumerate(LANGUAGES) if numbers[code]}
-
-
-def _publish(folder: Path, target: Path) -> None:
-    """Put the finished folder in its place; an old one stays until then."""
-    final = folder / "final"
-    final.mkdir()
-    for name in (MODEL_NAME, MANIFEST_NAME):
-        os.replace(folder / name, final / name)
-    if target.exists():
-        old = folder / "old"
-        os.replace(target, old)
-        os.replace(final, target)
-        shutil.rmtree(old)
-    else:
-        os.replace(final, target)

@@ -103,6 +103,7 @@ def run_trainer(folder: Path, options: dict[str, Any], *, is_usual: bool, was_cu
     Raises:
         ConfigError: the text allows other sizes; both bounds are named.
         DataError: the trainer has another reason.
+        OSError: the disk is full.
     """
     outcome = _run(folder, options)
     if not outcome.code:
@@ -130,11 +131,19 @@ def run_trainer(folder: Path, options: dict[str, Any], *, is_usual: bool, was_cu
             "training the tokenizer was killed, most likely for want of memory; "
             "take a smaller --sample-bytes"
         )
+    _write_probe(folder)
     reason = outcome.reason.removeprefix("FAILED ")[-200:] or f"exit code {outcome.code}"
     raise DataError(
         f"SentencePiece cannot make {vocab_size} ids of this text ({reason}); give it more text or "
         "take a smaller --vocab-size"
     )
+
+
+def _write_probe(folder: Path) -> None:
+    """Let a full disk speak for itself: the trainer has other words for it."""
+    probe = folder / "probe"
+    probe.write_bytes(bytes(1 << 20))
+    probe.unlink()
 
 
 def _sizes(smallest: int, largest: int | None) -> str:
@@ -163,7 +172,8 @@ def _largest(folder: Path, options: dict[str, Any]) -> int | None:
 
 def _run(folder: Path, options: dict[str, Any]) -> _Outcome:
     """Run the trainer in its own process and show how far it is."""
-    worker = [sys.executable, "-m", "blankfill.text.train_worker"]
+    # -P: a module of the calling folder is not taken for one of the library's.
+    worker = [sys.executable, "-P", "-m", "blankfill.text.train_worker"]
     last, num_characters = "", 0
     with (
         subprocess.Popen(

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a wish to stop."""
+"""SIGINT, SIGTERM and SIGHUP as a wish to stop."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ __all__ = ["stop_on_signals"]
 
 log = logging.getLogger(__name__)
 
+HANG_UP = getattr(signal, "SIGHUP", None)
+"""A terminal was closed; not every system has it."""
+ENDING = (signal.SIGINT, signal.SIGTERM, *(() if HANG_UP is None else (HANG_UP,)))
+"""Signals that ask a run to end: Ctrl-C, a batch system, a terminal that was closed."""
+
 
 @contextmanager
 def stop_on_signals(wish: threading.Event) -> Generator[None]:
-    """Turn SIGINT and SIGTERM into `wish`; a second one raises KeyboardInterrupt at once.
+    """Turn SIGINT, SIGTERM and SIGHUP into `wish`; a second one raises KeyboardInterrupt at once.
 
-    Outside the main thread, which alone may set handlers, signals stay as they are.
+    An ignored SIGHUP stays so: `nohup` does that so that a run outlives its terminal. Outside the
+    main thread, which alone may set handlers, signals stay as they are.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -33,7 +39,11 @@ def stop_on_signals(wish: threading.Event) -> Generator[None]:
         )
         wish.set()
 
-    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, stop)
+        for number in ENDING
+        if number != HANG_UP or signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield
     finally:

@@ -7,10 +7,10 @@ Beside a model a vocabulary is a folder with its published files, untouched, and
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
+from blankfill.disk.json_files import Description, encode, read_object
 from blankfill.errors import DataError
 from blankfill.text.tokenizer import MANIFEST_NAME, MODEL_NAME, VOCABULARY_NAME, Tokenizer
 from blankfill.text.vocabularies.english import BytePairVocabulary, WordPieceVocabulary
@@ -20,6 +20,11 @@ from blankfill.text.vocabularies.prompt import Vocabulary
 __all__ = ["load_tokenizer", "open_vocabulary", "save_vocabulary"]
 
 VERSION = 1
+DESCRIPTION = Description(
+    "format", "blankfill vocabulary", VERSION,
+    {"kind": str, "settings": dict, "fingerprint": str, "files": dict},
+)  # fmt: skip
+"""What the manifest says of itself."""
 _NAMES = ("ice_text.model", "cog-pretrain.model", "vocab.json", "vocab.txt")
 
 
@@ -84,8 +89,7 @@ def save_vocabulary(vocabulary: Vocabulary | Tokenizer, folder: Path) -> None:
         "settings": vocabulary.settings, "fingerprint": vocabulary.fingerprint,
         "files": {n: hashlib.sha256(data).hexdigest() for n, data in vocabulary.files.items()},
     }  # fmt: skip
-    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-    (folder / VOCABULARY_NAME).write_text(text, encoding="utf-8")
+    (folder / VOCABULARY_NAME).write_bytes(encode(manifest))
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer | Vocabulary:
@@ -99,19 +103,19 @@ def load_tokenizer(path: str | Path) -> Tokenizer | Vocabulary:
     if not manifest_path.is_file():
         return Tokenizer.load(folder)
     try:
-        manifest: dict[str, Any] = json.loads(manifest_path.read_text(encoding="utf-8"))
-        if manifest["version"] > VERSION:
-            raise DataError(f"{manifest_path}: version {manifest['version']} is newer than this "
-                            f"blankfill knows ({VERSION}); update blankfill")  # fmt: skip
+        manifest = read_object(manifest_path, DESCRIPTION)
         files = {name: (folder / name).read_bytes() for name in manifest["files"]}
         kind, settings, fingerprint = (manifest[k] for k in ("kind", "settings", "fingerprint"))
         for name, expected in manifest["files"].items():
             if hashlib.sha256(files[name]).hexdigest() != expected:
                 raise DataError(f"{folder / name}: its SHA-256 is not the one in "
                                 f"{VOCABULARY_NAME}; the file was changed or damaged")  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{manifest_path}: damaged ({error})") from error
-    vocabulary = _build(kind, files, settings, folder)
+        vocabulary = _build(kind, files, settings, folder)
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read, {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{manifest_path} is damaged, or another's: {error}; restore it, "
+                        "or import the vocabulary again") from error  # fmt: skip
     if vocabulary.fingerprint != fingerprint:
         raise DataError(f"{manifest_path}: its fingerprint is not that of its files")
     return vocabulary

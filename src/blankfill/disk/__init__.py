@@ -1,0 +1,1 @@
+"""What is written for the user: what may be replaced, and how it appears whole."""

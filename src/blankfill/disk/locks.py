@@ -1,0 +1,45 @@
+"""Locks that end with the process, whatever ends it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+__all__ = ["lock_file", "try_lock"]
+
+
+def try_lock(handle: int) -> bool | None:
+    """Lock an open file or folder for this process alone.
+
+    Returns:
+        True when it is ours, False when another holds it, None where there are no locks: the user
+        has to take care that only one process writes.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        return None
+    except OSError as error:
+        return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
+    return True
+
+
+def lock_file(path: Path) -> tuple[int, bool | None]:
+    """Make a file and lock it.
+
+    Returns:
+        Its handle, and what `try_lock` says of it.
+    """
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        locked = try_lock(handle)
+        try:
+            current = path.stat().st_ino == os.fstat(handle).st_ino
+        except FileNotFoundError:
+            current = False
+        if current or locked is False:
+            return handle, locked
+        os.close(handle)  # whoever held it has removed it meanwhile; the next one is another file
