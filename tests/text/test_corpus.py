@@ -216,6 +216,20 @@ def test_what_came_before_damage_is_kept(tmp_path, suffix, share):
         read(path, strict=True)
 
 
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_of_a_damaged_text_what_came_before_is_a_document(tmp_path, suffix):
+    text = "".join(hashlib.sha256(str(i).encode()).hexdigest() + "\u4eba" for i in range(20_000))
+    path = tmp_path / f"a.txt{suffix}"
+    packed = PACK[suffix](text.encode())
+    for stop in range(len(packed) // 2, len(packed) // 2 + 20):
+        path.write_bytes(packed[:stop])
+        skips = Skips()
+        (found,) = read(path, report=skips)
+        assert text.startswith(found)
+        assert len(found) > len(text) // 4
+        assert skips.total == 1
+
+
 @settings(deadline=None, max_examples=100)
 @given(st.binary(max_size=300), st.integers(0, 10**6), st.integers(1, 255), st.booleans())
 def test_damaged_bytes_never_raise_anything_else(data, place, change, zstd):

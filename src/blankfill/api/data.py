@@ -112,7 +112,8 @@ def data_build(
 ) -> BuildResult:
     """Turn text into a token store.
 
-    Files may be .txt, .jsonl or .parquet, each also .gz or .zst; folders of them; or - for stdin.
+    Files may be text, JSON or tables (.txt .md .jsonl .json .parquet .arrow), each also .gz or
+    .zst; folders of them; or - for stdin.
 
     Example:
         blankfill data build corpus/ --tokenizer tok --out store
@@ -121,8 +122,8 @@ def data_build(
         files: one file or folder, or several; - for stdin.
         tokenizer: folder of the tokenizer.
         out: folder of the store; it appears when it is complete.
-        text_field: the JSON field or Parquet column that holds the text.
-        answer_field: a JSON field or Parquet column that holds an answer to the text: such a pair
+        text_field: the JSON field or column that holds the text; dots lead into nested ones.
+        answer_field: a JSON field or column that holds an answer to the text: such a pair
             is one example, its answer behind [MASK] (GLM-130B's instruction rows). Without it
             everything is plain text.
         strict: make anything that cannot be used an error, instead of skipping and counting it.

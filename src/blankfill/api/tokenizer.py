@@ -109,7 +109,8 @@ def tokenizer_train(
         blankfill tokenizer train corpus/ --vocab-size 16384 --out tok
 
     Args:
-        files: .txt, .jsonl or .parquet files, each also .gz or .zst; folders; or - for stdin.
+        files: text, JSON or tables (.txt .md .jsonl .json .parquet .arrow), each also .gz or .zst;
+            folders; or - for stdin.
         out: folder of the tokenizer; it appears when it is complete.
         vocab_size: number of ids, special tokens and bytes included.
         balance: cut the larger of English and Chinese to the bytes of the smaller, but not below
@@ -121,7 +122,7 @@ def tokenizer_train(
         character_coverage: share of all characters that get a piece, the rest being spelled in
             bytes; 0.9995 where not given, 0.9999 from 50,000 ids.
         sample_bytes: how much text the trainer sees at most, in UTF-8; bounds its memory.
-        text_field: the JSON field or Parquet column that holds the text.
+        text_field: the JSON field or column that holds the text; dots lead into nested ones.
         strict: make anything that cannot be used an error, instead of skipping and counting it.
         overwrite: replace a tokenizer at --out.
 
@@ -206,7 +207,7 @@ def tokenizer_info(
     Args:
         tokenizer: folder of the tokenizer.
         files: text to measure characters and bytes per token on, by language.
-        text_field: the JSON field or Parquet column that holds the text.
+        text_field: the JSON field or column that holds the text; dots lead into nested ones.
 
     Raises:
         DataError: the folder is not a tokenizer, or a file cannot be read.

@@ -152,7 +152,7 @@ def _records_of(
     if reason := _unusable(head, start.first, is_json, source.format):
         skips.add(Skipped(source.path, 0, reason))
     elif not is_json:
-        _warn_of_json(source, start.first, check.fields)
+        _warn_of_json(source, start.first, check)
         if start.num_dropped:
             skips.add(
                 Skipped(source.path, 0, f"white space (more than {_TEXT_BYTES >> 20} MiB of it)")
@@ -164,9 +164,12 @@ def _records_of(
         yield from cut_at_brackets(source.path, start.blocks, start.line, skips)
 
 
-def _warn_of_json(source: Source, first: bytes, fields: Fields) -> None:
-    """Say that a name makes plain text of what looks like records."""
-    if source.format == "text" and fields.text in field_names(first.partition(b"\n")[0]):
+def _warn_of_json(source: Source, first: bytes, check: FieldCheck) -> None:
+    """Say, once, that a name makes plain text of what looks like records."""
+    if check.has_json_in_text or source.format != "text":
+        return
+    if check.fields.text in field_names(first.partition(b"\n")[0]):
+        check.has_json_in_text = True
         log.warning("%s is read as text, as its name says, but begins as JSON lines do; call it "
                     ".jsonl to have its records read", shown(source.path))  # fmt: skip
 
@@ -262,14 +265,31 @@ def _start_of_text(blocks: Iterator[bytes]) -> _Start:
 def _text_records(path: str, blocks: Iterable[bytes]) -> Iterator[Record]:
     held = bytearray()
     piece = 0
-    for block in blocks:
-        held += block
-        while len(held) > _TEXT_BYTES:
-            piece += 1
-            stop = _cut(held, _TEXT_BYTES)
-            yield Record(bytes(held[:stop]), "text", path, piece)
-            del held[:stop]
+    damage: DamagedFileError | None = None
+    try:
+        for block in blocks:
+            held += block
+            while len(held) > _TEXT_BYTES:
+                piece += 1
+                stop = _cut(held, _TEXT_BYTES)
+                yield Record(bytes(held[:stop]), "text", path, piece)
+                del held[:stop]
+    except DamagedFileError as error:
+        damage = error
+        del held[_whole_characters(held) :]
     yield Record(bytes(held), "text", path, piece + 1 if piece else 0)
+    if damage is not None:
+        raise damage
+
+
+def _whole_characters(data: bytearray) -> int:
+    """Count the bytes up to a character of UTF-8 that the end cuts through."""
+    for back in range(1, min(4, len(data)) + 1):
+        lead = data[-back]
+        if lead & 0xC0 != 0x80:
+            size = 1 if lead < 0x80 else 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+            return len(data) - back if size > back else len(data)
+    return len(data)
 
 
 def _cut(data: bytearray, limit: int) -> int:

@@ -110,6 +110,8 @@ class FieldCheck:
     """Of these, how many had the field of the answer, be it empty."""
     num_pairs: int = 0
     """Of these, how many had an answer in it."""
+    has_json_in_text: bool = False
+    """Whether a file that is named as text begins as JSON lines do."""
 
     def add(self, *, has_answer: bool, is_pair: bool) -> None:
         """Count a record with a text; whether it has the answer's field, and anything in it."""
