@@ -7,8 +7,10 @@ EXPECTED holds what blankfill itself computed. Any difference is an AssertionErr
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
+import pickle
 import sys
 import tempfile
 import warnings
@@ -29,6 +31,7 @@ def main(folder, expected_path):
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     check_tokenizer(tokenizer, expected["texts"])
+    check_fixed_vocabulary(tokenizer, folder, AutoTokenizer)
     model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).eval()
     prompts = expected["prompts"]
     check_padding(tokenizer, model, prompts)
@@ -61,6 +64,44 @@ def check_tokenizer(tokenizer, texts):
     with_blank = tokenizer("a [MASK]")["input_ids"]
     assert tokenizer.decode(with_blank) == "a[MASK][S]"
     assert tokenizer.decode(with_blank, skip_special_tokens=True) == "a"
+
+
+def check_fixed_vocabulary(tokenizer, folder, auto):
+    """No token is added without a word; what the vocabulary has is taken as it is."""
+    size, ids = len(tokenizer), tokenizer("a [MASK] x <new>")["input_ids"]
+    assert size == tokenizer.vocab_size == len(tokenizer.get_vocab())
+    for call in (
+        lambda: tokenizer.add_tokens(["<new>"]),
+        lambda: tokenizer.add_tokens("<new>"),
+        lambda: tokenizer.add_tokens(["the", "<new>"], special_tokens=True),
+        lambda: copy.deepcopy(tokenizer).add_special_tokens({"cls_token": "<new>"}),
+        lambda: copy.deepcopy(tokenizer).add_special_tokens({"additional_special_tokens": ["<n>"]}),
+        lambda: auto.from_pretrained(folder, trust_remote_code=True, pad_token="<new>"),
+    ):
+        refused(call, "blankfill resize")
+    known = tokenizer.convert_ids_to_tokens(ids[0])
+    assert tokenizer.add_tokens([known, "[MASK]"]) == 0
+    tokenizer.add_special_tokens({"pad_token": "[PAD]", "eos_token": "[E]"})
+    refused(lambda: tokenizer.decode([3, -100]), "-100")
+    refused(lambda: tokenizer.decode([size]), str(size))
+    refused(lambda: tokenizer(["a", "[MASK]"], is_split_into_words=True), "whole texts")
+    refused(lambda: tokenizer("a", "b"), "one text at a time")
+    for one in (tokenizer, copy.deepcopy(tokenizer), pickle.loads(pickle.dumps(tokenizer))):
+        assert len(one) == size
+        assert one("a [MASK] x <new>")["input_ids"] == ids
+    pieces = tokenizer.convert_ids_to_tokens(ids)
+    assert tokenizer.convert_tokens_to_ids(pieces) == ids
+    assert tokenizer.convert_tokens_to_string(pieces) == tokenizer.decode(ids)
+    assert tokenizer.batch_decode([ids, ids[:2]]) == [tokenizer.decode(i) for i in (ids, ids[:2])]
+    special = tokenizer("a [MASK]", return_special_tokens_mask=True)["special_tokens_mask"]
+    assert special[-2:] == [1, 1]
+    assert not any(special[:-2])
+    for side in ("left", "right"):
+        tokenizer.padding_side = side
+        rows = tokenizer(["a [MASK]", "the old fox [MASK]"], padding=True)
+        for row, seen in zip(rows["input_ids"], rows["attention_mask"], strict=True):
+            assert (row[-1 if side == "right" else 0] == tokenizer.pad_token_id) == (0 in seen)
+    tokenizer.padding_side = "left"
 
 
 def check_padding(tokenizer, model, prompts):
@@ -96,7 +137,12 @@ def check_generate(tokenizer, model, prompts, filled):
     drawn = model.generate(**inputs, do_sample=True, top_p=0.9, max_new_tokens=12)
     special = {v for k, v in tokenizer.special.items() if k not in ("sop", "eop", "eos", "pad")}
     assert not special & set(drawn[:, inputs["input_ids"].shape[1] :].flatten().tolist())
-    plain = model.generate(**inputs)  # generation_config.json alone
+    ending = copy.deepcopy(tokenizer)
+    ending.pad_token = ending.eos_token  # as many a script has it
+    padded = model.generate(**ending(prompts, padding=True, return_tensors="pt"), **options,
+                            pad_token_id=ending.pad_token_id)  # fmt: skip
+    assert ending.fill(padded) == [item["text"] for item in filled]
+    plain = model.generate(**inputs)  # the length is not given
     assert plain.shape[1] <= inputs["input_ids"].shape[1] + 64
 
 
@@ -104,12 +150,17 @@ def check_refusals(tokenizer, model):
     """Prompts that cannot be filled are named."""
     for text, add, word in (("no blank", True, "no blank"), ("a [MASK]", False, "[S]")):
         inputs = tokenizer(text, add_special_tokens=add, return_tensors="pt")
-        try:
-            model.generate(**inputs)
-        except ValueError as error:
-            assert word in str(error), error  # noqa: PT017
-        else:
-            raise AssertionError(f"{text!r} was not refused")
+        refused(lambda inputs=inputs: model.generate(**inputs), word)
+
+
+def refused(call, word):
+    """Hold that a call raises a ValueError that has the word."""
+    try:
+        call()
+    except ValueError as error:
+        assert word in str(error), error  # noqa: PT017
+    else:
+        raise AssertionError(f"nothing was said of {word!r}")
 
 
 def check_training(tokenizer, model):

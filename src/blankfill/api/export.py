@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from blankfill.api.parameters import PathLike, as_path
 from blankfill.config.ranges import Range, checks_numbers
@@ -14,6 +14,7 @@ from blankfill.errors import ConversionError
 if TYPE_CHECKING:
     from blankfill.interop.export import Fill
     from blankfill.interop.export_parity import Parity
+    from blankfill.interop.export_released import Released
     from blankfill.objective.batch import Int32
     from blankfill.objective.special import SpecialIds
     from blankfill.text.tokenizer import Tokenizer
@@ -39,9 +40,14 @@ class ExportResult:
     num_bytes: int
     """Size of all files."""
     has_tokenizer: bool
-    """Whether the vocabulary is among them: blankfill's own is, in hf."""
+    """Whether the vocabulary is among them: blankfill's own in hf, a published one everywhere."""
     parity: Parity
     """How far the export, read back, is from the run."""
+    notes: list[str]
+    """Where the released code computes something else than the run; empty for hf, whose code is
+    part of the export."""
+    released_logit_difference: float
+    """How far that code's logits are from the run's, at most, on prompts of a fixed seed."""
 
 
 @checks_numbers
@@ -84,28 +90,35 @@ def export(
     from blankfill.disk.publish import require_free
     from blankfill.interop.export import export_foreign, export_hf
     from blankfill.interop.export_parity import NUM_PROMPTS
+    from blankfill.text.tokenizer import Tokenizer
+    from blankfill.text.vocabularies import is_published
     from blankfill.train import load_run
 
     require_free(out)
-    loaded = load_run(as_path(run, "run"))
+    loaded = load_run(as_path(run, "run"), needs_text=False)
     fill, max_bytes = _fill_with(loaded), int(max_shard_gb * 1e9)
+    origin: dict[str, Any] = {"step": loaded.step}
+    released: Released | None = None
     with progress.bar("compare", NUM_PROMPTS, "prompts") as meter:
         if to == "hf":
             parity = export_hf(
-                loaded.cfg, loaded.model, _own(loaded), out, fill=fill,
-                origin={"step": loaded.step}, max_shard_bytes=max_bytes, advance=meter.advance,
+                loaded.cfg, loaded.model, loaded.tokenizer, out, fill=fill,
+                origin=origin, max_shard_bytes=max_bytes, advance=meter.advance,
             )  # fmt: skip
         else:
-            parity = export_foreign(
-                to, loaded.cfg, loaded.model, _own(loaded), out, fill=fill,
-                max_shard_bytes=max_bytes, advance=meter.advance,
+            parity, released = export_foreign(
+                to, loaded.cfg, loaded.model, loaded.tokenizer, out, fill=fill,
+                max_shard_bytes=max_bytes, origin=origin, advance=meter.advance,
             )  # fmt: skip
     files = sorted(path for path in out.rglob("*") if path.is_file())
     return ExportResult(
         run=str(run), step=loaded.step, to=to, out=str(out),
         files=[str(path.relative_to(out)) for path in files],
         num_bytes=sum(path.stat().st_size for path in files),
-        has_tokenizer=(out / "tokenizer.model").exists(), parity=parity,
+        has_tokenizer=is_published(loaded.tokenizer)
+        or (to == "hf" and isinstance(loaded.tokenizer, Tokenizer)),
+        parity=parity, notes=[] if released is None else list(released.notes),
+        released_logit_difference=0.0 if released is None else released.max_logit_difference,
     )  # fmt: skip
 
 
@@ -204,8 +217,8 @@ def _own(run: Run) -> Tokenizer:
 
     if not isinstance(run.tokenizer, Tokenizer):
         raise ConversionError(
-            f"{run.path} has an imported vocabulary, whose files its publisher provides; export "
-            "and resize take runs with a tokenizer of blankfill"
+            f"{run.path} has the vocabulary of a published model, which stays as it is; resize "
+            "takes runs with a tokenizer of blankfill"
         )
     return run.tokenizer
 

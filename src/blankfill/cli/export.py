@@ -27,6 +27,11 @@ def print_export(result: ExportResult, console: Answer) -> None:
         f"  greedy tokens equal  {parity.num_greedy_tokens - parity.num_different_tokens:,} "
              f"of {parity.num_greedy_tokens:,}"
     )  # fmt: skip
+    for note in result.notes:
+        console.print(f"note: {note}")
+    if result.notes:
+        apart = result.released_logit_difference
+        console.print(f"      so its logits are up to {apart:.2g} from the run's")
 
 
 def print_resize(result: ResizeResult, console: Answer) -> None:

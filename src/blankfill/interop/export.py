@@ -9,13 +9,21 @@ from typing import Any, Literal
 from blankfill.config.run import RunConfig
 from blankfill.disk.publish import new_folder
 from blankfill.errors import ConversionError
-from blankfill.interop.export_foreign import ThroughTheKeymap, family_of, write_glm, write_sat
+from blankfill.interop.export_foreign import (
+    ThroughTheKeymap,
+    family_of,
+    write_glm,
+    write_notes,
+    write_sat,
+)
 from blankfill.interop.export_hf import write_hf
 from blankfill.interop.export_parity import Parity, compare
+from blankfill.interop.export_released import Released, compare_released
 from blankfill.interop.export_reload import reload_hf
 from blankfill.model import GLM
 from blankfill.objective.batch import Int32
 from blankfill.text.tokenizer import TextTokenizer
+from blankfill.text.vocabularies import is_published
 
 __all__ = ["Fill", "export_foreign", "export_hf"]
 
@@ -71,12 +79,17 @@ def export_foreign(
     *,
     fill: Fill,
     max_shard_bytes: int,
+    origin: dict[str, Any],
     advance: Callable[[int], None] | None = None,
-) -> Parity:
+) -> tuple[Parity, Released]:
     """Write a run's weights in a layout of the released code, and prove that nothing was lost.
 
     Takes and raises what `export_hf` does, and ConversionError where the released code does not
     compute this architecture.
+
+    Returns:
+        How far the weights are from the run's, translated back; and how far what the released code
+        computes with them.
     """
     _check_objective(cfg)
     family = family_of(to, cfg)
@@ -85,10 +98,20 @@ def export_foreign(
             write_glm(folder, cfg, model, max_shard_bytes=max_shard_bytes)
         else:
             write_sat(folder, cfg, model)
-        return compare(
+        if is_published(tokenizer):  # its vocabulary is the layout's own
+            for name, data in tokenizer.files.items():
+                (folder / name).write_bytes(data)
+        parity = compare(
             model, ThroughTheKeymap(folder, cfg, tokenizer.ids, family, fill), tokenizer.ids,
             cfg.objective.positions, num_tokens=tokenizer.vocab_size, fill=fill, advance=advance,
         )  # fmt: skip
+        released = compare_released(
+            family, model, tokenizer.ids, cfg.objective.positions, num_tokens=tokenizer.vocab_size
+        )
+        write_notes(
+            folder, cfg, family, released, has_vocabulary=is_published(tokenizer), origin=origin
+        )
+        return parity, released
 
 
 def _check_objective(cfg: RunConfig) -> None:

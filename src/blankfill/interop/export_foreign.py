@@ -20,17 +20,18 @@ from safetensors.torch import load_file
 
 from blankfill.config.model import ModelConfig
 from blankfill.config.objective import PositionScheme
-from blankfill.config.run import RunConfig
+from blankfill.config.run import RunConfig, to_dict
 from blankfill.disk.json_files import encode
 from blankfill.errors import ConversionError
-from blankfill.interop.export_hf import write_shards
+from blankfill.interop.export_hf import VERSION, write_shards
 from blankfill.interop.export_parity import Row, reference_logits
+from blankfill.interop.export_released import Released
 from blankfill.interop.keymap import TEMPLATES, Family, from_ours, tensors, to_ours
 from blankfill.model import GLM
 from blankfill.objective.batch import Int32
 from blankfill.objective.special import SpecialIds
 
-__all__ = ["ThroughTheKeymap", "family_of", "write_glm", "write_sat"]
+__all__ = ["ThroughTheKeymap", "family_of", "write_glm", "write_notes", "write_sat"]
 
 SAT_CLASS = {"sat_glm": "GLMModel", "glm130b": "GLM130B", "chatglm_sat": "ChatGLMModel"}
 """Model classes of SwissArmyTransformer and of GLM-130B."""
@@ -105,6 +106,48 @@ def write_sat(folder: Path, cfg: RunConfig, model: GLM) -> None:
     )  # fmt: skip
 
 
+def write_notes(
+    folder: Path,
+    cfg: RunConfig,
+    family: Family,
+    released: Released,
+    *,
+    has_vocabulary: bool,
+    origin: dict[str, Any],
+) -> None:
+    """Write README.md and blankfill_export.json: what this is, and where it is not the run.
+
+    Args:
+        folder: an export in a released layout.
+        cfg: the run's configuration.
+        family: the layout.
+        released: what the released code makes of it.
+        has_vocabulary: whether the vocabulary's files are in the folder.
+        origin: where the weights are from.
+    """
+    told = [f"- {note}." for note in released.notes]
+    if told:
+        told.append(
+            f"- So its logits are up to {released.max_logit_difference:.2g} from the run's "
+            f"({released.num_prompts} prompts of a fixed seed)."
+        )
+    vocabulary = "The vocabulary is in this folder." if has_vocabulary else (
+        "The vocabulary is not in this folder."
+    )  # fmt: skip
+    text = f"# Weights of a GLM, exported by blankfill\n\nLayout: {family}. {vocabulary}\n"
+    if told:
+        text += "\nWhere the released code computes something else than the run:\n\n"
+    text += "".join(f"{line}\n" for line in told)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    _write(
+        folder / "blankfill_export.json",
+        {
+            "format": "blankfill export", "version": VERSION, **origin, "layout": family,
+            "config": to_dict(cfg), "released": dataclasses.asdict(released),
+        },
+    )  # fmt: skip
+
+
 class ThroughTheKeymap:
     """Foreign weights on disk, translated back and run by a model of ours."""
 
@@ -151,7 +194,8 @@ def _reasons(family: Family, cfg: RunConfig) -> list[str]:
     positions = ("rope_1d", "rope_2d") if rotary else (template.positions,)
     if shape.positions not in positions:
         reasons.append(f"positions={' or '.join(positions)} (this model: {shape.positions})")
-    # GLM's own GeLU is the tanh form, its port to Hugging Face computes the erf form (2e-4 apart).
+    # GLM's own GeLU is the tanh form, its port to Hugging Face computes the erf form: either is
+    # written, and export_released.py says how far the result is from the run.
     gelu = ("gelu", "gelu_tanh")
     activations = gelu if template.activation in gelu else (template.activation,)
     if shape.activation not in activations:

@@ -29,20 +29,22 @@ from blankfill.errors import ConversionError
 from blankfill.interop.safetensors_writer import SafetensorsWriter, TensorSpec
 from blankfill.objective.special import DISPLAY
 from blankfill.text.tokenizer import MODEL_NAME, TextTokenizer, Tokenizer
+from blankfill.text.vocabularies import NoVocabulary, is_published
 
 __all__ = ["CODE_FILES", "describe", "read_hf", "write_hf", "write_shards"]
 
 CODE_FILES = (
     "configuration_blankfill.py",
+    "generation_blankfill.py",
     "layout_blankfill.py",
     "modeling_blankfill.py",
     "network_blankfill.py",
     "tokenization_blankfill.py",
+    "vocabulary_blankfill.py",
 )
+TOKENIZER_FILES = ("tokenization_blankfill.py", "vocabulary_blankfill.py")
 PREFIX = "network."
 VERSION = 1
-MAX_NEW_TOKENS = 64
-"""What `generate()` writes at most where its caller does not say; as `blankfill fill`."""
 
 _README = """\
 # A GLM, exported by blankfill
@@ -61,25 +63,24 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 path = "."  # this folder
 tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=True)
 model = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=True).eval()
-inputs = tokenizer(
-    ["The [MASK] fox jumps over the [MASK] dog.", "Once upon a time[gMASK]"],
-    padding=True, return_tensors="pt",
-)
+texts = {texts}
+inputs = tokenizer(texts, padding=True, return_tensors="pt")
 for text in tokenizer.fill(model.generate(**inputs, max_new_tokens=64)):
     print(text)
 ```"""
 _USE_IDS = """\
-The vocabulary is that of the published model and is not part of this folder: `generate()` takes the
-ids that its own tokenizer makes of a text with blanks, with the id of `[S]` (`config.special_ids`)
-behind them.
+The run has no vocabulary, so this folder has none: `generate()` takes the ids that the model's own
+tokenizer makes of a text with blanks, with the id of `[S]` behind them. Which ids are special is
+not known here; say it (the numbers below are only an example):
 
 ```python
 import torch
 from transformers import AutoModelForCausalLM
 
 path = "."  # this folder
-model = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=True).eval()
-ids = model.config.special_ids
+roles = ("mask", "smask", "gmask", "sop", "eop", "eos", "pad", "dblock")
+ids = {role: number for number, role in enumerate(roles)}
+model = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=True, special_ids=ids).eval()
 row = torch.tensor([[ids["mask"], ids["sop"]]])
 print(model.generate(row, attention_mask=torch.ones_like(row)))
 ```"""
@@ -94,9 +95,6 @@ def describe(cfg: RunConfig, tokenizer: TextTokenizer) -> dict[str, Any]:
         "embedding_dropout", "embedding_gradient_shrink", "shrink_head", "qk_norm", "pb_relax",
         "norm_eps",
     )  # fmt: skip
-    ids = tokenizer.ids
-    banned = {ids.mask, ids.smask, ids.gmask, ids.sop, ids.pad, ids.dblock}
-    banned |= {*ids.mask_sentinels, *ids.sop_sentinels}
     return {
         "model_type": "blankfill",
         "architectures": ["BlankfillForCausalLM"],
@@ -110,6 +108,18 @@ def describe(cfg: RunConfig, tokenizer: TextTokenizer) -> dict[str, Any]:
         "residual_alpha": model.deepnorm_alpha,
         "position_scheme": cfg.objective.positions,
         "num_tokens": tokenizer.vocab_size,
+        **_special(tokenizer),
+    }
+
+
+def _special(tokenizer: TextTokenizer) -> dict[str, Any]:
+    """Say which ids are special; nobody knows where the run has no vocabulary."""
+    if isinstance(tokenizer, NoVocabulary):
+        return {"banned_ids": [], "special_ids": {}, "pad_token_id": None, "eos_token_id": None}
+    ids = tokenizer.ids
+    banned = {ids.mask, ids.smask, ids.gmask, ids.sop, ids.pad, ids.dblock}
+    banned |= {*ids.mask_sentinels, *ids.sop_sentinels}
+    return {
         "banned_ids": sorted(banned - {ids.eop, ids.eos}),
         "special_ids": {role: getattr(ids, role) for role in DISPLAY},
         "pad_token_id": ids.pad,
@@ -140,26 +150,20 @@ def write_hf(
     _write(folder / "config.json", config)
     _write(
         folder / "generation_config.json",
-        {name: config[name] for name in ("eos_token_id", "pad_token_id")}
-        | {"max_new_tokens": MAX_NEW_TOKENS},
+        {name: config[name] for name in ("eos_token_id", "pad_token_id")},
     )
     write_shards(folder, {PREFIX + name: tensor for name, tensor in weights.items()},
                  max_bytes=max_shard_bytes)  # fmt: skip
     code = Path(__file__).parent / "hf_files"
     for name in CODE_FILES:
         shutil.copyfile(code / name, folder / name)
-    manifest: dict[str, Any] | None = None
-    if isinstance(tokenizer, Tokenizer):
-        _write_tokenizer(folder, cfg, tokenizer)
-        manifest = tokenizer.manifest
-    else:
-        (folder / "tokenization_blankfill.py").unlink()
+    manifest = tokenizer.manifest if isinstance(tokenizer, Tokenizer) else None
+    use = _write_vocabulary(folder, cfg, tokenizer)
     _write(
         folder / "blankfill_export.json",
         {"format": "blankfill export", "version": VERSION, **origin, "config": to_dict(cfg),
          "tokenizer": manifest},
     )  # fmt: skip
-    use = _USE_TEXTS if manifest is not None else _USE_IDS
     (folder / "README.md").write_text(_README.format(use=use), encoding="utf-8")
 
 
@@ -245,10 +249,26 @@ def read_hf(folder: Path) -> tuple[RunConfig, Tokenizer | None, dict[str, torch.
     return cfg, tokenizer, weights
 
 
-def _write_tokenizer(folder: Path, cfg: RunConfig, tokenizer: Tokenizer) -> None:
-    tokenizer.save(folder)
-    # transformers takes a tokenizer.json for one of its own; ours is in blankfill_export.json.
-    (folder / "tokenizer.json").unlink()
+def _write_vocabulary(folder: Path, cfg: RunConfig, tokenizer: TextTokenizer) -> str:
+    """Write what turns text into ids, where the run has it, and say how the export is used."""
+    settings: dict[str, Any] = {}
+    texts = ["The [MASK] fox jumps over the [MASK] dog.", "Once upon a time[gMASK]"]
+    shown: Mapping[str, str] = DISPLAY
+    if isinstance(tokenizer, Tokenizer):
+        tokenizer.save(folder)
+        # transformers takes a tokenizer.json for one of its own; ours is in blankfill_export.json.
+        (folder / "tokenizer.json").unlink()
+    elif is_published(tokenizer):
+        published = tokenizer.portable()
+        (folder / published.name).write_bytes(published.data)
+        settings = {"published": published.settings}
+        texts = texts[:1] if "gmask" in published.settings["untrained"] else texts
+        shown = {}  # the pieces are their own; the tokenizer finds them by their ids
+    else:
+        for name in TOKENIZER_FILES:
+            (folder / name).unlink()
+        return _USE_IDS
+    names = (("mask_token", "mask"), ("eos_token", "eop"), ("pad_token", "pad"))
     _write(
         folder / "tokenizer_config.json",
         {
@@ -257,11 +277,11 @@ def _write_tokenizer(folder: Path, cfg: RunConfig, tokenizer: Tokenizer) -> None
             "model_max_length": cfg.model.max_position,
             "padding_side": "left",
             "clean_up_tokenization_spaces": False,
-            "mask_token": DISPLAY["mask"],
-            "eos_token": DISPLAY["eop"],
-            "pad_token": DISPLAY["pad"],
+            **{name: shown[role] for name, role in names if shown},
+            **settings,
         },
     )
+    return _USE_TEXTS.format(texts=json.dumps(texts))
 
 
 def _write(path: Path, value: Any) -> None:

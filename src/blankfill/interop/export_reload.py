@@ -22,9 +22,12 @@ from torch import nn
 from blankfill.interop.export_hf import PREFIX
 from blankfill.interop.export_parity import Reloaded, Row
 from blankfill.objective.batch import Int32
-from blankfill.objective.special import SpecialIds
+from blankfill.objective.special import DISPLAY, SpecialIds
 
 __all__ = ["ThroughTheFiles", "ThroughTransformers", "reload_hf"]
+
+_INPUTS = ("mask", "smask", "gmask", "sop", "pad", "dblock")
+"""Roles that only stand in inputs and are never generated."""
 
 
 def reload_hf(folder: Path, special: SpecialIds) -> Reloaded:
@@ -45,7 +48,7 @@ class ThroughTransformers:
         self.through = f"transformers {transformers.__version__}"
         self._model: Any = BlankfillForCausalLM.from_pretrained(folder)
         self._model.eval()
-        self._ids: dict[str, int] = self._model.config.special_ids
+        self._ids = _known(self._model.config, special)
         self._special = special
 
     @torch.inference_mode()
@@ -62,7 +65,8 @@ class ThroughTransformers:
         tokens, real = _pad([np.concatenate([p, sop]) for p in prompts], self._ids["pad"])
         rows = self._model.generate(
             input_ids=tokens, attention_mask=real.long(), do_sample=False, num_beams=1,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=max_new_tokens, pad_token_id=self._ids["pad"],
+            eos_token_id=[self._ids["eop"], self._ids["eos"]],
         )  # fmt: skip
         return [_plain(row, self._ids) for row in rows[:, tokens.shape[1] :].tolist()]
 
@@ -75,7 +79,7 @@ class ThroughTheFiles:
 
         self.through = "the export's own torch files (transformers is not installed)"
         self._config = SimpleNamespace(**json.loads((folder / "config.json").read_text("utf-8")))
-        self._ids: dict[str, int] = self._config.special_ids
+        self._ids = _known(self._config, special)
         self._special = special
         network = _load(folder / "network_blankfill.py")
         layout = _load(folder / "layout_blankfill.py")
@@ -101,7 +105,8 @@ class ThroughTheFiles:
         ids = self._ids
         tokens, real = _pad([np.append(p, np.int32(ids["sop"])) for p in prompts], ids["pad"])
         ends = (ids["eop"], ids["eos"])
-        banned = [*self._config.banned_ids]
+        banned = [*self._config.banned_ids, *(ids[role] for role in _INPUTS)]
+        banned = [i for i in banned if i not in ends]
         banned += range(self._config.num_tokens, self._config.vocab_size)
         start, cache, num_cached = tokens.shape[1], _Cache(), 0
         done = torch.zeros(len(tokens), dtype=torch.bool)
@@ -173,6 +178,14 @@ def _plain(row: Sequence[int], ids: dict[str, int]) -> list[int]:
             break  # what follows the last blank's end is padding
         plain.append(ids["eop"] if token == ids["eos"] else token)
     return plain
+
+
+def _known(config: Any, special: SpecialIds) -> dict[str, int]:
+    """Tell the export which ids are special, where it was made without a vocabulary."""
+    if not config.special_ids:
+        config.special_ids = {role: getattr(special, role) for role in DISPLAY}
+    ids: dict[str, int] = config.special_ids
+    return ids
 
 
 def _load(path: Path) -> ModuleType:

@@ -17,7 +17,7 @@ from blankfill.errors import CheckpointError
 from blankfill.model.glm import GLM
 from blankfill.runtime import available_cores
 from blankfill.text.tokenizer import TextTokenizer
-from blankfill.text.vocabularies import load_tokenizer
+from blankfill.text.vocabularies import NoVocabulary, load_tokenizer
 
 __all__ = ["Run", "load_run", "set_threads"]
 
@@ -48,7 +48,11 @@ def set_threads(wanted: int) -> int:
 
 
 def load_run(
-    path: Path, *, weights: Literal["last", "ema"] = "last", device: DeviceKind = "cpu"
+    path: Path,
+    *,
+    weights: Literal["last", "ema"] = "last",
+    device: DeviceKind = "cpu",
+    needs_text: bool = True,
 ) -> Run:
     """Load the newest checkpoint of a run for evaluation or filling.
 
@@ -56,6 +60,7 @@ def load_run(
         path: the run's folder.
         weights: the last ones, or their moving average where the run keeps one.
         device: where the model is put.
+        needs_text: whether a run without a vocabulary is refused; else it has a `NoVocabulary`.
 
     Raises:
         CheckpointError: the folder is not a run, or holds no usable checkpoint or no average.
@@ -64,13 +69,17 @@ def load_run(
     where = choose_device(device)
     info = read_run(path)
     cfg = from_dict(RunConfig, info["config"])
-    if info["tokenizer"] is None:
+    tokenizer: TextTokenizer
+    if info["tokenizer"] is not None:
+        tokenizer = load_tokenizer(path / "tokenizer")
+    elif not needs_text:
+        tokenizer = NoVocabulary(cfg.model.vocab_size)
+    else:
         raise CheckpointError(
             f"{path} was imported without a tokenizer, so it reads and writes no text; import it "
             f"again: blankfill import {path} --tokenizer PATH --out NEW"
         )
-    tokenizer = load_tokenizer(path / "tokenizer")
-    if tokenizer.fingerprint != info["tokenizer"]["fingerprint"]:
+    if info["tokenizer"] is not None and tokenizer.fingerprint != info["tokenizer"]["fingerprint"]:
         raise CheckpointError(f"{path / 'tokenizer'} is not the tokenizer that {path} was trained "
                               "with; restore it")  # fmt: skip
     name = "ema" if weights == "ema" else "model"

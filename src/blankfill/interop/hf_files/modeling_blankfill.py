@@ -15,25 +15,37 @@ so padding, batches, beams and the cache change nothing.
 from __future__ import annotations
 
 import torch
-from torch import nn
 from transformers import (
     DynamicCache,
     GenerationMixin,
-    LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
-    StoppingCriteria,
     StoppingCriteriaList,
 )
 from transformers.generation.stopping_criteria import EosTokenCriteria
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from .configuration_blankfill import BlankfillConfig
+from .generation_blankfill import (
+    MAX_NEW_TOKENS,
+    AllFilled,
+    FillRules,
+    check_cache,
+    check_options,
+    check_prompts,
+    names_length,
+    padded_left,
+)
 from .layout_blankfill import lay_out
-from .network_blankfill import Network
+from .network_blankfill import Network, mean_loss
 
 __all__ = ["BlankfillForCausalLM", "BlankfillModel", "BlankfillPreTrainedModel"]
 
+_NO_VOCABULARY = (
+    "this model was exported without a vocabulary, so which ids are [MASK], [S] and [E] is not "
+    "known; give config.special_ids (mask, smask, gmask, sop, eop, eos, pad, dblock) to "
+    "from_pretrained, or positions [B, 2, T] and a 4D attention_mask to forward"
+)
 # transformers calls the cache of an output and of a call by another name since 5.x.
 _CACHE = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
 
@@ -76,11 +88,45 @@ class BlankfillPreTrainedModel(PreTrainedModel):
         layout = _lay_out(input_ids, attention_mask, config)
         return layout.positions[:, :, num_cached:], layout.visible(num_cached)[:, None]
 
-    def hidden(self, input_ids, attention_mask, positions, inputs_embeds, cache, use_cache):
-        """Run the network: the last hidden states, and the cache where one is kept."""
+    def resize_token_embeddings(self, new_num_tokens=None, *args, **kwargs):
+        """Take away or round up the rows that pad the embedding.
+
+        Raises:
+            ValueError: rows of tokens would be taken away, or added for tokens of which the
+                tokenizer knows nothing.
+        """
+        config = self.config
+        if new_num_tokens is not None and not (
+            config.num_tokens <= new_num_tokens <= config.vocab_size
+        ):
+            raise ValueError(
+                f"the vocabulary has {config.num_tokens} tokens in {config.vocab_size} rows, so "
+                f"the embedding cannot have {new_num_tokens}; give the run another vocabulary with "
+                "`blankfill resize` and export it again"
+            )
+        return super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
+
+    def run(self, input_ids, attention_mask, positions, inputs_embeds, cache, use_cache, options):
+        """Run the network.
+
+        Args:
+            options: the other arguments of `forward`.
+
+        Returns:
+            The last hidden states `[B, T, D]`, and the further fields of the output.
+        """
+        if options.get("position_ids") is not None:
+            raise ValueError(
+                "a token of this model has two position ids, which are read off the tokens; leave "
+                "position_ids out, or give positions [B, 2, T]"
+            )
+        if isinstance(cache, tuple):
+            raise ValueError("past_key_values must be a Cache of transformers, not a tuple")
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give input_ids or inputs_embeds, one of the two")
         if positions is None:
+            if attention_mask is not None and attention_mask.dim() != 2:
+                raise ValueError("a 4D attention_mask needs positions [B, 2, T] beside it")
             if input_ids is None:
                 raise ValueError("inputs_embeds need positions [B, 2, T] and a 4D attention_mask")
             if cache is not None and cache.get_seq_length():
@@ -99,8 +145,27 @@ class BlankfillPreTrainedModel(PreTrainedModel):
         use_cache = self.config.use_cache if use_cache is None else use_cache
         if use_cache and cache is None and not recomputes and not self.training:
             cache = DynamicCache()
-        hidden = self.network(input_ids, positions, attention_mask, cache, inputs_embeds)
-        return hidden, cache
+        kept = {
+            name: [] if self._wants(f"output_{name}", options) else None
+            for name in ("hidden_states", "attentions")
+        }
+        hidden = self.network(
+            input_ids, positions, attention_mask, None if cache is None else _Columns(cache),
+            inputs_embeds, **kept,
+        )  # fmt: skip
+        fields = {name: None if found is None else tuple(found) for name, found in kept.items()}
+        return hidden, {_CACHE: cache, **fields}
+
+    def _wants(self, name, options):
+        """Read an option of a call, or the configuration's where the call does not say."""
+        value = options.get(name)
+        return getattr(self.config, name, False) if value is None else value
+
+    def _shaped(self, output, return_dict):
+        """Give an output as the call or the configuration wants it."""
+        if return_dict is None:
+            return_dict = getattr(self.config, "return_dict", True)
+        return output if return_dict else output.to_tuple()
 
 
 class BlankfillModel(BlankfillPreTrainedModel):
@@ -123,7 +188,7 @@ class BlankfillModel(BlankfillPreTrainedModel):
         use_cache=None,
         return_dict=None,
         cache=None,
-        **_kwargs,
+        **kwargs,
     ):
         """Compute the last hidden states, `[B, T, D]`, after the last norm.
 
@@ -135,13 +200,15 @@ class BlankfillModel(BlankfillPreTrainedModel):
             inputs_embeds: `[B, T, D]` in place of the tokens' own.
             use_cache: return the keys and values.
             return_dict: false gives a tuple.
+            kwargs: output_hidden_states, output_attentions.
         """
-        hidden, cache = self.hidden(
+        hidden, fields = self.run(
             input_ids, attention_mask, positions, inputs_embeds,
-            past_key_values if cache is None else cache, use_cache,
+            past_key_values if cache is None else cache, use_cache, kwargs,
         )  # fmt: skip
-        output = BaseModelOutputWithPast(last_hidden_state=hidden, **{_CACHE: cache})
-        return output.to_tuple() if return_dict is False else output
+        return self._shaped(
+            BaseModelOutputWithPast(last_hidden_state=hidden, **fields), return_dict
+        )
 
 
 class BlankfillForCausalLM(BlankfillPreTrainedModel, GenerationMixin):
@@ -171,7 +238,8 @@ class BlankfillForCausalLM(BlankfillPreTrainedModel, GenerationMixin):
         logits_to_keep=0,
         return_dict=None,
         cache=None,
-        **_kwargs,
+        num_items_in_batch=None,
+        **kwargs,
     ):
         """Compute logits, and the loss where labels are given.
 
@@ -187,10 +255,14 @@ class BlankfillForCausalLM(BlankfillPreTrainedModel, GenerationMixin):
             use_cache: return the keys and values.
             logits_to_keep: number of last columns to score; 0 scores all.
             return_dict: false gives a tuple.
+            num_items_in_batch: targets over which the loss is a mean, where gradients of several
+                batches, or of several processes, are added up (`Trainer` counts them); those of
+                this batch where it is not given.
+            kwargs: output_hidden_states, output_attentions.
         """
-        hidden, cache = self.hidden(
+        hidden, fields = self.run(
             input_ids, attention_mask, positions, inputs_embeds,
-            past_key_values if cache is None else cache, use_cache,
+            past_key_values if cache is None else cache, use_cache, kwargs,
         )  # fmt: skip
         if isinstance(logits_to_keep, int):
             hidden = hidden[:, -logits_to_keep:] if logits_to_keep else hidden
@@ -199,28 +271,52 @@ class BlankfillForCausalLM(BlankfillPreTrainedModel, GenerationMixin):
         logits = self.network.logits(hidden)
         loss = None
         if labels is not None:
-            loss = nn.functional.cross_entropy(
-                logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100
-            )
-        output = CausalLMOutputWithPast(loss=loss, logits=logits, **{_CACHE: cache})
-        return output.to_tuple() if return_dict is False else output
+            loss = mean_loss(logits, labels, num_items_in_batch)
+        return self._shaped(CausalLMOutputWithPast(loss=loss, logits=logits, **fields), return_dict)
 
-    def generate(self, inputs=None, *args, **kwargs):
+    def generate(self, inputs=None, generation_config=None, logits_processor=None, *args, **kwargs):
         """Fill every blank of every row, left to right.
 
         Takes what `generate()` of transformers takes; max_new_tokens counts all fills of a row with
-        their `[E]` and `[S]`.
+        their `[E]` and `[S]`. Rows that are padded on the right come back padded on the left.
 
         Raises:
-            ValueError: a row has no blank, no `[S]` behind it, or more tokens than positions.
+            ValueError: a row has no blank, no `[S]` behind it, or more tokens than positions; or an
+                option or a cache would read a text in parts.
         """
         prompts = kwargs.get("input_ids") if inputs is None else inputs
         if prompts is None:
             raise ValueError("generate() needs input_ids, which the tokenizer makes of texts")
-        self._check_prompts(prompts, kwargs.get("attention_mask"))
-        rules = [FillRules(self.config), *(kwargs.pop("logits_processor", None) or [])]
-        kwargs["logits_processor"] = LogitsProcessorList(rules)
-        return super().generate(inputs, *args, **kwargs)
+        if not self.config.special_ids:
+            raise ValueError(_NO_VOCABULARY)
+        configured = self.generation_config if generation_config is None else generation_config
+        check_options(configured, kwargs)
+        if not any(names_length(one, kwargs) for one in (configured, self.generation_config)):
+            kwargs["max_new_tokens"] = MAX_NEW_TOKENS
+        if self.generation_config.eos_token_id is None:  # exported without a vocabulary
+            ids = self.config.special_ids
+            kwargs.setdefault("eos_token_id", [ids["eop"], ids["eos"]])
+            kwargs.setdefault("pad_token_id", ids["pad"])
+        moved, mask = padded_left(prompts, kwargs.get("attention_mask"), self.config.special_ids)
+        layout = _lay_out(moved, mask, self.config)
+        check_prompts(layout, self.config.max_position)
+        cache = kwargs.get(_CACHE, kwargs.get("past_key_values"))
+        if cache is not None and moved is not prompts:
+            raise ValueError(
+                "with a cache of your own no row can be padded on the right; pad on the left "
+                "(padding_side='left'), and leave out rows that are filled already"
+            )
+        check_cache(cache, layout)
+        if mask is not None:
+            kwargs["attention_mask"] = mask
+        if inputs is None:
+            kwargs["input_ids"] = moved
+        else:
+            inputs = moved
+        rules = [FillRules(self.config, self._lay_out), *(logits_processor or [])]
+        return super().generate(
+            inputs, generation_config, LogitsProcessorList(rules), *args, **kwargs
+        )
 
     def prepare_inputs_for_generation(
         self, input_ids, past_key_values=None, attention_mask=None, cache=None, **kwargs
@@ -230,81 +326,45 @@ class BlankfillForCausalLM(BlankfillPreTrainedModel, GenerationMixin):
         num_cached = 0 if cache is None else int(cache.get_seq_length())
         positions, visible = self.inputs_of(input_ids, attention_mask, num_cached)
         prepared = {
+            name: kwargs[name]
+            for name in ("logits_to_keep", "output_hidden_states", "output_attentions")
+            if name in kwargs
+        } | {
             "input_ids": input_ids[:, num_cached:], "positions": positions,
             "attention_mask": visible, "past_key_values": cache,
             "use_cache": kwargs.get("use_cache"),
         }  # fmt: skip
-        if "logits_to_keep" in kwargs:
-            prepared["logits_to_keep"] = kwargs["logits_to_keep"]
         return prepared
-
-    def _check_prompts(self, prompts, attention_mask):
-        layout = _lay_out(prompts, attention_mask, self.config)
-        length = layout.part_a.sum(1)
-        for row in range(len(prompts)):
-            if not layout.num_blanks[row]:
-                raise ValueError(
-                    f"row {row} has no blank; write [MASK], [sMASK] or [gMASK] in the text"
-                )
-            if not layout.num_opened[row]:
-                raise ValueError(
-                    f"row {row} has no [S] behind its text; the tokenizer puts it there unless "
-                    "add_special_tokens=False"
-                )
-            if length[row] > self.config.max_position:
-                raise ValueError(
-                    f"row {row} has {int(length[row])} tokens and this model reads "
-                    f"{self.config.max_position}; shorten it around the blank"
-                )
 
     def _get_stopping_criteria(self, *args, **kwargs):
         """A row ends at the end token of its last blank, not at its first end token."""
         return StoppingCriteriaList(
-            AllFilled(self.config, one.eos_token_id) if isinstance(one, EosTokenCriteria) else one
+            AllFilled(one.eos_token_id, self._lay_out) if isinstance(one, EosTokenCriteria) else one
             for one in super()._get_stopping_criteria(*args, **kwargs)
         )
 
+    def _valid_auto_compile_criteria(self, *_args, **_kwargs):
+        """Steps are not compiled: the mask grows with every one of them."""
+        return False
 
-class FillRules(LogitsProcessor):
-    """What may come next: no token that only stands in inputs; `[S]` behind the end of a blank.
-
-    A blank that has grown as long as the positions reach is ended.
-    """
-
-    def __init__(self, config):
-        self.config = config
-        self.banned = [*config.banned_ids, *range(config.num_tokens, config.vocab_size)]
-
-    def __call__(self, input_ids, scores):
-        """Mask scores, `[B, V]`, of the token behind input_ids, `[B, T]`."""
-        ids = self.config.special_ids
-        layout = _lay_out(input_ids, None, self.config)
-        ended = (input_ids[:, -1] == ids["eop"]) | (input_ids[:, -1] == ids["eos"])
-        forced = torch.full_like(input_ids[:, -1], -1)
-        forced[layout.num_inputs[:, -1] >= self.config.max_position - 2] = ids["eop"]
-        forced[ended & (layout.num_opened < layout.num_blanks)] = ids["sop"]
-        scores = scores.clone()
-        scores[:, self.banned] = float("-inf")
-        token = torch.arange(scores.shape[1], device=scores.device)
-        others = (forced[:, None] >= 0) & (token != forced[:, None])
-        scores = scores.masked_fill(others, float("-inf"))
-        return torch.where(token == forced[:, None], 0.0, scores)
+    def _lay_out(self, input_ids):
+        return _lay_out(input_ids, None, self.config)
 
 
-class AllFilled(StoppingCriteria):
-    """True for rows whose last blank has ended."""
+class _Columns:
+    """A cache, told which columns are written: a fixed one of transformers 4 needs to know."""
 
-    def __init__(self, config, eos_token_id):
-        self.config = config
-        self.eos_token_id = eos_token_id
+    def __init__(self, cache):
+        self.cache, self.start = cache, int(cache.get_seq_length())
 
-    def __call__(self, input_ids, scores, **kwargs):
-        """Tell which rows of input_ids, `[B, T]`, are complete: `[B]`."""
-        ended = torch.isin(input_ids[:, -1], self.eos_token_id.to(input_ids.device))
-        layout = _lay_out(input_ids, None, self.config)
-        return ended & (layout.num_opened >= layout.num_blanks)
+    def update(self, keys, values, layer):
+        """Store `[B, N, T, H]`, and return all keys and values so far."""
+        columns = torch.arange(self.start, self.start + keys.shape[2], device=keys.device)
+        return self.cache.update(keys, values, layer, {"cache_position": columns})
 
 
 def _lay_out(input_ids, attention_mask, config):
+    if not config.special_ids:
+        raise ValueError(_NO_VOCABULARY)
     real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     return lay_out(input_ids, real.bool(), config.special_ids, config.position_scheme)

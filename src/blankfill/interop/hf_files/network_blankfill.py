@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["Network"]
+__all__ = ["Network", "mean_loss"]
 
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "geglu": functional.gelu,
@@ -57,6 +57,9 @@ class Network(nn.Module):
         visible: torch.Tensor,
         cache: Any = None,
         embeddings: torch.Tensor | None = None,
+        *,
+        hidden_states: list[torch.Tensor] | None = None,
+        attentions: list[torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Compute the last hidden states.
 
@@ -67,25 +70,52 @@ class Network(nn.Module):
             cache: anything with `update(keys, values, layer)` that stores `[B, N, T, H]` and
                 returns all keys and values so far.
             embeddings: `[B, T, D]` in place of those of `tokens`.
+            hidden_states: a list that takes what enters each block, and what is returned.
+            attentions: a list that takes the weights of each block, `[B, N, T, S + T]`.
 
         Returns:
             `[B, T, D]` after the last norm.
+
+        Raises:
+            ValueError: attentions are asked for while blocks are computed twice.
         """
+        recomputes = self.gradient_checkpointing and self.training
+        if recomputes and attentions is not None:
+            raise ValueError(
+                "gradient checkpointing computes every block twice and gives no attentions; leave "
+                "output_attentions out, or call gradient_checkpointing_disable()"
+            )
         h = self.embed(tokens, positions, embeddings)
         rotation = self._rotation(positions, h.dtype)
         for block in self.blocks.values():
-            if self.gradient_checkpointing and self.training and self._gradient_checkpointing_func:
+            if hidden_states is not None:
+                hidden_states.append(h)
+            if recomputes and self._gradient_checkpointing_func:
                 h = self._gradient_checkpointing_func(block.__call__, h, rotation, visible, None)
             else:
-                h = block(h, rotation, visible, cache)
-        return self.norm(h)
+                h = block(h, rotation, visible, cache, attentions)
+        h = self.norm(h)
+        if hidden_states is not None:
+            hidden_states.append(h)
+        return h
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Score every token of the vocabulary: `[..., D]` to `[..., V]`."""
+        """Score every token of the vocabulary: `[..., D]` to `[..., V]`.
+
+        Raises:
+            ValueError: the embedding, which is the output layer too, is not in memory.
+        """
         if self.head is not None:
             return self.head(hidden)
         share = self.config.embedding_gradient_shrink if self.config.shrink_head else 1.0
-        return functional.linear(hidden, _shrink(self.embed.word.weight, share))
+        weight = self.embed.word.weight
+        if weight.is_meta and not hidden.is_meta:
+            raise ValueError(
+                "the device_map keeps network.embed in another place than a device; the embedding "
+                "is the output layer too, so put network.embed on a device"
+            )
+        # Where the blocks are spread over devices, the last is not the embedding's.
+        return functional.linear(hidden.to(weight.device), _shrink(weight, share))
 
     def _rotation(
         self, positions: torch.Tensor, dtype: torch.dtype
@@ -151,9 +181,12 @@ class Block(nn.Module):
         rotation: tuple[torch.Tensor, torch.Tensor] | None,
         visible: torch.Tensor,
         cache: Any = None,
+        attentions: list[torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """Map `[B, T, D]` to `[B, T, D]`."""
-        attend = partial(self.attention, rotation=rotation, visible=visible, cache=cache)
+        """Map `[B, T, D]` to `[B, T, D]`; attention weights are appended to `attentions`."""
+        attend = partial(
+            self.attention, rotation=rotation, visible=visible, cache=cache, attentions=attentions
+        )
         if self.kind == "pre_ln":
             x = x + self.dropout(attend(self.attention_norm(x)))
             return x + self.dropout(self.mlp(self.mlp_norm(x)))
@@ -194,8 +227,9 @@ class Attention(nn.Module):
         rotation: tuple[torch.Tensor, torch.Tensor] | None,
         visible: torch.Tensor,
         cache: Any = None,
+        attentions: list[torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """Map `[B, T, D]` to `[B, T, D]`."""
+        """Map `[B, T, D]` to `[B, T, D]`; attention weights are appended to `attentions`."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(2)  # [B, T, N, H]
         if self.has_norms:
             q, k = self.q_norm(q), self.k_norm(k)
@@ -204,9 +238,12 @@ class Attention(nn.Module):
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # [B, N, T, H]
         if cache is not None:
             k, v = cache.update(k, v, self.layer)
+        # A cache of a fixed size has room behind what it holds.
+        if room := k.shape[2] - visible.shape[-1]:
+            visible = functional.pad(visible, (0, room))
         dropout = self.dropout if self.training else 0.0
-        if self.explicit:
-            attended = self._explicit(q, k, v, visible, dropout)
+        if self.explicit or attentions is not None:
+            attended = self._explicit(q, k, v, visible, dropout, attentions)
         else:
             attended = functional.scaled_dot_product_attention(
                 q, k, v, attn_mask=visible, dropout_p=dropout
@@ -220,14 +257,17 @@ class Attention(nn.Module):
         v: torch.Tensor,
         visible: torch.Tensor,
         dropout: float,
+        attentions: list[torch.Tensor] | None,
     ) -> torch.Tensor:
         """Softmax in float32; with PB-relax the product is computed smaller and scaled back."""
         relax = self.pb_relax or 1.0
         scores = torch.matmul(q * (1 / (math.sqrt(q.shape[-1]) * relax)), k.transpose(-1, -2))
         wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
         scores = (scores.to(wide) * relax).masked_fill(~visible, float("-inf"))
-        weights = functional.dropout(scores.softmax(dim=-1), dropout, dropout > 0)
-        return torch.matmul(weights.to(v.dtype), v)
+        weights = functional.dropout(scores.softmax(dim=-1), dropout, dropout > 0).to(v.dtype)
+        if attentions is not None:
+            attentions.append(weights)
+        return torch.matmul(weights, v)
 
 
 class MLP(nn.Module):
@@ -246,6 +286,28 @@ class MLP(nn.Module):
             return self.down(self.activation(self.up(x)))
         linear, gate = self.up(x).chunk(2, dim=-1)
         return self.down(linear * self.activation(gate))
+
+
+def mean_loss(
+    logits: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Compute the mean cross-entropy of the next tokens.
+
+    Args:
+        logits: `[B, T, V]`.
+        labels: `[B, T]` in line with the tokens, -100 where nothing is to be predicted.
+        num_items: targets over which the mean is taken, where gradients of several batches are
+            added up; those of this batch where it is None.
+    """
+    targets = labels[:, 1:].flatten().to(logits.device)
+    total = functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), targets, ignore_index=-100, reduction="sum"
+    )
+    if num_items is None:
+        num_items = (targets != -100).sum().clamp(min=1)
+    if isinstance(num_items, torch.Tensor):
+        num_items = num_items.to(total.device).reshape(())
+    return total / num_items
 
 
 def _norm(config: Any) -> nn.LayerNorm:

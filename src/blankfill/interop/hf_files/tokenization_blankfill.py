@@ -1,4 +1,4 @@
-"""The tokenizer of an exported GLM: SentencePiece, with nothing of a text lost.
+"""The tokenizer of an exported GLM.
 
     inputs = tokenizer(["The [MASK] fox jumps."], padding=True, return_tensors="pt")
     texts = tokenizer.fill(model.generate(**inputs))
@@ -6,56 +6,43 @@
 `[MASK]`, `[sMASK]` and `[gMASK]` in a text become the ids of blanks; one space before a blank is
 taken away, because pieces begin with the space before their word, so that a fill brings its own. A
 text with a blank gets `[S]` behind it, unless add_special_tokens=False. Anything else is plain
-text, and `decode` gives it back exactly: white space, line breaks and rare characters included.
+text (vocabulary_blankfill.py).
 """
 
 # pyright: basic, reportMissingImports=false
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
-import sentencepiece
 from transformers import PreTrainedTokenizer
 
+from .vocabulary_blankfill import BLANKS, open_vocabulary
+
 __all__ = ["BlankfillTokenizer"]
-
-SPECIAL = {
-    "mask": "[MASK]", "smask": "[sMASK]", "gmask": "[gMASK]", "sop": "[S]", "eop": "[E]",
-    "eos": "[EOS]", "pad": "[PAD]", "dblock": "[dBLOCK]",
-}  # fmt: skip
-"""The pieces of the special tokens by role."""
-
-_BLANKS = re.compile(r"(\[[sg]?MASK\])")
-_SPACE_BEFORE_BLANK = re.compile(r" (?=\[[sg]?MASK\])")
-_SPACE_MARK = "\u2581"  # SentencePiece's mark for a space, which cannot stand for itself
-_SEGMENT_CHARACTERS = 100_000  # longer texts are cut: SentencePiece needs much memory for each byte
 
 
 class BlankfillTokenizer(PreTrainedTokenizer):
     """Text to ids and back, with blanks."""
 
-    vocab_files_names = {"vocab_file": "tokenizer.model"}  # noqa: RUF012  # as transformers has it
+    vocab_files_names = {  # noqa: RUF012  # as transformers has it
+        "vocab_file": "tokenizer.model", "pieces_file": "vocabulary.json",
+    }  # fmt: skip
     model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012
 
-    def __init__(self, vocab_file, **kwargs):
-        self.vocab_file = vocab_file
-        self.processor = sentencepiece.SentencePieceProcessor(model_file=str(vocab_file))
-        size = self.processor.get_piece_size()
-        self.pieces = self.processor.id_to_piece(list(range(size)))
+    def __init__(self, vocab_file=None, pieces_file=None, published=None, **kwargs):
+        if not (vocab_file or pieces_file):
+            raise ValueError("the folder holds neither tokenizer.model nor vocabulary.json")
+        self.vocab_file = str(vocab_file or pieces_file)
+        self.vocabulary = open_vocabulary(self.vocab_file, published)
+        self.special = self.vocabulary.special
+        self.pieces = self.vocabulary.pieces
         self.id_of = {piece: i for i, piece in enumerate(self.pieces)}
-        self.special = {role: self.id_of[piece] for role, piece in SPECIAL.items()}
-        byte_of = {p: bytes([int(p[1:-1], 16)]) for i, p in enumerate(self.pieces)
-                   if self.processor.is_byte(i)}  # fmt: skip
-        self.bytes_of = [byte_of.get(piece, piece.replace(_SPACE_MARK, " ").encode())
-                         for piece in self.pieces]  # fmt: skip
-        self.mark_pieces = [f"<0x{b:02X}>" for b in _SPACE_MARK.encode()]
         kwargs.setdefault("padding_side", "left")
         kwargs.setdefault("clean_up_tokenization_spaces", False)
         for name, role in (("mask_token", "mask"), ("eos_token", "eop"), ("pad_token", "pad")):
-            kwargs.setdefault(name, SPECIAL[role])
-        super().__init__(**kwargs)
+            kwargs.setdefault(name, self.pieces[self.special[role]])
+        super().__init__(published=published, **kwargs)
 
     @property
     def vocab_size(self):
@@ -66,41 +53,68 @@ class BlankfillTokenizer(PreTrainedTokenizer):
         """Return every piece with its id."""
         return dict(self.id_of)
 
+    def _add_tokens(self, new_tokens, special_tokens=False):
+        """Take note of special tokens that the vocabulary has; it takes no others.
+
+        Raises:
+            ValueError: a token is not in the vocabulary.
+        """
+        tokens = [new_tokens] if isinstance(new_tokens, str) else list(new_tokens)
+        if unknown := [str(token) for token in tokens if str(token) not in self.id_of]:
+            raise ValueError(
+                f"the vocabulary is fixed and has no piece {unknown[0]!r}: a new token needs a row "
+                "of the model too; give the run a vocabulary that has it with `blankfill resize` "
+                "and export it again"
+            )
+        return super()._add_tokens(tokens, special_tokens=True) if special_tokens else 0
+
+    def __call__(self, *args, is_split_into_words=False, **kwargs):
+        """Turn texts into ids, as every tokenizer of transformers does.
+
+        Raises:
+            ValueError: the texts were split into words.
+        """
+        if is_split_into_words:
+            raise ValueError("give whole texts: the white space between words is part of them")
+        return super().__call__(*args, **kwargs)
+
     def tokenize(self, text, **_kwargs):
         """Cut a text into pieces, blanks among them."""
-        pieces = []
-        for part in _BLANKS.split(_SPACE_BEFORE_BLANK.sub("", text)):
-            pieces += [part] if _BLANKS.fullmatch(part) else self._tokenize(part)
-        return pieces
-
-    def _tokenize(self, text, **_kwargs):
-        pieces = []
-        for number, stretch in enumerate(text.split(_SPACE_MARK)):
-            pieces += self.mark_pieces if number else []
-            for segment in _segments(stretch):
-                ids = self.processor.encode(segment.encode())
-                pieces += [self.pieces[i] for i in ids]
-        return pieces
+        return [self.pieces[i] for i in self.vocabulary.encode_with_blanks(text)]
 
     def _convert_token_to_id(self, token):
-        return self.id_of.get(token, self.processor.unk_id())
+        return self.id_of.get(token)
 
     def _convert_token_to_id_with_added_voc(self, token):
-        return self._convert_token_to_id(token)
+        return self.id_of.get(token)
 
     def _convert_id_to_token(self, index):
-        return self.pieces[index]
+        return self.pieces[self._checked([index])[0]]
 
     def convert_tokens_to_string(self, tokens):
         """Join pieces; bytes that are no UTF-8, which a model may write, become U+FFFD."""
-        joined = b"".join(self.bytes_of[self._convert_token_to_id(token)] for token in tokens)
-        return joined.decode("utf-8", errors="replace")
+        if unknown := [token for token in tokens if token not in self.id_of]:
+            raise ValueError(f"the vocabulary has no piece {unknown[0]!r}")
+        return self.vocabulary.decode([self.id_of[token] for token in tokens])
 
     def _decode(self, token_ids, skip_special_tokens=False, **_kwargs):
-        ids = [token_ids] if isinstance(token_ids, int) else [int(i) for i in token_ids]
+        ids = self._checked([token_ids] if isinstance(token_ids, int) else token_ids)
         if skip_special_tokens:
             ids = [i for i in ids if i not in self.special.values()]
-        return b"".join(self.bytes_of[i] for i in ids).decode("utf-8", errors="replace")
+        return self.vocabulary.decode(ids)
+
+    def _checked(self, ids):
+        """Turn ids into Python integers.
+
+        Raises:
+            ValueError: an id is not in the vocabulary, such as the -100 of labels.
+        """
+        numbers = [int(i) for i in ids]
+        if wrong := [i for i in numbers if not 0 <= i < len(self.pieces)]:
+            raise ValueError(
+                f"token id {wrong[0]} is outside the vocabulary of {len(self.pieces)} ids"
+            )
+        return numbers
 
     def num_special_tokens_to_add(self, pair=False):
         """Count what is put behind a text with a blank."""
@@ -110,8 +124,10 @@ class BlankfillTokenizer(PreTrainedTokenizer):
         """Put `[S]` behind ids that have a blank."""
         if token_ids_1 is not None:
             raise ValueError("a blankfill tokenizer takes one text at a time, not pairs")
-        blanks = {self.special[role] for role in ("mask", "smask", "gmask")}
-        return token_ids_0 + [self.special["sop"]] * any(i in blanks for i in token_ids_0)
+        return token_ids_0 + [self.special["sop"]] * any(map(self._is_blank, token_ids_0))
+
+    def _is_blank(self, token_id):
+        return token_id in [self.special[role] for role in BLANKS]
 
     def get_special_tokens_mask(
         self, token_ids_0, token_ids_1=None, already_has_special_tokens=False
@@ -145,9 +161,8 @@ class BlankfillTokenizer(PreTrainedTokenizer):
         texts = []
         for part_a, fills in map(self._read, sequences):
             left, whole = iter(fills), []
-            blanks = {self.special[role] for role in ("mask", "smask", "gmask")}
             for i in part_a:
-                whole += next(left, [i]) if i in blanks else [i]
+                whole += next(left, [i]) if self._is_blank(i) else [i]
             texts.append(self._decode(whole))
         return texts
 
@@ -169,7 +184,7 @@ class BlankfillTokenizer(PreTrainedTokenizer):
             row = self(text, add_special_tokens=False)["input_ids"]
             label = [-100] * len(row)
             for fill in own:
-                ids = self.convert_tokens_to_ids(self._tokenize(fill))
+                ids = self.vocabulary.encode(fill)
                 row, label = [*row, sop, *ids, eop], [*label, -100, *ids, eop]
             rows.append(row)
             labels.append(label)
@@ -186,8 +201,8 @@ class BlankfillTokenizer(PreTrainedTokenizer):
         return batch
 
     def save_vocabulary(self, save_directory, filename_prefix=None):
-        """Copy the SentencePiece model."""
-        name = (f"{filename_prefix}-" if filename_prefix else "") + "tokenizer.model"
+        """Copy the file of the vocabulary."""
+        name = (f"{filename_prefix}-" if filename_prefix else "") + Path(self.vocab_file).name
         target = Path(save_directory) / name
         if target.resolve() != Path(self.vocab_file).resolve():
             shutil.copyfile(self.vocab_file, target)
@@ -196,6 +211,8 @@ class BlankfillTokenizer(PreTrainedTokenizer):
     def _read(self, sequence):
         """Split one generated row into Part A and the fills."""
         ids = [int(i) for i in sequence if int(i) != self.special["pad"]]
+        while ids and ids[0] == self.pad_token_id:  # where another token was made to pad
+            ids.pop(0)
         sop = self.special["sop"]
         ends = {self.special["eop"], self.special["eos"]}
         start = ids.index(sop) if sop in ids else len(ids)
@@ -206,19 +223,3 @@ class BlankfillTokenizer(PreTrainedTokenizer):
             elif i not in ends:
                 fills[-1].append(i)
         return ids[:start], fills
-
-
-def _segments(text):
-    """Cut a long text behind line breaks, else behind blanks, else anywhere."""
-    start = 0
-    while len(text) - start > _SEGMENT_CHARACTERS:
-        stop = start + _SEGMENT_CHARACTERS
-        for mark in ("\n", " "):
-            end = text.rfind(mark, start, stop) + 1
-            if end > start:
-                stop = end
-                break
-        yield text[start:stop]
-        start = stop
-    if start < len(text):
-        yield text[start:]

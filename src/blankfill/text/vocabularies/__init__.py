@@ -6,7 +6,15 @@ each normalises text as it did when its models were trained.
 
 from __future__ import annotations
 
+from blankfill.text.vocabularies.absent import NoVocabulary
 from blankfill.text.vocabularies.folder import load_tokenizer, open_vocabulary, save_vocabulary
-from blankfill.text.vocabularies.prompt import Vocabulary
+from blankfill.text.vocabularies.prompt import Vocabulary, is_published
 
-__all__ = ["Vocabulary", "load_tokenizer", "open_vocabulary", "save_vocabulary"]
+__all__ = [
+    "NoVocabulary",
+    "Vocabulary",
+    "is_published",
+    "load_tokenizer",
+    "open_vocabulary",
+    "save_vocabulary",
+]

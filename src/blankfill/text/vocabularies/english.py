@@ -17,7 +17,14 @@ import numpy.typing as npt
 
 from blankfill.errors import DataError
 from blankfill.objective.special import SpecialIds
-from blankfill.text.vocabularies.prompt import Frame, checked, decode_between, encode_prompt
+from blankfill.text.vocabularies.prompt import (
+    Frame,
+    Portable,
+    checked,
+    decode_between,
+    encode_prompt,
+    portable,
+)
 
 __all__ = ["BytePairVocabulary", "WordPieceVocabulary"]
 
@@ -45,6 +52,7 @@ class WordPieceVocabulary:
         self._encode: Callable[[str], list[int]] = lambda text: model.encode(text).ids
         self._decode: Callable[[list[int]], str] = model.decode
         self._name: Callable[[int], str | None] = model.id_to_token
+        self._library_json: Callable[[], str] = model.to_str
         n = len(id_of)
         self.files = {"vocab.txt": vocab}
         self.settings: dict[str, Any] = {}
@@ -73,6 +81,13 @@ class WordPieceVocabulary:
         (index,) = checked([token_id], self.vocab_size)
         return self._name(index) or _shown(index, self.ids)
 
+    def portable(self) -> Portable:
+        """Give what software without blankfill needs to do the same."""
+        return portable(
+            "vocabulary.json", self._library_json().encode(), self.ids, self._frame,
+            size=self.vocab_size,
+        )  # fmt: skip
+
 
 class BytePairVocabulary:
     """The byte-level BPE of GPT-2 or RoBERTa, told apart by RoBERTa's `<s>` and `<mask>`."""
@@ -92,6 +107,7 @@ class BytePairVocabulary:
         self._encode: Callable[[str], list[int]] = lambda text: model.encode(text).ids
         self._decode: Callable[[list[int]], str] = model.decode
         self._name: Callable[[int], str | None] = model.id_to_token
+        self._library_json: Callable[[], str] = model.to_str
         self.files = {"vocab.json": vocab, "merges.txt": merges}
         self.settings: dict[str, Any] = {}
         self.fingerprint = hashlib.sha256(vocab + b"\0" + merges).hexdigest()
@@ -129,6 +145,13 @@ class BytePairVocabulary:
         """Show one token in a table."""
         (index,) = checked([token_id], self.vocab_size)
         return self._name(index) or _shown(index, self.ids)
+
+    def portable(self) -> Portable:
+        """Give what software without blankfill needs to do the same."""
+        return portable(
+            "vocabulary.json", self._library_json().encode(), self.ids, self._frame,
+            size=self.vocab_size,
+        )  # fmt: skip
 
 
 def _library() -> Any:

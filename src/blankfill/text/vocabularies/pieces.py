@@ -24,7 +24,14 @@ import sentencepiece
 
 from blankfill.errors import DataError
 from blankfill.objective.special import SpecialIds
-from blankfill.text.vocabularies.prompt import Frame, checked, decode_between, encode_prompt
+from blankfill.text.vocabularies.prompt import (
+    Frame,
+    Portable,
+    checked,
+    decode_between,
+    encode_prompt,
+    portable,
+)
 
 __all__ = ["CogVocabulary", "IceVocabulary", "newline_id"]
 
@@ -104,6 +111,13 @@ class CogVocabulary:
         names += ("gMASK", "dBLOCK") if self.settings["fixed"] else ("dBLOCK", "unused")
         return f"[{names[index - self._num_pieces]}]"
 
+    def portable(self) -> Portable:
+        """Give what software without blankfill needs to do the same."""
+        return portable(
+            "tokenizer.model", self.files["cog-pretrain.model"], self.ids, self._frame,
+            size=self.vocab_size, offset=0, spelled=[("\n", "<n>")], longest_blank=0,
+        )  # fmt: skip
+
 
 class IceVocabulary:
     """icetk: text ids behind an offset, white space as pieces of its own, bytes for the rest."""
@@ -167,6 +181,14 @@ class IceVocabulary:
         if index < self._offset:
             return f"<image_{index}>"
         return str(self._processor.id_to_piece(index - self._offset))
+
+    def portable(self) -> Portable:
+        """Give what software without blankfill needs to do the same; appended pieces included."""
+        return portable(
+            "tokenizer.model", self._processor.serialized_model_proto(), self.ids, self._frame,
+            size=self.vocab_size, offset=self._offset,
+            spelled=[("\n", "<n>"), ("\t", "<|tab|>")], longest_blank=MAX_BLANK,
+        )  # fmt: skip
 
 
 def _appended() -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,31 @@ import numpy.typing as npt
 from blankfill.errors import DataError
 from blankfill.objective.special import DISPLAY, SpecialIds
 
-__all__ = ["Frame", "Vocabulary", "checked", "decode_between", "encode_prompt"]
+__all__ = [
+    "Frame",
+    "Portable",
+    "Vocabulary",
+    "checked",
+    "decode_between",
+    "encode_prompt",
+    "is_published",
+    "portable",
+]
 
 Int32 = npt.NDArray[np.int32]
 _BLANKS = re.compile(r"\[([sg]?)MASK\]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Portable:
+    """A vocabulary for software that has no blankfill."""
+
+    name: str
+    """Name of its file: tokenizer.model of SentencePiece, or vocabulary.json of tokenizers."""
+    data: bytes
+    """What the file holds."""
+    settings: dict[str, Any]
+    """What else it takes, as `interop/hf_files/vocabulary_blankfill.py` reads it."""
 
 
 class Vocabulary(Protocol):
@@ -51,6 +72,10 @@ class Vocabulary(Protocol):
         """Show one token in a table."""
         ...
 
+    def portable(self) -> Portable:
+        """Give what software without blankfill needs to do the same."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
@@ -62,6 +87,11 @@ class Frame:
     blank (GLM-130B, `generate.py`)."""
     untrained: tuple[str, ...] = ()
     """Blanks that the models of this vocabulary never saw in training."""
+
+
+def is_published(tokenizer: object) -> TypeGuard[Vocabulary]:
+    """Whether a tokenizer is the vocabulary of a published model."""
+    return hasattr(tokenizer, "portable")
 
 
 def encode_prompt(
@@ -88,6 +118,29 @@ def encode_prompt(
     is_open = end == len(text) and bool(last) and frame.open_ended in ("any", last)
     parts.append(np.array([] if is_open else [ids.eos], np.int32))
     return np.concatenate(parts)
+
+
+def portable(
+    name: str, data: bytes, ids: SpecialIds, frame: Frame, *, size: int, **settings: Any
+) -> Portable:
+    """Describe a vocabulary for software that has no blankfill.
+
+    Args:
+        name: name of its file.
+        data: what the file holds.
+        ids: its special tokens.
+        frame: how its prompts are closed.
+        size: number of ids.
+        settings: what its way of encoding needs.
+    """
+    return Portable(
+        name=name, data=data,
+        settings={
+            "size": size, "special_ids": {role: getattr(ids, role) for role in DISPLAY},
+            "opening": ids.opening, "open_ended": frame.open_ended,
+            "untrained": list(frame.untrained), **settings,
+        },
+    )  # fmt: skip
 
 
 def decode_between(
