@@ -112,8 +112,9 @@ def test_folders_and_files_that_are_closed_are_counted(tmp_path, monkeypatch):
     ]
     with pytest.raises(DataError, match="Permission denied"):
         list(read_documents([tmp_path], strict=True))
-    with pytest.raises(DataError, match=r"secret\.txt: cannot be read"):
-        list(read_documents([tmp_path / "secret.txt"]))
+    for name in ("secret.txt", "closed"):
+        with pytest.raises(DataError, match=f"{name}: cannot be read"):
+            list(read_documents([tmp_path / "a.txt", tmp_path / name]))
 
 
 def test_hidden_files_are_left_out_and_counted(tmp_path):

@@ -128,6 +128,10 @@ def _special(status: os.stat_result) -> str:
 
 def _files_under(folder: str, walked: dict[_Identity, str], skips: Skips) -> list[Source]:
     """List a folder's files; `walked` are the folders and files that were reached before."""
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        raise DataError(f"{shown(folder)}: cannot be read ({error.strerror})") from error
     known: list[Source] = []
     for path in sorted(_walk(folder, walked, skips)):
         is_known, kind = _format(path)
