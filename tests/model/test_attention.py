@@ -189,6 +189,45 @@ def test_the_masks_are_the_rule(name):
     assert torch.equal(mask.full_kv_num_blocks[:, 0].long(), whole)
 
 
+LISTS = [
+    f"{full}{side}_{what}"
+    for full in ("", "full_") for side in ("kv", "q") for what in ("num_blocks", "indices")
+]  # fmt: skip
+
+
+def as_the_kernels_read(tiles):
+    """Each row's list by torch's kernels for CUDA, which step over rows by the stride of heads:
+    `sparse_hz_offset * stride_kv_num_blks_h` (torch/_inductor/kernel/flex/templates, 2.11)."""
+    _, heads, *strides = tiles.stride()
+    return tiles.as_strided((tiles.shape[0], *tiles.shape[2:]), (heads, *strides))
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_each_row_is_given_its_own_tiles(name):
+    made = FlexMask.of(table(name), (3, T), "cpu").block_mask
+    for tiles in (getattr(made, which) for which in LISTS):
+        assert torch.equal(as_the_kernels_read(tiles), tiles[:, 0])
+
+
+@pytest.mark.parametrize("name", [name for name in BLOCKS if name != "nothing"])
+def test_no_sequence_without_queries_goes_to_a_kernel(name):
+    blocks = table(name)
+    mask = VarlenMask.of(blocks, (3, T), "cpu")
+    longest = []
+    for index, bounds in (
+        (mask.part_a, mask.a_bounds), (mask.part_b, mask.b_bounds), (mask.both, mask.both_bounds),
+    ):  # fmt: skip
+        lengths = bounds.diff()
+        assert bounds[0] == 0
+        assert bounds[-1] == len(index)
+        assert (lengths > 0).all()
+        longest.append(max(lengths.tolist(), default=0))
+    assert mask.longest == tuple(longest)
+    assert len(mask.b_bounds) == len(mask.both_bounds)
+    assert len(mask.a_bounds) == 1 + (blocks[:, 2] > blocks[:, 1]).sum()
+    assert len(mask.b_bounds) == 1 + (blocks[:, 3] > blocks[:, 2]).sum()
+
+
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_flex_attention_forward_is_the_rule():
     blocks = table("ragged")
@@ -413,8 +452,13 @@ def test_what_the_device_cannot_is_refused_in_words(wanted, device, dropout, say
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        *((kind, "ragged") for kind in ("flex", "dense")),
-        *((kind, name) for kind in ("blocks", "varlen") for name in BLOCKS if name != "nothing"),
+        ("dense", "ragged"),
+        *(
+            (kind, name)
+            for kind in ("blocks", "varlen", "flex")
+            for name in BLOCKS
+            if name != "nothing"
+        ),
     ],
 )
 def test_cuda_ways_are_the_rule(kind, name):

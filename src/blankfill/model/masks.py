@@ -102,7 +102,10 @@ class FlexMask:
         pairs = tile_pairs(blocks, shape)
         whole = pairs == TILE * TILE
         part_count, part_list, whole_count, whole_list = (
-            torch.from_numpy(array[:, None]).to(device, non_blocking=True)
+            # One list for all heads. The kernels step from row to row by the stride of that dim,
+            # so it must be torch's: numpy's `[:, None]` has the stride 0, by which every row is
+            # given the tiles of the first.
+            torch.from_numpy(array).unsqueeze(1).to(device, non_blocking=True)
             for tiles in ((pairs > 0) & ~whole, whole)
             for array in (
                 tiles.sum(-1, dtype=np.int32),
@@ -123,27 +126,36 @@ class VarlenMask:
     part_b: torch.Tensor
     """`[b]` those of Part B."""
     both: torch.Tensor
-    """`[a + b]` those of each example, Part A and then Part B."""
+    """Those of each example that has a Part B, Part A and then Part B."""
     a_bounds: torch.Tensor
-    """`[K + 1]` int32 where each example starts in `part_a`, and its end."""
+    """int32 where each example that has a Part A starts in `part_a`, and the last one's end."""
     b_bounds: torch.Tensor
-    """`[K + 1]` the same in `part_b`."""
+    """The same in `part_b`, of examples that have a Part B."""
     both_bounds: torch.Tensor
-    """`[K + 1]` the same in `both`."""
+    """The same in `both`."""
     longest: tuple[int, int, int]
     """Most positions of an example in `part_a`, `part_b` and `both`."""
 
     @classmethod
     def of(cls, blocks: Blocks, shape: tuple[int, ...], device: torch.device | str) -> VarlenMask:
-        """Lay out what each call gathers."""
+        """Lay out what each call gathers. No call is given an example that asks nothing of it:
+        a sequence without queries is the edge at which such kernels have been wrong."""
         row, start, part_b, end = blocks.astype(np.int64).T
-        offset = row * shape[1]
-        parts = [(start, part_b), (part_b, end), (start, end)]
-        index = [_ranges(offset + low, high - low) for low, high in parts]
-        bounds = [np.append(0, np.cumsum(high - low)).astype(np.int32) for low, high in parts]
+        first = row * shape[1]
+        has_a, has_b = part_b > start, end > part_b
+        parts = [
+            (first[asks] + low[asks], (high - low)[asks])
+            for asks, low, high in (
+                (has_a, start, part_b),
+                (has_b, part_b, end),
+                (has_b, start, end),
+            )
+        ]
+        index = [_ranges(*part) for part in parts]
+        bounds = [np.append(0, np.cumsum(lengths)).astype(np.int32) for _, lengths in parts]
         a, b, both = (torch.from_numpy(x).to(device, non_blocking=True) for x in index)
         of_a, of_b, of_both = (torch.from_numpy(x).to(device, non_blocking=True) for x in bounds)
-        most = [int((high - low).max(initial=0)) for low, high in parts]
+        most = [int(lengths.max(initial=0)) for _, lengths in parts]
         return cls(a, b, both, of_a, of_b, of_both, (most[0], most[1], most[2]))
 
 
