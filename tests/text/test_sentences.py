@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blankfill.text.sentences import sentence_ends
+from blankfill.text.sentences import sentence_ends, sentence_tokens
+from blankfill.text.tokenizer import WordTokenizer
 
 CASES = [
     "It rained.| We went home.",
@@ -58,3 +59,9 @@ def test_any_text_is_cut_into_its_whole(text):
     assert ends == sorted(set(ends))
     assert (ends[-1:] == [len(text)]) == bool(text)
     assert all(0 < e <= len(text) for e in ends)
+
+
+def test_sentences_of_words_end_where_no_blank_follows():
+    text = "\u5c0f\u732b\u770b\u96e8\u3002\u96e8\u505c\u4e86\uff01 It is dry."
+    words = WordTokenizer(text)
+    assert sentence_tokens(text, words.encode(text), words).tolist() == [5, 9, 12]

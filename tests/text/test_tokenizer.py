@@ -144,3 +144,22 @@ def test_words_are_the_tokens_of_a_word_tokenizer():
     assert words.token(int(ids[0])) == "the"
     with pytest.raises(DataError, match="'cat'"):
         words.encode("the cat")
+
+
+def test_words_that_look_like_special_tokens_are_words():
+    text = "Press [E] to open [MASK] or [S]"
+    words = WordTokenizer(text)
+    ids = words.encode(text)
+    assert words.decode(ids) == text
+    assert not {words.ids.eop, words.ids.mask, words.ids.sop} & set(ids.tolist())
+    assert words.encode_with_blanks("open [MASK] or").tolist()[1] == words.ids.mask
+
+
+def test_chinese_is_cut_into_characters():
+    text = "\u5c0f\u732b\u770b Python \u548c\u96e8\u3002"
+    words = WordTokenizer(text)
+    shown = [words.token(int(i)) for i in words.encode(text)]
+    assert shown == ["\u5c0f", "\u732b", "\u770b", "Python", "\u548c", "\u96e8", "\u3002"]
+    assert words.decode(words.encode(text)) == text.replace(" ", "")
+    spaced = WordTokenizer("a\u3000b")
+    assert spaced.decode(spaced.encode("a\u3000b")) == "a b"

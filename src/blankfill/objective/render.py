@@ -20,6 +20,7 @@ import numpy as np
 from blankfill import __version__
 from blankfill.disk.publish import NewFile
 from blankfill.objective.batch import IGNORE_INDEX, Batch, Bool, Example, Int32
+from blankfill.objective.fonts import fonts_for, without_glyph_warnings
 from blankfill.objective.mask import visible
 
 __all__ = [
@@ -160,8 +161,7 @@ def _draw(
     picture = np.where(seen, np.where(is_part_b[None, :], 2, 1), 0)
     length = len(segment_ids)
     size = max(6.0, min(11.0, 0.24 * length + 2)) if labels else 9.0
-    fonts: Any = _fonts(labels)
-    with plt.rc_context(fonts):
+    with plt.rc_context(fonts_for(labels or ())), without_glyph_warnings():
         figure, axes = plt.subplots(figsize=(size, size + 0.4), dpi=150)
         colours = ListedColormap([HIDDEN, PART_A, PART_B])
         axes.imshow(picture, cmap=colours, vmin=0, vmax=2, interpolation="nearest")
@@ -172,8 +172,9 @@ def _draw(
             axes.plot([inside[1] - 0.5, inside[2] - 0.5], [place - 0.5] * 2, color="white", lw=0.8)
             axes.plot([place - 0.5] * 2, [inside[1] - 0.5, inside[2] - 0.5], color="white", lw=0.8)
         if labels:
-            axes.set_xticks(range(length), labels, rotation=90, fontsize=8)
-            axes.set_yticks(range(length), labels, fontsize=8)
+            # A token is text, and `$` no mathematics.
+            axes.set_xticks(range(length), labels, rotation=90, fontsize=8, parse_math=False)
+            axes.set_yticks(range(length), labels, fontsize=8, parse_math=False)
             axes.xaxis.tick_top()
         else:
             _label_parts(axes, edges, length)
@@ -257,16 +258,3 @@ def _label_parts(axes: Any, edges: Sequence[tuple[int, int, int]], length: int) 
     axes.set_yticks(ticks, names, fontsize=8)
     axes.set_xticks(ticks, names, fontsize=8, rotation=90)
     axes.xaxis.tick_top()
-
-
-def _fonts(labels: list[str] | None) -> Any:
-    """Choose a font that can show Chinese tokens, where the machine has one."""
-    if not labels or all(ord(character) < 0x2E80 for label in labels for character in label):
-        return {}
-    from matplotlib import font_manager
-
-    known = {font.name for font in font_manager.fontManager.ttflist}
-    wanted = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "PingFang SC",
-              "Microsoft YaHei", "SimHei", "Arial Unicode MS")  # fmt: skip
-    found = [name for name in wanted if name in known]
-    return {"font.family": [*found, "DejaVu Sans"]}
