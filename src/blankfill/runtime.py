@@ -52,9 +52,17 @@ def cpu_name() -> str:
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept: `$XDG_CACHE_HOME/blankfill`, or under `~/.cache`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "blankfill"
+    """Where what can be made again is kept: `$XDG_CACHE_HOME/blankfill`, or under `~/.cache`.
+
+    Raises:
+        OSError: there is neither, as for a container's user without a name.
+    """
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "blankfill"
+    try:
+        return Path.home() / ".cache" / "blankfill"
+    except RuntimeError as error:
+        raise OSError("no home folder to keep it in; set XDG_CACHE_HOME") from error
 
 
 def native_wanted() -> bool:
