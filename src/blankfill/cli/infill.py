@@ -21,13 +21,12 @@ def print_fill(result: FillResult, console: Answer) -> None:
         console.print_text(item.text)
         rows: list[tuple[str, str, str, str]] = []
         for number, blank in enumerate(item.blanks, start=1):
-            note = "" if blank.ended else "cut off by --max-new-tokens"
-            rows.append((f"blank {number}", blank.text.strip(), f"{blank.probability:.3f}", note))
-            rows += [
-                ("", candidate.text.strip(), f"{candidate.probability:.3f}", "")
-                for candidate in blank.candidates
-                if candidate.text != blank.text
-            ]
+            for place, fill in enumerate(blank.candidates or [blank]):
+                # Chosen token by token, the fill in the text need not be the most probable one.
+                notes = ["in the text"] if place and fill.text == blank.text else []
+                notes += [] if fill.ended else ["cut off by --max-new-tokens"]
+                head = "" if place else f"blank {number}"
+                rows.append((head, fill.text.strip(), f"{fill.probability:.3f}", ", ".join(notes)))
         if console.on_terminal:
             table = new_table("", "", "", "", box=None, padding=(0, 2, 0, 2), show_header=False)
             for row in rows:

@@ -32,9 +32,11 @@ class Candidate:
     text: str
     """The fill as text."""
     probability: float
-    """Probability of exactly this fill, its end included."""
+    """Probability of exactly this fill, its end included; of its tokens where it was cut off."""
     tokens: tuple[str, ...]
     """Its pieces."""
+    ended: bool
+    """False where the token limit cut the fill off."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,13 +46,14 @@ class TextBlank:
     text: str
     """The fill."""
     probability: float
-    """Probability of exactly this fill, its end included."""
+    """Probability of exactly this fill, its end included; of its tokens where it was cut off."""
     tokens: tuple[str, ...]
     """Its pieces."""
     ended: bool
     """False where the token limit cut the fill off."""
     candidates: tuple[Candidate, ...]
-    """Several fills, most probable first, where they were asked for."""
+    """Several fills, most probable first, where they were asked for; the one in the text is among
+    them, and need not be the first: it was chosen token by token."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +98,7 @@ def fill_texts(
         max_new_tokens: longest fill of one blank.
         num_candidates: fills to list per blank. Greedy: the best continuation of each of the most
             probable first tokens. Sampled: that many independent draws. The other blanks keep
-            their first answer.
+            their first answer. Fills that read alike are listed once, and all by probability.
         sampling: greedy or drawn.
         batch_size: most texts that run together.
         advance: called with the number of texts that were just finished.
@@ -222,4 +225,5 @@ def _candidate(tokenizer: TextTokenizer, fill: FilledBlank, text: str) -> Candid
         text=text,
         probability=math.exp(fill.logprob),
         tokens=tuple(tokenizer.token(int(token)) for token in fill.tokens),
+        ended=fill.ended,
     )
