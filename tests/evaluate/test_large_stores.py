@@ -7,6 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from blankfill.cli.console import Answer
 from blankfill.cli.evaluate import print_report
 from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig
@@ -63,7 +64,7 @@ def peak(work):
 
 
 def test_a_billion_tokens_are_evaluated_in_bounded_memory_and_the_sample_is_stated(
-    huge, ids, monkeypatch
+    huge, ids, monkeypatch, capsys
 ):
     # The keys of all trigrams would be 8 GB, the held-out documents 4 GB as int32.
     monkeypatch.setattr(items, "MAX_PIECES", 500)
@@ -86,19 +87,14 @@ def test_a_billion_tokens_are_evaluated_in_bounded_memory_and_the_sample_is_stat
             )
         )
 
-    assert peak(work) < 64 * MEGABYTE
-    (report,) = found
+    work()  # modules that are loaded on first use are no memory of the evaluation's
+    assert peak(work) < 16 * MEGABYTE
+    report = found[-1]
     assert (report.ngram_tokens, report.training_tokens) == (123_456, 2 * DOCUMENTS * LENGTH)
     assert [language.num_documents for language in report.languages] == [DOCUMENTS // 2] * 2
     assert [language.num_blanks for language in report.languages] == [4, 4]
-    printed = []
-
-    class Console:
-        def print(self, what, **_options):
-            printed.append(what)
-
-    print_report(report, Console())
-    assert "123,456 of 2,000,000,000 training tokens" in printed[-1]
+    print_report(report, Answer())
+    assert "123,456 of 2,000,000,000 training tokens" in capsys.readouterr().out
 
 
 def test_what_the_n_gram_models_hold_grows_with_the_sample_and_not_with_the_store(huge):

@@ -74,8 +74,8 @@ def another_vocabulary_size(folder):
 
 def an_unknown_layout(folder):
     folder.mkdir()
-    save_file({"model.embed_tokens.weight": torch.ones(4, 4)}, folder / "model.safetensors")
-    return [], ["model.embed_tokens.weight", "--layout"]
+    save_file({"vision.patch.weight": torch.ones(4, 4)}, folder / "model.safetensors")
+    return [], ["vision.patch.weight", "--layout", "GLM-130B"]
 
 
 def an_empty_folder(folder):

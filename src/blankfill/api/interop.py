@@ -113,9 +113,10 @@ def import_(
 
     from blankfill import progress
     from blankfill.disk.publish import require_free
-    from blankfill.interop.importer import check_vocabulary, run_import
+    from blankfill.interop.importer import run_import
     from blankfill.interop.layouts import recognise
     from blankfill.interop.plan import NUM_IMAGE_ROWS, plan_import
+    from blankfill.interop.rows import check_vocabulary, vocabulary_notes
 
     require_free(as_path(out, "out"))
     source = recognise(as_path(path, "path"), layout)
@@ -128,6 +129,7 @@ def import_(
     )
     if vocabulary is not None:
         check_vocabulary(vocabulary, plan)
+        notes += vocabulary_notes(vocabulary, plan)
     with progress.bar("import", len(plan.taken), "tensors") as meter:
         written = run_import(plan, as_path(out, "out"), vocabulary, advance=meter.advance)
     from blankfill.config.run import to_dict
@@ -191,6 +193,8 @@ def _vocabulary(
 
 def _layout_notes(plan: ImportPlan) -> list[str]:
     notes: list[str] = []
+    if plan.source.dropped:
+        notes.append(f"{plan.source.dropped} was left out of the tensors' names")
     if plan.source.layout == "glm-hf" and plan.cfg.activation == "gelu":
         notes.append(
             "the Hugging Face code computes the erf GeLU; --activation gelu_tanh takes the form "

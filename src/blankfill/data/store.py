@@ -25,6 +25,7 @@ from blankfill.disk.json_files import Description, check, read_object
 from blankfill.disk.ownership import FolderKind
 from blankfill.errors import DataError
 from blankfill.objective.drawn import gather
+from blankfill.text.pointer import is_pointer, pointer_sentence
 from blankfill.text.tokenizer import INNER_TOKENIZER
 
 __all__ = ["ARRAYS", "COUNTED", "DTYPES", "KIND", "MANIFEST", "VERSION", "TokenStore"]
@@ -210,6 +211,8 @@ def _map(path: Path, dtype: str, count: int) -> npt.NDArray[Any]:
     expected = count * np.dtype(dtype).itemsize
     size = path.stat().st_size
     if size != expected:
+        if is_pointer(path):
+            raise ValueError(pointer_sentence(path))
         raise ValueError(f"{path.name} has {size:,} bytes, the manifest says {expected:,}")
     if not count:
         return np.zeros(0, dtype)  # an empty file cannot be mapped

@@ -191,7 +191,9 @@ def _reasons(family: Family, cfg: RunConfig) -> list[str]:
     if shape.block not in blocks:
         reasons.append(f"block={' or '.join(blocks)} (this model: {shape.block})")
     rotary = template.positions.startswith("rope")
-    positions = ("rope_1d", "rope_2d") if rotary else (template.positions,)
+    # SwissArmyTransformer's ChatGLM has no switch: it always rotates by both positions.
+    switched = rotary and family != "chatglm_sat"
+    positions = ("rope_1d", "rope_2d") if switched else (template.positions,)
     if shape.positions not in positions:
         reasons.append(f"positions={' or '.join(positions)} (this model: {shape.positions})")
     # GLM's own GeLU is the tanh form, its port to Hugging Face computes the erf form: either is

@@ -32,13 +32,13 @@ from blankfill.config.presets import preset
 from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.config.train import TrainConfig
 from blankfill.disk.publish import new_folder
-from blankfill.errors import ConversionError
 from blankfill.interop.plan import ImportPlan, Taken
+from blankfill.interop.rows import check_vocabulary
 from blankfill.interop.safetensors_writer import SafetensorsWriter
 from blankfill.text.tokenizer import Tokenizer
 from blankfill.text.vocabularies import Vocabulary, save_vocabulary
 
-__all__ = ["Written", "check_vocabulary", "run_import"]
+__all__ = ["Written", "run_import"]
 
 log = logging.getLogger(__name__)
 
@@ -87,20 +87,6 @@ def run_import(
         check_vocabulary(vocabulary, plan)
     with new_folder(out) as folder:
         return _write(plan, folder, vocabulary, max_file_bytes, advance or (lambda _: None))
-
-
-def check_vocabulary(vocabulary: Vocabulary | Tokenizer, plan: ImportPlan) -> None:
-    """Check that a vocabulary is one of the model's.
-
-    Raises:
-        ConversionError: it has more ids than the model's embedding has rows.
-    """
-    rows = plan.cfg.vocab_size
-    if vocabulary.vocab_size > rows:
-        raise ConversionError(
-            f"the vocabulary has {vocabulary.vocab_size} ids and the embedding of "
-            f"{plan.source.path} {rows} rows; name the model's own with --tokenizer"
-        )
 
 
 def _write(
@@ -201,6 +187,16 @@ def _run_config(plan: ImportPlan) -> RunConfig:
 
 
 def _objective(plan: ImportPlan) -> ObjectiveConfig:
+    """Give a foreign model the mixture it was trained on, and the positions its code computes.
+
+    With one position alone, ChatGLM-6B's code and GLM-130B's number on behind `[gMASK]` and stay at
+    `[MASK]`: our linear scheme. With two, all of Part B stands at its mask.
+    """
+    scheme = "linear" if plan.cfg.positions == "rope_1d" else "corrupted"
+    return dataclasses.replace(_mixture(plan), positions=scheme)
+
+
+def _mixture(plan: ImportPlan) -> ObjectiveConfig:
     if plan.preset:
         return preset(plan.preset).objective
     if plan.source.layout in ("sat-glm-130b", "largescale"):

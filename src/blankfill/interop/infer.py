@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any
+from typing import Any, Final
 
 from blankfill.config.model import Activation, ModelConfig
 from blankfill.config.presets import PRESETS, preset
@@ -13,6 +13,7 @@ from blankfill.errors import ConversionError
 from blankfill.interop.keymap import TEMPLATES
 from blankfill.interop.layouts import FAMILY_OF, Source
 from blankfill.interop.shards import StoredTensor
+from blankfill.interop.switches import check_switches, flag
 
 __all__ = ["infer_config", "preset_of"]
 
@@ -54,7 +55,7 @@ def infer_config(
     up = _find(source, "layers.0.mlp.dense_h_to_4h.weight")
     position = [t for n, t in names.items() if n.endswith("transformer.position_embeddings.weight")]
     sandwich = any(name.endswith("third_layernorm.weight") for name in names)
-    config = source.config
+    check_switches(source)
     shape: dict[str, Any] = {
         "vocab_size": word.shape[0] * num_ranks,
         "hidden_size": hidden,
@@ -65,13 +66,13 @@ def infer_config(
         "norm_eps": _number(source, "layernorm_epsilon", template.norm_eps),
     }
     if position:
+        _check_table(source, position[0])
         shape["max_position"] = position[0].shape[0] - 1  # the table has a row for 0 too
     else:
         shape["max_position"] = int(_number(source, "max_sequence_length", _ROPE_POSITIONS))
-    if source.layout == "sat-glm-130b" and config.get("position_encoding_2d"):
-        shape["positions"] = "rope_2d"
-    if source.layout == "chatglm-hf" and config.get("position_encoding_2d") is False:
-        shape["positions"] = "rope_1d"
+    if source.layout in ("sat-glm-130b", "largescale", "chatglm-hf"):
+        two = flag(source, "position_encoding_2d", template.positions == "rope_2d")
+        shape["positions"] = "rope_2d" if two else "rope_1d"
     if activation is not None:
         shape["activation"] = activation
     _check_config(source, shape)
@@ -138,17 +139,39 @@ def _check_ranks(source: Source, hidden: int) -> None:
         )
 
 
+_SIZES: Final = {
+    "vocab_size": ("vocab_size",), "hidden_size": ("hidden_size",),
+    "num_layers": ("num_layers", "num_hidden_layers"),
+    "ffn_size": ("inner_hidden_size", "intermediate_size", "ffn_hidden_size"),
+}  # fmt: skip
+"""Our sizes and what configurations call them."""
+
+
 def _check_config(source: Source, shape: dict[str, Any]) -> None:
-    for name in ("vocab_size", "hidden_size", "num_layers"):
-        said = source.config.get(name)
-        if isinstance(said, int) and said != shape[name]:
-            tensor = _find(source, "word_embeddings.weight")
-            what = "layers" if name == "num_layers" else f"the tensor {tensor.name}"
-            raise ConversionError(
-                f"{source.config_path} says {name}={said}, and {what} of {source.path} "
-                f"make{'s' * (name != 'num_layers')} it {shape[name]}; put right the file that "
-                "does not belong to the weights"
-            )
+    tensor = _find(source, "word_embeddings.weight")
+    up = _find(source, "layers.0.mlp.dense_h_to_4h.weight")
+    told = {"num_layers": "layers", "ffn_size": f"the tensor {up.name}"}
+    for size, names in _SIZES.items():
+        for name in names:
+            said = source.config.get(name)
+            if said is not None and said != shape[size]:
+                what = told.get(size, f"the tensor {tensor.name}")
+                raise ConversionError(
+                    f"{source.config_path} says {name}={said!r}, and {what} of {source.path} "
+                    f"make{'s' * (size != 'num_layers')} it {shape[size]}; put right the file that "
+                    "does not belong to the weights"
+                )
+
+
+def _check_table(source: Source, table: StoredTensor) -> None:
+    """Compare the table of positions with config.json; GLM's own has a row more than it says."""
+    said = source.config.get("max_sequence_length")
+    if said is not None and said not in (table.shape[0], table.shape[0] - 1):
+        raise ConversionError(
+            f"{source.config_path} says max_sequence_length={said!r}, and {table.path} holds "
+            f"{table.name} with {table.shape[0]} rows; put right the file that does not belong to "
+            "the weights"
+        )
 
 
 def _heads(source: Source, cfg: ModelConfig) -> int:

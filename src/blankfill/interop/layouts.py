@@ -18,26 +18,15 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, cast
 
 from blankfill.checkpoint import newest_checkpoint, read_run
 from blankfill.errors import ConversionError
-from blankfill.interop.keymap import Family
+from blankfill.interop.names import FAMILY_OF, LAYOUTS, LayoutName, layout_of, refuse_others, unwrap
 from blankfill.interop.shards import StoredTensor, open_shard
+from blankfill.text.pointer import is_pointer, pointer_sentence
 
 __all__ = ["FAMILY_OF", "LAYOUTS", "LayoutName", "Source", "recognise"]
-
-LayoutName = Literal[
-    "glm-megatron", "glm-hf", "sat-glm", "sat-glm-130b", "sat-chatglm", "largescale", "chatglm-hf",
-    "blankfill",
-]  # fmt: skip
-FAMILY_OF: Final[dict[LayoutName, Family]] = {
-    "glm-megatron": "glm", "glm-hf": "hf_glm", "sat-glm": "sat_glm", "sat-glm-130b": "glm130b",
-    "sat-chatglm": "chatglm_sat", "largescale": "glm130b", "chatglm-hf": "hf_chatglm",
-}  # fmt: skip
-"""Whose names each foreign layout has."""
-LAYOUTS: Final[tuple[LayoutName, ...]] = (*FAMILY_OF, "blankfill")
-"""Every layout."""
 
 _MP_RANK = re.compile(r"mp_rank_(\d+)_model_states\.pt")
 _PIPELINE = re.compile(r"layer_(\d+)-model_(\d+)-model_states\.pt")
@@ -63,6 +52,8 @@ class Source:
     """What its config.json or model_config.json says."""
     config_path: Path | None = None
     """That file."""
+    dropped: str = ""
+    """What wrappers had put before the names of the tensors, and was left out."""
 
     @property
     def files(self) -> list[Path]:
@@ -110,6 +101,7 @@ def _follow(path: Path) -> Path:
     for name in _POINTERS:
         pointer = path / name
         if pointer.is_file():
+            _refuse_pointer(pointer)
             target = pointer.read_text(encoding="utf-8", errors="replace").strip()
             if target and (path / target).is_dir():
                 return path / target
@@ -142,6 +134,7 @@ def _complete(folder: Path, numbers: list[int], name: str) -> None:
 def _hugging_face(folder: Path) -> list[Path]:
     for name in _INDEXES:
         if (folder / name).is_file():
+            _refuse_pointer(folder / name)
             try:
                 index: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
                 files = sorted(set(cast("dict[str, str]", index["weight_map"]).values()))
@@ -179,35 +172,21 @@ def _add(found: Rank, name: str, stored: StoredTensor) -> None:
 
 
 def _named(path: Path, asked: LayoutName | None, ranks: list[Rank], folder: Path) -> Source:
-    """Tell the layout by the names of the tensors."""
-    layout = asked or _layout_of(path, ranks[0])
-    renamed: list[Rank] = []
-    for rank in ranks:
-        found: Rank = {}
-        for name, stored in rank.items():
-            _add(found, _whole_name(name, layout), stored)
-        renamed.append(found)
-    return Source(path=path, layout=layout, ranks=renamed, **_config(folder))
+    """Tell the layout by the names of the tensors, wrappers left out."""
+    inner, dropped = unwrap([name for rank in ranks for name in rank])
+    refuse_others(path, inner.values())
+    ranks = [_renamed(rank, inner) for rank in ranks]
+    is_ranked = any(_MP_RANK.fullmatch(s.path.name) for s in ranks[0].values())
+    layout = asked or layout_of(path, ranks[0], is_ranked=is_ranked)
+    ranks = [_renamed(rank, {name: _whole_name(name, layout) for name in rank}) for rank in ranks]
+    return Source(path=path, layout=layout, ranks=ranks, dropped=dropped, **_config(folder))
 
 
-def _layout_of(path: Path, names: Rank) -> LayoutName:
-    if "word_embeddings.weight" in names:
-        is_megatron = _MP_RANK.fullmatch(names["word_embeddings.weight"].path.name) is not None
-        return "glm-megatron" if is_megatron else "glm-hf"
-    if "glm.word_embeddings.weight" in names:
-        return "glm-hf"
-    if "transformer.word_embeddings.weight" in names:
-        if "mixins.chatglm-final.lm_head.weight" in names:
-            return "sat-chatglm"
-        if "lm_head.weight" in names:
-            return "chatglm-hf"
-        learned = "transformer.position_embeddings.weight" in names
-        return "sat-glm" if learned else "sat-glm-130b"
-    some = ", ".join(list(names)[:3]) or "no tensor"
-    raise ConversionError(
-        f"{path} is no GLM that blankfill knows: it holds {some}; if it is one, name its layout "
-        f"with --layout ({', '.join(LAYOUTS)})"
-    )
+def _renamed(rank: Rank, names: dict[str, str]) -> Rank:
+    found: Rank = {}
+    for name, stored in rank.items():
+        _add(found, names[name], stored)
+    return found
 
 
 def _whole_name(name: str, layout: LayoutName) -> str:
@@ -236,7 +215,8 @@ def _pipeline(files: dict[tuple[str, ...], Path]) -> list[Rank]:
                 stem = "transformer."
             elif order == len(layers) - 1:
                 stem = "transformer.final_layernorm."
-            for name, stored in open_shard(by_number[layer, rank]).items():
+            shard = open_shard(by_number[layer, rank])
+            for name, stored in _renamed(shard, unwrap(shard)[0]).items():
                 name = name.replace("self_attention.", "attention.")
                 _add(ranks[rank], stem + name.removeprefix("final_layernorm."), stored)
     return ranks
@@ -255,10 +235,21 @@ def _config(folder: Path) -> dict[str, Any]:
     """Read config.json or model_config.json beside the weights or one folder up."""
     for path in (place / name for place in (folder, folder.parent) for name in _CONFIGS):
         if path.is_file():
+            _refuse_pointer(path)
             try:
                 config: object = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise ConversionError(f"{path} is damaged: it is not JSON ({error})") from error
-            if isinstance(config, dict):
-                return {"config": cast("dict[str, Any]", config), "config_path": path}
+            except (OSError, ValueError, RecursionError) as error:
+                raise ConversionError(
+                    f"{path} is damaged: it is not JSON ({error}); download it again"
+                ) from error
+            if not isinstance(config, dict):
+                raise ConversionError(
+                    f"{path} is no configuration: it holds no names and values; download it again"
+                )
+            return {"config": cast("dict[str, Any]", config), "config_path": path}
     return {}
+
+
+def _refuse_pointer(path: Path) -> None:
+    if is_pointer(path):
+        raise ConversionError(pointer_sentence(path))

@@ -176,5 +176,11 @@ def _parts(source: Source, entry: Tensor, shape: tuple[int, ...]) -> tuple[Part,
                 f"{stored.path} holds {stored.name} with the shape {list(stored.shape)}, and the "
                 f"other tensors make it {list(expected)}; the file is of another model"
             )
+        if scale is None and not stored.dtype.is_floating_point:
+            raise ConversionError(
+                f"{stored.path} holds {stored.name} as {str(stored.dtype).removeprefix('torch.')} "
+                f"and no {entry.theirs}{SCALE} beside it; quantised weights need their scales: "
+                "copy every file of the checkpoint"
+            )
         parts.append(Part(stored=stored, scale=scale, shape=expected))
     return tuple(parts)

@@ -25,6 +25,7 @@ import torch
 
 from blankfill.errors import ConversionError
 from blankfill.interop.safetensors_writer import DTYPE_NAMES
+from blankfill.text.pointer import is_pointer, pointer_sentence
 
 __all__ = ["StoredTensor", "open_shard"]
 
@@ -111,7 +112,9 @@ def open_shard(path: Path) -> dict[str, StoredTensor]:
     if not path.is_file():
         raise ConversionError(f"{path} is missing; {_AGAIN}")
     with path.open("rb") as file:
-        start = file.read(9)
+        start = file.read(64)
+    if is_pointer(start):
+        raise ConversionError(pointer_sentence(path))
     if start[:2] in (b"PK", b"\x80\x02"):
         return _open_torch(path, archive=start[:2] == b"PK")
     if start[8:9] == b"{" or path.suffix == ".safetensors":

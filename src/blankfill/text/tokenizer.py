@@ -35,6 +35,7 @@ from blankfill.disk.json_files import Description, encode, read_object
 from blankfill.disk.ownership import FolderKind
 from blankfill.errors import DataError
 from blankfill.objective.special import DISPLAY, SpecialIds, sentinel_names
+from blankfill.text.pointer import is_pointer, pointer_sentence
 
 __all__ = [
     "INNER_TOKENIZER",
@@ -203,6 +204,8 @@ class Tokenizer:
                 f"{folder / MANIFEST_NAME} is damaged, or another's: {error}; restore it, "
                 "or train the tokenizer again"
             ) from error
+        if is_pointer(model):
+            raise DataError(pointer_sentence(folder / MODEL_NAME))
         tokenizer = Tokenizer(model, path=str(folder / MODEL_NAME), manifest=manifest)
         if manifest.get("fingerprint") != tokenizer.fingerprint:
             raise DataError(

@@ -12,6 +12,7 @@ from typing import Any
 
 from blankfill.disk.json_files import Description, encode, read_object
 from blankfill.errors import DataError
+from blankfill.text.pointer import is_pointer, pointer_sentence
 from blankfill.text.tokenizer import MANIFEST_NAME, MODEL_NAME, VOCABULARY_NAME, Tokenizer
 from blankfill.text.vocabularies.english import BytePairVocabulary, WordPieceVocabulary
 from blankfill.text.vocabularies.pieces import CogVocabulary, IceVocabulary, newline_id
@@ -54,6 +55,8 @@ def open_vocabulary(
         path = found[0]
     if not path.is_file():
         raise DataError(f"{path}: no such vocabulary")
+    if is_pointer(path):
+        raise DataError(pointer_sentence(path))
     if path.suffix == ".model":
         newline = newline_id(path)
         if newline == 3:
@@ -72,6 +75,8 @@ def open_vocabulary(
 
 def _byte_pair(path: Path) -> BytePairVocabulary:
     merges = path.with_name("merges.txt")
+    if is_pointer(merges):
+        raise DataError(pointer_sentence(merges))
     if not merges.is_file():
         raise DataError(f"{merges} is missing beside {path.name}; a BPE vocabulary is both files")
     return BytePairVocabulary(path.read_bytes(), merges.read_bytes(), path=str(path))
@@ -108,6 +113,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer | Vocabulary:
         kind, settings, fingerprint = (manifest[k] for k in ("kind", "settings", "fingerprint"))
         for name, expected in manifest["files"].items():
             if hashlib.sha256(files[name]).hexdigest() != expected:
+                if is_pointer(files[name]):
+                    raise DataError(pointer_sentence(folder / name))
                 raise DataError(f"{folder / name}: its SHA-256 is not the one in "
                                 f"{VOCABULARY_NAME}; the file was changed or damaged")  # fmt: skip
         vocabulary = _build(kind, files, settings, folder)
