@@ -41,11 +41,11 @@ def test_every_layout_of_json_gives_the_same_documents(tmp_path, layout, lead):
 
 values = st.recursive(
     st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(
-        st.text(), inner), max_leaves=8,
+        st.text(), inner), max_leaves=5,
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.dictionaries(st.text(), values), min_size=1, max_size=6),
     st.integers(1, 50), st.sampled_from([None, 0, 3]), st.booleans(),
