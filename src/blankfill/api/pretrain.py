@@ -113,7 +113,7 @@ def pretrain(
     tune_for_training()
     from blankfill.data.mixture import parse_stores
     from blankfill.evaluate.watch import BlankWatch
-    from blankfill.metrics import read_metrics
+    from blankfill.metrics import log_in_to_wandb, read_metrics
     from blankfill.prepare import build_trainer
 
     stores, shares = parse_stores(
@@ -131,6 +131,8 @@ def pretrain(
         )  # fmt: skip
 
     run = as_path(out, "out")
+    if cfg.train.wandb:
+        log_in_to_wandb(cfg.train.wandb)
     if minutes:
         cfg = _in_minutes(cfg, minutes, build, run, resume=resume)
     trainer = build(cfg, run, resume=resume)
