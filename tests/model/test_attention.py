@@ -104,6 +104,11 @@ WAYS = {
 }
 
 
+def require_native():
+    if load_native() is None:
+        pytest.skip("no C compiler here, or no sgemm in torch's library")
+
+
 @pytest.mark.parametrize("name", BLOCKS)
 @pytest.mark.parametrize("way", WAYS)
 # Sums of up to 300 terms in another order, values near 1.
@@ -124,51 +129,6 @@ def test_value_and_gradients_are_those_of_the_rule(name, way, dtype, atol):
     torch.testing.assert_close(value, expected, rtol=0, atol=atol)
     for ours, theirs in zip(grads, expected_grads, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=atol)
-
-
-@pytest.mark.parametrize("name", BLOCKS)
-def test_the_compiled_form_is_the_plain_one(name, monkeypatch):
-    if load_native() is None:
-        pytest.skip("no C compiler here, or no sgemm in torch's library")
-    blocks = table(name)
-    _, real = rule(blocks)
-    results = []
-    for native in (load_native, lambda: None):
-        monkeypatch.setattr(packed, "load_native", native)
-        *qkv, weight = draw(torch.float32)
-        value = WAYS["blocks"](*qkv, blocks)
-        grads = torch.autograd.grad(value, qkv, weight.detach() * real[:, :, None, None])
-        results.append([value, *grads])
-    for ours, theirs in zip(*results, strict=True):
-        # Sums of up to 300 terms near 1 in another order.
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_the_compiled_form_gives_the_same_bits_on_any_number_of_threads(dropout):
-    blocks = table("ragged")
-    results = []
-    before = torch.get_num_threads()
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        torch.manual_seed(0)
-        *qkv, weight = draw(torch.float32)
-        value = packed_attention(*qkv, PackedMask(blocks, (3, T)), dropout)
-        results.append([value, *torch.autograd.grad(value, qkv, weight.detach())])
-    torch.set_num_threads(before)
-    if load_native() is not None:
-        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
-
-
-def test_without_a_compiler_there_is_no_compiled_form(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    load_native.cache_clear()
-    try:
-        assert load_native() is None
-        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-    finally:
-        load_native.cache_clear()
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -241,7 +201,9 @@ def test_flex_attention_forward_is_the_rule():
 
 @pytest.mark.parametrize("name", ["ragged", "long part b"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_within_the_dense_paths_own_error(dtype, name):
+@pytest.mark.parametrize("native", [load_native, lambda: None])
+def test_half_precision_is_within_the_dense_paths_own_error(dtype, native, name, monkeypatch):
+    monkeypatch.setattr(packed, "load_native", native)
     blocks = table(name)
     seen, real = rule(blocks)
     *wide, weight = draw(torch.float64)
@@ -317,9 +279,9 @@ def dropped(shape, blocks, buffer):
 @pytest.mark.parametrize("name", ["ragged", "long part b", "one token"])
 @pytest.mark.parametrize("native", [True, False])
 def test_with_dropout_value_and_gradients_are_those_of_what_it_leaves(name, native, monkeypatch):
-    if native and load_native() is None:
-        pytest.skip("no C compiler here, or no sgemm in torch's library")
-    if not native:
+    if native:
+        require_native()
+    else:
         monkeypatch.setattr(packed, "load_native", lambda: None)
     blocks, rate = table(name), 0.3
     seen, real = rule(blocks)
@@ -344,29 +306,6 @@ def test_with_dropout_value_and_gradients_are_those_of_what_it_leaves(name, nati
     share = float(gone.sum() / (seen & real[:, :, None]).sum() / 2)
     if name != "one token":  # 20,000 pairs and more: their share has a deviation of 0.003
         assert share == pytest.approx(rate, abs=0.015)
-
-
-def test_the_compiled_forms_dropout_is_a_hash_of_the_seed_and_the_weights_place():
-    if load_native() is None:
-        pytest.skip("no C compiler here, or no sgemm in torch's library")
-    blocks = table("long part b")
-    q, k, v, _ = (x.detach() for x in draw(torch.float32))
-    torch.manual_seed(5)
-    _, buffer = torch.ops.blankfill.block_attention(q, k, v, torch.from_numpy(blocks), 0.3, 0.3)
-    torch.manual_seed(5)
-    seed = int(torch.randint(2**63 - 1, (), dtype=torch.int64))
-    gone, index = dropped((3, 2, T), blocks, buffer)
-
-    def mix(h):
-        h = (h ^ h >> 16) * 0x85EBCA6B % 2**32
-        h = (h ^ h >> 13) * 0xC2B2AE35 % 2**32
-        return h ^ h >> 16
-
-    low, high = seed % 2**32, seed >> 32
-    hashed = mix((mix(index.numpy().astype(np.uint64) ^ low) + high) % 2**32)
-    seen, real = rule(blocks)
-    taken = torch.from_numpy(hashed < int(0.3 * 2**32))
-    assert torch.equal(gone, taken & (seen & real[:, :, None])[:, None])
 
 
 CFG = ModelConfig(vocab_size=64, hidden_size=16, num_layers=1, num_heads=2, ffn_size=24)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import re
 
 import pytest
 import torch
@@ -78,7 +79,7 @@ def test_a_short_run_is_not_tried(model, batch, monkeypatch, caplog):
     monkeypatch.setattr(compiling, "compile_block", None)
     with caplog.at_level(logging.INFO):
         assert not settle_compile(CFG, model, torch.float32, "blocks", lambda: batch)
-    assert "not compiled: the run's 0 s in its blocks are too few" in caplog.text
+    assert re.search(r"not compiled: the run's \d+ s in its blocks are too few", caplog.text)
 
 
 def test_what_is_settled_is_not_measured(model, monkeypatch):

@@ -1,4 +1,4 @@
-"""The compiled twin of `kernels/packed.py` for float32 on a CPU: built at first use, if it can be.
+"""The compiled twin of `kernels/packed.py` on a CPU: built at first use, if it can be.
 
 `packed.c` needs a C compiler, which is looked for as `cc`, and torch's own BLAS; it takes about a
 second and is kept for the next start. Where either is missing nothing is lost but speed: the plain
@@ -22,7 +22,7 @@ import torch
 from blankfill.kernels.rectangles import STRIP, count_pairs
 from blankfill.runtime import cache_folder, native_wanted
 
-__all__ = ["Native", "load_native"]
+__all__ = ["TYPES", "Native", "load_native"]
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,15 @@ FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-m
          "-fPIC", f"-DSTRIP={STRIP}")  # fmt: skip
 
 
+TYPES = frozenset({torch.float32, torch.bfloat16})
+"""Of the inputs and the results, all of one; what is computed between is float32."""
+
+
 class _View(ctypes.Structure):
-    _fields_ = (("data", ctypes.c_void_p), ("row", ctypes.c_int64), ("head", ctypes.c_int64))
+    _fields_ = (
+        ("data", ctypes.c_void_p), ("row", ctypes.c_int64), ("head", ctypes.c_int64),
+        ("narrow", ctypes.c_int64),
+    )  # fmt: skip
 
 
 class _Dropout(ctypes.Structure):
@@ -61,8 +68,8 @@ class Native:
         seed = int(torch.randint(2**63 - 1, (), dtype=torch.int64)) if dropout else 0
         self._attend(
             self._gemm, _address(examples), *_sizes(examples, views[0]), ctypes.c_float(scale),
-            _dropout(dropout, seed), _largest(examples), *(_view(x) for x in views),
-            _address(weights),
+            _dropout(dropout, seed), _largest(examples), _longest(examples),
+            *(_view(x) for x in views), _address(weights),
         )  # fmt: skip
 
     def backward(
@@ -73,37 +80,44 @@ class Native:
         examples = _examples(table, row_length)
         self._attend_backward(
             self._gemm, _address(examples), *_sizes(examples, inputs[0]), ctypes.c_float(scale),
-            _dropout(dropout), _largest(examples), *(_view(x) for x in inputs), _address(weights),
-            *(_view(x) for x in grads),
+            _dropout(dropout), _largest(examples), _longest(examples),
+            *(_view(x) for x in inputs), _address(weights), *(_view(x) for x in grads),
         )  # fmt: skip
 
 
 @functools.cache
-def load_native() -> Native | None:
-    """Build and load the functions; None where that cannot be or is not wanted."""
+def load_native(*, portable: bool = False) -> Native | None:
+    """Build and load the functions; None where that cannot be or is not wanted.
+
+    Args:
+        portable: leave out what is written for the instructions of some processors, AVX-512's for
+            bfloat16, which are taken where this processor has them. The compiler still takes all
+            that it has for the rest.
+    """
     if not native_wanted() or not sys.platform.startswith("linux"):
         return None
     try:
         torch_library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
         gemm = ctypes.cast(ctypes.CDLL(str(torch_library)).sgemm_, ctypes.c_void_p)
-        return Native(ctypes.CDLL(str(_build())), gemm)
+        return Native(ctypes.CDLL(str(_build(portable))), gemm)
     except (OSError, AttributeError, subprocess.SubprocessError) as error:
         log.info("attention runs without its compiled form (%s)", str(error).splitlines()[0])
         return None
 
 
-def _build() -> Path:
+def _build(portable: bool) -> Path:
     """Compile once per source, compiler flags and processor."""
+    chosen = (*FLAGS, "-DPORTABLE") if portable else FLAGS
     with open("/proc/cpuinfo", "rb") as file:
         flags = next((line for line in file if line.startswith((b"flags", b"Features"))), b"")
-    key = hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode() + flags).hexdigest()[:16]
+    key = hashlib.sha256(SOURCE.read_bytes() + " ".join(chosen).encode() + flags).hexdigest()[:16]
     target = cache_folder() / f"packed-{key}.so"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             made = Path(folder) / target.name
             subprocess.run(
-                ["cc", *FLAGS, "-o", str(made), str(SOURCE), "-lm"],
+                ["cc", *chosen, "-o", str(made), str(SOURCE), "-lm"],
                 check=True, capture_output=True, timeout=120,
             )  # fmt: skip
             made.replace(target)
@@ -128,6 +142,11 @@ def _largest(examples: torch.Tensor) -> ctypes.c_int64:
     return ctypes.c_int64(int(largest))
 
 
+def _longest(examples: torch.Tensor) -> ctypes.c_int64:
+    """Give the most positions of an example."""
+    return ctypes.c_int64(int((examples[:, 2] - examples[:, 0]).max()))
+
+
 def _dropout(rate: float, seed: int = 0) -> _Dropout:
     return _Dropout(seed, int(rate * 2**32), 1 / (1 - rate))
 
@@ -137,9 +156,9 @@ def _sizes(examples: torch.Tensor, view: torch.Tensor) -> tuple[ctypes.c_int64, 
 
 
 def _view(x: torch.Tensor) -> _View:
-    assert x.dtype == torch.float32
+    assert x.dtype in TYPES
     assert x.stride(2) == 1
-    return _View(x.data_ptr(), x.stride(1), x.stride(0))
+    return _View(x.data_ptr(), x.stride(1), x.stride(0), x.dtype == torch.bfloat16)
 
 
 def _address(x: torch.Tensor) -> ctypes.c_void_p:

@@ -1,23 +1,77 @@
-/* Attention inside each example, float32: what packed.py does, without its overhead.
+/* Attention inside each example, float32 and bfloat16: what packed.py does, without its overhead.
  *
  * One task is one example and one head; tasks share nothing, so there is one parallel region and
  * the result does not depend on the number of threads. The products are the BLAS's that torch
  * brings, whose sgemm is handed in. packed.py says the rule and holds this to it in tests.
+ *
+ * bfloat16 is what is read and written; all between is float32. A task's rows are widened once,
+ * into memory that stays in the cache, and its gradients are rounded once, when they are complete.
  */
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
+#if defined(__AVX512BF16__) && !defined(PORTABLE)
+#define WITH_AVX512_BF16
+#include <immintrin.h>
+#endif
 
 /* Fortran's sgemm: everything by address, columns first. */
 typedef void (*gemm_t)(const char *, const char *, const int *, const int *, const int *,
                        const float *, const float *, const int *, const float *, const int *,
                        const float *, float *, const int *);
 
-/* [positions, heads, head size], the last one dense. */
-typedef struct { float *data; int64_t row, head; } view_t;
+/* [positions, heads, head size], the last one dense; bfloat16 where `narrow`, else float32. */
+typedef struct { void *data; int64_t row, head, narrow; } view_t;
 
-static float *at(view_t x, int64_t position, int64_t head) {
-    return x.data + position * x.row + head * x.head;
+/* Rows of one head as float32, `row` apart. */
+typedef struct { float *data; int64_t row; } rows_t;
+
+static void widen(const uint16_t *from, int64_t count, float *to) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) {
+        union { uint32_t i; float f; } wide = { (uint32_t)from[i] << 16 };
+        to[i] = wide.f;
+    }
+}
+
+/* To the nearest, to even between two; a NaN stays one. */
+static void narrow(const float *from, int64_t count, uint16_t *to) {
+    int64_t i = 0;
+#ifdef WITH_AVX512_BF16
+    for (; i + 16 <= count; i += 16)
+        _mm256_storeu_si256((void *)(to + i),
+                            (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i)));
+#endif
+    for (; i < count; i++) {
+        union { float f; uint32_t i; } wide = { from[i] };
+        uint32_t rounded = (wide.i + 0x7fffu + (wide.i >> 16 & 1)) >> 16;
+        to[i] = from[i] == from[i] ? rounded : 0x7fc0u;
+    }
+}
+
+static void *at(view_t x, int64_t position, int64_t head) {
+    int64_t offset = position * x.row + head * x.head;
+    return x.narrow ? (void *)((uint16_t *)x.data + offset) : (float *)x.data + offset;
+}
+
+/* Rows to read: the memory itself, or widened into a room. */
+static rows_t read_rows(view_t x, int64_t first, int64_t end, int64_t head, int64_t size,
+                        float *room) {
+    if (!x.narrow) return (rows_t){ at(x, first, head), x.row };
+    for (int64_t i = first; i < end; i++) widen(at(x, i, head), size, room + (i - first) * size);
+    return (rows_t){ room, size };
+}
+
+/* Rows to write: the memory itself, or a room whose rows are rounded when they are complete. */
+static rows_t begin_rows(view_t x, int64_t first, int64_t head, int64_t size, float *room) {
+    return x.narrow ? (rows_t){ room, size } : (rows_t){ at(x, first, head), x.row };
+}
+
+static void end_rows(view_t x, rows_t made, int64_t first, int64_t end, int64_t head,
+                     int64_t size) {
+    for (int64_t i = first; x.narrow && i < end; i++)
+        narrow(made.data + (i - first) * made.row, size, at(x, i, head));
 }
 
 /* c = alpha * a b + beta * c by rows, [m, k] and [k, n]; a factor is stored turned where its flag
@@ -100,62 +154,93 @@ static int64_t end_of(const int64_t *e, int64_t number) {
     return end < e[2] ? end : e[2];
 }
 
+/* Memory of a thread: `rooms` times the rows of the longest example, then the pairs of the largest
+ * rectangle, `pairs` times. */
+static float *take_rooms(int64_t rooms, int64_t longest, int64_t size, int64_t pairs,
+                         int64_t largest) {
+    return malloc(sizeof(float) * (rooms * longest * size + pairs * largest + 1));
+}
+
 /* examples: [count, 4] start, start of Part B, end, pairs of earlier rectangles. */
 void attend(gemm_t gemm, const int64_t *examples, int64_t count, int64_t heads, int64_t size,
-            float scale, dropout_t dropout, int64_t largest, view_t q, view_t k, view_t v,
-            view_t out, float *weights) {
+            float scale, dropout_t dropout, int64_t largest, int64_t longest, view_t q, view_t k,
+            view_t v, view_t out, void *weights) {
+    const int64_t is_narrow = q.narrow, room = is_narrow ? longest * size : 0;
 #pragma omp parallel
     {
-        float *scratch = dropout.below ? malloc(sizeof(float) * largest) : NULL;
+        float *rooms = take_rooms(is_narrow ? 4 : 0, longest, size, 2, largest);
+        float *wide = rooms + 4 * room, *scratch = wide + largest;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t task = 0; task < count * heads; task++) {
             const int64_t *e = examples + task / heads * 4, head = task % heads;
-            float *w = weights + e[3] * heads;
+            rows_t keys_of = read_rows(k, e[0], e[2], head, size, rooms);
+            rows_t values_of = read_rows(v, e[0], e[2], head, size, rooms + room);
+            int64_t start = e[3] * heads;
             for (int64_t number = 0; number <= strips(e); number++) {
                 int64_t first = first_query(e, number), end = end_of(e, number);
                 int64_t queries = end - first, keys = end - e[0], pairs = queries * keys;
                 if (queries <= 0) continue;
-                float *own = w + head * pairs;
+                int64_t place = start + head * pairs;
+                float *own = is_narrow ? wide : (float *)weights + place;
                 const float *kept = own;
-                multiply(gemm, 'N', 'T', queries, keys, size, scale, at(q, first, head), q.row,
-                     at(k, e[0], head), k.row, 0.0f, own, keys);
+                rows_t asked = read_rows(q, first, end, head, size, rooms + 2 * room);
+                rows_t made = begin_rows(out, first, head, size, rooms + 3 * room);
+                multiply(gemm, 'N', 'T', queries, keys, size, scale, asked.data, asked.row,
+                         keys_of.data, keys_of.row, 0.0f, own, keys);
                 for (int64_t i = 0; i < queries; i++)
                     softmax(own + i * keys, number ? keys - queries + i + 1 : keys, keys);
                 if (dropout.below) {
-                    drop(own, pairs, (uint32_t)(own - weights), dropout.seed, dropout.below);
+                    drop(own, pairs, (uint32_t)place, dropout.seed, dropout.below);
                     kept = left(own, pairs, dropout.grow, scratch);
                 }
-                multiply(gemm, 'N', 'N', queries, size, keys, 1.0f, kept, keys, at(v, e[0], head),
-                     v.row, 0.0f, at(out, first, head), out.row);
-                w += heads * pairs;
+                multiply(gemm, 'N', 'N', queries, size, keys, 1.0f, kept, keys, values_of.data,
+                         values_of.row, 0.0f, made.data, made.row);
+                end_rows(out, made, first, end, head, size);
+                if (is_narrow) narrow(own, pairs, (uint16_t *)weights + place);
+                start += heads * pairs;
             }
         }
-        free(scratch);
+        free(rooms);
     }
 }
 
 /* Gradients are zero on entry; every rectangle adds to its keys' share. */
 void attend_backward(gemm_t gemm, const int64_t *examples, int64_t count, int64_t heads,
-                     int64_t size, float scale, dropout_t dropout, int64_t largest, view_t grad,
-                     view_t q, view_t k, view_t v, const float *weights, view_t dq, view_t dk,
-                     view_t dv) {
+                     int64_t size, float scale, dropout_t dropout, int64_t largest,
+                     int64_t longest, view_t grad, view_t q, view_t k, view_t v,
+                     const void *weights, view_t dq, view_t dk, view_t dv) {
+    const int64_t is_narrow = q.narrow, room = is_narrow ? longest * size : 0;
 #pragma omp parallel
     {
-        float *scores = malloc(sizeof(float) * largest * (dropout.below ? 2 : 1));
+        float *rooms = take_rooms(is_narrow ? 7 : 0, longest, size, 3, largest);
+        float *scores = rooms + 7 * room, *wide = scores + largest, *scratch = wide + largest;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t task = 0; task < count * heads; task++) {
             const int64_t *e = examples + task / heads * 4, head = task % heads;
-            const float *w = weights + e[3] * heads;
+            rows_t keys_of = read_rows(k, e[0], e[2], head, size, rooms);
+            rows_t values_of = read_rows(v, e[0], e[2], head, size, rooms + room);
+            rows_t to_keys = begin_rows(dk, e[0], head, size, rooms + 2 * room);
+            rows_t to_values = begin_rows(dv, e[0], head, size, rooms + 3 * room);
+            if (is_narrow) memset(rooms + 2 * room, 0, sizeof(float) * 2 * room);
+            int64_t start = e[3] * heads;
             for (int64_t number = 0; number <= strips(e); number++) {
                 int64_t first = first_query(e, number), end = end_of(e, number);
                 int64_t queries = end - first, keys = end - e[0], pairs = queries * keys;
                 if (queries <= 0) continue;
-                const float *own = w + head * pairs, *kept = own;
-                if (dropout.below) kept = left(own, pairs, dropout.grow, scores + largest);
-                multiply(gemm, 'T', 'N', keys, size, queries, 1.0f, kept, keys,
-                     at(grad, first, head), grad.row, 1.0f, at(dv, e[0], head), dv.row);
-                multiply(gemm, 'N', 'T', queries, keys, size, 1.0f, at(grad, first, head),
-                     grad.row, at(v, e[0], head), v.row, 0.0f, scores, keys);
+                int64_t place = start + head * pairs;
+                const float *own = (const float *)weights + place, *kept;
+                if (is_narrow) {
+                    widen((const uint16_t *)weights + place, pairs, wide);
+                    own = wide;
+                }
+                kept = dropout.below ? left(own, pairs, dropout.grow, scratch) : own;
+                rows_t asked = read_rows(q, first, end, head, size, rooms + 4 * room);
+                rows_t given = read_rows(grad, first, end, head, size, rooms + 5 * room);
+                rows_t to_queries = begin_rows(dq, first, head, size, rooms + 6 * room);
+                multiply(gemm, 'T', 'N', keys, size, queries, 1.0f, kept, keys, given.data,
+                         given.row, 1.0f, to_values.data, to_values.row);
+                multiply(gemm, 'N', 'T', queries, keys, size, 1.0f, given.data, given.row,
+                         values_of.data, values_of.row, 0.0f, scores, keys);
                 for (int64_t i = 0; i < queries; i++) {
                     float *row = scores + i * keys, dot = 0.0f;
                     const float *p = own + i * keys, *part = kept + i * keys;
@@ -165,13 +250,16 @@ void attend_backward(gemm_t gemm, const int64_t *examples, int64_t count, int64_
                     for (int64_t j = 0; j < keys; j++)
                         row[j] = row[j] * part[j] - dot * fabsf(p[j]);
                 }
-                multiply(gemm, 'N', 'N', queries, size, keys, scale, scores, keys,
-                     at(k, e[0], head), k.row, 0.0f, at(dq, first, head), dq.row);
-                multiply(gemm, 'T', 'N', keys, size, queries, scale, scores, keys,
-                     at(q, first, head), q.row, 1.0f, at(dk, e[0], head), dk.row);
-                w += heads * pairs;
+                multiply(gemm, 'N', 'N', queries, size, keys, scale, scores, keys, keys_of.data,
+                         keys_of.row, 0.0f, to_queries.data, to_queries.row);
+                multiply(gemm, 'T', 'N', keys, size, queries, scale, scores, keys, asked.data,
+                         asked.row, 1.0f, to_keys.data, to_keys.row);
+                end_rows(dq, to_queries, first, end, head, size);
+                start += heads * pairs;
             }
+            end_rows(dk, to_keys, e[0], e[2], head, size);
+            end_rows(dv, to_values, e[0], e[2], head, size);
         }
-        free(scores);
+        free(rooms);
     }
 }

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import register_flop_formula
 
-from blankfill.kernels.native import Native, load_native
+from blankfill.kernels.native import TYPES, Native, load_native
 from blankfill.kernels.rectangles import STRIP, count_pairs, rectangles
 
 __all__ = ["block_attention", "in_c"]
@@ -58,7 +58,7 @@ def block_attention(
 
 def in_c(device: torch.device, dtype: torch.dtype) -> bool:
     """Tell whether the compiled form is there and computes in such a type, on such a device."""
-    fits = dtype == torch.float32 and device.type == "cpu"
+    fits = dtype in TYPES and device.type == "cpu"
     return fits and load_native() is not None
 
 
@@ -99,16 +99,16 @@ def _backward(
     grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, buffer: torch.Tensor,
     table: torch.Tensor, dropout: float, scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    grads, queries, keys, values = views = [_by_head(x) for x in (grad, q, k, v)]
+    native = _native(views, table)
     # Several rectangles add to a key's gradients: for half precision they add in float32.
-    wide = q.dtype if q.dtype in WIDE else torch.float32
+    wide = q.dtype if native or q.dtype in WIDE else torch.float32
     made = [
         torch.zeros_like(q, memory_format=torch.contiguous_format, dtype=dtype)
         for dtype in (q.dtype, wide, wide)
     ]
-    grads, queries, keys, values = views = [_by_head(x) for x in (grad, q, k, v)]
-    grad_q, grad_k, grad_v = [_by_head(x) for x in made]
-    if native := _native(views, table):
-        grads_made = [grad_q, grad_k, grad_v]
+    grad_q, grad_k, grad_v = grads_made = [_by_head(x) for x in made]
+    if native:
         native.backward(table, views, buffer, grads_made, scale, q.shape[1], dropout)
         return made[0], made[1], made[2]
     walk = list(_walk(table, q.shape, buffer))
@@ -132,8 +132,9 @@ def _backward(
 
 def _native(views: list[torch.Tensor], table: torch.Tensor) -> Native | None:
     """Give the compiled form, where it is there and knows this case."""
+    dtype = views[0].dtype
     fits = len(table) and all(
-        in_c(x.device, x.dtype) and x.stride(2) == 1 and x.numel() for x in views
+        in_c(x.device, dtype) and x.dtype == dtype and x.stride(2) == 1 and x.numel() for x in views
     )
     return load_native() if fits else None
 
