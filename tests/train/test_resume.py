@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shutil
 
 import pytest
 import torch
@@ -143,6 +144,40 @@ def test_another_plan_of_rows_is_refused_with_the_difference(build, option, mess
     stop_at(build(), 3)
     with pytest.raises(ConfigError, match=message):
         build(resume=True, **option)
+
+
+def test_other_text_in_place_of_the_held_out_store_is_said_and_kept(
+    build, stores, tokenizer_folder, tmp_path, caplog
+):
+    caplog.set_level(logging.INFO)
+    stop_at(build(validate_every=4), 4)
+    text = "\n\n".join(small_corpus(12, 5))
+    (tmp_path / "other.txt").write_text(text, encoding="utf-8")
+    data_build([tmp_path / "other.txt"], tokenizer=tokenizer_folder, out=tmp_path / "other")
+    again = build_trainer(
+        dataclasses.replace(CFG, train=dataclasses.replace(CFG.train, validate_every=4)),
+        data=[stores / "a"], run=tmp_path / "run", validation=[tmp_path / "other"], resume=True,
+    )  # fmt: skip
+    assert again.index == 4
+    again._lock.release()
+    assert "from step 4 on, the held-out data was " in caplog.text
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert info["changes"] == [{"step": 4, "validation": [info["validation"][0]["fingerprint"]]}]
+
+
+def test_other_text_in_place_of_the_training_store_is_refused(
+    build, stores, tokenizer_folder, tmp_path
+):
+    shutil.copytree(stores / "a", tmp_path / "store")
+
+    def at_the_same_path(**options):
+        return build_trainer(CFG, data=[tmp_path / "store"], run=tmp_path / "run", **options)
+
+    stop_at(at_the_same_path(), 2)
+    shutil.rmtree(tmp_path / "store")
+    shutil.copytree(stores / "b", tmp_path / "store")
+    with pytest.raises(ConfigError, match="the training data was"):
+        at_the_same_path(resume=True)
 
 
 def test_a_damaged_newest_checkpoint_is_named_and_the_run_ends_the_same(build, tmp_path, caplog):

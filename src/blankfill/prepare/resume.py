@@ -31,6 +31,9 @@ FREE = frozenset(
     )
 )  # fmt: skip
 """What changes neither weights nor losses, or belongs to the machine."""
+HELD_OUT = "validation"
+"""Name of the change of the held-out data: it may change, and is said and kept, for losses before
+and after it are of different text."""
 FIXED = frozenset(("train.row_length", "train.seed"))
 """What the plan of rows depends on, with the objective and the data."""
 BY_NAME = frozenset(f"train.{field.name}" for field in fields(TrainConfig)) - FREE - FIXED
@@ -85,7 +88,7 @@ def changes_on_resume(
                 + ", ".join(sorted(changeable))
             )
     found = [*_config_changes(old, new), *_other_changes(old, new)]
-    free = FREE | set(allow)
+    free = FREE | {HELD_OUT} | set(allow)
     if new["config"]["train"]["schedule"] in OPEN_ENDED:
         free |= {"train.steps"}
     refused = [change for change in found if change.name not in free]
@@ -154,6 +157,12 @@ def _other_changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
         texts = [", ".join(map(_store, part["data"])) for part in (old, new)]
         found.append(Change(name=SHARES if same else "data", before=before, after=after,
                             text=f"the training data was {texts[0]}, is {texts[1]}"))  # fmt: skip
+    held_out = [part.get(HELD_OUT) or [] for part in (old, new)]
+    before, after = ([entry.get("fingerprint") for entry in part] for part in held_out)
+    if before and after and before != after:
+        texts = [", ".join(map(_store, part)) for part in held_out]
+        found.append(Change(name=HELD_OUT, before=before, after=after,
+                            text=f"the held-out data was {texts[0]}, is {texts[1]}"))  # fmt: skip
     for name in ("tokenizer", "init"):
         before, after = old.get(name), new.get(name)
         if before != after:
