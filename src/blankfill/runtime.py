@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 __all__ = [
+    "at_most_cores",
     "available_cores",
     "cache_folder",
     "cpu_name",
@@ -37,6 +38,20 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def at_most_cores(wanted: int, name: str) -> int:
+    """Give so many threads or processes, but no more than cores; 0 is one for each core.
+
+    Args:
+        wanted: the user's number.
+        name: of its option, for the log.
+    """
+    cores = available_cores()
+    if wanted > cores:
+        log.warning("%s=%d is more than the %d cores that this process may use; takes %d",
+                    name, wanted, cores, cores)  # fmt: skip
+    return min(wanted, cores) or cores
 
 
 def cpu_name() -> str:

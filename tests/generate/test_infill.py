@@ -153,6 +153,42 @@ def test_draws_follow_the_probabilities():
     assert float(((counts - 4000 * probabilities) ** 2 / (4000 * probabilities)).sum()) < 21.1
 
 
+def test_more_choices_than_there_are_are_as_many_as_there_are(model, prompts, ids):
+    # Ids from 50 on only pad the vocabulary, as the embedding of a real tokenizer has them.
+    filled = fill_tokens(model, prompts, ids, num_first_choices=10**6, num_real_tokens=50,
+                         max_new_tokens=3)  # fmt: skip
+    for text in filled:
+        for blank in text.blanks:
+            tokens, values = zip(*blank.first_choices, strict=True)
+            never = {ids.mask, ids.smask, ids.gmask, ids.sop, ids.pad, ids.dblock}
+            assert set(tokens) == set(range(50)) - never
+            assert list(values) == sorted(values, reverse=True)
+            assert np.exp(values).sum() == pytest.approx(1, abs=1e-5)
+
+
+class _Draw:
+    """A generator that gives one number."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def random(self):
+        return self.value
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 0.03, 1.0, 300.0, 1e4])
+def test_a_draw_follows_the_law_at_every_temperature_that_may_be_given(temperature):
+    # The last two tokens may never appear. Draws in the middle of each token's part give it back,
+    # and so do the smallest and the largest draw there are for the first and the last.
+    log_probs = torch.tensor([-9.0, -9.0 - temperature, -9.0 - 3 * temperature, -np.inf, -np.inf])
+    law = np.exp([0.0, -1.0, -3.0])
+    edges = np.append(0, np.cumsum(law / law.sum()))
+    draws = [0.0, *(edges[:-1] + edges[1:]) / 2, np.nextafter(1, 0)]
+    rows = log_probs.expand(len(draws), 5)
+    chosen = choose(rows, Sampling(temperature=temperature), [_Draw(u) for u in draws])
+    assert chosen.tolist() == [0, 0, 1, 2, 2]
+
+
 @pytest.mark.parametrize("values", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}])
 def test_impossible_sampling_is_refused(values):
     with pytest.raises(ConfigError):

@@ -48,7 +48,7 @@ def fill(
     texts: Texts,
     /,
     *,
-    num_candidates: Annotated[int, Range(1, 2**24)] = 1,
+    num_candidates: Annotated[int, Range(1, 10**6)] = 1,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     seed: Seed = 0,
@@ -69,7 +69,8 @@ def fill(
     Args:
         run: folder of a pretrained run.
         texts: one text with blanks, or several; a single - reads stdin, one text a line.
-        num_candidates: fills to list for each blank, most probable first.
+        num_candidates: fills to list for each blank, most probable first; as many as there are
+            where these are fewer.
         temperature: 0 takes the most probable token each time; above 0 draws.
         top_p: draw from the smallest set of tokens whose probability reaches this.
         seed: seed of the draws.

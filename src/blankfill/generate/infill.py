@@ -10,6 +10,7 @@ Shapes: B rows, A longest Part A of the batch, S Part B tokens so far.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -124,7 +125,8 @@ def fill_tokens(
         sentinels_behind: its row length, where it was trained with sentinels.
         sampling: greedy or drawn.
         forced: for each text and blank, tokens that the fill must begin with; `eop` may close it.
-        num_first_choices: how many of the best first tokens of each blank to report.
+        num_first_choices: how many of the best first tokens of each blank to report; as many as
+            may appear where these are fewer.
         num_real_tokens: ids from here on are rows that only pad the vocabulary.
         advance: called with the number of texts that were just finished.
 
@@ -221,13 +223,17 @@ def _fill_batch(
             if not row.active:
                 continue
             if not row.tokens:
-                best = log_probs[i].topk(min(num_first_choices, log_probs.shape[1]))
-                row.first_choices = tuple(
-                    zip(best.indices.tolist(), best.values.tolist(), strict=True)
-                )
+                row.first_choices = _best(log_probs[i], num_first_choices)
             forced = row.forced_token()
             token = int(chosen[i]) if forced is None else forced
             row.take(token, float(log_probs[i, token]), token in enders, limit)
+
+
+def _best(log_probs: torch.Tensor, count: int) -> tuple[tuple[int, float], ...]:
+    """Give the most probable tokens, best first; fewer than `count` where fewer may appear."""
+    best = log_probs.topk(min(count, len(log_probs)))
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return tuple((token, value) for token, value in pairs if value > -math.inf)
 
 
 def _banned(model: GLM, ids: SpecialIds, num_real_tokens: int | None) -> torch.Tensor:

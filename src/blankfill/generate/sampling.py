@@ -85,11 +85,14 @@ def choose(
     """
     if sampling.temperature == 0:
         return log_probs.argmax(dim=-1)
-    scaled = (log_probs / sampling.temperature).log_softmax(dim=-1)
-    kept = top_p_filter(scaled, sampling.top_p).softmax(dim=-1).double()
+    # In float64 and from the best token down, so that the division can neither overflow nor turn
+    # two tokens into one at any temperature that may be given.
+    apart = log_probs.double() - log_probs.max(dim=-1, keepdim=True).values
+    scaled = (apart / sampling.temperature).log_softmax(dim=-1)
+    kept = top_p_filter(scaled, sampling.top_p).softmax(dim=-1)
     uniform = torch.tensor([g.random() for g in generators], dtype=torch.float64)
     below = kept.cumsum(dim=-1)
-    # Scaled to the last sum, so that rounding can never point past the last token.
-    return torch.searchsorted(below, (uniform * below[:, -1]).unsqueeze(1), right=True)[:, 0].clamp(
-        max=log_probs.shape[-1] - 1
-    )
+    # Scaled to the last sum, so that rounding can hardly point past the last token that is kept.
+    found = torch.searchsorted(below, (uniform * below[:, -1]).unsqueeze(1), right=True)[:, 0]
+    last = (below < below[:, -1:]).sum(dim=-1)
+    return torch.minimum(found, last)

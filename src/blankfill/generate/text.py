@@ -184,6 +184,9 @@ def _more(
 ) -> dict[tuple[int, int], list[FilledBlank]]:
     """Fill each blank again in other ways, the blanks before it held to their first answer."""
     results: dict[tuple[int, int], list[FilledBlank]] = {}
+    if sampling.temperature == 0:  # no more than there are first tokens
+        known = [len(blank.first_choices) for result in filled for blank in result.blanks]
+        num_candidates = min(num_candidates, max(known))
     for draw in range(1, num_candidates):
         # Each draw has a seed of its own; the address of a draw is (seed, text, draw).
         drawn = replace(sampling, seed=sampling.seed * 1_000_003 + draw)

@@ -15,7 +15,7 @@ from blankfill.config.train import DeviceKind
 from blankfill.engine.transfer import choose_device
 from blankfill.errors import CheckpointError
 from blankfill.model.glm import GLM
-from blankfill.runtime import available_cores
+from blankfill.runtime import at_most_cores
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import NoVocabulary, load_tokenizer
 
@@ -41,8 +41,11 @@ class Run:
 
 
 def set_threads(wanted: int) -> int:
-    """Use `wanted` CPU threads, or every core that this process may use when it is 0."""
-    threads = wanted or available_cores()
+    """Use `wanted` CPU threads, or every core that this process may use when it is 0.
+
+    More threads than cores are only slower, and thousands of them end the process.
+    """
+    threads = at_most_cores(wanted, "threads")
     torch.set_num_threads(threads)
     return threads
 

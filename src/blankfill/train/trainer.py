@@ -156,7 +156,7 @@ class Trainer:
             log.info("step %d: its rows are left out", self.index)
             return self._leave_out(num_rows, lr)
         # Dropout is drawn from the step's own seed, so a resumed run drops the same units.
-        torch.manual_seed(train.seed * 1_000_003 + self.index)
+        torch.manual_seed((train.seed * 1_000_003 + self.index) % 2**64)  # torch takes 64 bits
         share = self.model.cfg.embedding_gradient_shrink
         self.model.embed.shrink = shrink_at(self.index, share, train)
         there = loader.batches(self.row, num_rows)
