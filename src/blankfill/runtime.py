@@ -20,6 +20,7 @@ __all__ = [
     "available_cores",
     "cache_folder",
     "cpu_name",
+    "memory_bytes",
     "native_wanted",
     "tune_for_training",
     "tune_process",
@@ -49,9 +50,22 @@ def at_most_cores(wanted: int, name: str) -> int:
     """
     cores = available_cores()
     if wanted > cores:
-        log.warning("%s=%d is more than the %d cores that this process may use; takes %d",
+        log.info("%s=%d is more than the %d cores that this process may use; %d it is",
                     name, wanted, cores, cores)  # fmt: skip
     return min(wanted, cores) or cores
+
+
+def memory_bytes() -> int:
+    """Tell how much memory this process may use, swap included; 0 where that is not known."""
+    try:
+        known = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        total = sum(int(known[name].split()[0]) for name in ("MemTotal", "SwapTotal")) * 1024
+    except (OSError, KeyError, ValueError, IndexError):
+        return 0
+    try:  # a container's limit, of memory alone
+        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):
+        return total
 
 
 def cpu_name() -> str:

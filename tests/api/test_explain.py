@@ -84,3 +84,28 @@ def test_what_cannot_be_explained_is_named(store):
         explain(FOX, stats=True)
     with pytest.raises(DataError, match="documents 0 to 299"):
         explain(data=store, index=300)
+
+
+@pytest.mark.parametrize("options", [{}, {"kind": "document"}, {"spans": ("2:4",)}])
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_positions_are_the_mixtures_own_unless_they_are_given(mixture, options):
+    own = MIXTURES[mixture].positions
+    found = explain(FOX, mixture=mixture, **options)
+    assert found.positions == own
+    for scheme in ("corrupted", "linear", "original"):
+        given = explain(FOX, mixture=mixture, positions=scheme, **options)
+        assert given.positions == scheme
+        assert (given.tokens == found.tokens) == (scheme == own)
+
+
+def test_the_positions_of_a_whole_store_are_the_mixtures_own(store):
+    assert explain(data=store, stats=True, mixture="glm-130b").positions == "linear"
+    assert explain(data=store, stats=True).positions == "corrupted"
+
+
+def test_a_draw_may_have_any_seed_and_any_epoch(store):
+    for options in ({"seed": 2**64 - 1}, {"epoch": 10**12}, {"index": 299}):
+        assert explain(data=store, **options).tokens
+    assert explain(data=store, stats=True, row_length=16).statistics
+    with pytest.raises(DataError, match="documents 0 to 299, not 1000000000000"):
+        explain(data=store, index=10**12)

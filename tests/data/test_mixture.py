@@ -127,8 +127,40 @@ def test_stores_without_a_share_divide_the_rest_by_tokens():
 
 
 @pytest.mark.parametrize(
+    "share", ["nan", "inf", "-inf", "-1", "0", "-0.0", "1e308", "1e-300", "30%", "0,5", "half", ""]
+)
+def test_what_is_no_share_behind_a_store_is_said(tmp_path, share):
+    store = tmp_path / "store"
+    store.mkdir()
+    with pytest.raises(ConfigError, match=r"store:.*share '.*' must be a number from"):
+        parse_stores([Path(f"{store}:{share}")])
+    (tmp_path / f"store:{share}").mkdir()  # and a path that exists is a path
+    assert parse_stores([Path(f"{store}:{share}")])[1] == [None]
+
+
+def test_a_share_may_be_written_as_any_number_and_a_path_may_hold_colons():
+    paths, shares = parse_stores([Path("a:b:1e-2"), Path("c:+3.0")])
+    assert paths == [Path("a:b"), Path("c")]
+    assert shares == pytest.approx([0.01 / 3.01, 3 / 3.01])
+    assert parse_stores([Path("no:thing")]) == ([Path("no:thing")], [None])
+
+
+@pytest.mark.parametrize("shares", [[1 - 1e-12, None], [1e-6 / 1e6, 1.0]])
+def test_a_share_too_small_to_be_read_is_refused(shares):
+    with pytest.raises(ConfigError, match="too little to be read"):
+        settle_shares(shares, [5, 5])
+
+
+def test_shares_at_both_ends_of_what_may_be_named_are_read(ids):
+    _, given = parse_stores([Path("a:1e6"), Path("b:1")])
+    shares = settle_shares(given, [5, 5])
+    mixed, _ = mixture(ids, shares)
+    assert abs(mixed.counts(3_000_003)[1] - 3) < 2
+
+
+@pytest.mark.parametrize(
     ("data", "replay", "message"),
-    [(["en:0", "zh:1"], [], "positive"), (["en"], ["old"], "needs a share"),
+    [(["en:0", "zh:1"], [], "must be a number"), (["en"], ["old"], "needs a share"),
      (["en"], ["old:1.0"], "leave some"), (["en:0.9", "zh"], ["old:0.2"], "leave nothing")],
 )  # fmt: skip
 def test_shares_that_cannot_be_are_one_sentence(data, replay, message):

@@ -135,11 +135,12 @@ def data_build(
         OutputError: the folder at --out is taken or cannot be written.
     """
     from blankfill.data.ingest import build_store
+    from blankfill.runtime import at_most_cores
 
     _, skips = build_store(
         as_list(files, "files"), as_path(tokenizer, "tokenizer"), as_path(out, "out"),
         text_field=text_field, answer_field=answer_field, strict=strict, overwrite=overwrite,
-        num_workers=num_workers,
+        num_workers=at_most_cores(num_workers, "num_workers"),
     )  # fmt: skip
     return BuildResult(
         store=data_info(Path(out)),

@@ -262,7 +262,8 @@ def _configure(minutes: float, seed: int, files: dict[str, Path]) -> RunConfig:
         ),
         files["store"].parent / TRIAL, seconds=minutes * 60,
     )  # fmt: skip
-    left = minutes * 60 - VALIDATIONS * pace.validation_seconds
+    # The first and the last validation are the pace's own; the last is one of VALIDATIONS.
+    left = minutes * 60 - (VALIDATIONS - 1) * pace.validation_seconds
     train = with_steps(cfg.train, max(MIN_STEPS, pace.steps_in(left)))
     log.info("this machine: %.0f positions a second", pace.positions_per_second(train))
     train = dataclasses.replace(

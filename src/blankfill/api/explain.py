@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from blankfill.api.parameters import PathLike, Texts, as_list, as_path
 from blankfill.config.objective import MIXTURES, ObjectiveConfig, PositionScheme
-from blankfill.config.ranges import Range, Seed, checks_numbers
+from blankfill.config.ranges import Range, RowLength, Seed, checks_numbers
 from blankfill.errors import ConfigError, DataError, RequestError
 from blankfill.text.given import checked, read_stdin
 
@@ -88,7 +88,7 @@ def explain(
     *,
     spans: Texts = (),
     tokenizer: PathLike = "words",
-    positions: PositionScheme = "corrupted",
+    positions: PositionScheme | None = None,
     kind: Literal["drawn", "short", "sentence", "document", "causal"] = "drawn",
     mixture: str = "ours",
     data: PathLike | None = None,
@@ -97,7 +97,7 @@ def explain(
     epoch: Annotated[int, Range(0, 10**12)] = 0,
     compare: bool = False,
     stats: bool = False,
-    row_length: Annotated[int, Range(1, 2**24)] = 512,
+    row_length: RowLength = 512,
     picture: PathLike | None = None,
     lang: Literal["en", "zh"] = "en",
 ) -> ExplainResult:
@@ -113,7 +113,8 @@ def explain(
         spans: what to cut out, as token ranges such as 2:4 7:8; drawn where not given.
         tokenizer: words, which splits at blanks and Chinese by characters, or the folder of a
             trained tokenizer.
-        positions: corrupted (the papers), linear (GLM-130B) or original (the article).
+        positions: corrupted (the papers), linear (GLM-130B) or original (the article); the
+            mixture's own where not given.
         kind: what to draw where no spans are given.
         mixture: objective to draw from: ours, glm-base, glm-doc, glm-2b, glm-10b-512,
             glm-10b-1024, glm-large-zh, glm-130b, ul2-r or ul2-x.
@@ -152,7 +153,7 @@ def explain(
     chosen, tokens, sentence_ends, prompt = _document(text, data, index, str(tokenizer))
     draw = None
     if spans:
-        example = _given(tokens, as_list(spans, "spans"), kind, chosen, positions)
+        example = _given(tokens, as_list(spans, "spans"), kind, chosen, cfg.positions)
     else:
         example, draw = _drawn(
             tokens, sentence_ends, prompt, cfg, chosen, mixture, seed, epoch, index
@@ -160,7 +161,7 @@ def explain(
     from blankfill.objective.blank import restore
 
     return _result(
-        example, draw, restore(example), chosen, positions, compare=compare, picture=picture,
+        example, draw, restore(example), chosen, cfg.positions, compare=compare, picture=picture,
         lang=lang,
     )  # fmt: skip
 
@@ -222,10 +223,12 @@ def _statistics(
     )  # fmt: skip
 
 
-def _config(mixture: str, kind: str, positions: PositionScheme) -> ObjectiveConfig:
+def _config(mixture: str, kind: str, positions: PositionScheme | None) -> ObjectiveConfig:
     if mixture not in MIXTURES:
         raise ConfigError(f"there is no mixture {mixture!r}; take one of: {', '.join(MIXTURES)}")
-    cfg = replace(MIXTURES[mixture], positions=positions)
+    cfg = MIXTURES[mixture]
+    if positions is not None:
+        cfg = replace(cfg, positions=positions)
     if kind == "drawn":
         return cfg
     rates = {f"{name}_rate": 0.0 for name in ("short", "sentence", "document", "causal")}

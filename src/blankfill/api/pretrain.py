@@ -47,7 +47,7 @@ class PretrainResult:
     metrics: dict[str, float]
     """The last line of metrics.jsonl."""
     validation: dict[str, float]
-    """The last validation, where there was one."""
+    """The last validation, where there was one; its `step` says of how many steps."""
 
     @property
     def exit_code(self) -> int:
@@ -86,7 +86,8 @@ def pretrain(
         data: token stores to train on; with shares, such as en:0.7 zh:0.3, each store has that
             share of the rows and is read in epochs of its own.
         out: folder of the run; new, unless resuming.
-        validation: token stores to validate on, every --train.validate-every steps.
+        validation: token stores to validate on, before the first step, after the last, and every
+            --train.validate-every steps.
         resume: go on from the newest checkpoint in the folder.
         allow_change: fields that the resumed run may change, such as train.peak_lr train.steps, or
             the shares of its stores.
@@ -128,6 +129,9 @@ def pretrain(
         return build_trainer(
             cfg, data=stores, shares=shares, run=run, resume=resume,
             validation=validated, check_blanks=BlankWatch, init=start, allow_change=changes,
+            # The preset's number stands for a vocabulary of its size; another one is the user's.
+            vocab_size=cfg.model.vocab_size
+            if cfg.model.vocab_size != default.model.vocab_size else None,
         )  # fmt: skip
 
     run = as_path(out, "out")
@@ -173,4 +177,8 @@ def _in_minutes(
         )
     rate = pace.positions_per_second(train)
     log.info("%s positions a second: %s steps in %g minutes", f"{rate:,.0f}", f"{steps:,}", minutes)
-    return dataclasses.replace(cfg, train=with_steps(train, steps))
+    shorter = with_steps(train, steps)
+    if shorter.warmup_steps != train.warmup_steps:
+        log.info("warm-up takes a tenth of them, %d, in place of train.warmup_steps=%d",
+                 shorter.warmup_steps, train.warmup_steps)  # fmt: skip
+    return dataclasses.replace(cfg, train=shorter)

@@ -14,6 +14,10 @@ def print_pretrain(result: PretrainResult, console: Answer) -> None:
     loss = result.metrics.get("loss_nats")
     shown = "" if loss is None else f", training loss {loss:.3f} nats"
     console.print(f"{result.run}: step {result.step:,} of {result.steps:,}{shown}")
+    if result.validation:
+        step = int(result.validation["step"])
+        of = "before any training" if step == 0 else f"after step {step:,}"
+        console.print(f"validation {of}:")
     for key, value in result.validation.items():
         if key.startswith("validation_"):
             console.print(f"  {key} {value:.3f}")

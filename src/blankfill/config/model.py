@@ -29,7 +29,8 @@ class ModelConfig:
     """A GLM, after the tables of Du et al. 2022 and Zeng et al. 2022."""
 
     vocab_size: Annotated[int, Range(1, 2**24)] = 16384
-    """Rows of the embedding; at least the tokenizer's number of ids."""
+    """Rows of the embedding; at least the tokenizer's number of ids. Where the preset's number is
+    left as it is, `pretrain` takes the tokenizer's, rounded up to a multiple of 64."""
     hidden_size: Annotated[int, Range(1, 2**20)] = 256
     """Width of the residual stream."""
     num_layers: Annotated[int, Range(1, 10_000)] = 6
@@ -60,7 +61,7 @@ class ModelConfig:
     rope_angles: RopeAngles = "float32"
     """float16 rounds the inverse frequencies to float16, as ChatGLM-6B's released code does, which
     its weights expect; it is wrong by up to a radian near position 2000."""
-    max_position: Annotated[int, Range(1, 2**24)] = 2048
+    max_position: Annotated[int, Range(1, 2**20)] = 2048
     """Largest position id; the size of the learned tables, and of a row."""
     tie_head: bool = True
     """Use the word embedding as the output layer; false gives the head a matrix of its own."""

@@ -27,6 +27,7 @@ __all__ = [
     "NewTokens",
     "Number",
     "Range",
+    "RowLength",
     "Seed",
     "Temperature",
     "TopP",
@@ -103,6 +104,8 @@ Temperature = Annotated[float, Range(1e-4, 1e4, or_zero=True)]
 """What logits are divided by before a token is drawn; 0 takes the most probable one."""
 TopP = Annotated[float, Range(1e-9, 1)]
 """Probability of the set that tokens are drawn from."""
+RowLength = Annotated[int, Range(16, 2**20)]
+"""Positions of a packed row."""
 NewTokens = Annotated[int, Range(1, 10**9)]
 """Most tokens of one fill."""
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
-from blankfill.config.ranges import Range, Seed, check_numbers
+from blankfill.config.ranges import Range, RowLength, Seed, check_numbers
 from blankfill.errors import ConfigError
 
 __all__ = ["AttentionKind", "DeviceKind", "TrainConfig"]
@@ -24,13 +24,13 @@ class TrainConfig:
 
     steps: Annotated[int, Range(1, MOST_STEPS)] = 2000
     """Optimizer steps."""
-    row_length: Annotated[int, Range(1, 2**24)] = 512
+    row_length: RowLength = 512
     """Positions in a row; several documents share a row and never see each other."""
-    batch_rows: Annotated[int, Range(1, 2**20)] = 16
+    batch_rows: Annotated[int, Range(1, 2**16)] = 16
     """Rows in one optimizer step."""
-    micro_batch_rows: Annotated[int, Range(1, 2**20)] = 16
+    micro_batch_rows: Annotated[int, Range(1, 2**16)] = 16
     """Rows in one forward and backward pass; must divide batch_rows."""
-    ramp_from_rows: Annotated[int, Range(0, 2**20)] = 0
+    ramp_from_rows: Annotated[int, Range(0, 2**16)] = 0
     """Rows of the first step where the batch grows to batch_rows by equal increments of
     micro_batch_rows (GLM-130B: 192 to 4224); 0 is off."""
     ramp_rows: Steps = 0
@@ -115,7 +115,8 @@ class TrainConfig:
     """When a checkpoint cannot be written: end the run, or train on and try again when the next
     one is due. The last good checkpoint stays either way."""
     validate_every: Steps = 0
-    """Steps between two validations; 0 validates never. Needs validation data."""
+    """Steps between two validations, which need held-out data. 0 validates only before the first
+    step and after the last; these two are done in any case where there is held-out data."""
     validate_blanks: Annotated[int, Range(0, 10**6)] = 64
     """Held-out blanks of each language that a validation fills greedily as well; 0 fills none."""
     show_fills: Annotated[int, Range(0, 10**6)] = 6

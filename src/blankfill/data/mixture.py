@@ -11,13 +11,13 @@ Shares may change from a row on: the same arithmetic then begins anew behind wha
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
+from blankfill.config.ranges import Range
 from blankfill.data.rows import RowSource
 from blankfill.errors import ConfigError
 from blankfill.objective.batch import Batch
@@ -26,7 +26,10 @@ __all__ = ["RowMixture", "RowStream", "parse_stores", "settle_shares"]
 
 SCALE = 1 << 40
 """Shares are integers in this unit, so that counts are exact for 10^11 rows and more."""
-_WITH_SHARE = re.compile(r"(.+):([0-9]*\.?[0-9]+)")
+SHARES = Range(1e-6, 1e6)
+"""Shares that may be named: parts of 1 or per cent, or any other unit where each store has one."""
+LEAST_SHARE = 1e-9
+"""Of the rows; the arithmetic below is exact for larger ones."""
 
 
 class RowMixture:
@@ -127,7 +130,7 @@ def parse_stores(
         The stores, and the share of each; None where it takes its part of what is left.
 
     Raises:
-        ConfigError: a share is missing, not positive, or leaves nothing for the rest.
+        ConfigError: a share is missing, outside `SHARES`, or leaves nothing for the rest.
     """
     named = [_parse(path) for path in data]
     old = [_parse(path) for path in replay]
@@ -154,6 +157,9 @@ def settle_shares(shares: Sequence[float | None], tokens: Sequence[int]) -> list
 
     Returns:
         Shares that sum to 1; None where no store has one, and documents are read in one order.
+
+    Raises:
+        ConfigError: a share is next to nothing beside the others.
     """
     known = [share for share in shares if share is not None]
     if not known:
@@ -163,7 +169,14 @@ def settle_shares(shares: Sequence[float | None], tokens: Sequence[int]) -> list
         (1 - sum(known)) * n / rest if share is None else share
         for share, n in zip(shares, tokens, strict=True)
     ]
-    return [share / sum(settled) for share in settled]
+    settled = [share / sum(settled) for share in settled]
+    if min(settled) < LEAST_SHARE:
+        which = settled.index(min(settled)) + 1
+        raise ConfigError(
+            f"store {which} of {len(settled)} would have {min(settled):.2g} of all rows, too "
+            "little to be read at all; give it a larger share, or leave it out"
+        )
+    return settled
 
 
 def _splits(shares: Sequence[float]) -> list[int]:
@@ -174,13 +187,22 @@ def _splits(shares: Sequence[float]) -> list[int]:
 
 
 def _parse(path: Path) -> tuple[Path, float | None]:
-    match = None if path.exists() else _WITH_SHARE.fullmatch(str(path))
-    if match is None:
+    """Split what stands behind the last colon off, unless the whole is a path that exists."""
+    store, colon, text = str(path).rpartition(":")
+    if not colon or path.exists():
         return path, None
-    share = float(match[2])
-    if not share > 0:
-        raise ConfigError(f"{path}: a share must be positive; leave the store out instead")
-    return Path(match[1]), share
+    try:
+        share = float(text)
+    except ValueError:
+        if not store or not Path(store).exists():
+            return path, None  # a path with a colon in it, which is reported as not there
+        share = float("nan")
+    if not store or share not in SHARES:
+        raise ConfigError(
+            f"{path}: the share {text!r} must be a number {SHARES}, such as "
+            f"{store or 'store'}:0.3; a store that is not wanted is left out"
+        )
+    return Path(store), share
 
 
 def _interleave(parts: Sequence[tuple[int, Batch, list[int]]]) -> Batch:

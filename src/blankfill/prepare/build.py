@@ -40,6 +40,7 @@ from blankfill.objective.batch import Batch
 from blankfill.prepare.attention import settle_attention
 from blankfill.prepare.compiling import settle_compile
 from blankfill.prepare.describe import describe_run, say_what_was_chosen
+from blankfill.prepare.memory import require_memory
 from blankfill.prepare.resume import Change, changes_on_resume, start_on_resume
 from blankfill.prepare.sources import build_stream, open_stores
 from blankfill.prepare.start import begin_embedding, read_start
@@ -97,13 +98,15 @@ def build_trainer(
     allow_change: Sequence[str] = (),
     check_blanks: Callable[[RunConfig, TextTokenizer, Sequence[TokenStore]], Check] | None = None,
     shares: Sequence[float | None] = (),
+    vocab_size: int | None = None,
 ) -> Trainer:
     """Prepare a run folder and a trainer that stands at its first or its next step.
 
     The folder is locked until the trainer's `fit` ends.
 
     Args:
-        cfg: the run; `model.vocab_size` is set to the tokenizer's size, rounded up.
+        cfg: the run; `model.vocab_size` is set to the tokenizer's size, rounded up, or to
+            `vocab_size`.
         data: token stores to train on.
         run: the run's folder; must not exist unless `resume`.
         validation: token stores to validate on.
@@ -112,6 +115,7 @@ def build_trainer(
         allow_change: fields that a resumed run may change, such as `train.peak_lr`.
         shares: share of each store in the rows; see `settle_shares`. Without any, all documents are
             read in one order.
+        vocab_size: rows of the embedding, where the user has asked for a number.
         check_blanks: makes a further check of the held-out stores, such as filling their blanks.
 
     Raises:
@@ -131,7 +135,8 @@ def build_trainer(
     tokenizer = load_tokenizer(data[0] / "tokenizer")
     old = read_run(run) if resume and (run / "run.json").exists() else None
     known = read_run(init) if old is None and init is not None else old
-    cfg = _with_vocabulary(cfg, tokenizer.vocab_size, known)
+    cfg = _with_vocabulary(cfg, tokenizer.vocab_size, known, asked=vocab_size)
+    require_memory(cfg, device)
     if cfg.train.validate_every and not held_out:
         raise ConfigError(
             f"train.validate_every={cfg.train.validate_every} needs held-out data; name a store "
@@ -218,11 +223,27 @@ def build_trainer(
     return trainer
 
 
-def _with_vocabulary(cfg: RunConfig, num_ids: int, known: dict[str, Any] | None) -> RunConfig:
-    """Give the model rows for so many ids, rounded up; never fewer than a known run's model has."""
+def _with_vocabulary(
+    cfg: RunConfig, num_ids: int, known: dict[str, Any] | None, *, asked: int | None
+) -> RunConfig:
+    """Give the model the rows that were asked for, or a known run's, or the ids' rounded up.
+
+    Raises:
+        ConfigError: fewer rows were asked for than there are ids.
+    """
+    if asked is not None:
+        if asked < num_ids:
+            raise ConfigError(
+                f"model.vocab_size={asked} has no row for some of the tokenizer's {num_ids} ids; "
+                f"take at least {num_ids}, leave it out, or build the stores with a smaller "
+                "tokenizer"
+            )
+        log.info("model.vocab_size is %d, as asked for; the tokenizer has %d ids", asked, num_ids)
+        return dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, vocab_size=asked))
     vocab_size = -(-num_ids // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
     if known is not None:  # released models have more rows than ours would round up to
-        vocab_size = max(vocab_size, from_dict(RunConfig, known["config"]).model.vocab_size)
+        rows = from_dict(RunConfig, known["config"]).model.vocab_size
+        vocab_size = rows if rows >= num_ids else vocab_size
     if vocab_size == cfg.model.vocab_size:
         return cfg
     log.info("model.vocab_size is %d, the tokenizer's %d ids rounded up", vocab_size, num_ids)

@@ -40,11 +40,12 @@ class Pace:
         return train.batch_rows * train.row_length / self.step_seconds
 
     def steps_in(self, seconds: float, validate_every: int = 0) -> int:
-        """Tell how many steps fit, beside the validation at step 0 and those in between."""
+        """Tell how many steps fit, beside the first and the last validation and those between."""
         of_step = self.step_seconds
         if validate_every:
             of_step += self.validation_seconds / validate_every
-        return max(0, int((seconds - self.validation_seconds - self.compile_seconds) / of_step))
+        left = seconds - 2 * self.validation_seconds - self.compile_seconds
+        return max(0, int(left / of_step))
 
 
 def with_steps(train: TrainConfig, steps: int) -> TrainConfig:

@@ -45,7 +45,7 @@ def set_threads(wanted: int) -> int:
 
     More threads than cores are only slower, and thousands of them end the process.
     """
-    threads = at_most_cores(wanted, "threads")
+    threads = at_most_cores(wanted, "train.threads")
     torch.set_num_threads(threads)
     return threads
 

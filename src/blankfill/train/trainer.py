@@ -294,8 +294,13 @@ class Trainer:
         last = self.index == train.steps
         if self.index % train.log_every == 0 or last:
             writer.write(self.index, self._metrics(info, rates))
-        if train.validate_every and (self.index % train.validate_every == 0 or last):
-            self._run_validation(writer)
+        if last or (train.validate_every and self.index % train.validate_every == 0):
+            try:
+                self._run_validation(writer)
+            except TrainingError:  # of a guard, which may end a run but not lose its last steps
+                if last:
+                    self._save_if_possible(writer)
+                raise
         if self.index % train.checkpoint_every == 0 or last:
             self._save_if_possible(writer)
             rates.pause("save")
