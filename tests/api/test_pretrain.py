@@ -21,7 +21,6 @@ SIZES = {
     "train.row-length": 64, "train.batch-rows": 2, "train.micro-batch-rows": 2, "train.steps": 2,
     "train.validate-blanks": 0, "train.threads": 1, "train.embedding-init": "random",
 }  # fmt: skip
-SMALL = [word for name, value in SIZES.items() for word in (f"--{name}", str(value))]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,9 @@ def train(store, tmp_path):
 
     def call(*options, run="run"):
         words = ["pretrain", "tiny", "--data", str(store), "--out", str(tmp_path / run)]
-        return main([*words, *SMALL, *map(str, options)])
+        for name, value in SIZES.items():
+            words += [] if f"--{name}" in options else [f"--{name}", str(value)]
+        return main([*words, *map(str, options)])
 
     yield call
     torch.set_num_threads(before)

@@ -13,7 +13,6 @@ import math
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -37,8 +36,6 @@ from blankfill.guard.guards import bad_weights
 from blankfill.guard.incident import Incident
 from blankfill.guard.policy import Watch
 from blankfill.metrics import (
-    NO_FLOPS,
-    Flops,
     LossMeter,
     MetricsWriter,
     Peak,
@@ -51,33 +48,16 @@ from blankfill.optim import LossScaler, build_optimizer, lr_at, shrink_at
 from blankfill.train.keeper import Keeper, restored_parts
 from blankfill.train.loader import Loader
 from blankfill.train.signals import stop_on_signals
+from blankfill.train.step import StepInfo
 from blankfill.train.validate import Validation
 
 if TYPE_CHECKING:
     from blankfill.data.mixture import RowStream
     from blankfill.text.tokenizer import TextTokenizer
 
-__all__ = ["StepInfo", "Trainer"]
+__all__ = ["Trainer"]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepInfo:
-    """What one optimizer step did."""
-
-    loss_nats: float
-    """Weighted mean loss of the step's targets; NaN where its rows were left out."""
-    grad_norm: float
-    """Global gradient norm before clipping."""
-    lr: float
-    """Learning rate used."""
-    num_rows: int
-    """Rows it read or left out."""
-    num_targets: int
-    """Positions that predicted something."""
-    flops: Flops = NO_FLOPS
-    """Operations of its products."""
 
 
 class Trainer:
