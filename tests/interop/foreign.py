@@ -60,7 +60,7 @@ def draw(*, gated, positions, tied, dtype=torch.float16, layers=2, hidden=32, he
 
 
 def ours(model: Logical) -> dict:
-    """Write the model down as blankfill names it: all Q, all K, all V; the linear half first."""
+    """Write the model down as blankfill names it."""
     found = {"embed.word.weight": model.vocab}
     if model.position is not None:
         found |= {"embed.position.weight": model.position,
@@ -73,12 +73,12 @@ def ours(model: Logical) -> dict:
             if "ln3" in layer:
                 found[f"{at}attention_out_norm.{kind}"] = layer["ln3"][j]
                 found[f"{at}mlp_out_norm.{kind}"] = layer["ln4"][j]
-            found[f"{at}attention.qkv.{kind}"] = torch.cat(
-                [part[j] for x in "qkv" for part in layer[x]]
-            )
+            for x in "qkv":
+                found[f"{at}attention.{x}.{kind}"] = torch.cat([part[j] for part in layer[x]])
             found[f"{at}attention.out.{kind}"] = layer["out"][j]
-            halves = [layer["linear"]] + ([layer["gate"]] if layer["gate"] else [])
-            found[f"{at}mlp.up.{kind}"] = torch.cat([half[j] for half in halves])
+            found[f"{at}mlp.up.{kind}"] = layer["linear"][j]
+            if layer["gate"]:
+                found[f"{at}mlp.gate.{kind}"] = layer["gate"][j]
             found[f"{at}mlp.down.{kind}"] = layer["down"][j]
     found |= {"norm.weight": model.final[0], "norm.bias": model.final[1]}
     if model.head is not None:

@@ -56,7 +56,7 @@ def test_an_export_computes_what_the_run_does(architecture, scheme, tmp_path, to
     reloaded = ThroughTheFiles(written(run, tmp_path / "out"), run.tokenizer.ids)
     parity = compare(
         run.model, reloaded, run.tokenizer.ids, scheme, num_tokens=run.tokenizer.vocab_size,
-        fill=_fill_with(run), num_prompts=12,
+        fill=_fill_with(run), num_prompts=24,
     )  # fmt: skip
     assert parity.num_different_tokens == 0
     assert parity.max_logit_difference <= parity.tolerance

@@ -84,7 +84,7 @@ def test_chatglm_of_hugging_face_becomes_our_tensors_and_keeps_its_dtypes(tmp_pa
     result = import_(tmp_path / "theirs", out=tmp_path / "ours")
     expected = {n: v.float() if "norm" in n else v for n, v in foreign.ours(model).items()}
     assert_same(tmp_path / "ours", expected)
-    assert result.dtypes == {"float16": 2 + 2 * 8, "float32": 2 * 4 + 2}
+    assert result.dtypes == {"float16": 2 + 2 * 12, "float32": 2 * 4 + 2}
     assert list(result.ignored) == [
         f"transformer.layers.{i}.attention.rotary_emb.inv_freq" for i in range(2)
     ]

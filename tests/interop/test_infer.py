@@ -21,6 +21,12 @@ def layout_of(cfg):
     return "sat-glm-130b" if cfg.tie_head else "chatglm-hf"
 
 
+def whole(entry, shapes):
+    """The shape of a foreign tensor, which may be several of ours."""
+    rows, *width = shapes[entry.ours[0]]
+    return (rows * len(entry.ours), *width)
+
+
 def shapes_only(name, layout, num_ranks):
     """A checkpoint of that preset whose tensors have shapes and no values."""
     cfg = preset(name).model
@@ -29,7 +35,7 @@ def shapes_only(name, layout, num_ranks):
     rank = {
         t.theirs: StoredTensor(
             path=Path("w.pt"), name=t.theirs, dtype=torch.float16, stride=(), offset=0,
-            shape=part_shape(shapes[t.ours], t.sharding, num_ranks),
+            shape=part_shape(whole(t, shapes), t.sharding, num_ranks),
         )
         for t in tensors(FAMILY_OF[layout], cfg)
     }  # fmt: skip

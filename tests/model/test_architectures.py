@@ -52,7 +52,8 @@ def test_each_arrangement_has_the_tensors_that_checkpoints_name(block, kind):
     model = GLM(tiny(block=block))
     assert all(type(b) is kind for b in model.blocks.values())
     names = {n.removeprefix("blocks.1.") for n in model.state_dict() if n.startswith("blocks.1.")}
-    parts = ["attention_norm", "attention.qkv", "attention.out", "mlp_norm", "mlp.up", "mlp.down"]
+    parts = ["attention_norm", *(f"attention.{x}" for x in ("q", "k", "v", "out"))]
+    parts += ["mlp_norm", "mlp.up", "mlp.gate", "mlp.down"]
     if block == "sandwich":
         parts += ["attention_out_norm", "mlp_out_norm"]
     assert names == {f"{part}.{x}" for part in parts for x in ("weight", "bias")}
@@ -148,9 +149,9 @@ def test_normalised_queries_and_keys_forget_their_size():
     with torch.no_grad():
         for block in model.blocks.values():
             assert isinstance(block.attention, Attention)
-            qk = block.attention.qkv
-            qk.weight[:32] *= 1000
-            qk.bias[:32] *= 1000
+            for layer in (block.attention.q, block.attention.k):
+                layer.weight *= 1000
+                layer.bias *= 1000
     after = model(TOKENS, POSITIONS, CAUSAL)
     # LayerNorm's epsilon is what is left of the size.
     torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3)

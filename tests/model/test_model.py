@@ -216,13 +216,12 @@ def test_deepnorm_gains_fall_on_the_logical_matrices(law, beta):
     model = GLM(cfg)
     init_weights(model, 0)
     block = model.blocks["1"]
-    q, k, v = block.attention.qkv.weight.chunk(3)
-    halves = block.mlp.up.weight.chunk(2)
+    q, k, v = block.attention.q.weight, block.attention.k.weight, block.attention.v.weight
     square, wide = (2 / 256) ** 0.5, (2 / 384) ** 0.5
     # 16,384 values: five standard errors of a standard deviation are 2.8 %.
     for weight, std in [(q, square), (k, square), (v, beta * square),
                         (block.attention.out.weight, beta * square),
-                        (halves[0], beta * wide), (halves[1], beta * wide),
+                        (block.mlp.up.weight, beta * wide), (block.mlp.gate.weight, beta * wide),
                         (block.mlp.down.weight, beta * wide)]:  # fmt: skip
         assert float(weight.detach().std()) == pytest.approx(std, rel=0.028)
     assert float(model.embed.word.weight.detach().std()) == pytest.approx(
@@ -236,7 +235,9 @@ def test_pre_ln_initialisation_is_the_released_one():
     init_weights(model, 0)
     block = model.blocks["0"]
     for module, std in [
-        (block.attention.qkv, 0.02),
+        (block.attention.q, 0.02),
+        (block.attention.k, 0.02),
+        (block.attention.v, 0.02),
         (block.mlp.up, 0.02),
         (block.attention.out, 0.01),
         (block.mlp.down, 0.01),

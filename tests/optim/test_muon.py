@@ -88,18 +88,3 @@ def test_a_gradient_of_zeros_or_of_tiny_numbers_moves_nothing_out_of_place(dtype
     # A power of two leaves every rounding as it is but for the norms' floor of 1e-7.
     small, large = (orthogonalize(x * drawn((8, 8)), dtype) for x in (2.0**-18, 1.0))
     torch.testing.assert_close(small, large, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("dtype", PRECISIONS)
-def test_matrices_in_one_are_made_orthogonal_one_by_one(dtype):
-    fused = torch.nn.Parameter(drawn((12, 8)))
-    apart = [torch.nn.Parameter(part.clone()) for part in fused.detach().chunk(3)]
-    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.2, "dtype": dtype}
-    optimizers = Muon([{"params": [fused], "parts": 3}], **settings), Muon(apart, **settings)
-    for step in range(3):
-        fused.grad = drawn((12, 8), step + 1)
-        for parameter, grad in zip(apart, fused.grad.chunk(3), strict=True):
-            parameter.grad = grad.clone()
-        for optimizer in optimizers:
-            optimizer.step()
-    assert torch.equal(fused.detach(), torch.cat([p.detach() for p in apart]))

@@ -75,21 +75,27 @@ def rotate(vector, positions, cfg):
 def attention(rows, positions, part_b_start, layer, cfg):
     size = len(rows[0])
     head = size // cfg["num_heads"]
-    fused = [linear(x, layer["attention.qkv.weight"], layer["attention.qkv.bias"]) for x in rows]
+    each = {
+        name: [
+            linear(x, layer[f"attention.{name}.weight"], layer[f"attention.{name}.bias"])
+            for x in rows
+        ]
+        for name in "qkv"
+    }
 
     def turned(which, at, part):
-        vector = fused[at][which * size : (which + 1) * size][part]
+        vector = each[which][at][part]
         if cfg["qk_norm"]:
-            name = f"attention.{'qk'[which]}_norm"
+            name = f"attention.{which}_norm"
             vector = layer_norm(vector, layer[f"{name}.weight"], layer[f"{name}.bias"])
         return rotate(vector, positions[at], cfg)
 
     results = [[] for _ in rows]
     for h in range(cfg["num_heads"]):
         part = slice(h * head, (h + 1) * head)
-        queries = [turned(0, at, part) for at in range(len(rows))]
-        keys = [turned(1, at, part) for at in range(len(rows))]
-        values = [fused[at][2 * size :][part] for at in range(len(rows))]
+        queries = [turned("q", at, part) for at in range(len(rows))]
+        keys = [turned("k", at, part) for at in range(len(rows))]
+        values = [vector[part] for vector in each["v"]]
         for query in range(len(rows)):
             seen = [key for key in range(len(rows)) if sees(query, key, part_b_start)]
             scores = [(queries[query] * keys[key]).sum() / math.sqrt(head) for key in seen]
@@ -105,12 +111,11 @@ def attention(rows, positions, part_b_start, layer, cfg):
     ]
 
 
-def activated(up, activation):
-    half = len(up) // 2
+def activated(up, gate, activation):
     if activation == "geglu":
-        return up[:half] * gelu(up[half:], "erf")
+        return up * gelu(gate, "erf")
     if activation == "swiglu":
-        return up[:half] * up[half:] / (1 + torch.exp(-up[half:]))
+        return up * gate / (1 + torch.exp(-gate))
     if activation == "relu":
         return torch.where(up > 0, up, torch.zeros_like(up))
     return gelu(up, "tanh" if activation == "gelu_tanh" else "erf")
@@ -128,7 +133,10 @@ def block(rows, positions, part_b_start, layer, cfg):
 
     def mlp(x):
         up = linear(x, layer["mlp.up.weight"], layer["mlp.up.bias"])
-        inner = activated(up, cfg["activation"])
+        gate = None
+        if cfg["activation"] in ("geglu", "swiglu"):
+            gate = linear(x, layer["mlp.gate.weight"], layer["mlp.gate.bias"])
+        inner = activated(up, gate, cfg["activation"])
         return linear(inner, layer["mlp.down.weight"], layer["mlp.down.bias"])
 
     if cfg["block"] == "pre_ln":

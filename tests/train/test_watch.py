@@ -134,7 +134,7 @@ def test_an_infinite_weight_is_named_and_the_run_ends_bit_equal_to_the_clean_one
     trainer.step = plant
     assert trainer.fit()
     found = incident(trainer)
-    assert found["bad_weights"] == ["blocks.1.mlp.up.weight (1 of 3072 values)"]
+    assert found["bad_weights"] == ["blocks.1.mlp.up.weight (1 of 1536 values)"]
     assert same(trainer, clean)
 
 

@@ -32,7 +32,7 @@ from blankfill.config.presets import preset
 from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.config.train import TrainConfig
 from blankfill.disk.publish import new_folder
-from blankfill.interop.plan import ImportPlan, Taken
+from blankfill.interop.plan import ImportPlan, Reader, Taken
 from blankfill.interop.rows import check_vocabulary
 from blankfill.interop.safetensors_writer import SafetensorsWriter
 from blankfill.text.tokenizer import Tokenizer
@@ -99,14 +99,13 @@ def _write(
     differing: list[str] = []
     files: dict[str, Any] = {}
     groups = _groups(plan.taken, max_file_bytes)
+    reader = Reader(plan.cfg.num_heads)
     for number, group in enumerate(groups, start=1):
         several = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
         path = checkpoint / (several if len(groups) > 1 else "model.safetensors")
         with SafetensorsWriter(path, [taken.spec for taken in group]) as writer:
             for taken in group:
-                tensors[taken.spec.name] = writer.write(
-                    taken.spec.name, taken.read(plan.cfg.num_heads)
-                )
+                tensors[taken.spec.name] = writer.write(taken.spec.name, reader.read(taken))
                 if _differs(taken):
                     differing.append(taken.entry.theirs)
                 advance(1)

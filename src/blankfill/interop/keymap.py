@@ -71,27 +71,30 @@ TEMPLATES: Final[dict[Family, ModelConfig]] = {
 class Tensor:
     """One tensor of a checkpoint, here and there."""
 
-    ours: str
-    """Its name in our state dictionary."""
+    ours: tuple[str, ...]
+    """Its name in our state dictionary; several where one tensor there is several of ours, whose
+    rows stand in this order: Q, K and V, or the linear half and the gate."""
     theirs: str
     """Its name in the whole foreign state dictionary."""
     layout: Layout = "same"
-    """per_head: rows are q, k, v of head 0, then of head 1, ...; ours are all Q, all K, all V."""
+    """per_head: rows are q, k, v of head 0, then of head 1, and so on."""
     sharding: Sharding = "whole"
     """What each tensor-parallel rank holds: all of it; a slice of its rows or columns; or a slice
     of each third (Q, K, V) or half (linear, gate) of its rows, one under the other."""
     optional: bool = False
     """Whether a checkpoint may lack it: learned span positions, which are then zero."""
 
-    def read(self, foreign: torch.Tensor, num_heads: int) -> torch.Tensor:
-        """Turn the whole foreign tensor into ours; a copy where rows move, else the same."""
-        if self.layout == "same":
-            return foreign
-        grouped = foreign.unflatten(0, (num_heads, 3, -1))  # [N, 3, H, ...]
-        return grouped.transpose(0, 1).flatten(0, 2)
+    def read(self, foreign: torch.Tensor, num_heads: int) -> dict[str, torch.Tensor]:
+        """Turn the whole foreign tensor into ours, by name; copies where rows move, else views."""
+        if self.layout == "per_head":
+            grouped = foreign.unflatten(0, (num_heads, 3, -1))  # [N, 3, H, ...]
+            foreign = grouped.transpose(0, 1).flatten(0, 2)
+        return dict(zip(self.ours, foreign.chunk(len(self.ours)), strict=True))
 
-    def write(self, own: torch.Tensor, num_heads: int) -> torch.Tensor:
+    def write(self, all_of_ours: Mapping[str, torch.Tensor], num_heads: int) -> torch.Tensor:
         """Undo `read`."""
+        parts = [all_of_ours[name] for name in self.ours]
+        own = torch.cat(parts) if len(parts) > 1 else parts[0]
         if self.layout == "same":
             return own
         grouped = own.unflatten(0, (3, num_heads, -1))  # [3, N, H, ...]
@@ -111,7 +114,7 @@ def tensors(family: Family, cfg: ModelConfig) -> tuple[Tensor, ...]:
     _check(family, cfg)
     stem = "glm.transformer" if family == "hf_glm" else "transformer"
     found = [
-        Tensor(ours="embed.word.weight", theirs=_word_embedding(family), sharding="rows"),
+        Tensor(ours=("embed.word.weight",), theirs=_word_embedding(family), sharding="rows"),
         *_positions(family, cfg, stem),
     ]
     for i in range(cfg.num_layers):
@@ -119,7 +122,9 @@ def tensors(family: Family, cfg: ModelConfig) -> tuple[Tensor, ...]:
     found += _both("norm", f"{stem}.final_layernorm")
     if not cfg.tie_head:
         mixin = "mixins.chatglm-final." if family == "chatglm_sat" else ""
-        found.append(Tensor(ours="head.weight", theirs=f"{mixin}lm_head.weight", sharding="rows"))
+        found.append(
+            Tensor(ours=("head.weight",), theirs=f"{mixin}lm_head.weight", sharding="rows")
+        )
     return tuple(found)
 
 
@@ -152,7 +157,10 @@ def to_ours(
             f"{missing[0]} is missing from the checkpoint, which a {family} model of "
             f"{cfg.num_layers} layers has; check the family and the number of layers"
         )
-    ours = {t.ours: t.read(foreign[t.theirs], cfg.num_heads) for t in table if t.theirs in foreign}
+    ours: dict[str, torch.Tensor] = {}
+    for entry in table:
+        if entry.theirs in foreign:
+            ours |= entry.read(foreign[entry.theirs], cfg.num_heads)
     if cfg.positions == "learned_2d" and "embed.block_position.weight" not in ours:
         ours["embed.block_position.weight"] = torch.zeros_like(ours["embed.position.weight"])
     return ours
@@ -166,7 +174,7 @@ def from_ours(
     Raises:
         ConversionError: the family has no place for something that the model has.
     """
-    return {t.theirs: t.write(own[t.ours], cfg.num_heads) for t in tensors(family, cfg)}
+    return {t.theirs: t.write(own, cfg.num_heads) for t in tensors(family, cfg)}
 
 
 def is_ignored(name: str) -> bool:
@@ -206,9 +214,9 @@ def _positions(family: Family, cfg: ModelConfig, stem: str) -> list[Tensor]:
         return []
     inside = "mixins.block_position_embedding" if family == "sat_glm" else stem
     return [
-        Tensor(ours="embed.position.weight", theirs=f"{stem}.position_embeddings.weight"),
+        Tensor(ours=("embed.position.weight",), theirs=f"{stem}.position_embeddings.weight"),
         Tensor(
-            ours="embed.block_position.weight",
+            ours=("embed.block_position.weight",),
             theirs=f"{inside}.block_position_embeddings.weight",
             optional=True,
         ),
@@ -219,13 +227,15 @@ def _layer(family: Family, cfg: ModelConfig, here: str, there: str) -> list[Tens
     per_head = family in ("glm130b", "hf_chatglm")
     layout: Layout = "per_head" if per_head else "same"
     heads: Sharding = "rows" if per_head else "row_thirds"
+    qkv = tuple(f"{here}.attention.{part}" for part in "qkv")
     inner: Sharding = "row_halves" if cfg.is_gated else "rows"
+    halves = (f"{here}.mlp.up", f"{here}.mlp.gate")[: 2 if cfg.is_gated else 1]
     found = [
         *_both(f"{here}.attention_norm", f"{there}.input_layernorm"),
-        *_both(f"{here}.attention.qkv", f"{there}.attention.query_key_value", layout, heads),
+        *_both(qkv, f"{there}.attention.query_key_value", layout, heads),
         *_into_residual(f"{here}.attention.out", f"{there}.attention.dense"),
         *_both(f"{here}.mlp_norm", f"{there}.post_attention_layernorm"),
-        *_both(f"{here}.mlp.up", f"{there}.mlp.dense_h_to_4h", "same", inner),
+        *_both(halves, f"{there}.mlp.dense_h_to_4h", "same", inner),
         *_into_residual(f"{here}.mlp.down", f"{there}.mlp.dense_4h_to_h"),
     ]
     if cfg.block == "sandwich":
@@ -235,18 +245,22 @@ def _layer(family: Family, cfg: ModelConfig, here: str, there: str) -> list[Tens
 
 
 def _both(
-    here: str, there: str, layout: Layout = "same", sharding: Sharding = "whole"
+    here: str | tuple[str, ...], there: str, layout: Layout = "same", sharding: Sharding = "whole"
 ) -> list[Tensor]:
     """Weight and bias that are laid out and sharded alike."""
+    stems = (here,) if isinstance(here, str) else here
     return [
-        Tensor(ours=f"{here}.{x}", theirs=f"{there}.{x}", layout=layout, sharding=sharding)
+        Tensor(
+            ours=tuple(f"{stem}.{x}" for stem in stems), theirs=f"{there}.{x}", layout=layout,
+            sharding=sharding,
+        )
         for x in ("weight", "bias")
-    ]
+    ]  # fmt: skip
 
 
 def _into_residual(here: str, there: str) -> list[Tensor]:
     """A matrix whose columns are shared; its bias is whole on every rank."""
     return [
-        Tensor(ours=f"{here}.weight", theirs=f"{there}.weight", sharding="columns"),
-        Tensor(ours=f"{here}.bias", theirs=f"{there}.bias"),
+        Tensor(ours=(f"{here}.weight",), theirs=f"{there}.weight", sharding="columns"),
+        Tensor(ours=(f"{here}.bias",), theirs=f"{there}.bias"),
     ]

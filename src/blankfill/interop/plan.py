@@ -7,6 +7,7 @@ missing, and that all have the shapes of the configuration.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,7 @@ from blankfill.interop.merge import SCALE, Part, merge, part_shape
 from blankfill.interop.safetensors_writer import TensorSpec
 from blankfill.model.glm import GLM
 
-__all__ = ["NUM_IMAGE_ROWS", "ImportPlan", "Taken", "plan_import"]
+__all__ = ["NUM_IMAGE_ROWS", "ImportPlan", "Reader", "Taken", "plan_import"]
 
 NUM_IMAGE_ROWS = 20_000
 """Rows of the vocabulary that stand for image codes in icetk (ChatGLM-6B dropped them in v1)."""
@@ -39,15 +40,33 @@ class Taken:
     first_row: int = 0
     """Rows that are dropped before it."""
 
-    def read(self, num_heads: int) -> torch.Tensor:
-        """Read and merge its parts and put its rows in our order.
+
+class Reader:
+    """Reads the tensors of a plan in its order; of a file's tensor that is several of ours, once.
+
+    Args:
+        num_heads: attention heads of the model.
+    """
+
+    def __init__(self, num_heads: int) -> None:
+        self._num_heads = num_heads
+        self._theirs = ""
+        self._ours: dict[str, torch.Tensor] = {}
+
+    def read(self, taken: Taken) -> torch.Tensor:
+        """Read and merge a tensor's parts and put its rows in our order.
 
         Raises:
             ConversionError: a file is damaged.
         """
-        if not self.parts:
-            return torch.zeros(self.spec.shape, dtype=self.spec.dtype)
-        return self.entry.read(merge(self.parts, self.entry.sharding), num_heads)[self.first_row :]
+        spec, entry = taken.spec, taken.entry
+        if not taken.parts:
+            return torch.zeros(spec.shape, dtype=spec.dtype)
+        if entry.theirs != self._theirs:
+            self._ours = {}  # the tensor before goes before this one comes
+            self._ours = entry.read(merge(taken.parts, entry.sharding), self._num_heads)
+            self._theirs = entry.theirs
+        return self._ours.pop(spec.name)[taken.first_row :]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +80,7 @@ class ImportPlan:
     preset: str
     """The published preset whose shapes it has, or ''."""
     taken: tuple[Taken, ...]
-    """Every tensor of ours, in the order of the model."""
+    """Every tensor of ours, in the order of the model; those of one foreign tensor together."""
     ignored: dict[str, str]
     """Tensors that are not taken, with the reason."""
     absent: tuple[str, ...]
@@ -70,7 +89,8 @@ class ImportPlan:
     @property
     def num_quantised(self) -> int:
         """Matrices that will be dequantised."""
-        return sum(any(part.scale is not None for part in taken.parts) for taken in self.taken)
+        scaled = (t for t in self.taken if any(part.scale is not None for part in t.parts))
+        return len({taken.entry.theirs for taken in scaled})
 
 
 def plan_import(
@@ -101,21 +121,20 @@ def plan_import(
             f"{source.path} has {cfg.vocab_size} rows and so no {NUM_IMAGE_ROWS} rows of images; "
             "leave --drop-image-rows away"
         )
-    ignored = _check_names(source, entries)
+    ignored = _check_names(source, [entry for _, entry in entries])
     taken: list[Taken] = []
     absent: list[str] = []
-    for entry in entries:
-        shape = shapes[entry.ours]
-        parts = _parts(source, entry, shape)
+    for name, entry in entries:
+        shape = shapes[name]
+        whole = (shape[0] * len(entry.ours), *shape[1:])
+        parts = _parts(source, entry, whole)
         if not parts:
             absent.append(entry.theirs)
         kept = parts[0] if parts else taken[-1].parts[0]
         held = kept.stored.dtype if kept.scale is None else torch.float16
-        per_word = entry.ours in ("embed.word.weight", "head.weight")
+        per_word = name in ("embed.word.weight", "head.weight")
         first_row = NUM_IMAGE_ROWS if drop_image_rows and per_word else 0
-        spec = TensorSpec(
-            name=entry.ours, dtype=dtype or held, shape=(shape[0] - first_row, *shape[1:])
-        )
+        spec = TensorSpec(name=name, dtype=dtype or held, shape=(shape[0] - first_row, *shape[1:]))
         taken.append(Taken(spec=spec, entry=entry, parts=parts, first_row=first_row))
     if drop_image_rows:
         cfg = dataclasses.replace(cfg, vocab_size=cfg.vocab_size - NUM_IMAGE_ROWS)
@@ -125,14 +144,25 @@ def plan_import(
     )  # fmt: skip
 
 
-def _expected(source: Source, cfg: ModelConfig) -> tuple[list[Tensor], dict[str, tuple[int, ...]]]:
-    """List what the model has, with shapes, and where each of it comes from."""
+def _expected(
+    source: Source, cfg: ModelConfig
+) -> tuple[list[tuple[str, Tensor]], dict[str, tuple[int, ...]]]:
+    """List what the model has and where each of it comes from; give the shapes."""
     with torch.device("meta"):
         shapes = {name: tuple(p.shape) for name, p in GLM(cfg).state_dict().items()}
     if source.layout == "blankfill":
-        return [Tensor(ours=name, theirs=name) for name in shapes], shapes
-    by_name = {entry.ours: entry for entry in tensors(FAMILY_OF[source.layout], cfg)}
-    return [by_name[name] for name in shapes], shapes
+        return [(name, Tensor(ours=(name,), theirs=name)) for name in shapes], shapes
+    table = tensors(FAMILY_OF[source.layout], cfg)
+    by_name = {name: entry for entry in table for name in entry.ours}
+    return [(name, by_name[name]) for name in _by_entry(shapes, by_name)], shapes
+
+
+def _by_entry(names: Iterable[str], entries: dict[str, Tensor]) -> list[str]:
+    """Order names so that those of one foreign tensor stand together."""
+    found: dict[str, None] = {}
+    for name in names:
+        found |= dict.fromkeys(entries[name].ours)
+    return list(found)
 
 
 def _check_names(source: Source, entries: list[Tensor]) -> dict[str, str]:

@@ -34,13 +34,18 @@ __all__ = [
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with biases; rows of the fused weight are all Q, all K, all V."""
+    """Multi-head self-attention with biases.
+
+    Queries, keys and values have matrices of their own, which one product reads.
+    """
 
     def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer  # read with a cache alone, so that no compiled graph knows it
         self.head_size = cfg.head_size
-        self.qkv = nn.Linear(cfg.hidden_size, 3 * cfg.hidden_size)
+        self.q = nn.Linear(cfg.hidden_size, cfg.hidden_size)
+        self.k = nn.Linear(cfg.hidden_size, cfg.hidden_size)
+        self.v = nn.Linear(cfg.hidden_size, cfg.hidden_size)
         self.out = nn.Linear(cfg.hidden_size, cfg.hidden_size)
         self.q_norm: nn.LayerNorm | None = None
         self.k_norm: nn.LayerNorm | None = None
@@ -70,9 +75,9 @@ class Attention(nn.Module):
         Returns:
             `[B, T, D]`, or `[n, D]` where positions are wanted.
         """
-        B, T, D = x.shape
-        qkv = self._project(x, wanted).view(B, T, 3, -1, self.head_size)
-        qk, v = qkv.split([2, 1], dim=2)  # whose gradients are joined once, where slices' are added
+        qkv = self._project(x, wanted).unflatten(-1, (3, -1, self.head_size))
+        # Split, not sliced: the backward pass of slices adds whole tensors of zeros.
+        qk, v = qkv.split([2, 1], dim=2)
         v = v[:, :, 0]
         if self.q_norm is not None and self.k_norm is not None:
             qk = torch.stack([self.q_norm(qk[:, :, 0]), self.k_norm(qk[:, :, 1])], dim=2)
@@ -89,19 +94,22 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
-        attended = attend(q, k, v, mask, dropout, scale).reshape(B, T, D)
+        attended = attend(q, k, v, mask, dropout, scale).flatten(2)
         return self.out(pick(attended, wanted))
 
     def _project(self, x: torch.Tensor, wanted: torch.Tensor | None) -> torch.Tensor:
-        """Give queries, keys and values, `[B, T, 3D]`; other queries than the wanted are zero."""
+        """Give queries, keys and values side by side; other queries than the wanted are zero."""
         if wanted is None:
-            return self.qkv(x)
-        D = x.shape[-1]
-        weights, biases = self.qkv.weight, self.qkv.bias
-        own = nn.functional.linear(pick(x, wanted), weights[:D], biases[:D])
-        seen = nn.functional.linear(x, weights[D:], biases[D:])
-        queries = own.new_zeros(x.shape[0] * x.shape[1], D).index_copy(0, wanted, own)
-        return torch.cat([queries.view(*x.shape[:2], D), seen], dim=-1)
+            return _joined(x, self.q, self.k, self.v)
+        own = self.q(pick(x, wanted))
+        queries = own.new_zeros(x.shape[0] * x.shape[1], own.shape[-1]).index_copy(0, wanted, own)
+        return torch.cat([queries.view(*x.shape[:2], -1), _joined(x, self.k, self.v)], dim=-1)
+
+
+def _joined(x: torch.Tensor, *layers: nn.Linear) -> torch.Tensor:
+    """Compute layers of one input as one product: their results side by side."""
+    weight = torch.cat([layer.weight for layer in layers])
+    return nn.functional.linear(x, weight, torch.cat([layer.bias for layer in layers]))
 
 
 def pick(x: torch.Tensor, wanted: torch.Tensor | None) -> torch.Tensor:

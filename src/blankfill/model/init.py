@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -66,23 +67,29 @@ def init_weights(model: GLM, seed: int) -> None:
 def _pre_ln(module: Attention | GatedMLP | PlainMLP, name: str, num_layers: int, seed: int) -> None:
     residual = PRE_LN_STD / math.sqrt(2 * num_layers)
     if isinstance(module, Attention):
-        seeded_normal(module.qkv.weight, PRE_LN_STD, seed, f"{name}.qkv")
+        parts = [module.q.weight, module.k.weight, module.v.weight]
+        _rows_of_one_normal(parts, PRE_LN_STD, seed, f"{name}.qkv")
         seeded_normal(module.out.weight, residual, seed, f"{name}.out")
     else:
-        seeded_normal(module.up.weight, PRE_LN_STD, seed, f"{name}.up")
+        parts = [layer.weight for layer in _inner(module)]
+        _rows_of_one_normal(parts, PRE_LN_STD, seed, f"{name}.up")
         seeded_normal(module.down.weight, residual, seed, f"{name}.down")
 
 
 def _deepnorm(module: Attention | GatedMLP | PlainMLP, name: str, beta: float, seed: int) -> None:
     if isinstance(module, Attention):
-        for part, weight in zip("qkv", module.qkv.weight.chunk(3), strict=True):
-            _xavier(weight, beta if part == "v" else 1.0, seed, f"{name}.{part}")
+        for part, layer in zip("qkv", (module.q, module.k, module.v), strict=True):
+            _xavier(layer.weight, beta if part == "v" else 1.0, seed, f"{name}.{part}")
         _xavier(module.out.weight, beta, seed, f"{name}.out")
         return
-    halves = module.up.weight.chunk(2 if isinstance(module, GatedMLP) else 1)
-    for number, weight in enumerate(halves):
-        _xavier(weight, beta, seed, f"{name}.up.{number}")
+    for number, layer in enumerate(_inner(module)):
+        _xavier(layer.weight, beta, seed, f"{name}.up.{number}")
     _xavier(module.down.weight, beta, seed, f"{name}.down")
+
+
+def _inner(module: GatedMLP | PlainMLP) -> list[nn.Linear]:
+    """List the layers into the inner width."""
+    return [module.up, module.gate] if isinstance(module, GatedMLP) else [module.up]
 
 
 def _xavier(weight: torch.Tensor, gain: float, seed: int, name: str) -> None:
@@ -92,7 +99,15 @@ def _xavier(weight: torch.Tensor, gain: float, seed: int, name: str) -> None:
 
 def seeded_normal(weight: torch.Tensor, std: float, seed: int, name: str) -> None:
     """Fill a tensor from N(0, std^2), drawn on the CPU from its own address (seed, name)."""
+    _rows_of_one_normal([weight], std, seed, name)
+
+
+def _rows_of_one_normal(weights: Sequence[torch.Tensor], std: float, seed: int, name: str) -> None:
+    """Fill tensors of one width as the rows of a single one, drawn from one address."""
     digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
-    values = torch.empty(weight.shape, dtype=torch.float32).normal_(0, std, generator=generator)
-    weight.copy_(values)
+    heights = [len(weight) for weight in weights]
+    shape = (sum(heights), *weights[0].shape[1:])
+    values = torch.empty(shape, dtype=torch.float32).normal_(0, std, generator=generator)
+    for weight, rows in zip(weights, values.split(heights), strict=True):
+        weight.copy_(rows)

@@ -24,21 +24,21 @@ ACTIVATIONS: Final = {
 
 
 class GatedMLP(nn.Module):
-    """GeGLU or SwiGLU (Shazeer 2020): the linear half first, then the gate, as GLM-130B has it."""
+    """GeGLU or SwiGLU (Shazeer 2020): `down(up(x) * activation(gate(x)))`.
+
+    Released checkpoints hold `up` and `gate` as the halves of one matrix, in this order.
+    """
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(cfg.hidden_size, 2 * cfg.ffn_size)
+        self.up = nn.Linear(cfg.hidden_size, cfg.ffn_size)
+        self.gate = nn.Linear(cfg.hidden_size, cfg.ffn_size)
         self.down = nn.Linear(cfg.ffn_size, cfg.hidden_size)
         self.activation = ACTIVATIONS[cfg.activation]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `[..., D]` to `[..., D]`."""
-        # Two products rather than one and its halves: each half then lies in one piece, which what
-        # follows reads faster, and no gradient of a half has to be joined.
-        weights, biases = self.up.weight.chunk(2), self.up.bias.chunk(2)
-        linear, gate = (functional.linear(x, w, b) for w, b in zip(weights, biases, strict=True))
-        return self.down(linear * self.activation(gate))
+        return self.down(self.up(x) * self.activation(self.gate(x)))
 
 
 class PlainMLP(nn.Module):

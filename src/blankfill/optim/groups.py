@@ -10,7 +10,6 @@ from torch import nn
 
 from blankfill.config.train import TrainConfig
 from blankfill.errors import CheckpointError
-from blankfill.model.mlp import GatedMLP
 from blankfill.optim.muon import Muon
 
 __all__ = ["SplitOptimizer", "build_optimizer", "parameter_groups"]
@@ -136,7 +135,7 @@ def build_optimizer(
     if matrices:
         parts.append(
             Muon(
-                list(_by_parts(matrices, model)),
+                [parameter for _, parameter in matrices],
                 lr=cfg.peak_lr,
                 momentum=cfg.muon_momentum,
                 weight_decay=cfg.weight_decay,
@@ -144,20 +143,6 @@ def build_optimizer(
             )
         )
     return SplitOptimizer(named, parts)
-
-
-def _by_parts(
-    matrices: list[tuple[str, nn.Parameter]], model: nn.Module
-) -> Iterator[dict[str, Any]]:
-    """Group matrices by how many maps they hold: Q, K and V in one, the two halves of a gate."""
-    gated = any(isinstance(module, GatedMLP) for module in model.modules())
-    fused = {"attention.qkv.weight": 3, "mlp.up.weight": 2 if gated else 1}
-    groups: dict[int, list[nn.Parameter]] = {}
-    for name, parameter in matrices:
-        parts = next((n for end, n in fused.items() if name.endswith(end)), 1)
-        groups.setdefault(parts, []).append(parameter)
-    for parts, parameters in groups.items():
-        yield {"params": parameters, "parts": parts}
 
 
 def _matrices(named: list[tuple[str, nn.Parameter]]) -> Iterator[tuple[str, nn.Parameter]]:

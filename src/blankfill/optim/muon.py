@@ -1,10 +1,10 @@
 """Muon (Jordan et al. 2024): momentum, made orthogonal, for matrices.
 
-As `torch.optim.Muon`, with three differences. Torch's Newton-Schulz iteration always multiplies in
+As `torch.optim.Muon`, with two differences. Torch's Newton-Schulz iteration always multiplies in
 bfloat16, which a CPU without instructions for it emulates: there it took twice as long as the rest
 of the training step of a small model. Ours is told its precision, which changes the loss by less
-than another seed does (`benchmarks/muon.py`). It takes three iterations where torch's takes five.
-And matrices that are stored as one are made orthogonal one by one.
+than another seed does (`benchmarks/muon.py`). And it takes three iterations where torch's takes
+five.
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised and scaled to the size of AdamW's update.
 
     Args:
-        parameters: matrices, or groups of them as torch's optimizers take them. A group may say
-            `parts`: its matrices are that many equally high ones in one, such as Q, K and V, and
-            each is made orthogonal alone.
+        parameters: matrices, or groups of them as torch's optimizers take them.
         lr: learning rate, the same as AdamW's.
         momentum: decay of the mean gradient.
         weight_decay: decoupled decay.
@@ -55,7 +53,7 @@ class Muon(torch.optim.Optimizer):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self._dtype = dtype
-        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "parts": 1}
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(parameters, defaults)
 
     @torch.no_grad()
@@ -73,10 +71,8 @@ class Muon(torch.optim.Optimizer):
             state["momentum_buffer"] = torch.zeros_like(grad)
         mean = state["momentum_buffer"].lerp_(grad, 1 - group["momentum"])
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        moves = grad.lerp(mean, group["momentum"]).chunk(group["parts"])
-        for part, move in zip(parameter.chunk(group["parts"]), moves, strict=True):
-            scale = _RMS * math.sqrt(max(part.shape))
-            part.add_(orthogonalize(move, self._dtype), alpha=-group["lr"] * scale)
+        move = orthogonalize(grad.lerp(mean, group["momentum"]), self._dtype)
+        parameter.add_(move, alpha=-group["lr"] * _RMS * math.sqrt(max(parameter.shape)))
 
 
 def orthogonalize(matrix: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

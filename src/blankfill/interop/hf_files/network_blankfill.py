@@ -202,13 +202,15 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; rows of the fused weight are all Q, all K, all V."""
+    """Multi-head self-attention."""
 
     def __init__(self, config: Any, layer: int) -> None:
         super().__init__()
         self.layer = layer
         self.num_heads = config.num_heads
-        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.q = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v = nn.Linear(config.hidden_size, config.hidden_size)
         self.out = nn.Linear(config.hidden_size, config.hidden_size)
         if config.qk_norm:
             head_size = config.hidden_size // config.num_heads
@@ -230,7 +232,8 @@ class Attention(nn.Module):
         attentions: list[torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Map `[B, T, D]` to `[B, T, D]`; attention weights are appended to `attentions`."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(2)  # [B, T, N, H]
+        each = (layer(x) for layer in (self.q, self.k, self.v))
+        q, k, v = (y.unflatten(-1, (self.num_heads, -1)) for y in each)  # [B, T, N, H]
         if self.has_norms:
             q, k = self.q_norm(q), self.k_norm(k)
         if rotation is not None:
@@ -271,12 +274,14 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Feed-forward layer; a gated one has its linear half first, then the gated half."""
+    """Feed-forward layer; a gated one multiplies a linear half by an activated one."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.gated = config.activation in _GATED
-        self.up = nn.Linear(config.hidden_size, (2 if self.gated else 1) * config.ffn_size)
+        self.up = nn.Linear(config.hidden_size, config.ffn_size)
+        if self.gated:
+            self.gate = nn.Linear(config.hidden_size, config.ffn_size)
         self.down = nn.Linear(config.ffn_size, config.hidden_size)
         self.activation = _ACTIVATIONS[config.activation]
 
@@ -284,8 +289,7 @@ class MLP(nn.Module):
         """Map `[..., D]` to `[..., D]`."""
         if not self.gated:
             return self.down(self.activation(self.up(x)))
-        linear, gate = self.up(x).chunk(2, dim=-1)
-        return self.down(linear * self.activation(gate))
+        return self.down(self.up(x) * self.activation(self.gate(x)))
 
 
 def mean_loss(
