@@ -196,9 +196,10 @@ def test_a_pointer_in_place_of_a_vocabulary_is_called_that(tmp_path, capsys, nam
 
 def test_a_pointer_in_place_of_our_own_files_is_called_that(tmp_path, capsys, tokenizer_folder):
     shutil.copytree(tokenizer_folder, tmp_path / "tok")
-    (tmp_path / "tok" / "tokenizer.model").write_text(POINTER)
-    assert main(["info", str(tmp_path / "tok")]) == 2
-    assert "is a Git LFS pointer" in capsys.readouterr().err
+    for name in ("tokenizer.model", "tokenizer.json"):
+        (tmp_path / "tok" / name).write_text(POINTER)
+        assert main(["info", str(tmp_path / "tok")]) == 2
+        assert "is a Git LFS pointer" in capsys.readouterr().err
 
 
 def test_a_gated_model_with_a_head_is_not_half_of_each(tmp_path):

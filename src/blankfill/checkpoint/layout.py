@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from blankfill.config.run import RunConfig, from_dict
 from blankfill.disk.json_files import Description, check, read_object
 from blankfill.disk.ownership import FolderKind
+from blankfill.disk.pointer import is_pointer, pointer_sentence
 from blankfill.errors import CheckpointError, ConfigError
-from blankfill.text.pointer import is_pointer, pointer_sentence
 from blankfill.text.tokenizer import INNER_TOKENIZER
 
 if TYPE_CHECKING:

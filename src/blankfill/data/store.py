@@ -23,9 +23,9 @@ import numpy.typing as npt
 
 from blankfill.disk.json_files import Description, check, read_object
 from blankfill.disk.ownership import FolderKind
+from blankfill.disk.pointer import is_pointer, pointer_sentence
 from blankfill.errors import DataError
 from blankfill.objective.drawn import gather
-from blankfill.text.pointer import is_pointer, pointer_sentence
 from blankfill.text.tokenizer import INNER_TOKENIZER
 
 __all__ = ["ARRAYS", "COUNTED", "DTYPES", "KIND", "MANIFEST", "VERSION", "TokenStore"]

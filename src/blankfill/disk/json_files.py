@@ -16,6 +16,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, NamedTuple, TypeAlias, cast
 
+from blankfill.disk.pointer import is_pointer, pointer_sentence
+
 __all__ = ["Description", "Needs", "check", "encode", "read_object"]
 
 Needs: TypeAlias = Mapping[str, Any]
@@ -62,6 +64,8 @@ def read_object(path: Path, description: Description | None = None) -> dict[str,
     data = path.read_bytes()
     if not data.strip():
         raise ValueError("it is empty")
+    if is_pointer(data):
+        raise ValueError(pointer_sentence("it"))
     try:
         value: Any = json.loads(data.decode())
     except UnicodeDecodeError as error:

@@ -23,9 +23,9 @@ from typing import Any, Final, cast
 
 import torch
 
+from blankfill.disk.pointer import is_pointer, pointer_sentence
 from blankfill.errors import ConversionError
 from blankfill.interop.safetensors_writer import DTYPE_NAMES
-from blankfill.text.pointer import is_pointer, pointer_sentence
 
 __all__ = ["StoredTensor", "open_shard"]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from blankfill.disk.pointer import is_pointer
 from blankfill.text.compressed import DamagedFileError, read_blocks
-from blankfill.text.pointer import is_pointer
 
 __all__ = [
     "HEAD_BYTES",

@@ -33,9 +33,9 @@ import sentencepiece
 
 from blankfill.disk.json_files import Description, encode, read_object
 from blankfill.disk.ownership import FolderKind
+from blankfill.disk.pointer import is_pointer, pointer_sentence
 from blankfill.errors import DataError
 from blankfill.objective.special import DISPLAY, SpecialIds, sentinel_names
-from blankfill.text.pointer import is_pointer, pointer_sentence
 
 __all__ = [
     "INNER_TOKENIZER",

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from blankfill.disk.json_files import Description, encode, read_object
+from blankfill.disk.pointer import is_pointer, pointer_sentence
 from blankfill.errors import DataError
-from blankfill.text.pointer import is_pointer, pointer_sentence
 from blankfill.text.tokenizer import MANIFEST_NAME, MODEL_NAME, VOCABULARY_NAME, Tokenizer
 from blankfill.text.vocabularies.english import BytePairVocabulary, WordPieceVocabulary
 from blankfill.text.vocabularies.pieces import CogVocabulary, IceVocabulary, newline_id

@@ -35,6 +35,6 @@ def is_pointer(content: Path | bytes) -> bool:
 def pointer_sentence(path: Path | str) -> str:
     """Say that a file is a pointer, and what brings its content."""
     return (
-        f"{path} is a Git LFS pointer: it stands for a file that was not downloaded; run "
+        f"{path} is a Git LFS pointer and stands for a file that was not downloaded; run "
         "`git lfs install && git lfs pull` in the repository, or download the file itself"
     )
