@@ -27,6 +27,11 @@ def print_export(result: ExportResult, console: Answer) -> None:
         f"  greedy tokens equal  {parity.num_greedy_tokens - parity.num_different_tokens:,} "
              f"of {parity.num_greedy_tokens:,}"
     )  # fmt: skip
+    if parity.num_ties:
+        console.print(
+            f"  compared up to a tie of the two best tokens, which rounding decides, in "
+            f"{parity.num_ties} rows"
+        )
     for note in result.notes:
         console.print(f"note: {note}")
     if result.notes:

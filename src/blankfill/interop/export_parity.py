@@ -59,6 +59,9 @@ class Parity:
     """Greedily chosen tokens compared."""
     num_different_tokens: int
     """Those that were another token; must be 0."""
+    num_ties: int
+    """Rows that are compared up to a token only, because the two best there have the same score,
+    up to the tolerance: rounding decides between them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,7 +189,7 @@ def compare(
     """
     rows = draw_rows(ids, num_tokens, model.cfg.max_position, count=num_prompts)
     limit = min(MAX_NEW_TOKENS, model.cfg.max_position // 4)
-    worst, largest, num_logits, num_tokens_seen, num_different = 0.0, 0.0, 0, 0, 0
+    worst, largest, num_logits, num_tokens_seen, num_different, num_ties = 0.0, 0.0, 0, 0, 0, 0
     for start in range(0, len(rows), BATCH_SIZE):
         batch = rows[start : start + BATCH_SIZE]
         for row, theirs in zip(batch, reloaded.logits(batch), strict=True):
@@ -197,18 +200,24 @@ def compare(
             num_logits += ours.numel()
         prompts = [row.prompt for row in batch]
         wanted = fill(model, prompts, limit)
-        for ours, theirs in zip(wanted, reloaded.greedy(prompts, limit), strict=True):
+        filled = reloaded.greedy(prompts, limit)
+        for prompt, ours, theirs in zip(prompts, wanted, filled, strict=True):
             common = ours[:limit]  # theirs counts the fills of a row together
-            num_tokens_seen += len(common)
-            num_different += sum(
-                a != b for a, b in itertools.zip_longest(common, theirs[: len(common)])
-            )
+            pairs = list(itertools.zip_longest(common, theirs[: len(common)]))
+            first = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
+            if first is not None and _is_tie(
+                model, prompt, common[:first], pairs[first], ids, scheme, tolerance
+            ):
+                num_ties += 1
+                pairs = pairs[:first]
+            num_tokens_seen += len(pairs)
+            num_different += sum(a != b for a, b in pairs)
         if advance is not None:
             advance(len(batch))
     parity = Parity(
         through=reloaded.through, num_prompts=len(rows), num_logits=num_logits,
         max_logit_difference=worst, tolerance=tolerance * max(1.0, largest / 10),
-        num_greedy_tokens=num_tokens_seen, num_different_tokens=num_different,
+        num_greedy_tokens=num_tokens_seen, num_different_tokens=num_different, num_ties=num_ties,
     )  # fmt: skip
     if worst > parity.tolerance or num_different:
         raise ConversionError(
@@ -218,3 +227,27 @@ def compare(
             "blankfill, please report it with the run's run.json"
         )
     return parity
+
+
+def _is_tie(
+    model: GLM, prompt: Int32, before: Sequence[int], pair: tuple[int | None, int | None],
+    ids: SpecialIds, scheme: PositionScheme, tolerance: float,
+) -> bool:  # fmt: skip
+    """Whether a run scores two next tokens alike, so that rounding decides between them.
+
+    Args:
+        before: what stands behind the first `[S]`: fills, each ended by `eop`, `sop` between them.
+        pair: the two tokens; None where one of the rows has ended.
+    """
+    if None in pair or (before and before[-1] == ids.eop):  # `[S]` follows by rule, not by score
+        return False
+    fills: list[list[int]] = [[]]
+    for token in before:
+        if token == ids.sop:
+            fills.append([])
+        elif token != ids.eop:
+            fills[-1].append(token)
+    row = Row(prompt=prompt, fills=tuple(np.array(fill, np.int32) for fill in fills))
+    scores = reference_logits(model, row, ids, scheme)[-1]
+    apart = (scores[pair[0]] - scores[pair[1]]).abs()
+    return bool(apart <= tolerance * max(1.0, float(scores.abs().max()) / 10))

@@ -1,0 +1,94 @@
+"""Rounding may decide between two tokens that the run scores alike; any other token is refused."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+from blankfill.api.export import _fill_with
+from blankfill.cli.main import main
+from blankfill.errors import ConversionError
+from blankfill.interop import export as exports
+from blankfill.interop.export_parity import compare, reference_logits
+from blankfill.train import load_run
+from interop.runs import make_run
+
+SCHEME = "corrupted"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tokenizer_folder):
+    return load_run(make_run(tmp_path_factory.mktemp("run") / "r", tokenizer_folder))
+
+
+class Swapped:
+    """The run itself, but for one token in place of another where its greedy fills hold it."""
+
+    through = "the run"
+
+    def __init__(self, run, model, one, other):
+        self.run, self.model, self.pair = run, model, (one, other)
+        self.fill = _fill_with(run)
+        self.num_swapped = 0
+
+    def logits(self, rows):
+        return [reference_logits(self.model, row, self.run.tokenizer.ids, SCHEME) for row in rows]
+
+    def greedy(self, prompts, max_new_tokens):
+        rows = self.fill(self.model, prompts, max_new_tokens)
+        for row in rows:
+            if self.pair[0] in row:
+                row[row.index(self.pair[0])] = self.pair[1]
+                self.num_swapped += 1
+        return rows
+
+
+def compared(run, model, swapped):
+    return compare(
+        model, swapped, run.tokenizer.ids, SCHEME, num_tokens=run.tokenizer.vocab_size,
+        fill=_fill_with(run), num_prompts=30,
+    )  # fmt: skip
+
+
+def with_twins(run, apart):
+    """A model that scores two tokens alike, up to `apart`, and the tokens; the first is chosen."""
+    model = copy.deepcopy(run.model)
+    rows = _fill_with(run)(run.model, [torch.tensor([300, run.tokenizer.ids.mask]).numpy()], 8)
+    one = next(token for token in rows[0] if token > 20)
+    other = run.tokenizer.vocab_size - 1
+    assert other not in rows[0]
+    with torch.no_grad():
+        weight = model.embed.word.weight
+        weight[other] = weight[one] * (1 - apart)
+    return model, one, other
+
+
+def test_a_tie_ends_the_comparison_of_its_row_and_no_more(run):
+    model, one, other = with_twins(run, 1e-7)
+    swapped = Swapped(run, model, one, other)
+    parity = compared(run, model, swapped)
+    assert parity.num_ties == swapped.num_swapped > 0
+    assert parity.num_different_tokens == 0
+    whole = compared(run, model, Swapped(run, model, -1, other))
+    assert whole.num_ties == 0
+    assert whole.num_greedy_tokens > parity.num_greedy_tokens > 0
+
+
+def test_a_token_that_the_run_scores_lower_is_refused(run):
+    model, one, other = with_twins(run, 0.02)
+    with pytest.raises(ConversionError, match="greedy tokens are others"):
+        compared(run, model, Swapped(run, model, one, other))
+    ids = run.tokenizer.ids
+    for wrong in (ids.sop, ids.eop):
+        with pytest.raises(ConversionError, match="greedy tokens are others"):
+            compared(run, model, Swapped(run, model, one, wrong))
+
+
+def test_a_tie_is_said(run, tmp_path, monkeypatch, capsys):
+    def tied(*arguments, **options):
+        return dataclasses.replace(compare(*arguments, **options, num_prompts=4), num_ties=3)
+
+    monkeypatch.setattr(exports, "compare", tied)
+    assert main(["export", str(run.path), "--to", "hf", "--out", str(tmp_path / "out")]) == 0
+    assert "in 3 rows" in capsys.readouterr().out
