@@ -152,6 +152,8 @@ def _encode(
             yield [_encode_one(record, loaded, fields) for record in packet]
         return
     context = multiprocessing.get_context("spawn")
+    with _safe_path():  # the pool's semaphores have a process that looks after them
+        resource_tracker.ensure_running()
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start_worker, initargs=(tokenizer,)
     ) as pool:
@@ -184,21 +186,29 @@ def _encode(
 def _interrupts_held() -> Generator[None]:
     """Start processes that Ctrl-C does not reach from their first instruction on.
 
-    They inherit that the signal is blocked. Here it is delivered at the latest at the end. Nor do
-    they take a module of the calling folder for one of the library's (PYTHONSAFEPATH).
+    They inherit that the signal is blocked. Here it is delivered at the latest at the end.
     """
-    safe_path = os.environ.get(SAFE_PATH)
+    with _safe_path():
+        resource_tracker.ensure_running()  # where it has yet to start, it unblocks the signal
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _safe_path() -> Generator[None]:
+    """Start processes that do not take a module of the calling folder for one of the library's."""
+    before = os.environ.get(SAFE_PATH)
     os.environ[SAFE_PATH] = "1"
-    resource_tracker.ensure_running()  # where it has yet to start, it unblocks the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if safe_path is None:
-            os.environ.pop(SAFE_PATH, None)
+        if before is None:
+            del os.environ[SAFE_PATH]
         else:
-            os.environ[SAFE_PATH] = safe_path
+            os.environ[SAFE_PATH] = before
 
 
 def _chain(

@@ -29,7 +29,7 @@ from blankfill.data.rows import RowSource
 from blankfill.data.store import TokenStore
 from blankfill.disk.publish import followed, new_folder, refused_by_disk
 from blankfill.engine.transfer import choose_device, choose_precision
-from blankfill.errors import ConfigError
+from blankfill.errors import ConfigError, OutputError
 from blankfill.guard.forgetting import ForgettingGuard
 from blankfill.metrics import find_peak
 from blankfill.metrics.names import unique_names
@@ -74,7 +74,10 @@ def require_new_run(run: Path) -> None:
         ConfigError: it does.
         OutputError: it is no place for a new folder.
     """
-    place = followed(run)
+    with refused_by_disk(run):
+        place = followed(run)
+    if place.exists() and not place.is_dir():
+        raise OutputError(f"{run} is not a folder; name another --out")
     taken = [name for name in (*RUN_FILES, *RUN_FOLDERS) if os.path.lexists(place / name)]
     if "run.json" in taken:
         raise ConfigError(
