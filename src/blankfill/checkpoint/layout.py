@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from blankfill.config.run import RunConfig, from_dict
 from blankfill.disk.json_files import Description, check, read_object
+from blankfill.disk.names import readable_name
 from blankfill.disk.ownership import FolderKind
 from blankfill.disk.pointer import is_pointer, pointer_sentence
 from blankfill.errors import CheckpointError, ConfigError
@@ -189,7 +190,8 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        with readable_name(path) as name:
+            return load_file(name)
     except Exception as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from error
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from blankfill.disk.names import readable_name
 from blankfill.errors import CheckpointError
 
 __all__ = ["load_weights", "weight_files"]
@@ -38,7 +39,7 @@ def load_weights(model: torch.nn.Module, folder: Path, *, name: str = "model") -
     left = dict.fromkeys(targets)
     for path in weight_files(folder, name):
         try:
-            with safe_open(path, framework="pt") as file:
+            with readable_name(path) as readable, safe_open(readable, framework="pt") as file:
                 for key in file.keys():  # noqa: SIM118, it is no dictionary
                     target = targets.get(key)
                     values = file.get_tensor(key)

@@ -22,6 +22,7 @@ from blankfill.config.model import ModelConfig
 from blankfill.config.objective import PositionScheme
 from blankfill.config.run import RunConfig, to_dict
 from blankfill.disk.json_files import encode
+from blankfill.disk.names import readable_name
 from blankfill.errors import ConversionError
 from blankfill.interop.export_hf import VERSION, write_shards
 from blankfill.interop.export_parity import Row, reference_logits
@@ -163,7 +164,8 @@ class ThroughTheKeymap:
         if family == "hf_glm":
             foreign: dict[str, torch.Tensor] = {}
             for path in sorted(folder.glob("model*.safetensors")):
-                foreign |= load_file(path)
+                with readable_name(path) as name:
+                    foreign |= load_file(name)
         else:
             path = folder / "1" / "mp_rank_00_model_states.pt"
             foreign = torch.load(path, weights_only=True, mmap=True)["module"]

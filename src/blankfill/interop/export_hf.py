@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 
 from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.disk.json_files import encode
+from blankfill.disk.names import readable_name
 from blankfill.errors import ConversionError
 from blankfill.interop.safetensors_writer import SafetensorsWriter, TensorSpec
 from blankfill.objective.special import DISPLAY
@@ -237,7 +238,7 @@ def read_hf(folder: Path) -> tuple[RunConfig, Tokenizer | None, dict[str, torch.
         places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     for path in files:
         try:
-            with safe_open(path, framework="pt") as file:
+            with readable_name(path) as readable, safe_open(readable, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118  # it is no dictionary
                     weights[name.removeprefix(PREFIX)] = file.get_tensor(name)
         except (OSError, SafetensorError) as error:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from blankfill.disk.names import readable_name
 from blankfill.interop.export_hf import PREFIX
 from blankfill.interop.export_parity import Reloaded, Row
 from blankfill.objective.batch import Int32
@@ -89,7 +90,8 @@ class ThroughTheFiles:
         self._network.to_empty(device="cpu").eval()
         weights: dict[str, torch.Tensor] = {}
         for path in sorted(folder.glob("model*.safetensors")):
-            weights |= {k.removeprefix(PREFIX): v for k, v in load_file(path).items()}
+            with readable_name(path) as name:
+                weights |= {k.removeprefix(PREFIX): v for k, v in load_file(name).items()}
         self._network.load_state_dict(weights)
 
     @torch.inference_mode()

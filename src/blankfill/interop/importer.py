@@ -31,6 +31,7 @@ from blankfill.config.objective import MIXTURES, ObjectiveConfig
 from blankfill.config.presets import preset
 from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.config.train import TrainConfig
+from blankfill.disk.names import readable_name
 from blankfill.disk.publish import new_folder
 from blankfill.interop.plan import ImportPlan, Reader, Taken
 from blankfill.interop.rows import check_vocabulary
@@ -159,7 +160,7 @@ def _verify(checkpoint: Path, plan: ImportPlan) -> None:
 
     found: dict[str, tuple[int, ...]] = {}
     for path in sorted(checkpoint.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
+        with readable_name(path) as readable, safe_open(readable, framework="pt") as file:
             found |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     assert found == {taken.spec.name: taken.spec.shape for taken in plan.taken}
 

@@ -28,6 +28,7 @@ from blankfill.atomic import write_json
 from blankfill.checkpoint.layout import VERSION, hash_of_state
 from blankfill.checkpoint.write import write_tensors
 from blankfill.config.run import RunConfig, to_dict
+from blankfill.disk.names import readable_name
 from blankfill.errors import ConversionError
 from blankfill.objective.special import DISPLAY
 from blankfill.text.tokenizer import TextTokenizer, Tokenizer
@@ -100,7 +101,8 @@ def read_given(path: Path, plan: RowPlan, hidden_size: int, *, has_head: bool) -
         ConversionError: the file is damaged, or its ids or shapes do not fit.
     """
     try:
-        given = load_file(path)
+        with readable_name(path) as name:
+            given = load_file(name)
     except (OSError, SafetensorError) as error:
         raise ConversionError(f"{path} is not a safetensors file ({error})") from error
     needed = ("ids", "embed.word.weight", *(("head.weight",) if has_head else ()))

@@ -23,6 +23,7 @@ from typing import Any, Final, cast
 
 import torch
 
+from blankfill.disk.names import readable_name
 from blankfill.disk.pointer import is_pointer, pointer_sentence
 from blankfill.errors import ConversionError
 from blankfill.interop.safetensors_writer import DTYPE_NAMES
@@ -128,7 +129,7 @@ def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt"):
+        with readable_name(path) as name, safe_open(name, framework="pt"):
             pass  # the library has checked the header against the length of the file
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
