@@ -206,6 +206,65 @@ def test_a_run_starts_from_another_runs_weights_with_a_fresh_optimizer(build, tm
     assert info["init"]["step"] == 12
 
 
+@pytest.mark.parametrize("fate", ["gone", "moved", "trained on", "not named"])
+def test_a_run_with_a_checkpoint_needs_the_weights_that_it_began_from_no_more(
+    build, tmp_path, fate
+):
+    first, second = tmp_path / "first", tmp_path / "second"
+    build("first").fit()
+    build("second", init=first).fit()
+    began = json.loads((second / "run.json").read_text())["init"]
+    init = {"moved": tmp_path / "moved", "not named": None}.get(fate, first)
+    if fate == "trained on":
+        build("first", resume=True, steps=13, allow_change=["train.steps"]).fit()
+    else:
+        first.rename(tmp_path / "moved" if fate == "moved" else tmp_path / "gone")
+    again = build("second", resume=True, init=init, steps=13, allow_change=["train.steps"])
+    assert again.index == 12
+    assert again.fit()
+    assert json.loads((second / "run.json").read_text())["init"] == began
+
+
+def test_a_run_that_began_from_no_other_is_not_resumed_from_one(build, tmp_path):
+    build("first").fit()
+    build("second").fit()
+    with pytest.raises(ConfigError, match="did not begin from another run"):
+        build("second", resume=True, init=tmp_path / "first")
+
+
+def test_fewer_steps_than_were_done_are_refused_and_as_many_are_none(build, tmp_path):
+    build().fit()
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"has done 12 steps.*name at least 12"):
+        build(resume=True, steps=5, allow_change=["train.steps"])
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+    again = build(resume=True)
+    assert again.index == 12
+    assert again.fit()
+
+
+def test_a_new_run_replaces_no_file_of_its_names(build, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "train.log").write_text("of a shell")
+    build().fit()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "samples.jsonl").write_text("mine")
+    with pytest.raises(ConfigError, match=r"samples\.jsonl"):
+        build("other")
+    assert (tmp_path / "other" / "samples.jsonl").read_text() == "mine"
+
+
+def test_a_store_that_is_read_only_gives_a_run_that_is_not(build, stores, tmp_path):
+    shutil.copytree(stores / "a", tmp_path / "store")
+    for path in (*(tmp_path / "store").rglob("*"), tmp_path / "store"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    build(store=tmp_path / "store")
+    for path in (tmp_path / "run" / "tokenizer", *(tmp_path / "run" / "tokenizer").iterdir()):
+        assert path.stat().st_mode & 0o200
+    for path in (tmp_path / "store", *(tmp_path / "store").rglob("*")):
+        path.chmod(0o755)
+
+
 def test_weights_of_another_model_are_refused_as_a_start(build, tmp_path):
     build("first").fit()
     info = json.loads((tmp_path / "first" / "run.json").read_text())

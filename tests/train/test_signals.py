@@ -7,7 +7,7 @@ import pytest
 from blankfill.train.signals import stop_on_signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_a_wish_and_a_second_one_ends_at_once(number):
     wish, before = threading.Event(), signal.getsignal(number)
     with stop_on_signals(wish):
@@ -16,6 +16,17 @@ def test_a_signal_is_a_wish_and_a_second_one_ends_at_once(number):
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(number) is before
+
+
+def test_a_run_under_nohup_does_not_hear_that_its_terminal_closed():
+    wish, before = threading.Event(), signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals(wish):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert not wish.is_set()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_outside_the_main_thread_signals_stay_as_they_are():
