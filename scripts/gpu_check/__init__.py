@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,6 +64,8 @@ class Settings:
     """File of nanoGPT's model."""
     out: Path
     """Folder of the results."""
+    jobs: str = ""
+    """Regular expression of the names of part c's jobs that are done."""
     until: float = 0.0
     """When this part is ended, as `time.time()`."""
 
@@ -71,8 +74,12 @@ class Settings:
         """Take up the command line.
 
         Raises:
-            ValueError: a part or its time is not one.
+            ValueError: a part, its time or an expression is not one.
         """
+        try:
+            re.compile(args.jobs)
+        except re.error as error:
+            raise ValueError(f"--jobs {args.jobs!r} is no regular expression: {error}") from error
         names = tuple(dict.fromkeys(args.parts.split(",")))
         times = {name: part.seconds for name, part in PARTS.items()}
         for entry in filter(None, args.seconds.split(",")):
@@ -88,7 +95,7 @@ class Settings:
             if name in ("store", "held_out", "nanogpt", "out")
         }
         return cls(device=args.device, quick=args.quick, parts=names, seconds=times,
-                   until=args.until, **paths)  # fmt: skip
+                   jobs=args.jobs, until=args.until, **paths)  # fmt: skip
 
     def problem(self) -> str | None:
         """Say what keeps all of it from beginning, or None."""

@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import re
 import sys
 import time
 from importlib.machinery import SourceFileLoader
@@ -204,12 +205,18 @@ def test_options_that_mean_nothing_are_refused(capsys, arguments):
 def test_times_are_taken():
     wanted = argparse.Namespace(
         device="cpu", quick=True, parts="c,a", seconds="c=9", store=None, held_out=None,
-        nanogpt=None, out=Path("x"), until=0.0,
+        nanogpt=None, out=Path("x"), until=0.0, jobs="110M.*compiled",
     )  # fmt: skip
     settings = Settings.of(wanted)
     assert settings.parts == ("c", "a")
     assert settings.seconds["c"] == 9
     assert settings.seconds["a"] == PARTS["a"].seconds
+    chosen = [job.name for job in JOBS if re.search(settings.jobs, job.name)]
+    assert "110M, rows of 512: nanoGPT, compiled" in chosen
+    assert all(name.startswith("110M") and name.endswith("compiled") for name in chosen)
+    wanted.jobs = "("
+    with pytest.raises(ValueError, match="--jobs '\\('"):
+        Settings.of(wanted)
 
 
 def test_all_parts_fit_into_eight_minutes():

@@ -1,6 +1,7 @@
 """Every way of attention beside the rule itself, `objective.mask.visible`."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -173,7 +174,6 @@ def test_each_row_is_given_its_own_tiles(name):
 def test_no_sequence_without_queries_goes_to_a_kernel(name):
     blocks = table(name)
     mask = VarlenMask.of(blocks, (3, T), "cpu")
-    longest = []
     for index, bounds in (
         (mask.part_a, mask.a_bounds), (mask.part_b, mask.b_bounds), (mask.both, mask.both_bounds),
     ):  # fmt: skip
@@ -181,8 +181,8 @@ def test_no_sequence_without_queries_goes_to_a_kernel(name):
         assert bounds[0] == 0
         assert bounds[-1] == len(index)
         assert (lengths > 0).all()
-        longest.append(max(lengths.tolist(), default=0))
-    assert mask.longest == tuple(longest)
+        assert (lengths <= mask.length).all()
+    assert mask.asked == (len(mask.part_a) > 0, len(mask.part_b) > 0)
     assert len(mask.b_bounds) == len(mask.both_bounds)
     assert len(mask.a_bounds) == 1 + (blocks[:, 2] > blocks[:, 1]).sum()
     assert len(mask.b_bounds) == 1 + (blocks[:, 3] > blocks[:, 2]).sum()
@@ -331,6 +331,92 @@ def test_a_compiled_block_is_one_graph_for_every_batch_and_the_same_block():
             results.append([value, *grads])
         for ours, theirs in zip(*results, strict=True):
             torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-10)
+    assert counted.frame_count == 1
+
+
+@torch.library.custom_op("blankfill_tests::varlen", mutates_args=())
+def kernel(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, q_bounds: torch.Tensor,
+    k_bounds: torch.Tensor, causal: bool, scale: float,
+) -> torch.Tensor:  # fmt: skip
+    """The stand-in as one operator, which is what a compiler sees of a kernel."""
+    return standin(q, k, v, q_bounds, k_bounds, 0, 0, causal=causal, scale=scale)
+
+
+@kernel.register_fake
+def _(q, *_):
+    return torch.empty_like(q)
+
+
+@torch.library.custom_op("blankfill_tests::varlen_backward", mutates_args=())
+def kernel_gradient(
+    grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, q_bounds: torch.Tensor,
+    k_bounds: torch.Tensor, causal: bool, scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    parts = []
+    for (a, b), (c, d) in zip(
+        pairwise(q_bounds.tolist()), pairwise(k_bounds.tolist()), strict=True
+    ):
+        scores = torch.einsum("qnh,knh->nqk", q[a:b], k[c:d]) * scale
+        seen = torch.ones(b - a, d - c, dtype=torch.bool)
+        seen = seen.tril(d - c - (b - a)) if causal else seen
+        weights = scores.masked_fill(~seen, -math.inf).softmax(-1)
+        of_weights = torch.einsum("qnh,knh->nqk", grad[a:b], v[c:d]) * weights
+        of_scores = scale * (of_weights - weights * of_weights.sum(-1, keepdim=True))
+        parts.append(
+            [
+                torch.einsum("nqk,knh->qnh", of_scores, k[c:d]),
+                torch.einsum("nqk,qnh->knh", of_scores, q[a:b]),
+                torch.einsum("nqk,qnh->knh", weights, grad[a:b]),
+            ]
+        )
+    grads = [torch.cat(of_each) for of_each in zip(*parts, strict=True)]
+    return grads[0], grads[1], grads[2]
+
+
+@kernel_gradient.register_fake
+def _(_grad, q, k, v, *_):
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+def keep(ctx, inputs, output):
+    *tensors, ctx.causal, ctx.scale = inputs
+    ctx.save_for_backward(*tensors)
+
+
+kernel.register_autograd(
+    lambda ctx, grad: (*kernel_gradient(grad, *ctx.saved_tensors, ctx.causal, ctx.scale),
+                       None, None, None, None),
+    setup_context=keep,
+)  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")  # Inductor imports modules that warn of themselves
+def test_varlen_is_one_graph_for_every_batch_and_the_same_attention():
+    torch._dynamo.reset()
+    counted = CompileCounterWithBackend("aot_eager")
+    lengths = set()
+
+    def call(q, k, v, mask):
+        def use(q, k, v, a, b, most_q, most_k, *, causal, scale):
+            return kernel(q, k, v, a, b, causal, scale)
+
+        return varlen_attention(q, k, v, mask, 0.3, use)
+
+    compiled = torch.compile(call, fullgraph=True, dynamic=False, backend=counted)
+    for name in ("ragged", "one token", "long part b"):
+        *qkv, weight = draw(torch.float64)
+        results = []
+        forms = (lambda *args: varlen_attention(*args, 0.3, standin), compiled)
+        for form in forms:
+            mask = VarlenMask.of(table(name), (3, T), "cpu")
+            mark_varying(mask, None)
+            value = form(*qkv, mask)
+            results.append([value, *torch.autograd.grad(value, qkv, weight.detach())])
+        lengths.add(tuple(len(x) for x in mask.varying))
+        for ours, theirs in zip(*results, strict=True):
+            torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-10)
+    assert len(lengths) == 3
     assert counted.frame_count == 1
 
 

@@ -27,7 +27,7 @@ COUNTS = {
     "chatglm-6b-v0": 6_871_769_088,
 }
 OURS = {"demo": 5e6, "tiny": 5e6, "small": 25e6, "glm-tiny": 5e6, "glm-small": 25e6,
-        "base": 110e6, "large": 335e6, "xl": 2e9}  # fmt: skip
+        "base": 110e6, "large": 337e6, "xl": 2e9}  # fmt: skip
 
 
 def count(name):
@@ -50,6 +50,13 @@ def formula(cfg):
 def test_the_table_is_of_the_published_presets():
     assert COUNTS.keys() == PUBLISHED.keys()
     assert PRESETS.keys() == COUNTS.keys() | OURS.keys()
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_widths_are_ones_that_a_gpu_multiplies_fast(name):
+    # In bfloat16 `large` made 104,135 positions a second with 2,752 and 56,801 with 2,731, which
+    # is odd (NVIDIA H200).
+    assert preset(name).model.ffn_size % 64 == 0
 
 
 @pytest.mark.parametrize("name", COUNTS)

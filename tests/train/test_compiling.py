@@ -88,7 +88,6 @@ def test_what_is_settled_is_not_measured(model, monkeypatch):
     assert not settle_compile(off, model, torch.float32, "blocks", broken)
     assert not settle_compile(off, model, torch.float32, "blocks", broken, before=True)
     assert not settle_compile(auto, model, torch.float32, "blocks", broken, before=False)
-    assert not settle_compile(auto, model, torch.bfloat16, "varlen", broken)
 
 
 def test_a_compiler_that_does_not_work(model, batch, monkeypatch, caplog):

@@ -85,10 +85,10 @@ def base() -> RunConfig:
 
 
 def large() -> RunConfig:
-    """335 M parameters, the size of GLM-Large."""
+    """337 M parameters, the size of GLM-Large."""
     return RunConfig(
         model=ModelConfig(
-            vocab_size=32768, hidden_size=1024, num_layers=24, num_heads=16, ffn_size=2731,
+            vocab_size=32768, hidden_size=1024, num_layers=24, num_heads=16, ffn_size=2752,
             deepnorm="deepnet",
         ),
         train=TrainConfig(
@@ -102,7 +102,7 @@ def xl() -> RunConfig:
     """2 B parameters, the size of GLM-2B."""
     return RunConfig(
         model=ModelConfig(
-            vocab_size=50304, hidden_size=2048, num_layers=36, num_heads=32, ffn_size=5461,
+            vocab_size=50304, hidden_size=2048, num_layers=36, num_heads=32, ffn_size=5504,
             deepnorm="deepnet",
         ),
         train=TrainConfig(

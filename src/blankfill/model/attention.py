@@ -11,7 +11,7 @@ Shapes: B rows, T positions, N heads, H head size, D hidden, n wanted positions.
 from __future__ import annotations
 
 import math
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -207,7 +207,7 @@ def varlen_attention(
 
     The second is causal and aligned at the bottom right, as FlashAttention aligns it since 2.1 when
     there are fewer queries than keys, which is the rule for Part B exactly. For CUDA in bfloat16 or
-    float16. Its speed has not been measured here.
+    float16.
 
     Args:
         q: `[B, T, N, H]`; k and v alike.
@@ -223,24 +223,68 @@ def varlen_attention(
     attend = varlen_kernel if kernel is None else kernel
     shape = q.shape
     q, k, v = (x.flatten(0, 1) for x in (q, k, v))  # [B * T, N, H]
-    longest_a, longest_b, longest = mask.longest
-    result = torch.zeros_like(q)
-    if longest_a:
-        qa, ka, va = (x.index_select(0, mask.part_a) for x in (q, k, v))
+    has_a, has_b = mask.asked
+    parts: list[torch.Tensor] = []  # results, and whose they are
+    if has_a:
+        qa, ka, va = (_take(x, mask.part_a) for x in (q, k, v))
         part = attend(
-            qa, ka, va, mask.a_bounds, mask.a_bounds, longest_a, longest_a,
+            qa, ka, va, mask.a_bounds, mask.a_bounds, mask.length, mask.length,
             causal=False, scale=scale,
         )  # fmt: skip
-        result = result.index_copy(0, mask.part_a, part)
-    if longest_b:
-        qb = q.index_select(0, mask.part_b)
-        kb, vb = (x.index_select(0, mask.both) for x in (k, v))
+        parts += [part, mask.part_a]
+    if has_b:
+        qb = _take(q, mask.part_b)
+        kb, vb = (_take(x, mask.both) for x in (k, v))
         part = attend(
-            qb, kb, vb, mask.b_bounds, mask.both_bounds, longest_b, longest,
+            qb, kb, vb, mask.b_bounds, mask.both_bounds, mask.length, mask.length,
             causal=True, scale=scale,
         )  # fmt: skip
-        result = result.index_copy(0, mask.part_b, part)
-    return result.view(shape)
+        parts += [part, mask.part_b]
+    if not parts:
+        return q.new_zeros(shape)
+    return cast("torch.Tensor", _Lay.apply(q.shape[0], *parts)).view(shape)
+
+
+class _Take(torch.autograd.Function):
+    """Rows by an index that names none twice. Their gradients are copied to their places, where
+    those of `index_select` are added, one by one and atomically on a GPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(index)
+        ctx.rows = x.shape[0]
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]  # torch's is of any arguments
+        (index,) = ctx.saved_tensors
+        return grad.new_zeros(ctx.rows, *grad.shape[1:]).index_copy_(0, index, grad), None
+
+
+class _Lay(torch.autograd.Function):
+    """The reverse: rows laid at their places, none twice, zero elsewhere.
+
+    Arguments are the number of rows, and then parts, each followed by its index.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: int, *parts: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(*parts[1::2])
+        laid = parts[0].new_zeros(rows, *parts[0].shape[1:])
+        for part, index in zip(parts[::2], parts[1::2], strict=True):
+            laid.index_copy_(0, index, part)
+        return laid
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
+        grads: list[torch.Tensor | None] = [None]
+        for index in ctx.saved_tensors:
+            grads += [grad.index_select(0, index), None]
+        return tuple(grads)
+
+
+def _take(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    return cast("torch.Tensor", _Take.apply(x, index))
 
 
 class VarlenKernel(Protocol):
@@ -253,13 +297,14 @@ class VarlenKernel(Protocol):
         v: torch.Tensor,
         q_bounds: torch.Tensor,
         k_bounds: torch.Tensor,
-        longest_q: int,
-        longest_k: int,
+        most_q: int,
+        most_k: int,
         *,
         causal: bool,
         scale: float | None,
     ) -> torch.Tensor:
-        """Map `[q, N, H]`, `[k, N, H]`, `[k, N, H]` to `[q, N, H]`."""
+        """Map `[q, N, H]`, `[k, N, H]`, `[k, N, H]` to `[q, N, H]`; no sequence is longer than
+        the most that is named."""
         ...
 
 
@@ -269,8 +314,8 @@ def varlen_kernel(
     v: torch.Tensor,
     q_bounds: torch.Tensor,
     k_bounds: torch.Tensor,
-    longest_q: int,
-    longest_k: int,
+    most_q: int,
+    most_k: int,
     *,
     causal: bool,
     scale: float | None,
@@ -280,7 +325,7 @@ def varlen_kernel(
 
     window = (-1, 0) if causal else (-1, -1)
     attended = varlen_attn(
-        q, k, v, q_bounds, k_bounds, longest_q, longest_k, scale=scale, window_size=window
+        q, k, v, q_bounds, k_bounds, most_q, most_k, scale=scale, window_size=window
     )
     return cast("torch.Tensor", attended)
 

@@ -17,7 +17,7 @@ from blankfill.config.model import ModelConfig
 from blankfill.model.block import build_block
 from blankfill.model.cache import KVCache
 from blankfill.model.embedding import Embedding, shrink_gradient
-from blankfill.model.masks import Mask, PackedMask
+from blankfill.model.masks import Mask, PackedMask, VarlenMask
 from blankfill.model.rope import Rotation, rotation_of
 
 __all__ = ["GLM", "compile_block", "device_of", "mark_varying"]
@@ -128,6 +128,10 @@ def mark_varying(mask: Mask, wanted: torch.Tensor | None = None) -> None:
     """Tell `torch.compile` which sizes differ from batch to batch and are not to be built in."""
     from torch._dynamo.decorators import mark_unbacked  # loads the compiler
 
-    varying = [mask.table] if isinstance(mask, PackedMask) else []
+    varying: list[torch.Tensor] = []
+    if isinstance(mask, PackedMask):
+        varying = [mask.table]
+    elif isinstance(mask, VarlenMask):
+        varying = mask.varying
     for tensor in varying if wanted is None else [*varying, wanted]:
         mark_unbacked(tensor, 0)

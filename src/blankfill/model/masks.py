@@ -133,8 +133,11 @@ class VarlenMask:
     """The same in `part_b`, of examples that have a Part B."""
     both_bounds: torch.Tensor
     """The same in `both`."""
-    longest: tuple[int, int, int]
-    """Most positions of an example in `part_a`, `part_b` and `both`."""
+    asked: tuple[bool, bool]
+    """Whether any example has a Part A, and a Part B."""
+    length: int
+    """T, which no example is longer than. Kernels ask how much room to plan for; the longest
+    example would be less, but another number in each batch, and a compiled graph knows its own."""
 
     @classmethod
     def of(cls, blocks: Blocks, shape: tuple[int, ...], device: torch.device | str) -> VarlenMask:
@@ -155,8 +158,14 @@ class VarlenMask:
         bounds = [np.append(0, np.cumsum(lengths)).astype(np.int32) for _, lengths in parts]
         a, b, both = (torch.from_numpy(x).to(device, non_blocking=True) for x in index)
         of_a, of_b, of_both = (torch.from_numpy(x).to(device, non_blocking=True) for x in bounds)
-        most = [int(lengths.max(initial=0)) for _, lengths in parts]
-        return cls(a, b, both, of_a, of_b, of_both, (most[0], most[1], most[2]))
+        asked = (bool(has_a.any()), bool(has_b.any()))
+        return cls(a, b, both, of_a, of_b, of_both, asked, int(shape[1]))
+
+    @property
+    def varying(self) -> list[torch.Tensor]:
+        """Give the tensors that are of another size in each batch."""
+        return [self.part_a, self.part_b, self.both,
+                self.a_bounds, self.b_bounds, self.both_bounds]  # fmt: skip
 
 
 Mask = PackedMask | DenseMask | FlexMask | VarlenMask

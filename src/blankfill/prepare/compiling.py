@@ -32,8 +32,6 @@ LEAST_SECONDS = 300.0
 minute to compile, and gains a fifth at most where we measured it."""
 LEAST_GAIN = 0.03
 """A block that gains a smaller share is not compiled: its timing does not tell so little apart."""
-MEASURED_WAYS = ("blocks", "dense")
-"""Ways of attention under which a block's graph is the same for every batch."""
 
 Block = Callable[..., torch.Tensor]
 
@@ -133,8 +131,6 @@ def measure_break_even(
         What was measured, or why it was not: the run is too short to try, or compiling does not
         work here.
     """
-    if attention not in MEASURED_WAYS:
-        return f"with attention {attention} every batch would be compiled anew"
     train = cfg.train
     calls = cfg.model.num_layers * (train.batch_rows // train.micro_batch_rows)
     trial = _Trial(model, batch(), attention, dtype)
