@@ -236,3 +236,36 @@ def test_json_of_a_number_that_is_not_finite_is_null(capsys, monkeypatch):
         "value": None, "array": [1, None],
     }  # fmt: skip
     assert np.isnan(float("nan"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        MemoryError("Unable to allocate 7.45 TiB for an array"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation."),
+    ],
+)
+def test_a_machine_without_memory_is_one_sentence(error, monkeypatch, capsys):
+    from blankfill.data.store import TokenStore
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(TokenStore, "open", fail)
+    assert main(["data", "info", "store"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("blankfill: there is not enough memory")
+    assert said.count("\n") == 1
+
+
+def test_a_mistake_of_ours_is_not_taken_for_want_of_memory(monkeypatch):
+    from blankfill.data.store import TokenStore
+
+    def fail(*_, **__):
+        raise RuntimeError("shape mismatch")
+
+    monkeypatch.setattr(TokenStore, "open", fail)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        main(["data", "info", "store"])

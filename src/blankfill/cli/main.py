@@ -97,6 +97,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         flush_stdout()
     except BlankfillError as error:
         return _complain(str(error))
+    except (MemoryError, RuntimeError) as error:
+        # Torch has an error of its own for a GPU and none for a CPU; both say it in these words.
+        short = ("can't allocate memory", "out of memory")
+        if not isinstance(error, MemoryError) and not any(word in str(error) for word in short):
+            raise
+        detail = str(error).split("\n")[0] or "no more is known"
+        return _complain(
+            f"there is not enough memory for this ({detail}); take a smaller model, shorter or "
+            "fewer rows in a micro-batch, or fewer texts at a time"
+        )
     except KeyboardInterrupt:
         say("stopped")
         return 130
