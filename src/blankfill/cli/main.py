@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from blankfill.cli.help import asks_for_help, print_help
 from blankfill.cli.preset import with_preset
 from blankfill.cli.reading import UNIVERSAL, read
-from blankfill.cli.streams import can_write, flush_stdout, leave_stdout, say, settle_streams
+from blankfill.cli.streams import can_write, leave_stdout, say, settle_streams, writing_stdout
 from blankfill.errors import BlankfillError
 
 __all__ = ["main"]
@@ -94,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     settle_streams()
     try:
         code = _dispatch(list(sys.argv[1:] if argv is None else argv))
-        flush_stdout()
+        with writing_stdout():
+            sys.stdout.flush()
     except BlankfillError as error:
         return _complain(str(error))
     except (MemoryError, RuntimeError) as error:
@@ -176,12 +177,13 @@ def _run(name: str, words: list[str]) -> int:
     if name == "pretrain":
         options = with_preset(reading.arguments[0], options)
     result = command(*reading.arguments, **options)
-    if "--json" in reading.flags:
-        _print_json(result)
-    else:
-        from blankfill.cli.console import Answer
+    with writing_stdout():
+        if "--json" in reading.flags:
+            _print_json(result)
+        else:
+            from blankfill.cli.console import Answer
 
-        _load("blankfill.cli", verb.printer)(result, Answer())
+            _load("blankfill.cli", verb.printer)(result, Answer())
     return int(getattr(result, "exit_code", 0))
 
 
@@ -245,8 +247,8 @@ def _set_up_logging(*, quiet: bool) -> None:
 
 def _complain(sentence: str) -> int:
     # What is half printed goes first, so that the sentence stands below it.
-    with contextlib.suppress(OSError):
-        flush_stdout()
+    with contextlib.suppress(OSError), writing_stdout():
+        sys.stdout.flush()
     say(sentence)
     return 2
 

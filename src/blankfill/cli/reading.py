@@ -91,6 +91,9 @@ class _Reader:
     def _take_option(self, word: str) -> None:
         name, equals, value = word.partition("=")
         spelled = name if name in self._options else name.replace("_", "-")
+        is_flag = spelled in UNIVERSAL or self._takes(spelled) == "none"
+        if is_flag and equals:
+            raise ConfigError(f"{spelled} takes no value, and {_shown(word)} gives it one")
         if spelled in UNIVERSAL:
             self._reading.flags.add(spelled)
             return
@@ -113,20 +116,22 @@ class _Reader:
                     f"{spelled}=VALUE"
                 )
             new = _convert(option, value if equals else self._words.popleft())
-        elif equals:
-            raise ConfigError(f"{spelled} takes no value, and {_shown(word)} gives it one")
         if option.name in values and (option.takes == "one" or values[option.name] != new):
             raise ConfigError(f"{option.spelled} is given twice; give it once")
         values[option.name] = new
+
+    def _takes(self, spelled: str) -> str:
+        """Tell how many words an option takes; none of them where there is no such option."""
+        return self._options[spelled][0].takes if spelled in self._options else ""
 
     def _list(self) -> list[str]:
         """Take the words up to the next option, and leave those that the arguments need."""
         waiting = list(self._words)
         end = next((i for i, word in enumerate(waiting) if _ends(word)), len(waiting))
-        behind = waiting[end + 1 :] if waiting[end : end + 1] == ["--"] else []
-        if len(waiting) in (end, end + 1 + len(behind)):
+        ended = waiting[end : end + 1] in ([], ["--"])
+        if ended:
             needed = sum(argument.required for argument in self._arguments)
-            missing = needed - len(self._given) - len(behind)
+            missing = needed - len(self._given) - len(waiting[end + 1 :])
             end -= max(0, min(missing, end - 1))
         return [self._words.popleft() for _ in range(end)]
 

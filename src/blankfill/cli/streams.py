@@ -11,9 +11,10 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Generator
 from typing import Any
 
-__all__ = ["can_write", "flush_stdout", "leave_stdout", "say", "settle_streams"]
+__all__ = ["can_write", "leave_stdout", "say", "settle_streams", "writing_stdout"]
 
 _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
@@ -33,17 +34,18 @@ def settle_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def flush_stdout() -> None:
-    """Write what is held back now, where a failure can still be told.
+@contextlib.contextmanager
+def writing_stdout() -> Generator[None]:
+    """Name stdout in what fails while an answer is written to it.
 
     Raises:
         OSError: it cannot be written; `BrokenPipeError` where the reader has gone.
     """
     try:
-        sys.stdout.flush()
+        yield
     except OSError as error:
         leave_stdout()
-        if not isinstance(error, BrokenPipeError):
+        if error.filename is None and not isinstance(error, BrokenPipeError):
             error.filename = "stdout"
         raise
 

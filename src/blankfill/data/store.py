@@ -113,6 +113,11 @@ class TokenStore:
             DataError: the folder is not a store, or a file is missing, cut short or damaged.
         """
         path = Path(path)
+        if path.is_file():
+            raise DataError(
+                f"{path} is a file, and a token store is a folder; make one of a text with "
+                "`blankfill data build`"
+            )
         if not path.is_dir():
             raise DataError(
                 f"there is no token store at {path}; make one with `blankfill data build`"

@@ -186,6 +186,11 @@ class Tokenizer:
             DataError: the folder or a file in it is missing, damaged, or from a later blankfill.
         """
         folder = Path(path)
+        if folder.is_file():
+            raise DataError(
+                f"{folder} is a file, and a tokenizer is a folder; name one that `blankfill "
+                "tokenizer train` wrote"
+            )
         if not folder.is_dir():
             raise DataError(f"{folder}: no such tokenizer folder")
         try:

@@ -1,0 +1,278 @@
+"""Every verb's answer, whatever is made of its streams, its paths and its terminal.
+
+Each verb does its work once, in a folder whose name would be markup; then its answer is printed
+again and again, into everything that stdout can be.
+"""
+
+import dataclasses
+import functools
+import io
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from blankfill.api import DemoFill, DemoResult, ExportResult, Parity
+from blankfill.cli import main as module
+from blankfill.cli.main import VERBS, main
+from conftest import small_corpus
+
+MARKUP = "a[/b] [red]x :smile:"
+"""A folder's name that rich would read as markup and an emoji."""
+NOT_UTF8 = MARKUP + "\udcd6\udcd0"
+"""The same followed by two bytes of GBK, as Python gives them."""
+LONG = "the model's answer, " * 12 + "\u6708\u7403" * 60
+TEXTS = ["On\tMonday [MASK]\x07 a\rb", "no blank", "-1 [MASK]"]
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory):
+    """The words of each verb, in an order in which each has what it needs."""
+    home = tmp_path_factory.mktemp("verbs") / MARKUP
+    home.mkdir(parents=True)
+    (home / "text.txt").write_text("\n\n".join(small_corpus()), encoding="utf-8")
+    text, tok, store, run = (str(home / name) for name in ("text.txt", "tok", "store", "run"))
+    small = {
+        "model.hidden-size": 32, "model.num-layers": 1, "model.num-heads": 2, "model.ffn-size": 32,
+        "train.row-length": 64, "train.batch-rows": 2, "train.micro-batch-rows": 2,
+        "train.steps": 1, "train.warmup-steps": 0, "train.precision": "float32",
+    }  # fmt: skip
+    options = [f"--{name}={value}" for name, value in small.items()]
+    return {
+        "tokenizer train": [text, "--out", tok, "--vocab-size", "480"],
+        "tokenizer encode": [tok, "old \u4eba \U0001f600 [b]x[/b]"],
+        "tokenizer decode": [tok, "300", "301"],
+        "tokenizer info": [tok, text],
+        "data build": ["--tokenizer", tok, "--out", store, text],
+        "data info": [store],
+        "data show": [store, "--count", "2"],
+        "explain": ["[bold]x[/b] :smile: \u5c0f\u732b\u770b\u96e8\u3002", "--compare"],
+        "pretrain": ["--out", run, *options, "tiny", "--data", store],
+        "evaluate": ["--max-blanks", "2", "--no-baselines", "--data", store, run],
+        "report": [run, "--out", str(home / "report.html")],
+        "fill": [run, "--max-new-tokens=3", "--num-candidates", "3", "--", *TEXTS],
+        "generate": [run, "--max-new-tokens=3", "On\tMonday\x07\r"],
+        "import": [run, "--out", str(home / "imported")],
+        "export": [run, "--to", "hf", "--out", str(home / "exported")],
+        "resize": [run, "--tokenizer", tok, "--out", str(home / "resized")],
+        "info": [run],
+        "demo": ["--out", str(home / "demo")],
+    }
+
+
+@pytest.fixture(scope="module")
+def results(commands):
+    """What each verb returned, its paths not UTF-8; of those that take long it is made up."""
+    found = {}
+    load = module._load
+
+    def keeping(package, path):
+        function = load(package, path)
+        if package != "blankfill.api":
+            return function
+
+        @functools.wraps(function)
+        def call(*args, **options):
+            found[name] = function(*args, **options)
+            return found[name]
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_load", keeping)
+        for name, words in commands.items():
+            if name not in ("demo", "export"):
+                patch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+                assert main([*name.split(), *words]) == (2 if name == "fill" else 0), name
+    fill = DemoFill(language="zh", text=LONG, truth="[/b]", answer=LONG, probability=0.5,
+                    correct=False)  # fmt: skip
+    found["demo"] = DemoResult(
+        run=f"{MARKUP}/demo", seconds={"all": 1.0}, steps=1, evaluation=found["evaluate"].blanks,
+        fills=[fill], continuations=[LONG], pictures=["loss.png"],
+    )  # fmt: skip
+    parity = Parity(
+        through="[b]torch[/b]", num_prompts=1, num_logits=1, max_logit_difference=0.0,
+        tolerance=1e-4, num_greedy_tokens=1, num_different_tokens=0,
+    )  # fmt: skip
+    found["export"] = ExportResult(
+        run=MARKUP, step=1, to="hf", out=MARKUP, files=[LONG], num_bytes=1, has_tokenizer=False,
+        parity=parity, notes=[LONG], released_logit_difference=0.0,
+    )  # fmt: skip
+    assert found.keys() == VERBS.keys()
+    return {name: renamed(result) for name, result in found.items()}
+
+
+def renamed(value):
+    """A result whose folder has a name that is not UTF-8."""
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: renamed(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
+    if isinstance(value, str):
+        return value.replace(MARKUP, NOT_UTF8)
+    if isinstance(value, dict):
+        return {renamed(key): renamed(item) for key, item in value.items()}
+    return type(value)(map(renamed, value)) if isinstance(value, list | tuple) else value
+
+
+@pytest.fixture
+def answer(commands, results, monkeypatch):
+    """A function that prints a verb's answer once more, without its work."""
+    load = module._load
+
+    def stub(package, path):
+        function = load(package, path)
+        if package != "blankfill.api":
+            return function
+        verb = next(name for name, where in VERBS.items() if where.function == path)
+        return functools.wraps(function)(lambda *args, **options: results[verb])
+
+    monkeypatch.setattr(module, "_load", stub)
+
+    def run(verb, *more):
+        # Options stand before the verb here, for `--` may end them behind it.
+        return main([*more, *verb.split(), *commands[verb]])
+
+    run.codes = {verb: getattr(result, "exit_code", 0) for verb, result in results.items()}
+    return run
+
+
+def stdout_of(encoding, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    return stream.buffer
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "gbk", "latin-1", "utf-16", "utf-8"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_answer_is_printed_in_any_encoding(verb, encoding, answer, monkeypatch):
+    buffer = stdout_of(encoding, monkeypatch)
+    assert answer(verb) == answer.codes[verb]
+    text = buffer.getvalue().decode(encoding)
+    shown = MARKUP + "\\udcd6\\udcd0"
+    assert MARKUP not in text.replace(shown, "")
+    no_path = {"tokenizer encode", "tokenizer decode", "data show", "explain", "fill", "generate"}
+    assert (shown in text) == (verb not in no_path)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "gbk", "utf-8"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_json_is_json_in_any_encoding(verb, encoding, answer, results, monkeypatch):
+    buffer = stdout_of(encoding, monkeypatch)
+    assert answer(verb, "--json") == answer.codes[verb]
+    assert json.loads(buffer.getvalue().decode(encoding)) == module._plain(results[verb])
+
+
+@pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_closed_stream_stops_nothing(verb, name, answer, monkeypatch, capsys):
+    monkeypatch.setattr(sys, name, None)
+    assert answer(verb) == answer.codes[verb]
+    getattr(sys, name).close()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_reader_that_has_gone_is_no_error(verb, answer, monkeypatch, capsys):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert answer(verb) == 0
+        monkeypatch.undo()
+    assert capsys.readouterr().err.count("Traceback") == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_answer_that_cannot_be_written_is_one_sentence(verb, answer, monkeypatch, capsys):
+    with open("/dev/full", "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert answer(verb) == 2
+        monkeypatch.undo()
+    assert "blankfill: stdout: No space left on device\n" in capsys.readouterr().err
+
+
+class Terminal(io.StringIO):
+    """A terminal that keeps what is written to it."""
+
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("columns", ["1", "7", "80", "500", "0", "-1", "abc"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_on_a_terminal_nothing_is_cut_and_nothing_acts(verb, columns, answer, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert answer(verb) == answer.codes[verb]
+    text = sys.stdout.getvalue()
+    assert "\u2026" not in text
+    assert not {"\a", "\r", "\x0b"} & set(text)
+    if verb == "demo":
+        assert text.count("\u6708") == LONG.count("\u6708") * 3  # in two cells and a line
+
+
+@pytest.mark.parametrize("columns", ["1", "500"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_fits_any_terminal(verb, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main([*verb.split(), "--help"]) == 0
+    assert "Example:" in capsys.readouterr().out
+    assert os.environ["COLUMNS"] == columns
+
+
+def test_texts_go_into_a_pipe_byte_for_byte(answer, results, monkeypatch):
+    for verb in ("fill", "generate"):
+        buffer = stdout_of("utf-8", monkeypatch)
+        answer(verb)
+        items = [item for item in results[verb].items if item.error is None]
+        assert all(item.text.encode() + b"\n" in buffer.getvalue() for item in items)
+        assert b"On\tMonday" in buffer.getvalue()
+        assert b"\a" in buffer.getvalue()
+        assert b"\r" in buffer.getvalue()
+
+
+def test_a_text_without_a_blank_is_answered_beside_the_others(results):
+    items = results["fill"].items
+    assert [item.error is None for item in items] == [True, False, True]
+    assert items[1].error.startswith("text 2: the text has no blank")
+    assert [item.prompt for item in items] == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("data", "errors"),
+    [
+        (b"a [MASK]\r\nnone\n[mask]\n\nb [MASK]", [None, "line 2", "line 3", None]),
+        (b"\xef\xbb\xbfa [MASK]\n\xd6\xd0[MASK]\n", [None, "line 2: it is not UTF-8 at byte 0"]),
+        (b"a [MASK]\n" + b"x " * 3000 + b"[MASK]\n", [None, "line 2: the text has"]),
+    ],
+)
+def test_each_line_of_stdin_has_its_answer(data, errors, commands, results, monkeypatch, capsys):
+    run = commands["fill"][0]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    assert main(["fill", run, "-", "--max-new-tokens", "2", "--json"]) == 2
+    found = [item["error"] for item in json.loads(capsys.readouterr().out)["items"]]
+    assert len(found) == len(errors)
+    for error, wanted in zip(found, errors, strict=True):
+        assert error is None if wanted is None else error.startswith(wanted)
+
+
+@pytest.mark.parametrize("verb", ["fill", "generate"])
+def test_where_no_text_can_be_used_the_first_says_why(verb, commands, results, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\n\n\xfe\n")))
+    assert main([verb, commands["fill"][0], "-"]) == 2
+    assert "line 1: it is not UTF-8 at byte 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", "| head -1"])
+def test_a_shell_may_close_what_it_likes(closed, tmp_path):
+    code = "from blankfill.cli.main import entry_point; entry_point()"
+    command = f"set -o pipefail; '{sys.executable}' -c '{code}' explain 'a b c' --json {closed}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
