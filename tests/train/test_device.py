@@ -188,6 +188,23 @@ def test_a_gpu_is_not_waited_for_before_its_gradient_is_there(batch, attention):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("attention", ["blocks", "varlen", "flex"])
+def test_a_gpu_is_not_waited_for_by_what_makes_batches(batch, attention):
+    busy = torch.zeros(4096, 4096, device="cuda")
+    expected = to_tensors(batch, "blocks")
+    to_tensors(batch, attention, "cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(50):
+            busy = busy @ busy
+        there = to_tensors(batch, attention, "cuda")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for name in ("tokens", "targets", "positions", "weights", "wanted"):
+        assert torch.equal(getattr(there, name).cpu(), getattr(expected, name))
+
+
+@pytest.mark.gpu
 def test_a_gpu_s_run_saves_and_resumes(make_trainer, tmp_path):
     cfg = dataclasses.replace(
         CFG,

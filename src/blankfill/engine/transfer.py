@@ -13,6 +13,7 @@ import torch
 
 from blankfill.config.train import AttentionKind, DeviceKind
 from blankfill.errors import ConfigError
+from blankfill.model.copies import on_device
 from blankfill.model.masks import Mask, build_mask
 from blankfill.objective.batch import IGNORE_INDEX, Batch
 
@@ -54,13 +55,13 @@ def to_tensors(
     """Copy a batch into tensors on a device, with the mask that this way of attention takes."""
     return TensorBatch(
         source=batch,
-        tokens=torch.from_numpy(batch.tokens.astype(np.int64)).to(device),
-        targets=torch.from_numpy(batch.targets.astype(np.int64)).to(device),
-        positions=torch.from_numpy(batch.positions.astype(np.int64)).to(device),
-        weights=torch.from_numpy(batch.weights).to(device),
+        tokens=on_device(batch.tokens.astype(np.int64), device),
+        targets=on_device(batch.targets.astype(np.int64), device),
+        positions=on_device(batch.positions.astype(np.int64), device),
+        weights=on_device(batch.weights, device),
         mask=build_mask(batch.blocks, batch.tokens.shape, attention, device),
         # Listed here: how many there are is a value, which a GPU would have to be waited for.
-        wanted=torch.from_numpy(np.flatnonzero(batch.targets != IGNORE_INDEX)).to(device),
+        wanted=on_device(np.flatnonzero(batch.targets != IGNORE_INDEX), device),
     )
 
 

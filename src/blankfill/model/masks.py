@@ -18,6 +18,7 @@ import torch
 
 from blankfill.config.train import AttentionKind
 from blankfill.errors import ConfigError
+from blankfill.model.copies import on_device
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -90,8 +91,8 @@ class FlexMask:
         from torch.nn.attention.flex_attention import BlockMask
 
         example, part_b = _by_position(blocks, shape)
-        of_query = torch.from_numpy(example).to(device, non_blocking=True)
-        a_end = torch.from_numpy(part_b).to(device, non_blocking=True)
+        of_query = on_device(example, device)
+        a_end = on_device(part_b, device)
 
         def rule(
             row: torch.Tensor, _head: torch.Tensor, query: torch.Tensor, key: torch.Tensor
@@ -105,7 +106,7 @@ class FlexMask:
             # One list for all heads. The kernels step from row to row by the stride of that dim,
             # so it must be torch's: numpy's `[:, None]` has the stride 0, by which every row is
             # given the tiles of the first.
-            torch.from_numpy(array).unsqueeze(1).to(device, non_blocking=True)
+            on_device(array, device).unsqueeze(1)
             for tiles in ((pairs > 0) & ~whole, whole)
             for array in (
                 tiles.sum(-1, dtype=np.int32),
@@ -156,8 +157,8 @@ class VarlenMask:
         ]
         index = [_ranges(*part) for part in parts]
         bounds = [np.append(0, np.cumsum(lengths)).astype(np.int32) for _, lengths in parts]
-        a, b, both = (torch.from_numpy(x).to(device, non_blocking=True) for x in index)
-        of_a, of_b, of_both = (torch.from_numpy(x).to(device, non_blocking=True) for x in bounds)
+        a, b, both = (on_device(x, device) for x in index)
+        of_a, of_b, of_both = (on_device(x, device) for x in bounds)
         asked = (bool(has_a.any()), bool(has_b.any()))
         return cls(a, b, both, of_a, of_b, of_both, asked, int(shape[1]))
 
