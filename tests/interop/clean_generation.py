@@ -82,21 +82,21 @@ def check_lengths(tokenizer, model, transformers):
     inputs = tokenizer(PROMPTS, padding=True, return_tensors="pt")
     width = inputs["input_ids"].shape[1]
     full = model.generate(**inputs, **LIMIT).shape[1]
-    assert full > width + 9
+    assert full > width + 3
     for options in (
-        {"max_length": width + 5}, {"max_new_tokens": 5},
+        {"max_length": width + 3}, {"max_new_tokens": 3},
         {"generation_config": transformers.GenerationConfig(
-            max_length=width + 5, eos_token_id=model.generation_config.eos_token_id,
+            max_length=width + 3, eos_token_id=model.generation_config.eos_token_id,
             pad_token_id=model.generation_config.pad_token_id)},
-        {"generation_config": transformers.GenerationConfig(max_new_tokens=5)},
+        {"generation_config": transformers.GenerationConfig(max_new_tokens=3)},
     ):  # fmt: skip
         rows = model.generate(**inputs, do_sample=False, **options)
-        assert rows.shape[1] == width + 5, (options, rows.shape, width)
+        assert rows.shape[1] == width + 3, (options, rows.shape, width)
     plain = model.generate(**inputs)
     assert full <= plain.shape[1] <= width + 64
     kept = copy.deepcopy(model.generation_config)
-    model.generation_config.max_new_tokens = 4
-    assert model.generate(**inputs).shape[1] == width + 4
+    model.generation_config.max_new_tokens = 2
+    assert model.generate(**inputs).shape[1] == width + 2
     model.generation_config = kept
 
 
