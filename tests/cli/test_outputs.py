@@ -274,6 +274,20 @@ def test_an_evaluation_that_is_not_ours_is_not_replaced(content, world, tmp_path
     assert (tmp_path / "run" / "evaluation.json").read_text() == content
 
 
+def test_too_many_open_files_is_one_sentence(world, tmp_path):
+    (tmp_path / "lines.jsonl").write_text(('{"text": "' + "a b c " * 100 + '"}\n') * 4000)
+    words = [sys.executable, "-m", "blankfill", "data", "build", str(tmp_path / "lines.jsonl"),
+             "--tokenizer", str(world / "tok"), "--out", str(tmp_path / "out")]  # fmt: skip
+    for limit in (10, 13, 17):
+        done = subprocess.run(
+            ["bash", "-c", f'ulimit -n {limit}; exec "$@"', "bash", *words], stderr=subprocess.PIPE,
+            text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2, (limit, done.stderr)
+        assert "ulimit -n" in done.stderr
+        assert os.listdir(tmp_path) == ["lines.jsonl"]
+
+
 def start_build(world, out, *, ignoring=False):
     words = [sys.executable, "-m", "blankfill", "data", "build", "-", "--tokenizer",
              str(world / "tok"), "--out", str(out)]  # fmt: skip

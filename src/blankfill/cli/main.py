@@ -118,9 +118,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         known = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM, errno.ENOENT,
                  errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP,
-                 errno.EBADF)  # fmt: skip
+                 errno.EBADF, errno.EMFILE, errno.ENFILE, errno.EFBIG, errno.EIO)  # fmt: skip
         if error.errno not in known:
             raise
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return _complain("too many files are open; raise the limit: ulimit -n 1024")
         name = f"{error.filename}: " if error.filename else ""
         return _complain(f"{name}{error.strerror}")
     return code
