@@ -153,7 +153,7 @@ def measure_attention(job):
 def measure_step(job):
     import torch
 
-    from blankfill.engine.transfer import precision_context
+    from blankfill.engine.device import precision_context
 
     rows, length = job["positions"] // job["row_length"], job["row_length"]
     tokens = torch.randint(8, VOCAB, (rows, length), generator=torch.Generator().manual_seed(0))

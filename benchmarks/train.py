@@ -23,7 +23,7 @@ from pathlib import Path
 
 from result_file import result_path
 
-from blankfill.engine.transfer import choose_precision
+from blankfill.engine.device import choose_precision
 from blankfill.runtime import available_cores, cpu_name
 from model import SHAPES, child, versions
 

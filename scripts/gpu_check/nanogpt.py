@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from blankfill.config.model import ModelConfig
-from blankfill.engine.transfer import choose_precision, precision_context
+from blankfill.engine.device import choose_precision, precision_context
 
 __all__ = ["nanogpt_step"]
 

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from blankfill.config.model import ModelConfig
-from blankfill.engine.transfer import precision_context
+from blankfill.engine.device import precision_context
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.model.loss import IGNORE_INDEX, batch_loss, blank_loss

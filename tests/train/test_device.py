@@ -11,14 +11,9 @@ from torch.utils._pytree import tree_leaves
 
 from blankfill.checkpoint import newest_checkpoint
 from blankfill.data.rows import RowSource
+from blankfill.engine.device import choose_device, choose_precision, lowest_precision
 from blankfill.engine.gradient import forward_backward
-from blankfill.engine.transfer import (
-    choose_device,
-    choose_precision,
-    lowest_precision,
-    read_together,
-    to_tensors,
-)
+from blankfill.engine.transfer import read_together, to_tensors
 from blankfill.errors import ConfigError
 from blankfill.generate import fill_tokens
 from blankfill.model.glm import GLM, device_of
@@ -96,7 +91,7 @@ def test_muon_multiplies_in_bfloat16_where_the_device_does(
         return matrix
 
     monkeypatch.setattr("blankfill.optim.muon.orthogonalize", orthogonalize)
-    for module in ("engine.transfer", "train.trainer"):
+    for module in ("engine.device", "train.trainer"):
         monkeypatch.setattr(f"blankfill.{module}.lowest_precision", lambda _: lowest)
     train = dataclasses.replace(CFG.train, optimizer="muon", precision=precision)
     trainer = make_trainer(tmp_path, dataclasses.replace(CFG, train=train))

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from blankfill.engine.transfer import TensorBatch, precision_context
+from blankfill.engine.device import precision_context
+from blankfill.engine.transfer import TensorBatch
 from blankfill.errors import DataError
 from blankfill.model.glm import GLM, device_of
 from blankfill.model.loss import batch_loss

@@ -28,7 +28,7 @@ from blankfill.data.mixture import RowMixture, settle_shares
 from blankfill.data.rows import RowSource
 from blankfill.data.store import TokenStore
 from blankfill.disk.publish import followed, new_folder, refused_by_disk
-from blankfill.engine.transfer import choose_device, choose_precision
+from blankfill.engine.device import choose_device, choose_precision
 from blankfill.errors import ConfigError, OutputError
 from blankfill.guard.forgetting import ForgettingGuard
 from blankfill.metrics import find_peak

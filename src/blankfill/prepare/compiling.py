@@ -17,7 +17,8 @@ from torch import nn
 
 from blankfill.config.run import RunConfig
 from blankfill.config.train import AttentionKind
-from blankfill.engine.transfer import precision_context, to_tensors
+from blankfill.engine.device import precision_context
+from blankfill.engine.transfer import to_tensors
 from blankfill.errors import ConfigError
 from blankfill.model.glm import GLM, compile_block, device_of, mark_varying
 from blankfill.objective.batch import Batch

@@ -16,7 +16,7 @@ from blankfill import __version__
 from blankfill.checkpoint.layout import VERSION
 from blankfill.config.run import RunConfig, to_dict
 from blankfill.data.store import TokenStore
-from blankfill.engine.transfer import device_name
+from blankfill.engine.device import device_name
 from blankfill.kernels.packed import in_c
 from blankfill.prepare.start import Start
 from blankfill.runtime import available_cores, cpu_name

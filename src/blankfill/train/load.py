@@ -12,7 +12,7 @@ from blankfill.checkpoint import newest_checkpoint, read_run
 from blankfill.checkpoint.weights import load_weights
 from blankfill.config.run import RunConfig, from_dict
 from blankfill.config.train import DeviceKind
-from blankfill.engine.transfer import choose_device
+from blankfill.engine.device import choose_device
 from blankfill.errors import CheckpointError
 from blankfill.model.glm import GLM
 from blankfill.runtime import at_most_cores

@@ -29,8 +29,9 @@ from blankfill.checkpoint import (
 from blankfill.checkpoint.weights import load_weights
 from blankfill.config.run import RunConfig
 from blankfill.config.train import AttentionKind
+from blankfill.engine.device import choose_precision, lowest_precision
 from blankfill.engine.gradient import forward_backward, move_average
-from blankfill.engine.transfer import choose_precision, lowest_precision, read_together
+from blankfill.engine.transfer import read_together
 from blankfill.errors import CheckpointError, TrainingError
 from blankfill.guard.guards import bad_weights
 from blankfill.guard.incident import Incident

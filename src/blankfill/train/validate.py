@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from blankfill.data.rows import RowSource
-from blankfill.engine.transfer import precision_context, to_tensors
+from blankfill.engine.device import precision_context
+from blankfill.engine.transfer import to_tensors
 from blankfill.metrics import LossMeter, Sample
 from blankfill.model.glm import GLM, device_of
 from blankfill.model.loss import batch_loss

@@ -1,0 +1,86 @@
+"""Which device computes, and in which precision."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+
+from blankfill.config.train import DeviceKind
+from blankfill.errors import ConfigError
+
+__all__ = [
+    "choose_device",
+    "choose_precision",
+    "device_name",
+    "lowest_precision",
+    "precision_context",
+]
+
+
+def choose_device(wanted: DeviceKind) -> torch.device:
+    """Settle `auto`: the CUDA device where this torch has one, else the CPU.
+
+    Raises:
+        ConfigError: CUDA was asked for by name and there is none.
+    """
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise ConfigError(
+            f"device=cuda, but torch {torch.__version__} finds no CUDA device here; take cpu or "
+            "auto, or install torch's CUDA build"
+        )
+    return torch.device("cuda" if there and wanted != "cpu" else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """Name a device: a GPU as its driver does, or `cpu`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def choose_precision(
+    wanted: Literal["auto", "bfloat16", "float16", "float32"],
+    device: torch.device | str = "cpu",
+) -> torch.dtype:
+    """Settle `auto`: bfloat16 where the device has instructions for it, else float32.
+
+    Raises:
+        ConfigError: bfloat16 was asked for by name on a device that would emulate it.
+    """
+    if wanted == "float16":
+        return torch.float16
+    if wanted == "float32":
+        return torch.float32
+    lowest = lowest_precision(device)
+    if wanted == "auto" or lowest == torch.bfloat16:
+        return lowest
+    name = "GPU" if torch.device(device).type == "cuda" else "CPU"
+    raise ConfigError(
+        f"train.precision=bfloat16 would be emulated on this {name}, several times slower than "
+        "float32; use --train.precision float32 or auto"
+    )
+
+
+def lowest_precision(device: torch.device | str) -> torch.dtype:
+    """Give the lowest precision whose products a device computes itself: bfloat16 where it has
+    instructions for them, which others emulate; else float32."""
+    if torch.device(device).type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]  # torch has no public question for it
+    return torch.bfloat16 if native else torch.float32
+
+
+def precision_context(
+    dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> AbstractContextManager[object]:
+    """Make matrix products run in `dtype`; weights and reductions stay float32.
+
+    Autocast rather than cast weights beside float32 masters: both take the same time on a CPU, but
+    here the residual stream, norms, softmax and the sum of gradients over micro-batches are float32
+    as well, and there is one copy of the weights to save, to clip and to be right about.
+    """
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(torch.device(device).type, dtype=dtype)
