@@ -27,6 +27,7 @@ __all__ = ["TYPES", "Native", "load_native"]
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("packed.c")
+INCLUDED = tuple(SOURCE.with_name(name) for name in ("bfloat16.h", "packed_pairs.h"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared",
          "-fPIC", f"-DSTRIP={STRIP}")  # fmt: skip
 
@@ -110,7 +111,8 @@ def _build(portable: bool) -> Path:
     chosen = (*FLAGS, "-DPORTABLE") if portable else FLAGS
     with open("/proc/cpuinfo", "rb") as file:
         flags = next((line for line in file if line.startswith((b"flags", b"Features"))), b"")
-    key = hashlib.sha256(SOURCE.read_bytes() + " ".join(chosen).encode() + flags).hexdigest()[:16]
+    text = b"".join(path.read_bytes() for path in (SOURCE, *INCLUDED))
+    key = hashlib.sha256(text + " ".join(chosen).encode() + flags).hexdigest()[:16]
     target = cache_folder() / f"packed-{key}.so"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -4,17 +4,16 @@
  * the result does not depend on the number of threads. The products are the BLAS's that torch
  * brings, whose sgemm is handed in. packed.py says the rule and holds this to it in tests.
  *
- * bfloat16 is what is read and written; all between is float32. A task's rows are widened once,
- * into memory that stays in the cache, and its gradients are rounded once, when they are complete.
+ * Where bfloat16 is read and written, AVX-512's dot products of it are taken if this processor has
+ * them (packed_pairs.h). Else all between is float32: a task's rows are widened once, into memory
+ * that stays in the cache, and its gradients are rounded once, when they are complete.
  */
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__AVX512BF16__) && !defined(PORTABLE)
-#define WITH_AVX512_BF16
-#include <immintrin.h>
-#endif
+
+#include "bfloat16.h"
 
 /* Fortran's sgemm: everything by address, columns first. */
 typedef void (*gemm_t)(const char *, const char *, const int *, const int *, const int *,
@@ -26,29 +25,6 @@ typedef struct { void *data; int64_t row, head, narrow; } view_t;
 
 /* Rows of one head as float32, `row` apart. */
 typedef struct { float *data; int64_t row; } rows_t;
-
-static void widen(const uint16_t *from, int64_t count, float *to) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; i++) {
-        union { uint32_t i; float f; } wide = { (uint32_t)from[i] << 16 };
-        to[i] = wide.f;
-    }
-}
-
-/* To the nearest, to even between two; a NaN stays one. */
-static void narrow(const float *from, int64_t count, uint16_t *to) {
-    int64_t i = 0;
-#ifdef WITH_AVX512_BF16
-    for (; i + 16 <= count; i += 16)
-        _mm256_storeu_si256((void *)(to + i),
-                            (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i)));
-#endif
-    for (; i < count; i++) {
-        union { float f; uint32_t i; } wide = { from[i] };
-        uint32_t rounded = (wide.i + 0x7fffu + (wide.i >> 16 & 1)) >> 16;
-        to[i] = from[i] == from[i] ? rounded : 0x7fc0u;
-    }
-}
 
 static void *at(view_t x, int64_t position, int64_t head) {
     int64_t offset = position * x.row + head * x.head;
@@ -154,6 +130,8 @@ static int64_t end_of(const int64_t *e, int64_t number) {
     return end < e[2] ? end : e[2];
 }
 
+#include "packed_pairs.h"
+
 /* Memory of a thread: `rooms` times the rows of the longest example, then the pairs of the largest
  * rectangle, `pairs` times. */
 static float *take_rooms(int64_t rooms, int64_t longest, int64_t size, int64_t pairs,
@@ -165,6 +143,21 @@ static float *take_rooms(int64_t rooms, int64_t longest, int64_t size, int64_t p
 void attend(gemm_t gemm, const int64_t *examples, int64_t count, int64_t heads, int64_t size,
             float scale, dropout_t dropout, int64_t largest, int64_t longest, view_t q, view_t k,
             view_t v, view_t out, void *weights) {
+#ifdef WITH_DOT_PRODUCTS
+    if (q.narrow && size % 2 == 0) {
+#pragma omp parallel
+        {
+            pair_rooms_t room;
+            void *all = take_pair_rooms(&room, longest, size);
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t task = 0; task < count * heads; task++)
+                attend_pairs(examples + task / heads * 4, heads, task % heads, size, scale,
+                             dropout, q, k, v, out, weights, &room);
+            free(all);
+        }
+        return;
+    }
+#endif
     const int64_t is_narrow = q.narrow, room = is_narrow ? longest * size : 0;
 #pragma omp parallel
     {
@@ -209,6 +202,21 @@ void attend_backward(gemm_t gemm, const int64_t *examples, int64_t count, int64_
                      int64_t size, float scale, dropout_t dropout, int64_t largest,
                      int64_t longest, view_t grad, view_t q, view_t k, view_t v,
                      const void *weights, view_t dq, view_t dk, view_t dv) {
+#ifdef WITH_DOT_PRODUCTS
+    if (q.narrow && size % 2 == 0) {
+#pragma omp parallel
+        {
+            pair_rooms_t room;
+            void *all = take_pair_rooms(&room, longest, size);
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t task = 0; task < count * heads; task++)
+                attend_pairs_backward(examples + task / heads * 4, heads, task % heads, size,
+                                      scale, dropout, grad, q, k, v, weights, dq, dk, dv, &room);
+            free(all);
+        }
+        return;
+    }
+#endif
     const int64_t is_narrow = q.narrow, room = is_narrow ? longest * size : 0;
 #pragma omp parallel
     {
