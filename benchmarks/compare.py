@@ -15,11 +15,12 @@ from pathlib import Path
 
 from result_file import result_path
 
+from blankfill.checkpoint import read_run
 from blankfill.data.store import TokenStore
 from blankfill.evaluate.blanks import evaluate_blanks
+from blankfill.generate import LanguageModel
 from blankfill.metrics import read_metrics
 from blankfill.runtime import cpu_name
-from blankfill.train import load_run
 
 
 def main():
@@ -31,22 +32,23 @@ def main():
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
     named = [entry.partition("=")[::2] for entry in args.runs]
-    runs = {name: load_run(Path(folder)) for name, folder in named}
+    runs = {name: LanguageModel.load(Path(folder)) for name, folder in named}
     first = next(iter(runs.values()))
     held_out = [TokenStore.open(path) for path in args.data]
-    trained = [TokenStore.open(Path(entry["path"])) for entry in first.info["data"]]
+    infos = {name: read_run(run.path) for name, run in runs.items()}
+    info = next(iter(infos.values()))
+    trained = [TokenStore.open(Path(entry["path"])) for entry in info["data"]]
     record = {
-        "cpu": cpu_name(), "cores": os.cpu_count(), "config": first.info["config"], "runs": {},
+        "cpu": cpu_name(), "cores": os.cpu_count(), "config": info["config"], "runs": {},
     }  # fmt: skip
     for name, run in runs.items():
         report = evaluate_blanks(
-            run.model, run.tokenizer, held_out, first.cfg.objective,
-            row_length=first.cfg.train.row_length, max_items=args.max_blanks,
-            train_stores=trained if run is first else (),
+            run, held_out, first.cfg.objective, row_length=first.cfg.train.row_length,
+            max_items=args.max_blanks, train_stores=trained if run is first else (),
         )  # fmt: skip
         rates = [r["positions_per_second"] for r in read_metrics(run.path) if "loss_nats" in r]
         record["runs"][name] = {
-            "differs": differences(first.info["config"], run.info["config"]),
+            "differs": differences(info["config"], infos[name]["config"]),
             "steps": run.step,
             "positions_per_second": round(statistics.median(rates)),
             "languages": [dataclasses.asdict(language) for language in report.languages],

@@ -65,6 +65,29 @@ def random_store():
     return make
 
 
+class OnlyIds:
+    """A tokenizer of which nothing but its ids is asked."""
+
+    def __init__(self, ids, vocab_size):
+        self.ids, self.vocab_size = ids, vocab_size
+
+
+def language_model(model, tokenizer, *, scheme="corrupted", num_tokens=None):
+    """A model in use: of a tokenizer, or of special tokens alone, where texts are ids."""
+    from blankfill.config.objective import ObjectiveConfig
+    from blankfill.config.run import RunConfig
+    from blankfill.config.train import TrainConfig
+    from blankfill.generate import LanguageModel
+
+    if isinstance(tokenizer, SpecialIds):
+        tokenizer = OnlyIds(tokenizer, num_tokens or model.cfg.vocab_size)
+    cfg = RunConfig(
+        model=model.cfg, objective=ObjectiveConfig(positions=scheme),
+        train=TrainConfig(row_length=model.cfg.max_position),
+    )  # fmt: skip
+    return LanguageModel(model=model, tokenizer=tokenizer, cfg=cfg)
+
+
 def small_corpus(num_documents=400, seed=0):
     """Varied sentences of both languages, enough for a few hundred pieces."""
     rng = random.Random(seed)

@@ -57,7 +57,7 @@ def compared(
         example = build_example(
             document, np.array(rows), kind=kind, ids=ids, end=End.EOP if ends else End.NONE,
             order=np.array([rows.index(tuple(span)) for span in order]),
-            sentinels_behind=config["max_seq_length"] if config.get("sentinel_token") else None,
+            sentinel_position=config["max_seq_length"] if config.get("sentinel_token") else None,
         )  # fmt: skip
         example_tokens, targets, positions = example.tokens, example.targets, example.positions
         loss, sep = (targets != IGNORE_INDEX).astype(int), example.part_b_start

@@ -22,6 +22,7 @@ __all__ = [
     "cpu_name",
     "memory_bytes",
     "native_wanted",
+    "set_threads",
     "tune_for_training",
     "tune_process",
 ]
@@ -53,6 +54,18 @@ def at_most_cores(wanted: int, name: str) -> int:
         log.info("%s=%d is more than the %d cores that this process may use; %d it is",
                     name, wanted, cores, cores)  # fmt: skip
     return min(wanted, cores) or cores
+
+
+def set_threads(wanted: int) -> int:
+    """Let torch use `wanted` CPU threads, or every core that this process may use when it is 0.
+
+    More threads than cores are only slower, and thousands of them end the process.
+    """
+    import torch  # what else is here is asked for before torch is loaded
+
+    threads = at_most_cores(wanted, "train.threads")
+    torch.set_num_threads(threads)
+    return threads
 
 
 def memory_bytes() -> int:

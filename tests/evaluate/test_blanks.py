@@ -18,6 +18,7 @@ from blankfill.model.masks import DenseMask
 from blankfill.objective.batch import Kind
 from blankfill.objective.blank import build_example
 from blankfill.objective.mask import visible
+from conftest import language_model
 
 CFG = ObjectiveConfig()
 
@@ -115,7 +116,7 @@ def test_the_loss_of_packed_items_is_the_loss_of_each_alone(model, store, ids):
 def test_items_are_scored_and_filled_in_the_frame_of_their_vocabulary(
     model, store, ids, monkeypatch
 ):
-    letters = Letters(dataclasses.replace(ids, opening=61))
+    lm = language_model(model, Letters(dataclasses.replace(ids, opening=61)))
     items = draw_items([store], CFG, row_length=64, max_items=6)["en"]
     scored, asked = [], []
     monkeypatch.setattr(blanks, "_loss", lambda _, examples, pad: scored.extend(examples))
@@ -123,9 +124,9 @@ def test_items_are_scored_and_filled_in_the_frame_of_their_vocabulary(
     for both_sides in (True, False):
         scored.clear()
         asked.clear()
-        score_items(model, letters, items, CFG, both_sides=both_sides)
+        score_items(lm, items, both_sides=both_sides)
         with contextlib.suppress(TypeError):  # nothing was filled
-            fill_items(model, letters, items, CFG, both_sides=both_sides)
+            fill_items(lm, items, both_sides=both_sides)
         for item, example, prompt in zip(items, scored, asked, strict=True):
             wanted = [61, *item.tokens[: item.start], ids.mask]
             if both_sides:
@@ -137,8 +138,8 @@ def test_items_are_scored_and_filled_in_the_frame_of_their_vocabulary(
 
 def test_a_report_has_every_system_and_its_pictures(model, store, ids, tmp_path):
     report = evaluate_blanks(
-        model, Letters(ids), [store], CFG, row_length=64, train_stores=[Store([50] * 20, 1)],
-        max_items=8,
+        language_model(model, Letters(ids)), [store], CFG, row_length=64,
+        train_stores=[Store([50] * 20, 1)], max_items=8,
     )  # fmt: skip
     for language in report.languages:
         systems = [score.system for score in language.scores]
@@ -159,10 +160,11 @@ def test_a_report_has_every_system_and_its_pictures(model, store, ids, tmp_path)
 
 
 def test_without_training_text_the_baselines_are_left_out(model, store, ids):
-    report = evaluate_blanks(model, Letters(ids), [store], CFG, row_length=64, max_items=3)
+    lm = language_model(model, Letters(ids))
+    report = evaluate_blanks(lm, [store], CFG, row_length=64, max_items=3)
     assert len(report.languages[0].scores) == 2
 
 
 def test_nothing_held_out_is_one_sentence(model, ids):
     with pytest.raises(DataError, match="no held-out document"):
-        evaluate_blanks(model, Letters(ids), [Store([])], CFG, row_length=64)
+        evaluate_blanks(language_model(model, Letters(ids)), [Store([])], CFG, row_length=64)

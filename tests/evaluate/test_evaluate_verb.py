@@ -122,7 +122,9 @@ def test_what_cannot_be_evaluated_on_is_said_before_the_model_is_loaded(
     folder, tokenizer_folder, capsys, monkeypatch, data, said
 ):
     other_tokenizer(folder, tokenizer_folder)
-    monkeypatch.setattr("blankfill.train.load_run", lambda *_1, **_2: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "blankfill.generate.LanguageModel.load", lambda *_1, **_2: pytest.fail("loaded")
+    )
     assert main(["evaluate", str(folder / "run"), "--data", str(folder / data)]) == 2
     assert said in capsys.readouterr().err
 

@@ -18,6 +18,7 @@ from blankfill.evaluate.blanks import evaluate_blanks
 from blankfill.evaluate.items import draw_items
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
+from conftest import language_model
 
 DOCUMENTS, LENGTH = 200_000, 5_000
 MEGABYTE = 1 << 20
@@ -77,8 +78,7 @@ def test_a_billion_tokens_are_evaluated_in_bounded_memory_and_the_sample_is_stat
     def work():
         found.append(
             evaluate_blanks(
-                model.eval(),
-                Letters(ids),
+                language_model(model.eval(), Letters(ids)),
                 [huge],
                 ObjectiveConfig(),
                 row_length=64,

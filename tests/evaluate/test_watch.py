@@ -14,6 +14,7 @@ from blankfill.data.ingest import build_store
 from blankfill.data.store import TokenStore
 from blankfill.evaluate.blanks import evaluate_blanks
 from blankfill.evaluate.watch import BlankWatch
+from blankfill.generate import LanguageModel
 from blankfill.metrics import read_metrics, read_samples
 from blankfill.prepare import build_trainer
 from blankfill.text.tokenizer import Tokenizer
@@ -53,8 +54,8 @@ def test_what_is_watched_is_what_is_evaluated(stores, tmp_path):
     trainer = train(stores, tmp_path / "run")
     tokenizer = Tokenizer.load(tmp_path / "run" / "tokenizer")
     report = evaluate_blanks(
-        trainer.model.eval(), tokenizer, [TokenStore.open(stores / "valid")], CFG.objective,
-        row_length=64, max_items=8,
+        LanguageModel(model=trainer.model.eval(), tokenizer=tokenizer, cfg=CFG),
+        [TokenStore.open(stores / "valid")], CFG.objective, row_length=64, max_items=8,
     )  # fmt: skip
     row = next(r for r in reversed(read_metrics(tmp_path / "run")) if "validation_loss_nats" in r)
     for language in ("en", "zh"):

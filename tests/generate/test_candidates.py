@@ -9,12 +9,13 @@ from blankfill.api.infill import FillResult
 from blankfill.cli.console import Answer
 from blankfill.cli.infill import print_fill
 from blankfill.config.model import ModelConfig
-from blankfill.generate.infill import fill_tokens
+from blankfill.generate.infill import fill_texts
 from blankfill.generate.sampling import Sampling
-from blankfill.generate.text import fill_texts
+from blankfill.generate.search import fill_tokens
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.text.tokenizer import Tokenizer
+from conftest import language_model
 
 TEXTS = ["the old fox [MASK] the river.", "[MASK] reads books and [MASK] bread. [gMASK]"]
 
@@ -43,7 +44,7 @@ def model(request, tokenizer):
 
 def filled(model, tokenizer, **options):
     options = {"num_candidates": 6, "max_new_tokens": 3} | options
-    return fill_texts(model, tokenizer, TEXTS, scheme="corrupted", **options)
+    return fill_texts(language_model(model, tokenizer), TEXTS, **options)
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.5, seed=2)])
@@ -65,9 +66,8 @@ def test_a_probability_is_that_of_the_whole_fill_with_its_end(model, tokenizer):
         ids = [id_of[piece] for piece in candidate.tokens]
         forced = [*ids, tokenizer.ids.eop] if candidate.ended else ids
         (again,) = fill_tokens(
-            model, [prompt], tokenizer.ids, max_new_tokens=3, forced=[[forced]],
-            num_real_tokens=tokenizer.vocab_size,
-        )  # fmt: skip
+            language_model(model, tokenizer), [prompt], max_new_tokens=3, forced=[[forced]]
+        )
         assert again.blanks[0].tokens.tolist() == ids
         assert math.exp(again.blanks[0].logprob) == pytest.approx(candidate.probability, rel=1e-4)
 

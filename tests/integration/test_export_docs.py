@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from blankfill.cli.main import main
-from blankfill.train import load_run
+from blankfill.generate import LanguageModel
 from conftest import small_corpus
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -60,7 +60,7 @@ def test_the_commands_of_the_document_run(folder, monkeypatch, capsys):
         line = line.replace("--vocab-size 2304", "--vocab-size 700")  # the corpus is small
         assert main(shlex.split(line)[1:]) == 0, line
         assert capsys.readouterr().out.strip(), line
-    grown, on = load_run(folder / "runs" / "grown"), load_run(folder / "runs" / "on")
+    grown, on = (LanguageModel.load(folder / "runs" / name) for name in ("grown", "on"))
     assert on.tokenizer.fingerprint == grown.tokenizer.fingerprint
     assert on.cfg.model.vocab_size == grown.cfg.model.vocab_size == 704
 

@@ -16,18 +16,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from blankfill.api import export, fill
-from blankfill.api.export import _fill_with
 from blankfill.cli.main import main
 from blankfill.errors import ConversionError, OutputError
+from blankfill.generate import LanguageModel
 from blankfill.interop import export as exports
 from blankfill.interop.export_hf import CODE_FILES, read_hf, write_hf, write_shards
-from blankfill.interop.export_parity import Row, compare, draw_rows, reference_logits
-from blankfill.interop.export_reload import ThroughTheFiles, reload_hf
+from blankfill.interop.export_parity import Row, compare, draw_rows, fill_rows, reference_logits
+from blankfill.interop.export_reload import ReloadedByTorch, reload_hf
 from blankfill.interop.keymap import to_ours
 from blankfill.objective.blank import build_prompt, generation_positions
 from blankfill.objective.mask import visible
 from blankfill.objective.special import SpecialIds
-from blankfill.train import load_run
 from interop.runs import ARCHITECTURES, make_run
 
 SCHEMES = ("corrupted", "linear", "original")
@@ -35,14 +34,12 @@ SCHEMES = ("corrupted", "linear", "original")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tokenizer_folder):
-    return load_run(make_run(tmp_path_factory.mktemp("run") / "r", tokenizer_folder))
+    return LanguageModel.load(make_run(tmp_path_factory.mktemp("run") / "r", tokenizer_folder))
 
 
 def written(run, folder):
     folder.mkdir()
-    write_hf(
-        folder, run.cfg, run.model.state_dict(), run.tokenizer, origin={}, max_shard_bytes=10**9
-    )
+    write_hf(folder, run, max_shard_bytes=10**9)
     return folder
 
 
@@ -52,12 +49,9 @@ def written(run, folder):
      ("glm-10b", "corrupted"), ("glm-130b", "linear")],
 )  # fmt: skip
 def test_an_export_computes_what_the_run_does(architecture, scheme, tmp_path, tokenizer_folder):
-    run = load_run(make_run(tmp_path / "run", tokenizer_folder, architecture, scheme))
-    reloaded = ThroughTheFiles(written(run, tmp_path / "out"), run.tokenizer.ids)
-    parity = compare(
-        run.model, reloaded, run.tokenizer.ids, scheme, num_tokens=run.tokenizer.vocab_size,
-        fill=_fill_with(run), num_prompts=24,
-    )  # fmt: skip
+    run = LanguageModel.load(make_run(tmp_path / "run", tokenizer_folder, architecture, scheme))
+    reloaded = ReloadedByTorch(written(run, tmp_path / "out"), run.tokenizer.ids)
+    parity = compare(run, reloaded, num_prompts=24)
     assert parity.num_different_tokens == 0
     assert parity.max_logit_difference <= parity.tolerance
     assert parity.tolerance < 2.5e-4  # 1e-4 for logits up to 10
@@ -66,7 +60,7 @@ def test_an_export_computes_what_the_run_does(architecture, scheme, tmp_path, to
 
 def test_fills_of_several_blanks_are_among_what_is_compared(run):
     rows = draw_rows(run.tokenizer.ids, run.tokenizer.vocab_size, 128, count=20)
-    fills = _fill_with(run)(run.model, [row.prompt for row in rows], 16)
+    fills = fill_rows(run, [row.prompt for row in rows], 16)
     assert sum(run.tokenizer.ids.sop in row for row in fills) >= 5
     assert any(run.tokenizer.ids.gmask in row.prompt for row in rows)
     assert all(
@@ -79,7 +73,7 @@ def test_fills_of_several_blanks_are_among_what_is_compared(run):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_positions_and_masks_are_read_off_padded_tokens(run, tmp_path, scheme, side):
     ids = run.tokenizer.ids
-    lay_out = ThroughTheFiles(written(run, tmp_path / "out"), ids)._lay_out
+    lay_out = ReloadedByTorch(written(run, tmp_path / "out"), ids)._lay_out
     rows = draw_rows(ids, run.tokenizer.vocab_size, 128, count=30)
     width = max(len(row.tokens(ids)) for row in rows)
     roles = ("mask", "smask", "gmask", "sop", "eop", "eos", "pad")
@@ -116,9 +110,7 @@ def test_positions_and_masks_are_read_off_padded_tokens(run, tmp_path, scheme, s
 def test_what_was_exported_reads_back_bit_equal(run, tmp_path, max_bytes):
     (tmp_path / "out").mkdir()
     weights = run.model.state_dict()
-    write_hf(
-        tmp_path / "out", run.cfg, weights, run.tokenizer, origin={}, max_shard_bytes=max_bytes
-    )
+    write_hf(tmp_path / "out", run, max_shard_bytes=max_bytes)
     cfg, tokenizer, back = read_hf(tmp_path / "out")
     assert cfg == run.cfg
     assert tokenizer.fingerprint == run.tokenizer.fingerprint
@@ -141,10 +133,7 @@ def test_shards_stay_below_their_size_and_the_index_names_each_tensor(tmp_path):
 
 def test_a_missing_shard_is_named(run, tmp_path):
     (tmp_path / "out").mkdir()
-    write_hf(
-        tmp_path / "out", run.cfg, run.model.state_dict(), run.tokenizer, origin={},
-        max_shard_bytes=60_000,
-    )  # fmt: skip
+    write_hf(tmp_path / "out", run, max_shard_bytes=60_000)
     sorted((tmp_path / "out").glob("model-*.safetensors"))[1].unlink()
     with pytest.raises(ConversionError, match="model-00002-of"):
         read_hf(tmp_path / "out")
@@ -186,21 +175,13 @@ def test_weights_that_are_not_finite_are_refused(run, tmp_path):
         through = "nothing"
 
         def logits(self, rows):
-            scheme = run.cfg.objective.positions
-            return [
-                torch.full_like(reference_logits(run.model, row, run.tokenizer.ids, scheme),
-                                float("nan"))
-                for row in rows
-            ]  # fmt: skip
+            return [torch.full_like(reference_logits(run, row), float("nan")) for row in rows]
 
         def greedy(self, prompts, max_new_tokens):
-            return _fill_with(run)(run.model, prompts, max_new_tokens)
+            return fill_rows(run, prompts, max_new_tokens)
 
     with pytest.raises(ConversionError, match="differ by up to inf"):
-        compare(
-            run.model, Broken(), run.tokenizer.ids, "corrupted", fill=_fill_with(run),
-            num_tokens=run.tokenizer.vocab_size, num_prompts=2,
-        )  # fmt: skip
+        compare(run, Broken(), num_prompts=2)
 
 
 def test_an_existing_folder_is_not_touched(run, tmp_path):
@@ -241,8 +222,8 @@ def test_the_released_names_read_back_bit_equal(
     result = export(run, to=to, out=tmp_path / "out")
     assert result.parity.max_logit_difference == 0
     assert result.parity.num_different_tokens == 0
-    weights = load_run(run).model.state_dict()
-    cfg = load_run(run).cfg.model
+    weights = LanguageModel.load(run).model.state_dict()
+    cfg = LanguageModel.load(run).cfg.model
     if to == "glm":
         family, foreign = "hf_glm", load_file(tmp_path / "out" / "model.safetensors")
         sizes = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -303,7 +284,7 @@ def test_a_row_joins_its_fills_in_the_form_of_generated_rows(ids):
 
 
 def test_small_positions_leave_room_for_the_prompts(tokenizer_folder, tmp_path):
-    run = load_run(
+    run = LanguageModel.load(
         make_run(tmp_path / "run", tokenizer_folder, "glm-10b", max_position=128, num_layers=1)
     )
     for max_position in (8, 16, 40):
@@ -328,10 +309,7 @@ def test_a_published_vocabulary_with_shared_ids_is_exported_without_its_tokenize
     vocabulary = Published()
     published = dataclasses.replace(run, tokenizer=vocabulary)
     (tmp_path / "out").mkdir()
-    write_hf(
-        tmp_path / "out", run.cfg, run.model.state_dict(), vocabulary, origin={},
-        max_shard_bytes=10**9,
-    )  # fmt: skip
+    write_hf(tmp_path / "out", published, max_shard_bytes=10**9)
     assert not list((tmp_path / "out").glob("*token*"))
     assert read_hf(tmp_path / "out")[1] is None
     reloaded = reload_hf(tmp_path / "out", vocabulary.ids)
@@ -339,11 +317,10 @@ def test_a_published_vocabulary_with_shared_ids_is_exported_without_its_tokenize
     long = np.array([*range(20, 40), 490], np.int32)
     rows = [Row(prompt=p, fills=(np.array([8], np.int32),)) for p in (prompt, long)]
     for row, theirs in zip(rows, reloaded.logits(rows), strict=True):
-        ours = reference_logits(published.model, row, vocabulary.ids, "corrupted")
+        ours = reference_logits(published, row)
         torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-4)  # float32, as an export
     prompts = [prompt, np.array([5, 6, 490, 9, 490, 11, 494], np.int32)]
-    fill_ = _fill_with(published)
-    wanted = fill_(published.model, prompts, 8)
+    wanted = fill_rows(published, prompts, 8)
     for ours, theirs in zip(wanted, reloaded.greedy(prompts, 8), strict=True):
         common = ours[:8]
         assert theirs[: len(common)] == common
@@ -355,7 +332,6 @@ def test_a_run_trained_with_sentinels_is_refused(run):
     )
     with pytest.raises(ConversionError, match=r"objective\.sentinels=4"):
         exports.export_hf(
-            cfg, run.model, run.tokenizer, run.path.parent / "none", fill=_fill_with(run),
-            origin={}, max_shard_bytes=10**9,
-        )  # fmt: skip
+            dataclasses.replace(run, cfg=cfg), run.path.parent / "none", max_shard_bytes=10**9
+        )
     assert not (run.path.parent / "none").exists()

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from blankfill.api import export
-from blankfill.generate import fill_texts
-from blankfill.train import load_run
+from blankfill.generate import LanguageModel, fill_texts
 from interop.published import KINDS, MORE_PROMPTS, make_published_run, make_vocabulary
 from interop.published import PROMPTS as PUBLISHED_PROMPTS
 from interop.published import TEXTS as PUBLISHED_TEXTS
@@ -59,10 +58,8 @@ def exported(request, tmp_path_factory, tokenizer_folder):
     architecture, scheme = request.param
     run = make_run(folder / "run", tokenizer_folder, architecture, scheme)
     export(run, to="hf", out=folder / "my.export-1", max_shard_gb=5e-5)
-    loaded = load_run(run)
-    items = fill_texts(
-        loaded.model, loaded.tokenizer, PROMPTS, scheme=scheme, max_new_tokens=48
-    )  # fmt: skip
+    loaded = LanguageModel.load(run)
+    items = fill_texts(loaded, PROMPTS, max_new_tokens=48)
     # transformers counts the tokens of all blanks of a row together, blankfill those of each.
     kept = [item for item in items if is_whole(item, 48)]
     assert sum(len(item.blanks) > 1 for item in kept) >= 1
@@ -129,10 +126,10 @@ def test_small_batches_that_are_added_up_train_as_a_large_one(
 def test_a_published_vocabulary_works_where_only_transformers_is(kind, variable, version, tmp_path):
     python_of(variable)
     vocabulary = make_vocabulary(kind, tmp_path / "vocabulary")
-    loaded = load_run(make_published_run(tmp_path / "run", vocabulary))
+    loaded = LanguageModel.load(make_published_run(tmp_path / "run", vocabulary))
     export(loaded.path, to="hf", out=tmp_path / "out")
     asked = PUBLISHED_PROMPTS + ([] if kind in ("wordpiece", "roberta") else MORE_PROMPTS)
-    items = fill_texts(loaded.model, vocabulary, asked, scheme="corrupted", max_new_tokens=48)
+    items = fill_texts(loaded, asked, max_new_tokens=48)
     expected = {
         "texts": [
             (text, ids.tolist(), vocabulary.decode(ids))

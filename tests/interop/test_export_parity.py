@@ -7,20 +7,17 @@ from collections import Counter
 import pytest
 import torch
 
-from blankfill.api.export import _fill_with
 from blankfill.cli.main import main
 from blankfill.errors import ConversionError
+from blankfill.generate import LanguageModel
 from blankfill.interop import export as exports
-from blankfill.interop.export_parity import compare, draw_rows, reference_logits
-from blankfill.train import load_run
+from blankfill.interop.export_parity import compare, draw_rows, fill_rows, reference_logits
 from interop.runs import make_run
-
-SCHEME = "corrupted"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tokenizer_folder):
-    return load_run(make_run(tmp_path_factory.mktemp("run") / "r", tokenizer_folder))
+    return LanguageModel.load(make_run(tmp_path_factory.mktemp("run") / "r", tokenizer_folder))
 
 
 class Swapped:
@@ -29,15 +26,14 @@ class Swapped:
     through = "the run"
 
     def __init__(self, run, model, one, other):
-        self.run, self.model, self.pair = run, model, (one, other)
-        self.fill = _fill_with(run)
+        self.lm, self.pair = dataclasses.replace(run, model=model), (one, other)
         self.num_swapped = 0
 
     def logits(self, rows):
-        return [reference_logits(self.model, row, self.run.tokenizer.ids, SCHEME) for row in rows]
+        return [reference_logits(self.lm, row) for row in rows]
 
     def greedy(self, prompts, max_new_tokens):
-        rows = self.fill(self.model, prompts, max_new_tokens)
+        rows = fill_rows(self.lm, prompts, max_new_tokens)
         for row in rows:
             if self.pair[0] in row:
                 row[row.index(self.pair[0])] = self.pair[1]
@@ -46,20 +42,15 @@ class Swapped:
 
 
 def compared(run, model, swapped):
-    return compare(
-        model, swapped, run.tokenizer.ids, SCHEME, num_tokens=run.tokenizer.vocab_size,
-        fill=_fill_with(run), num_prompts=30,
-    )  # fmt: skip
+    return compare(dataclasses.replace(run, model=model), swapped, num_prompts=30)
 
 
 def with_twins(run, apart):
     """A model that scores two tokens alike, up to `apart`, and the tokens; the first is chosen."""
     model = copy.deepcopy(run.model)
     size = run.tokenizer.vocab_size
-    prompts = [row.prompt for row in draw_rows(run.tokenizer.ids, size, 128, count=30)]
-    written = Counter(
-        token for row in _fill_with(run)(run.model, prompts, 16) for token in row if token > 20
-    )
+    prompts = [row.prompt for row in draw_rows(run.ids, size, 128, count=30)]
+    written = Counter(token for row in fill_rows(run, prompts, 16) for token in row if token > 20)
     one = written.most_common(1)[0][0]
     other = next(token for token in range(size - 1, 20, -1) if token not in written)
     with torch.no_grad():

@@ -43,7 +43,7 @@ def load(path):
 @pytest.fixture
 def fewer_prompts(monkeypatch):
     """The proof on 4 prompts in place of 100, by one thread: every layout is tried here."""
-    monkeypatch.setattr("blankfill.train.load.at_most_cores", lambda *_: 1)
+    monkeypatch.setattr("blankfill.runtime.available_cores", lambda: 1)
     monkeypatch.setattr(exports, "compare", functools.partial(compare, num_prompts=4))
 
 

@@ -9,10 +9,10 @@ import torch
 
 from blankfill.api import export
 from blankfill.cli.main import main
+from blankfill.generate import LanguageModel
 from blankfill.interop import export as exports
 from blankfill.interop.export_parity import compare, draw_rows, reference_logits
 from blankfill.model import GLM
-from blankfill.train import load_run
 from interop.runs import make_run
 
 ERF, TANH = "computes the erf form of GeLU, this run the tanh", "computes the tanh form of GeLU"
@@ -59,14 +59,14 @@ def test_a_difference_stands_beside_the_proof(
         assert word in (out / "README.md").read_text(encoding="utf-8")
         assert any(word in note for note in kept["notes"])
 
-    loaded = load_run(run)
+    loaded = LanguageModel.load(run)
     other = GLM(dataclasses.replace(loaded.cfg.model, **theirs)).eval()
     other.load_state_dict(loaded.model.state_dict())
+    released = dataclasses.replace(loaded, model=other)
     ids = loaded.tokenizer.ids
     with torch.inference_mode():
         wanted = max(
-            float((reference_logits(other, row, ids, "corrupted")
-                   - reference_logits(loaded.model, row, ids, "corrupted")).abs().max())
+            float((reference_logits(released, row) - reference_logits(loaded, row)).abs().max())
             for row in draw_rows(ids, loaded.tokenizer.vocab_size, 128, count=20)
         )  # fmt: skip
     assert wanted > 0

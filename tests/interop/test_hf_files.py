@@ -14,10 +14,10 @@ import pytest
 import torch
 
 import blankfill.interop
+from blankfill.generate import LanguageModel
 from blankfill.interop.export_hf import describe
 from blankfill.interop.export_reload import _load
 from blankfill.objective.special import DISPLAY
-from blankfill.train import load_run
 from interop.runs import make_run
 
 FILES = Path(blankfill.interop.__file__).parent / "hf_files"
@@ -29,7 +29,7 @@ MASK = IDS["mask"]
 @pytest.fixture(scope="module")
 def network(tmp_path_factory, tokenizer_folder):
     """An export's network with the weights of a small run."""
-    run = load_run(make_run(tmp_path_factory.mktemp("hf") / "r", tokenizer_folder))
+    run = LanguageModel.load(make_run(tmp_path_factory.mktemp("hf") / "r", tokenizer_folder))
     made = _load(FILES / "network_blankfill.py").Network(
         SimpleNamespace(**describe(run.cfg, run.tokenizer))
     )

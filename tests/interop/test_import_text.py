@@ -102,11 +102,12 @@ def test_ids_that_collide_are_named_and_a_blank_can_still_end(tmp_path):
     released = CogVocabulary(path.read_bytes(), fixed=False)
     assert released.ids.gmask == released.ids.eop
     assert {"gmask", "eop"} <= set(released.ids.shared)
-    from blankfill.generate.infill import _banned
+    from blankfill.generate.search import _banned
     from blankfill.interop.keymap import TEMPLATES
     from blankfill.model.glm import GLM
+    from conftest import language_model
 
-    banned = _banned(GLM(TEMPLATES["glm"]), released.ids, released.vocab_size)
+    banned = _banned(language_model(GLM(TEMPLATES["glm"]), released))
     assert not banned[released.ids.eop]
     assert not banned[released.ids.eos]
     assert banned[released.ids.mask]

@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 from blankfill.api import fill, resize
 from blankfill.cli.main import main
 from blankfill.errors import ConversionError, OutputError
+from blankfill.generate import LanguageModel
 from blankfill.interop.resize import plan_rows
 from blankfill.objective.special import DISPLAY
 from blankfill.text.tokenizer import Tokenizer
 from blankfill.text.train_tokenizer import train_tokenizer
-from blankfill.train import load_run
 from conftest import small_corpus
 from interop.runs import make_run
 
@@ -39,7 +39,7 @@ def resized(request, tmp_path_factory, tokenizer_folder, grown_folder):
     folder = tmp_path_factory.mktemp("resize")
     make_run(folder / "old", tokenizer_folder, request.param)
     result = resize(folder / "old", tokenizer=grown_folder, out=folder / "new")
-    return load_run(folder / "old"), load_run(folder / "new"), result
+    return LanguageModel.load(folder / "old"), LanguageModel.load(folder / "new"), result
 
 
 def matrices(run):
@@ -112,8 +112,8 @@ def test_text_of_known_pieces_has_the_old_logits(resized):
         Row(prompt=np.array(p, np.int32), fills=(np.array(f, np.int32),))
         for p, f in ((prompt, text[:2]), ([there[i] for i in prompt], [there[i] for i in text[:2]]))
     ]
-    a = reference_logits(old.model, rows[0], ids, "corrupted")
-    b = reference_logits(new.model, rows[1], new.tokenizer.ids, "corrupted")
+    a = reference_logits(old, rows[0])
+    b = reference_logits(new, rows[1])
     columns = torch.tensor(both)
     assert torch.equal(a[:, columns[:, 0]], b[:, columns[:, 1]])
 
@@ -121,10 +121,10 @@ def test_text_of_known_pieces_has_the_old_logits(resized):
 def test_the_same_tokenizer_changes_nothing(tmp_path, tokenizer_folder):
     make_run(tmp_path / "old", tokenizer_folder)
     result = resize(tmp_path / "old", tokenizer=tokenizer_folder, out=tmp_path / "new")
-    size = load_run(tmp_path / "old").tokenizer.vocab_size
+    size = LanguageModel.load(tmp_path / "old").tokenizer.vocab_size
     assert (result.num_mean, result.num_dropped, result.num_kept) == (0, 0, size)
-    before = load_run(tmp_path / "old").model.state_dict()
-    for name, after in load_run(tmp_path / "new").model.state_dict().items():
+    before = LanguageModel.load(tmp_path / "old").model.state_dict()
+    for name, after in LanguageModel.load(tmp_path / "new").model.state_dict().items():
         rows = size if name in MATRICES else len(after)
         assert torch.equal(after[:rows], before[name][:rows])
 
@@ -169,7 +169,7 @@ def test_given_rows_are_taken(architecture, tmp_path, tokenizer_folder, grown_fo
         embeddings=tmp_path / "rows.safetensors",
     )  # fmt: skip
     assert (result.num_given, result.num_mean) == (3, len(plan.new) - 3)
-    for name, matrix in matrices(load_run(tmp_path / "new")).items():
+    for name, matrix in matrices(LanguageModel.load(tmp_path / "new")).items():
         assert torch.equal(matrix[ids], given[name])
 
 

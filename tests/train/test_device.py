@@ -20,6 +20,7 @@ from blankfill.model.glm import GLM, device_of
 from blankfill.model.init import init_weights
 from blankfill.model.loss import blank_loss_at
 from blankfill.objective.batch import IGNORE_INDEX
+from conftest import language_model
 from train.conftest import CFG, MODEL
 
 
@@ -228,8 +229,8 @@ def test_a_gpu_fills_as_the_cpu_does(ids):
     init_weights(model, 3)
     model.eval()
     prompts = [np.array([9, 10, ids.mask, 11, 12], np.int32), np.array([ids.mask, 30], np.int32)]
-    on_cpu = fill_tokens(model, prompts, ids, max_new_tokens=8)
-    on_gpu = fill_tokens(model.cuda(), prompts, ids, max_new_tokens=8)
+    on_cpu = fill_tokens(language_model(model, ids), prompts, max_new_tokens=8)
+    on_gpu = fill_tokens(language_model(model.cuda(), ids), prompts, max_new_tokens=8)
     for mine, theirs in zip(on_cpu, on_gpu, strict=True):
         assert np.array_equal(mine.tokens, theirs.tokens)
         assert mine.blanks[0].logprob == pytest.approx(theirs.blanks[0].logprob, abs=1e-3)

@@ -10,8 +10,7 @@ from blankfill.config.ranges import numbers_of
 from blankfill.config.train import TrainConfig
 from blankfill.errors import ConfigError, TrainingError
 from blankfill.optim import lr_at
-from blankfill.runtime import available_cores
-from blankfill.train.load import set_threads
+from blankfill.runtime import available_cores, set_threads
 from train.conftest import CFG
 
 RATES = [

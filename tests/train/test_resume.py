@@ -13,9 +13,9 @@ from blankfill.checkpoint import list_checkpoints, newest_checkpoint, write
 from blankfill.config.run import from_dict, to_dict
 from blankfill.data.neighbours import count_neighbours
 from blankfill.errors import CheckpointError, ConfigError
+from blankfill.generate import LanguageModel
 from blankfill.metrics import read_metrics
 from blankfill.prepare import build_trainer, start
-from blankfill.train import load_run
 from conftest import small_corpus
 from train.conftest import CFG, same, stop_at
 
@@ -277,13 +277,13 @@ def test_weights_of_another_model_are_refused_as_a_start(build, tmp_path):
 def test_averaged_weights_are_kept_and_loaded(build, tmp_path):
     trainer = build(ema_decay=0.5)
     trainer.fit()
-    averaged = load_run(tmp_path / "run", weights="ema").model.state_dict()
-    last = load_run(tmp_path / "run").model.state_dict()
+    averaged = LanguageModel.load(tmp_path / "run", weights="ema").model.state_dict()
+    last = LanguageModel.load(tmp_path / "run").model.state_dict()
     assert all((averaged[name] == value).all() for name, value in trainer.ema.items())
     assert any((averaged[name] != last[name]).any() for name in last)
     build("none").fit()
     with pytest.raises(CheckpointError, match="no moving average"):
-        load_run(tmp_path / "none", weights="ema")
+        LanguageModel.load(tmp_path / "none", weights="ema")
 
 
 def test_two_trainers_of_one_run_are_refused(build):

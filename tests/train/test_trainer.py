@@ -11,8 +11,9 @@ from blankfill.config.objective import ObjectiveConfig
 from blankfill.config.run import RunConfig
 from blankfill.config.train import TrainConfig
 from blankfill.errors import CheckpointError, TrainingError
-from blankfill.generate.infill import fill_tokens
+from blankfill.generate.search import fill_tokens
 from blankfill.metrics import read_metrics
+from conftest import language_model
 from train.conftest import CFG, MODEL, weights
 
 
@@ -125,7 +126,7 @@ def test_a_small_model_learns_ten_documents_by_heart_and_fills_their_blanks(
     for document in store.documents:
         prompts.append(np.concatenate([document[:11], [ids.mask], document[13:]]))
         truths.append(document[11:13])
-    filled = fill_tokens(trainer.model, prompts, ids, max_new_tokens=8)
+    filled = fill_tokens(language_model(trainer.model, ids), prompts, max_new_tokens=8)
     exact = [np.array_equal(f.blanks[0].tokens, t) for f, t in zip(filled, truths, strict=True)]
     assert all(exact)
 

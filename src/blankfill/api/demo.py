@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from blankfill.disk.ownership import FolderKind
     from blankfill.disk.publish import NameLock
     from blankfill.evaluate.blanks import BlankReport
-    from blankfill.train import Run, Trainer
+    from blankfill.generate import LanguageModel
+    from blankfill.train import Trainer
 
 __all__ = ["DemoFill", "DemoResult", "demo"]
 
@@ -147,8 +148,8 @@ def _demo(out: Path, minutes: float, seed: int) -> DemoResult:
     clock.lap("one example")
 
     from blankfill.evaluate.watch import BlankWatch
+    from blankfill.generate import LanguageModel
     from blankfill.prepare import build_trainer
-    from blankfill.train import load_run
 
     cfg = _configure(minutes, seed, files)
     log.info("== pretraining: %d steps, about %.1f minutes", cfg.train.steps, minutes)
@@ -158,14 +159,14 @@ def _demo(out: Path, minutes: float, seed: int) -> DemoResult:
         raise KeyboardInterrupt
     clock.lap("training")
     log.info("== evaluation on held-out documents")
-    run = load_run(out)
-    report = _evaluate(run, files)
-    record_evaluation(out, run.step, report)
+    lm = LanguageModel.load(out)
+    report = _evaluate(lm, files)
+    record_evaluation(out, lm.step, report)
     clock.lap("evaluation")
-    fills = _show_fills(run, files)
-    continuations = _continue(run)
+    fills = _show_fills(lm, files)
+    continuations = _continue(lm)
     clock.lap("fills")
-    pictures = _draw(out, trainer, report, run.tokenizer.ids.sop)
+    pictures = _draw(out, trainer, report, lm.ids.sop)
     clock.lap("pictures")
     return DemoResult(
         run=str(out), seconds=clock.seconds, steps=cfg.train.steps, evaluation=report, fills=fills,
@@ -273,18 +274,18 @@ def _configure(minutes: float, seed: int, files: dict[str, Path]) -> RunConfig:
     return dataclasses.replace(cfg, train=train)
 
 
-def _evaluate(run: Run, files: dict[str, Path]) -> BlankReport:
+def _evaluate(lm: LanguageModel, files: dict[str, Path]) -> BlankReport:
     from blankfill.data.store import TokenStore
     from blankfill.evaluate.blanks import evaluate_blanks
 
     return evaluate_blanks(
-        run.model, run.tokenizer, [TokenStore.open(files["valid"])], run.cfg.objective,
-        row_length=run.cfg.train.row_length, train_stores=[TokenStore.open(files["store"])],
+        lm, [TokenStore.open(files["valid"])], lm.cfg.objective,
+        row_length=lm.cfg.train.row_length, train_stores=[TokenStore.open(files["store"])],
         max_items=MAX_BLANKS,
     )  # fmt: skip
 
 
-def _show_fills(run: Run, files: dict[str, Path]) -> list[DemoFill]:
+def _show_fills(lm: LanguageModel, files: dict[str, Path]) -> list[DemoFill]:
     """Fill some held-out blanks and put them beside the truth."""
     import math
 
@@ -295,23 +296,21 @@ def _show_fills(run: Run, files: dict[str, Path]) -> list[DemoFill]:
     from blankfill.evaluate.items import draw_items
 
     found = draw_items(
-        [TokenStore.open(files["valid"])], run.cfg.objective,
-        row_length=run.cfg.train.row_length, max_items=SHOWN_FILLS, seed=1,
+        [TokenStore.open(files["valid"])], lm.cfg.objective,
+        row_length=lm.cfg.train.row_length, max_items=SHOWN_FILLS, seed=1,
     )  # fmt: skip
     fills: list[DemoFill] = []
     for language, items in found.items():
-        for item, fill in zip(
-            items, fill_items(run.model, run.tokenizer, items, run.cfg.objective), strict=True
-        ):
-            truth = run.tokenizer.decode(item.span)
-            text = run.tokenizer.decode(item.prompt(run.tokenizer.ids.mask))
+        for item, fill in zip(items, fill_items(lm, items), strict=True):
+            truth = lm.tokenizer.decode(item.span)
+            text = lm.tokenizer.decode(item.prompt(lm.ids.mask))
             fills.append(
                 DemoFill(
                     language=language,
                     # A piece brings the blank before its word; a reader expects it in the text.
                     text=text.replace("[MASK]", " [MASK]") if truth.startswith(" ") else text,
                     truth=truth,
-                    answer=run.tokenizer.decode(fill.tokens),
+                    answer=lm.tokenizer.decode(fill.tokens),
                     probability=math.exp(fill.logprob),
                     correct=fill.ended and bool(np.array_equal(fill.tokens, item.span)),
                 )
@@ -319,14 +318,10 @@ def _show_fills(run: Run, files: dict[str, Path]) -> list[DemoFill]:
     return fills
 
 
-def _continue(run: Run) -> list[str]:
+def _continue(lm: LanguageModel) -> list[str]:
     from blankfill.generate import continue_texts
 
-    items = continue_texts(
-        run.model, run.tokenizer, CONTINUATIONS, scheme=run.cfg.objective.positions,
-        max_new_tokens=80,
-    )  # fmt: skip
-    return [item.text for item in items]
+    return [item.text for item in continue_texts(lm, CONTINUATIONS, max_new_tokens=80)]
 
 
 def _draw(out: Path, trainer: Trainer, report: BlankReport, sop: int) -> Sequence[Path]:

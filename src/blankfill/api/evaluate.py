@@ -80,13 +80,11 @@ def evaluate(
     from blankfill.runtime import tune_process
 
     tune_process()
-    import torch
-
     from blankfill.checkpoint import read_evaluation, read_run
     from blankfill.data.rows import RowSource
     from blankfill.evaluate.blanks import evaluate_blanks
+    from blankfill.generate import LanguageModel
     from blankfill.prepare import open_stores
-    from blankfill.train import load_run
     from blankfill.train.validate import score_batches, validation_batches
 
     info = read_run(as_path(run, "run"))
@@ -97,22 +95,20 @@ def evaluate(
     train_stores, notes = _training_stores(info, fingerprint) if baselines else ([], [])
     for note in notes:
         log.warning("%s", note)
-    loaded = load_run(Path(run), weights=weights, device=device)
-    cfg = loaded.cfg
+    lm = LanguageModel.load(Path(run), weights=weights, device=device)
+    cfg = lm.cfg
     objective = cfg.objective.of_other_stores
-    rows = RowSource(
-        stores, objective, loaded.tokenizer.ids, row_length=cfg.train.row_length, seed=seed
-    )
+    rows = RowSource(stores, objective, lm.ids, row_length=cfg.train.row_length, seed=seed)
     batches = validation_batches(
         rows, max_rows=256, micro_batch_rows=min(8, cfg.train.micro_batch_rows)
     )
     report = evaluate_blanks(
-        loaded.model, loaded.tokenizer, stores, objective, row_length=cfg.train.row_length,
-        train_stores=train_stores, max_items=max_blanks, seed=seed,
+        lm, stores, objective, row_length=cfg.train.row_length, train_stores=train_stores,
+        max_items=max_blanks, seed=seed,
     )  # fmt: skip
-    scores = score_batches(loaded.model, batches, torch.float32, prefix="")
-    record_evaluation(Path(run), loaded.step, report, notes)
-    return EvaluateResult(run=str(run), step=loaded.step, blanks=report, rows=scores, notes=notes)
+    scores = score_batches(lm.model, batches, lm.dtype, prefix="")
+    record_evaluation(Path(run), lm.step, report, notes)
+    return EvaluateResult(run=str(run), step=lm.step, blanks=report, rows=scores, notes=notes)
 
 
 def _training_stores(

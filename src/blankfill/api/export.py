@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from blankfill.api.parameters import PathLike, as_path
 from blankfill.config.ranges import Range, checks_numbers
 from blankfill.errors import ConversionError
 
 if TYPE_CHECKING:
-    from blankfill.interop.export import Fill
     from blankfill.interop.export_parity import Parity
     from blankfill.interop.export_released import Released
-    from blankfill.objective.batch import Int32
-    from blankfill.objective.special import SpecialIds
-    from blankfill.text.tokenizer import Tokenizer
-    from blankfill.train import Run
+    from blankfill.text.tokenizer import TextTokenizer, Tokenizer
 
 __all__ = ["ExportResult", "ResizeResult", "export", "resize"]
 
@@ -88,35 +83,30 @@ def export(
     tune_process()
     from blankfill import progress
     from blankfill.disk.publish import require_free
+    from blankfill.generate import LanguageModel
     from blankfill.interop.export import export_foreign, export_hf
     from blankfill.interop.export_parity import NUM_PROMPTS
     from blankfill.text.tokenizer import Tokenizer
     from blankfill.text.vocabularies import is_published
-    from blankfill.train import load_run
 
     require_free(out)
-    loaded = load_run(as_path(run, "run"), needs_text=False)
-    fill, max_bytes = _fill_with(loaded), int(max_shard_gb * 1e9)
-    origin: dict[str, Any] = {"step": loaded.step}
+    lm = LanguageModel.load(as_path(run, "run"), needs_text=False)
+    max_bytes = int(max_shard_gb * 1e9)
     released: Released | None = None
     with progress.bar("compare", NUM_PROMPTS, "prompts") as meter:
         if to == "hf":
-            parity = export_hf(
-                loaded.cfg, loaded.model, loaded.tokenizer, out, fill=fill,
-                origin=origin, max_shard_bytes=max_bytes, advance=meter.advance,
-            )  # fmt: skip
+            parity = export_hf(lm, out, max_shard_bytes=max_bytes, advance=meter.advance)
         else:
             parity, released = export_foreign(
-                to, loaded.cfg, loaded.model, loaded.tokenizer, out, fill=fill,
-                max_shard_bytes=max_bytes, origin=origin, advance=meter.advance,
-            )  # fmt: skip
+                to, lm, out, max_shard_bytes=max_bytes, advance=meter.advance
+            )
     files = sorted(path for path in out.rglob("*") if path.is_file())
     return ExportResult(
-        run=str(run), step=loaded.step, to=to, out=str(out),
+        run=str(run), step=lm.step, to=to, out=str(out),
         files=[str(path.relative_to(out)) for path in files],
         num_bytes=sum(path.stat().st_size for path in files),
-        has_tokenizer=is_published(loaded.tokenizer)
-        or (to == "hf" and isinstance(loaded.tokenizer, Tokenizer)),
+        has_tokenizer=is_published(lm.tokenizer)
+        or (to == "hf" and isinstance(lm.tokenizer, Tokenizer)),
         parity=parity, notes=[] if released is None else list(released.notes),
         released_logit_difference=0.0 if released is None else released.max_logit_difference,
     )  # fmt: skip
@@ -175,34 +165,35 @@ def resize(
     from blankfill.runtime import tune_process
 
     tune_process()
+    from blankfill.checkpoint import read_run
     from blankfill.disk.publish import new_folder, require_free
+    from blankfill.generate import LanguageModel
     from blankfill.interop.resize import plan_rows, read_given, resized, write_resized
     from blankfill.text.tokenizer import Tokenizer
-    from blankfill.train import load_run
 
     require_free(out)
     new = Tokenizer.load(as_path(tokenizer, "tokenizer"))
-    loaded = load_run(as_path(run, "run"))
-    weights = loaded.model.state_dict()
-    plan = plan_rows(_own(loaded), new)
+    lm = LanguageModel.load(as_path(run, "run"))
+    weights = lm.model.state_dict()
+    plan = plan_rows(_own(as_path(run, "run"), lm.tokenizer), new)
     given = None
     if embeddings is not None:
         given = read_given(
-            Path(embeddings), plan, loaded.cfg.model.hidden_size, has_head="head.weight" in weights
+            Path(embeddings), plan, lm.cfg.model.hidden_size, has_head="head.weight" in weights
         )
     num_given = 0 if given is None else len(given["ids"])
     grown = resized(weights, plan, given)
     with new_folder(out) as folder:
         write_resized(
-            folder, loaded.info, loaded.cfg, grown, new,
+            folder, read_run(as_path(run, "run")), lm.cfg, grown, new,
             origin={
-                "run": str(run), "step": loaded.step, "tokenizer": loaded.tokenizer.fingerprint,
+                "run": str(run), "step": lm.step, "tokenizer": lm.tokenizer.fingerprint,
                 "num_kept": plan.num_kept, "num_given": num_given,
             },
         )  # fmt: skip
     return ResizeResult(
-        run=str(run), out=str(out), num_tokens=(loaded.tokenizer.vocab_size, new.vocab_size),
-        num_rows=(loaded.cfg.model.vocab_size, plan.num_rows), num_kept=plan.num_kept,
+        run=str(run), out=str(out), num_tokens=(lm.tokenizer.vocab_size, new.vocab_size),
+        num_rows=(lm.cfg.model.vocab_size, plan.num_rows), num_kept=plan.num_kept,
         num_mean=len(plan.new) - num_given, num_given=num_given, num_dropped=plan.num_dropped,
         num_parameters=(
             sum(tensor.numel() for tensor in weights.values()),
@@ -211,39 +202,13 @@ def resize(
     )  # fmt: skip
 
 
-def _own(run: Run) -> Tokenizer:
-    """Give the run's tokenizer, which must be one that blankfill trained."""
+def _own(run: Path, tokenizer: TextTokenizer) -> Tokenizer:
+    """Give a run's tokenizer, which must be one that blankfill trained."""
     from blankfill.text.tokenizer import Tokenizer
 
-    if not isinstance(run.tokenizer, Tokenizer):
+    if not isinstance(tokenizer, Tokenizer):
         raise ConversionError(
-            f"{run.path} has the vocabulary of a published model, which stays as it is; resize "
+            f"{run} has the vocabulary of a published model, which stays as it is; resize "
             "takes runs with a tokenizer of blankfill"
         )
-    return run.tokenizer
-
-
-def _fill_with(run: Run) -> Fill:
-    """Fill prompts greedily by the run's own rules, in the form that the comparison takes."""
-    from blankfill.generate import fill_tokens
-    from blankfill.model import GLM
-
-    ids: SpecialIds = run.tokenizer.ids
-
-    def fill(model: GLM, prompts: Sequence[Int32], max_new_tokens: int) -> list[list[int]]:
-        filled = fill_tokens(
-            model, prompts, ids, max_new_tokens=max_new_tokens, scheme=run.cfg.objective.positions,
-            num_real_tokens=run.tokenizer.vocab_size,
-        )  # fmt: skip
-        rows: list[list[int]] = []
-        for text in filled:
-            row: list[int] = []
-            for blank in text.blanks:
-                row += [ids.sop, *map(int, blank.tokens)]
-                if not blank.ended:
-                    break
-                row.append(ids.eop)
-            rows.append(row[1:])
-        return rows
-
-    return fill
+    return tokenizer

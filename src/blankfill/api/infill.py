@@ -88,20 +88,17 @@ def fill(
 
     tune_process()
     from blankfill import progress
-    from blankfill.generate import Sampling, fill_texts
-    from blankfill.train import load_run
+    from blankfill.generate import LanguageModel, Sampling, fill_texts
 
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
-    loaded = load_run(as_path(run, "run"), weights=weights, device=device)
+    lm = LanguageModel.load(as_path(run, "run"), weights=weights, device=device)
     lines = [each.text for each in given if each.error is None]
     with progress.bar("fill", len(lines), "texts") as meter:
         items = fill_texts(
-            loaded.model, loaded.tokenizer, lines, scheme=loaded.cfg.objective.positions,
-            sentinels_behind=loaded.cfg.sentinels_behind,
-            max_new_tokens=max_new_tokens, num_candidates=num_candidates, sampling=sampling,
-            advance=meter.advance,
+            lm, lines, max_new_tokens=max_new_tokens, num_candidates=num_candidates,
+            sampling=sampling, advance=meter.advance,
         )  # fmt: skip
-    return FillResult(run=str(run), step=loaded.step, items=_answers(given, items))
+    return FillResult(run=str(run), step=lm.step, items=_answers(given, items))
 
 
 @checks_numbers
@@ -141,18 +138,13 @@ def generate(
     from blankfill.runtime import tune_process
 
     tune_process()
-    from blankfill.generate import Sampling, continue_texts
-    from blankfill.train import load_run
+    from blankfill.generate import LanguageModel, Sampling, continue_texts
 
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
-    loaded = load_run(as_path(run, "run"), weights=weights, device=device)
+    lm = LanguageModel.load(as_path(run, "run"), weights=weights, device=device)
     lines = [each.text for each in given if each.error is None]
-    items = continue_texts(
-        loaded.model, loaded.tokenizer, lines, scheme=loaded.cfg.objective.positions,
-            sentinels_behind=loaded.cfg.sentinels_behind,
-        max_new_tokens=max_new_tokens, sampling=sampling,
-    )  # fmt: skip
-    return FillResult(run=str(run), step=loaded.step, items=_answers(given, items))
+    items = continue_texts(lm, lines, max_new_tokens=max_new_tokens, sampling=sampling)
+    return FillResult(run=str(run), step=lm.step, items=_answers(given, items))
 
 
 def _given(texts: Texts, check: Callable[[str], object] = checked) -> list[GivenText]:

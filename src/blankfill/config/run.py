@@ -30,8 +30,8 @@ class RunConfig:
     """The recipe."""
 
     @property
-    def sentinels_behind(self) -> int | None:
-        """Text position of Part B under `objective.sentinels`, behind the row; else None."""
+    def sentinel_position(self) -> int | None:
+        """Text position of Part B under `objective.sentinels`, after the row's last; else None."""
         return self.train.row_length if self.objective.sentinels else None
 
     def __post_init__(self) -> None:

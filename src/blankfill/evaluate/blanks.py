@@ -30,7 +30,7 @@ from blankfill.engine.transfer import to_tensors
 from blankfill.errors import DataError
 from blankfill.evaluate.baselines import Baselines, fit_baselines
 from blankfill.evaluate.items import BlankItem, draw_items
-from blankfill.generate.infill import FilledBlank, fill_tokens
+from blankfill.generate import FilledBlank, LanguageModel, fill_tokens
 from blankfill.metrics import example_of_targets
 from blankfill.model.glm import GLM, device_of
 from blankfill.model.loss import batch_loss
@@ -107,10 +107,9 @@ class BlankReport:
 
 
 def evaluate_blanks(
-    model: GLM,
-    tokenizer: TextTokenizer,
+    lm: LanguageModel,
     stores: Sequence[TokenStore],
-    cfg: ObjectiveConfig,
+    objective: ObjectiveConfig,
     *,
     row_length: int,
     train_stores: Sequence[TokenStore] = (),
@@ -120,11 +119,10 @@ def evaluate_blanks(
     """Evaluate a model on held-out blanks.
 
     Args:
-        model: in evaluation mode.
-        tokenizer: the model's.
+        lm: the model.
         stores: held-out documents.
-        cfg: the run's objective.
-        row_length: the run's row length.
+        objective: decides which blanks are drawn: the run's own, or another's to compare the two.
+        row_length: of the same run.
         train_stores: training text, for the n-gram models; without it they are left out.
         max_items: most blanks of one language.
         seed: seed of the blanks.
@@ -132,27 +130,17 @@ def evaluate_blanks(
     Raises:
         DataError: the stores hold no document.
     """
-    items = draw_items(stores, cfg, row_length=row_length, max_items=max_items, seed=seed)
+    items = draw_items(stores, objective, row_length=row_length, max_items=max_items, seed=seed)
     if not items:
         raise DataError(
             "there is no held-out document to evaluate on; name a store that holds text"
         )
-    baselines = fit_baselines(train_stores, tokenizer.vocab_size) if train_stores else None
+    baselines = fit_baselines(train_stores, lm.tokenizer.vocab_size) if train_stores else None
     reports: list[LanguageReport] = []
     for language, found in items.items():
-        scores = [
-            _score_model(
-                model,
-                tokenizer,
-                found,
-                cfg,
-                both_sides=both_sides,
-                sentinels_behind=row_length if cfg.sentinels else None,
-            )
-            for both_sides in (True, False)
-        ]
+        scores = [_score_model(lm, found, both_sides=both_sides) for both_sides in (True, False)]
         if baselines is not None:
-            scores += _score_baselines(baselines, tokenizer, found)
+            scores += _score_baselines(baselines, lm.tokenizer, found)
         code = LANGUAGES.index(language)
         reports.append(
             LanguageReport(
@@ -170,20 +158,12 @@ def evaluate_blanks(
     )  # fmt: skip
 
 
-def _score_model(
-    model: GLM, tokenizer: TextTokenizer, items: Sequence[BlankItem], cfg: ObjectiveConfig, *,
-    both_sides: bool, sentinels_behind: int | None,
-) -> BlankScores:  # fmt: skip
+def _score_model(lm: LanguageModel, items: Sequence[BlankItem], *, both_sides: bool) -> BlankScores:
     name = "model" if both_sides else "model without the right side"
-    token_nats, end_nats = score_items(
-        model, tokenizer, items, cfg, both_sides=both_sides, sentinels_behind=sentinels_behind
-    )
+    token_nats, end_nats = score_items(lm, items, both_sides=both_sides)
     with progress.bar(name, len(items), "blanks") as meter:
-        fills = fill_items(
-            model, tokenizer, items, cfg, both_sides=both_sides, advance=meter.advance,
-            sentinels_behind=sentinels_behind,
-        )  # fmt: skip
-    num_tokens, num_bytes = _sizes(tokenizer, items)
+        fills = fill_items(lm, items, both_sides=both_sides, advance=meter.advance)
+    num_tokens, num_bytes = _sizes(lm.tokenizer, items)
     return BlankScores(
         system=name, loss_nats=token_nats / num_tokens,
         bits_per_byte=token_nats / math.log(2) / num_bytes,
@@ -196,25 +176,23 @@ def _score_model(
 
 
 def score_items(
-    model: GLM, tokenizer: TextTokenizer, items: Sequence[BlankItem], cfg: ObjectiveConfig, *,
-    both_sides: bool = True, sentinels_behind: int | None = None,
-) -> tuple[float, float]:  # fmt: skip
+    lm: LanguageModel, items: Sequence[BlankItem], *, both_sides: bool = True
+) -> tuple[float, float]:
     """Sum nats over the tokens of all items' spans, and over their `eop`."""
     # Without its right side a text goes on: it is opened, where texts are, and not closed.
-    opened = int(tokenizer.ids.opening is not None)
+    opened = int(lm.ids.opening is not None)
     examples = [
         build_example(
             frame_text(
-                item.tokens if both_sides else item.tokens[: item.end], tokenizer.ids,
-                closed=both_sides,
+                item.tokens if both_sides else item.tokens[: item.end], lm.ids, closed=both_sides
             ),
             np.array([[item.start, item.end]], np.int32) + opened,
-            kind=Kind.SHORT, order=np.zeros(1, np.int32), ids=tokenizer.ids, scheme=cfg.positions,
-            sentinels_behind=sentinels_behind,
+            kind=Kind.SHORT, order=np.zeros(1, np.int32), ids=lm.ids, scheme=lm.scheme,
+            sentinel_position=lm.sentinel_position,
         )
         for item in items
     ]  # fmt: skip
-    return _loss(model, examples, pad=tokenizer.ids.pad)
+    return _loss(lm.model, examples, pad=lm.ids.pad)
 
 
 def is_exact(fill: FilledBlank, item: BlankItem, *, both_sides: bool = True) -> bool:
@@ -228,21 +206,20 @@ def is_exact(fill: FilledBlank, item: BlankItem, *, both_sides: bool = True) -> 
 
 
 def fill_items(
-    model: GLM, tokenizer: TextTokenizer, items: Sequence[BlankItem], cfg: ObjectiveConfig, *,
-    both_sides: bool = True, max_new_tokens: int = 48, sentinels_behind: int | None = None,
+    lm: LanguageModel,
+    items: Sequence[BlankItem],
+    *,
+    both_sides: bool = True,
+    max_new_tokens: int = 48,
     advance: Callable[[int], None] | None = None,
-) -> list[FilledBlank]:  # fmt: skip
+) -> list[FilledBlank]:
     """Fill each item's blank greedily."""
-    ids = tokenizer.ids
+    ids = lm.ids
     prompts = [
         frame_text(item.prompt(ids.mask, both_sides=both_sides), ids, closed=both_sides)
         for item in items
     ]
-    filled = fill_tokens(
-        model, prompts,
-        ids, max_new_tokens=max_new_tokens, scheme=cfg.positions,
-        sentinels_behind=sentinels_behind, num_real_tokens=tokenizer.vocab_size, advance=advance,
-    )  # fmt: skip
+    filled = fill_tokens(lm, prompts, max_new_tokens=max_new_tokens, advance=advance)
     return [text.blanks[0] for text in filled]
 
 

@@ -15,7 +15,7 @@ from blankfill.config.run import RunConfig
 from blankfill.data.store import TokenStore
 from blankfill.evaluate.blanks import fill_items, is_exact, score_items
 from blankfill.evaluate.items import BlankItem, draw_items
-from blankfill.generate.infill import FilledBlank
+from blankfill.generate import FilledBlank, LanguageModel
 from blankfill.metrics import Sample
 from blankfill.model.glm import GLM
 from blankfill.text.tokenizer import TextTokenizer
@@ -50,23 +50,14 @@ class BlankWatch:
 
     def __call__(self, model: GLM) -> Validation:
         """Fill the blanks with a model in evaluation mode."""
+        lm = LanguageModel(model=model, tokenizer=self._tokenizer, cfg=self._cfg)
         values: dict[str, float] = {}
         samples: list[Sample] = []
         for language, items in self._items.items():
-            nats, _ = score_items(
-                model, self._tokenizer, items, self._cfg.objective,
-                sentinels_behind=self._cfg.sentinels_behind,
-            )  # fmt: skip
+            nats, _ = score_items(lm, items)
             # A fill that runs past the longest true span is wrong, however it would end.
             longest = max(len(item.span) for item in items) + 1
-            fills = fill_items(
-                model,
-                self._tokenizer,
-                items,
-                self._cfg.objective,
-                sentinels_behind=self._cfg.sentinels_behind,
-                max_new_tokens=longest,
-            )
+            fills = fill_items(lm, items, max_new_tokens=longest)
             exact = [is_exact(fill, item) for fill, item in zip(fills, items, strict=True)]
             values[BLANK_LOSS + language] = nats / sum(len(item.span) for item in items)
             values[EXACT_MATCH + language] = sum(exact) / len(exact)

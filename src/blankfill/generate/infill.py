@@ -1,257 +1,218 @@
-"""Filling blanks: Part A is encoded once, then the blanks are generated left to right.
-
-All blanks of a text share one cache: each blank appends its `sop` and tokens to Part B, so later
-blanks see what earlier ones were filled with (GLM `generate_samples.py`). `eop` ends a blank and is
-not fed back. Texts of any length and number of blanks run together in one padded batch; a row
-sees only its own keys, so its answer is the one it gets alone.
-
-Shapes: B rows, A longest Part A of the batch, S Part B tokens so far.
-"""
+"""Filling and continuing texts: strings in, strings out, with probabilities."""
 
 from __future__ import annotations
 
+import functools
 import math
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
-import numpy as np
-import torch
-
-from blankfill import rng
-from blankfill.config.model import ModelConfig
-from blankfill.config.objective import PositionScheme
-from blankfill.errors import RequestError
-from blankfill.generate.sampling import GREEDY, Sampling, choose, log_probabilities
-from blankfill.generate.session import Session
-from blankfill.model.glm import GLM
+from blankfill.errors import BlankfillError, RequestError
+from blankfill.generate.language_model import LanguageModel
+from blankfill.generate.sampling import GREEDY, Sampling
+from blankfill.generate.search import FilledBlank, FilledText, checked_prompt, fill_tokens
 from blankfill.objective.batch import Int32
-from blankfill.objective.blank import Prompt, build_prompt, generation_positions
-from blankfill.objective.special import SpecialIds
-from blankfill.text.given import no_blank
+from blankfill.text.given import checked
+from blankfill.text.tokenizer import TextTokenizer
 
-__all__ = ["FilledBlank", "FilledText", "checked_prompt", "fill_tokens"]
+__all__ = ["Candidate", "FilledItem", "TextBlank", "continue_texts", "fill_texts"]
 
-BATCH_POSITIONS = 16_384
-"""Most cached positions of one batch: bounds memory, whatever the texts' lengths."""
+Fill = Callable[..., list[FilledText]]
+"""`fill_tokens` with everything settled but the prompts and how they are filled."""
+
+_SPACE_BEFORE_MASK = re.compile(r" (?=\[[sg]?MASK\])")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FilledBlank:
-    """What one blank was filled with."""
+class Candidate:
+    """One possible fill of a blank."""
 
-    tokens: Int32
-    """`[n]` the span, without `eop`."""
-    logprob: float
-    """Natural log of the probability of these tokens, and of `eop` where the blank ended."""
+    text: str
+    """The fill as text."""
+    probability: float
+    """Probability of exactly this fill, its end included; of its tokens where it was cut off."""
+    tokens: tuple[str, ...]
+    """Its pieces."""
     ended: bool
-    """False where the token limit cut the blank off."""
-    first_choices: tuple[tuple[int, float], ...]
-    """The most probable first tokens with their log-probabilities, best first."""
+    """False where the token limit cut the fill off."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FilledText:
-    """One text with all of its blanks filled."""
+class TextBlank:
+    """What one blank of a text was filled with."""
 
-    tokens: Int32
-    """The whole text with the fills in place of the masks."""
-    blanks: tuple[FilledBlank, ...]
+    text: str
+    """The fill."""
+    probability: float
+    """Probability of exactly this fill, its end included; of its tokens where it was cut off."""
+    tokens: tuple[str, ...]
+    """Its pieces."""
+    ended: bool
+    """False where the token limit cut the fill off."""
+    candidates: tuple[Candidate, ...]
+    """Several fills, most probable first, where they were asked for; the one in the text is among
+    them, and need not be the first: it was chosen token by token."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FilledItem:
+    """One text and its fills."""
+
+    prompt: str
+    """The text as it was given."""
+    text: str
+    """The text with every blank filled; empty where there is an error."""
+    blanks: tuple[TextBlank, ...]
     """Left to right."""
+    error: str | None = None
+    """Why this text could not be filled, in one sentence."""
 
 
-@dataclass(slots=True)
-class _Row:
-    """Where one text of the batch stands."""
-
-    prompt: Prompt
-    generator: np.random.Generator
-    forced: Sequence[Sequence[int]]
-    blank: int = 0
-    tokens: list[int] = field(default_factory=list[int])
-    logprob: float = 0.0
-    first_choices: tuple[tuple[int, float], ...] = ()
-    done: list[FilledBlank] = field(default_factory=list[FilledBlank])
-
-    @property
-    def active(self) -> bool:
-        return self.blank < len(self.prompt.blanks)
-
-    def forced_token(self) -> int | None:
-        if self.blank < len(self.forced) and len(self.tokens) < len(self.forced[self.blank]):
-            return int(self.forced[self.blank][len(self.tokens)])
-        return None
-
-    def take(self, token: int, logprob: float, ends: bool, limit: int) -> None:
-        """Count one generated token; close the blank at its end or at the limit."""
-        if not ends and len(self.tokens) < limit:
-            self.tokens.append(token)
-            self.logprob += logprob
-            return
-        self.done.append(
-            FilledBlank(
-                tokens=np.array(self.tokens, dtype=np.int32),
-                logprob=self.logprob + (logprob if ends else 0.0),
-                ended=ends,
-                first_choices=self.first_choices,
-            )
-        )
-        self.blank, self.tokens, self.logprob, self.first_choices = self.blank + 1, [], 0.0, ()
-
-
-def fill_tokens(
-    model: GLM,
-    prompts: Sequence[Int32],
-    ids: SpecialIds,
+def fill_texts(
+    lm: LanguageModel,
+    texts: Sequence[str],
     *,
     max_new_tokens: int = 64,
-    batch_size: int = 32,
-    scheme: PositionScheme = "corrupted",
-    sentinels_behind: int | None = None,
+    num_candidates: int = 1,
     sampling: Sampling = GREEDY,
-    forced: Sequence[Sequence[Sequence[int]]] | None = None,
-    num_first_choices: int = 1,
-    num_real_tokens: int | None = None,
+    batch_size: int = 32,
     advance: Callable[[int], None] | None = None,
-) -> list[FilledText]:
-    """Fill every blank of every text.
+) -> list[FilledItem]:
+    """Fill the blanks `[MASK]`, `[sMASK]` and `[gMASK]` of each text.
+
+    One space before a blank is taken away: pieces begin with the space before their word, so the
+    fill brings its own.
 
     Args:
-        model: in evaluation mode.
-        prompts: token ids with mask ids where the blanks are.
-        ids: the special tokens.
+        lm: the model.
+        texts: each with at least one blank; one that cannot be filled gets its error for an
+            answer, and the others are filled.
         max_new_tokens: longest fill of one blank.
-        batch_size: most texts that run together.
-        scheme: position scheme that the model was trained with.
-        sentinels_behind: its row length, where it was trained with sentinels.
+        num_candidates: fills to list per blank. Greedy: the best continuation of each of the most
+            probable first tokens. Sampled: that many independent draws. The other blanks keep
+            their first answer. Fills that read alike are listed once, and all by probability.
         sampling: greedy or drawn.
-        forced: for each text and blank, tokens that the fill must begin with; `eop` may close it.
-        num_first_choices: how many of the best first tokens of each blank to report; as many as
-            may appear where these are fewer.
-        num_real_tokens: ids from here on are rows that only pad the vocabulary.
+        batch_size: most texts that run together.
         advance: called with the number of texts that were just finished.
 
-    Returns:
-        One result per text, in order.
-
     Raises:
-        RequestError: a text has no blank, or is longer than the model's positions reach.
+        RequestError: num_candidates is not positive.
     """
-    rows: list[_Row] = []
-    for index, tokens in enumerate(prompts):
-        prompt = checked_prompt(tokens, ids, model.cfg, sentinels_behind=sentinels_behind)
-        address = np.ascontiguousarray(prompt.tokens).tobytes().hex()
-        rows.append(
-            _Row(
-                prompt=prompt,
-                generator=rng.generator(sampling.seed, "fill", address),
-                forced=forced[index] if forced is not None else (),
-            )
-        )
-    limit = min(max_new_tokens, model.cfg.max_position - 2)
-    for chunk in _chunks(rows, batch_size, limit):
-        _fill_batch(model, chunk, ids, scheme, limit, sampling, num_first_choices, num_real_tokens)
-        if advance is not None:
-            advance(len(chunk))
-    return [_finish(row, ids) for row in rows]
-
-
-def checked_prompt(
-    tokens: Int32, ids: SpecialIds, cfg: ModelConfig, *, sentinels_behind: int | None = None
-) -> Prompt:
-    """Build Part A of a text, if a model can fill it.
-
-    Raises:
-        RequestError: it has no blank, or is longer than the model's positions reach.
-        DataError: it has more blanks than the tokenizer has sentinels.
-    """
-    prompt = build_prompt(
-        np.asarray(tokens, dtype=np.int32), ids, sentinels_behind=sentinels_behind
+    if num_candidates < 1:
+        raise RequestError(f"num_candidates={num_candidates} must be at least 1")
+    prompts: list[Int32] = []
+    errors: list[str | None] = []
+    for text in texts:
+        prompt = _prompt(lm, text)
+        errors.append(prompt if isinstance(prompt, str) else None)
+        if not isinstance(prompt, str):
+            prompts.append(prompt)
+    run: Fill = functools.partial(
+        fill_tokens, lm, max_new_tokens=max_new_tokens, batch_size=batch_size
     )
-    if not len(prompt.blanks):
-        raise no_blank()
-    if len(prompt.tokens) > cfg.max_position:
-        raise RequestError(
-            f"the text has {len(prompt.tokens):,} tokens and this model reads "
-            f"{cfg.max_position:,}; shorten it around the blank"
+    filled = run(prompts, sampling=sampling, num_first_choices=num_candidates, advance=advance)
+    extra: dict[tuple[int, int], list[FilledBlank]] = {}
+    if num_candidates > 1:
+        extra = _more(run, lm.ids.eop, prompts, filled, num_candidates, sampling)
+    items: list[FilledItem] = []
+    done = enumerate(filled)
+    for text, error in zip(texts, errors, strict=True):
+        if error is not None:
+            items.append(FilledItem(prompt=text, text="", blanks=(), error=error))
+            continue
+        i, result = next(done)
+        blanks = tuple(
+            _text_blank(lm.tokenizer, blank, extra.get((i, b), []), num_candidates)
+            for b, blank in enumerate(result.blanks)
         )
-    return prompt
+        whole = lm.tokenizer.decode(result.tokens)
+        items.append(FilledItem(prompt=text, text=whole, blanks=blanks))
+    return items
 
 
-def _chunks(rows: list[_Row], batch_size: int, limit: int) -> list[list[_Row]]:
-    """Group texts of similar length, so that little of a batch is padding."""
-    chunks: list[list[_Row]] = []
-    width = 0
-    for row in sorted(rows, key=lambda r: (len(r.prompt.blanks), len(r.prompt.tokens))):
-        size = len(row.prompt.tokens) + len(row.prompt.blanks) * min(limit + 2, 34)
-        width = max(width, size)
-        full = not chunks or len(chunks[-1]) >= batch_size
-        if full or width * (len(chunks[-1]) + 1) > BATCH_POSITIONS:
-            chunks.append([])
-            width = size
-        chunks[-1].append(row)
-    return chunks
+def _prompt(lm: LanguageModel, text: str) -> Int32 | str:
+    """Turn a text into tokens, or say why it cannot be filled."""
+    try:
+        tokens = lm.tokenizer.encode_with_blanks(_SPACE_BEFORE_MASK.sub("", checked(text)))
+        checked_prompt(tokens, lm)
+    except BlankfillError as error:
+        return str(error)
+    return tokens
 
 
-@torch.inference_mode()
-def _fill_batch(
-    model: GLM,
-    rows: list[_Row],
-    ids: SpecialIds,
-    scheme: PositionScheme,
-    limit: int,
+def continue_texts(
+    lm: LanguageModel,
+    texts: Sequence[str],
+    *,
+    max_new_tokens: int = 128,
+    sampling: Sampling = GREEDY,
+    batch_size: int = 32,
+) -> list[FilledItem]:
+    """Continue each text after `[gMASK]`, which is put at its end where it has none.
+
+    One that is too long gets its error for an answer.
+    """
+    prompts = [text if "[gMASK]" in text else text + "[gMASK]" for text in texts]
+    items = fill_texts(
+        lm, prompts, max_new_tokens=max_new_tokens, sampling=sampling, batch_size=batch_size
+    )
+    return [replace(item, prompt=text) for text, item in zip(texts, items, strict=True)]
+
+
+def _more(
+    run: Fill,
+    eop: int,
+    prompts: Sequence[Int32],
+    filled: Sequence[FilledText],
+    num_candidates: int,
     sampling: Sampling,
-    num_first_choices: int,
-    num_real_tokens: int | None,
-) -> None:
-    session = Session(model, [row.prompt for row in rows], pad=ids.pad)
-    banned = _banned(model, ids, num_real_tokens)
-    enders = (ids.eop, ids.eos)
-    while any(row.active for row in rows):
-        tokens = np.full(len(rows), ids.pad, dtype=np.int64)
-        positions = np.zeros((len(rows), 2), dtype=np.int64)
-        active = np.array([row.active for row in rows])
-        for i, row in enumerate(rows):
-            if row.active:
-                tokens[i] = row.tokens[-1] if row.tokens else row.prompt.sops[row.blank]
-                fills = [len(blank.tokens) for blank in row.done]
-                positions[i] = generation_positions(
-                    row.prompt, row.blank, len(row.tokens), fills, scheme=scheme
-                )
-        log_probs = log_probabilities(session.step(tokens, positions, active), banned)
-        chosen = choose(log_probs, sampling, [row.generator for row in rows])
-        for i, row in enumerate(rows):
-            if not row.active:
-                continue
-            if not row.tokens:
-                row.first_choices = _best(log_probs[i], num_first_choices)
-            forced = row.forced_token()
-            token = int(chosen[i]) if forced is None else forced
-            row.take(token, float(log_probs[i, token]), token in enders, limit)
+) -> dict[tuple[int, int], list[FilledBlank]]:
+    """Fill each blank again in other ways, the blanks before it held to their first answer."""
+    results: dict[tuple[int, int], list[FilledBlank]] = {}
+    if sampling.temperature == 0:  # no more than there are first tokens
+        known = [len(blank.first_choices) for result in filled for blank in result.blanks]
+        num_candidates = min(num_candidates, max(known))
+    for draw in range(1, num_candidates):
+        # Each draw has a seed of its own; the address of a draw is (seed, text, draw).
+        drawn = replace(sampling, seed=sampling.seed * 1_000_003 + draw)
+        jobs: list[tuple[int, int]] = []
+        forced: list[list[list[int]]] = []
+        for i, result in enumerate(filled):
+            for b, blank in enumerate(result.blanks):
+                start: list[int] = []
+                if sampling.temperature == 0:
+                    if draw >= len(blank.first_choices):
+                        continue
+                    start = [blank.first_choices[draw][0]]
+                before = [[*done.tokens.tolist(), eop] for done in result.blanks[:b]]
+                jobs.append((i, b))
+                forced.append([*before, start])
+        again = run([prompts[i] for i, _ in jobs], sampling=drawn, forced=forced)
+        for (i, b), result in zip(jobs, again, strict=True):
+            results.setdefault((i, b), []).append(result.blanks[b])
+    return results
 
 
-def _best(log_probs: torch.Tensor, count: int) -> tuple[tuple[int, float], ...]:
-    """Give the most probable tokens, best first; fewer than `count` where fewer may appear."""
-    best = log_probs.topk(min(count, len(log_probs)))
-    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return tuple((token, value) for token, value in pairs if value > -math.inf)
+def _text_blank(
+    tokenizer: TextTokenizer, blank: FilledBlank, more: list[FilledBlank], num_candidates: int
+) -> TextBlank:
+    candidates: dict[str, Candidate] = {}
+    if num_candidates > 1:
+        for fill in sorted([blank, *more], key=lambda f: -f.logprob):
+            text = tokenizer.decode(fill.tokens)
+            candidates.setdefault(text, _candidate(tokenizer, fill, text))
+    own = _candidate(tokenizer, blank, tokenizer.decode(blank.tokens))
+    return TextBlank(
+        text=own.text, probability=own.probability, tokens=own.tokens, ended=blank.ended,
+        candidates=tuple(candidates.values()),
+    )  # fmt: skip
 
 
-def _banned(model: GLM, ids: SpecialIds, num_real_tokens: int | None) -> torch.Tensor:
-    """Mark what may never be generated: specials that only stand in inputs, and padding rows."""
-    banned = torch.zeros(model.cfg.vocab_size, dtype=torch.bool)
-    banned[[ids.mask, ids.smask, ids.gmask, ids.sop, ids.pad, ids.dblock]] = True
-    banned[[*ids.mask_sentinels, *ids.sop_sentinels]] = True
-    if num_real_tokens is not None:
-        banned[num_real_tokens:] = True
-    banned[[ids.eop, ids.eos]] = False  # released vocabularies give eos the id of pad
-    return banned
-
-
-def _finish(row: _Row, ids: SpecialIds) -> FilledText:
-    parts: list[Int32] = []
-    start = 0
-    for index, blank in zip(row.prompt.blanks, row.done, strict=True):
-        parts += [row.prompt.tokens[start:index], blank.tokens]
-        start = int(index) + 1
-    parts.append(row.prompt.tokens[start:])
-    return FilledText(tokens=np.concatenate(parts), blanks=tuple(row.done))
+def _candidate(tokenizer: TextTokenizer, fill: FilledBlank, text: str) -> Candidate:
+    return Candidate(
+        text=text,
+        probability=math.exp(fill.logprob),
+        tokens=tuple(tokenizer.token(int(token)) for token in fill.tokens),
+        ended=fill.ended,
+    )

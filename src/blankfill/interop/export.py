@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from blankfill.config.run import RunConfig
 from blankfill.disk.publish import new_folder
 from blankfill.errors import ConversionError
+from blankfill.generate import LanguageModel
 from blankfill.interop.export_foreign import (
-    ThroughTheKeymap,
+    ReloadedForeign,
     family_of,
     write_glm,
     write_notes,
@@ -20,37 +21,23 @@ from blankfill.interop.export_hf import write_hf
 from blankfill.interop.export_parity import Parity, compare
 from blankfill.interop.export_released import Released, compare_released
 from blankfill.interop.export_reload import reload_hf
-from blankfill.model import GLM
-from blankfill.objective.batch import Int32
-from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import is_published
 
-__all__ = ["Fill", "export_foreign", "export_hf"]
-
-Fill = Callable[[GLM, Sequence[Int32], int], list[list[int]]]
-"""Fills prompts greedily with a model: see `export_parity.compare`."""
+__all__ = ["export_foreign", "export_hf"]
 
 
 def export_hf(
-    cfg: RunConfig,
-    model: GLM,
-    tokenizer: TextTokenizer,
+    lm: LanguageModel,
     out: Path,
     *,
-    fill: Fill,
-    origin: dict[str, Any],
     max_shard_bytes: int,
     advance: Callable[[int], None] | None = None,
 ) -> Parity:
     """Write a run for transformers, and prove that it computes the same.
 
     Args:
-        cfg: the run's configuration.
-        model: its weights, in evaluation mode.
-        tokenizer: its tokenizer.
+        lm: the run's model.
         out: the new folder.
-        fill: greedy fills of a model.
-        origin: what the export tells of where the weights are from.
         max_shard_bytes: largest file of weights.
         advance: called with the number of prompts that were just compared.
 
@@ -58,28 +45,18 @@ def export_hf(
         OutputError: `out` is taken or cannot be written.
         ConversionError: what was written does not compute what the run does; nothing is left.
     """
-    _check_objective(cfg)
+    _check_objective(lm.cfg)
     with new_folder(out) as folder:
-        write_hf(
-            folder, cfg, model.state_dict(), tokenizer, origin=origin,
-            max_shard_bytes=max_shard_bytes,
-        )  # fmt: skip
-        return compare(
-            model, reload_hf(folder, tokenizer.ids), tokenizer.ids, cfg.objective.positions,
-            num_tokens=tokenizer.vocab_size, fill=fill, advance=advance,
-        )  # fmt: skip
+        write_hf(folder, lm, max_shard_bytes=max_shard_bytes)
+        return compare(lm, reload_hf(folder, lm.ids), advance=advance)
 
 
 def export_foreign(
     to: Literal["glm", "sat"],
-    cfg: RunConfig,
-    model: GLM,
-    tokenizer: TextTokenizer,
+    lm: LanguageModel,
     out: Path,
     *,
-    fill: Fill,
     max_shard_bytes: int,
-    origin: dict[str, Any],
     advance: Callable[[int], None] | None = None,
 ) -> tuple[Parity, Released]:
     """Write a run's weights in a layout of the released code, and prove that nothing was lost.
@@ -91,26 +68,19 @@ def export_foreign(
         How far the weights are from the run's, translated back; and how far what the released code
         computes with them.
     """
-    _check_objective(cfg)
-    family = family_of(to, cfg)
+    _check_objective(lm.cfg)
+    family = family_of(to, lm.cfg)
     with new_folder(out) as folder:
         if to == "glm":
-            write_glm(folder, cfg, model, max_shard_bytes=max_shard_bytes)
+            write_glm(folder, lm, max_shard_bytes=max_shard_bytes)
         else:
-            write_sat(folder, cfg, model)
-        if is_published(tokenizer):  # its vocabulary is the layout's own
-            for name, data in tokenizer.files.items():
+            write_sat(folder, lm)
+        if is_published(lm.tokenizer):  # its vocabulary is the layout's own
+            for name, data in lm.tokenizer.files.items():
                 (folder / name).write_bytes(data)
-        parity = compare(
-            model, ThroughTheKeymap(folder, cfg, tokenizer.ids, family, fill), tokenizer.ids,
-            cfg.objective.positions, num_tokens=tokenizer.vocab_size, fill=fill, advance=advance,
-        )  # fmt: skip
-        released = compare_released(
-            family, model, tokenizer.ids, cfg.objective.positions, num_tokens=tokenizer.vocab_size
-        )
-        write_notes(
-            folder, cfg, family, released, has_vocabulary=is_published(tokenizer), origin=origin
-        )
+        parity = compare(lm, ReloadedForeign(folder, lm, family), advance=advance)
+        released = compare_released(family, lm)
+        write_notes(folder, lm, family, released, has_vocabulary=is_published(lm.tokenizer))
         return parity, released
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,19 @@ import torch
 from safetensors.torch import load_file
 
 from blankfill.config.model import ModelConfig
-from blankfill.config.objective import PositionScheme
 from blankfill.config.run import RunConfig, to_dict
 from blankfill.disk.json_files import encode
 from blankfill.disk.names import readable_name
 from blankfill.errors import ConversionError
+from blankfill.generate import LanguageModel
 from blankfill.interop.export_hf import VERSION, write_shards
-from blankfill.interop.export_parity import Row, reference_logits
+from blankfill.interop.export_parity import Row, fill_rows, reference_logits
 from blankfill.interop.export_released import Released
 from blankfill.interop.keymap import TEMPLATES, Family, from_ours, tensors, to_ours
 from blankfill.model import GLM
 from blankfill.objective.batch import Int32
-from blankfill.objective.special import SpecialIds
 
-__all__ = ["ThroughTheKeymap", "family_of", "write_glm", "write_notes", "write_sat"]
+__all__ = ["ReloadedForeign", "family_of", "write_glm", "write_notes", "write_sat"]
 
 SAT_CLASS = {"sat_glm": "GLMModel", "glm130b": "GLM130B", "chatglm_sat": "ChatGLMModel"}
 """Model classes of SwissArmyTransformer and of GLM-130B."""
@@ -61,12 +60,11 @@ def family_of(to: str, cfg: RunConfig) -> Family:
     )
 
 
-def write_glm(folder: Path, cfg: RunConfig, model: GLM, *, max_shard_bytes: int) -> None:
+def write_glm(folder: Path, lm: LanguageModel, *, max_shard_bytes: int) -> None:
     """Write weights with the names of GLM on Hugging Face, and their sizes."""
-    family = family_of("glm", cfg)
-    weights = from_ours(family, model.state_dict(), cfg.model)
+    family, shape = family_of("glm", lm.cfg), lm.cfg.model
+    weights = from_ours(family, lm.model.state_dict(), shape)
     write_shards(folder, weights, max_bytes=max_shard_bytes)
-    shape = cfg.model
     _write(
         folder / "config.json",
         {
@@ -83,11 +81,10 @@ def write_glm(folder: Path, cfg: RunConfig, model: GLM, *, max_shard_bytes: int)
     )  # fmt: skip
 
 
-def write_sat(folder: Path, cfg: RunConfig, model: GLM) -> None:
+def write_sat(folder: Path, lm: LanguageModel) -> None:
     """Write weights as one rank of SwissArmyTransformer, and their sizes."""
-    family = family_of("sat", cfg)
-    weights = from_ours(family, model.state_dict(), cfg.model)
-    shape = cfg.model
+    family, shape = family_of("sat", lm.cfg), lm.cfg.model
+    weights = from_ours(family, lm.model.state_dict(), shape)
     (folder / "latest").write_text("1\n", encoding="utf-8")
     (folder / "1").mkdir()
     module = {name: tensor.contiguous() for name, tensor in weights.items()}
@@ -108,23 +105,16 @@ def write_sat(folder: Path, cfg: RunConfig, model: GLM) -> None:
 
 
 def write_notes(
-    folder: Path,
-    cfg: RunConfig,
-    family: Family,
-    released: Released,
-    *,
-    has_vocabulary: bool,
-    origin: dict[str, Any],
+    folder: Path, lm: LanguageModel, family: Family, released: Released, *, has_vocabulary: bool
 ) -> None:
     """Write README.md and blankfill_export.json: what this is, and where it is not the run.
 
     Args:
         folder: an export in a released layout.
-        cfg: the run's configuration.
+        lm: the run's model.
         family: the layout.
         released: what the released code makes of it.
         has_vocabulary: whether the vocabulary's files are in the folder.
-        origin: where the weights are from.
     """
     told = [f"- {note}." for note in released.notes]
     if told:
@@ -143,23 +133,16 @@ def write_notes(
     _write(
         folder / "blankfill_export.json",
         {
-            "format": "blankfill export", "version": VERSION, **origin, "layout": family,
-            "config": to_dict(cfg), "released": dataclasses.asdict(released),
+            "format": "blankfill export", "version": VERSION, "step": lm.step, "layout": family,
+            "config": to_dict(lm.cfg), "released": dataclasses.asdict(released),
         },
     )  # fmt: skip
 
 
-class ThroughTheKeymap:
+class ReloadedForeign:
     """Foreign weights on disk, translated back and run by a model of ours."""
 
-    def __init__(
-        self,
-        folder: Path,
-        cfg: RunConfig,
-        ids: SpecialIds,
-        family: Family,
-        fill: Callable[[GLM, Sequence[Int32], int], list[list[int]]],
-    ) -> None:
+    def __init__(self, folder: Path, lm: LanguageModel, family: Family) -> None:
         self.through = f"the names of {family}, translated back"
         if family == "hf_glm":
             foreign: dict[str, torch.Tensor] = {}
@@ -170,19 +153,18 @@ class ThroughTheKeymap:
             path = folder / "1" / "mp_rank_00_model_states.pt"
             foreign = torch.load(path, weights_only=True, mmap=True)["module"]
         with torch.device("meta"):
-            self._model = GLM(cfg.model)
-        self._model.to_empty(device="cpu").eval()
-        self._model.load_state_dict(to_ours(family, foreign, cfg.model))
-        self._ids, self._fill = ids, fill
-        self._scheme: PositionScheme = cfg.objective.positions
+            model = GLM(lm.cfg.model)
+        model.to_empty(device="cpu").eval()
+        model.load_state_dict(to_ours(family, foreign, lm.cfg.model))
+        self._lm = dataclasses.replace(lm, model=model)
 
     def logits(self, rows: Sequence[Row]) -> list[torch.Tensor]:
         """Score the inputs of rows: `[T, V]` each."""
-        return [reference_logits(self._model, row, self._ids, self._scheme) for row in rows]
+        return [reference_logits(self._lm, row) for row in rows]
 
     def greedy(self, prompts: Sequence[Int32], max_new_tokens: int) -> list[list[int]]:
-        """Fill prompts: what stands behind the first `[S]` of each row."""
-        return self._fill(self._model, prompts, max_new_tokens)
+        """Fill prompts: what stands after the first `[S]` of each row."""
+        return fill_rows(self._lm, prompts, max_new_tokens)
 
 
 def _reasons(family: Family, cfg: RunConfig) -> list[str]:

@@ -27,6 +27,7 @@ from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.disk.json_files import encode
 from blankfill.disk.names import readable_name
 from blankfill.errors import ConversionError
+from blankfill.generate import LanguageModel
 from blankfill.interop.safetensors_writer import SafetensorsWriter, TensorSpec
 from blankfill.objective.special import DISPLAY
 from blankfill.text.tokenizer import MODEL_NAME, TextTokenizer, Tokenizer
@@ -128,25 +129,15 @@ def _special(tokenizer: TextTokenizer) -> dict[str, Any]:
     }
 
 
-def write_hf(
-    folder: Path,
-    cfg: RunConfig,
-    weights: Mapping[str, torch.Tensor],
-    tokenizer: TextTokenizer,
-    *,
-    origin: dict[str, Any],
-    max_shard_bytes: int,
-) -> None:
+def write_hf(folder: Path, lm: LanguageModel, *, max_shard_bytes: int) -> None:
     """Write everything into an existing, empty folder.
 
     Args:
         folder: where to.
-        cfg: the run's configuration.
-        weights: the model's by name.
-        tokenizer: the model's.
-        origin: what blankfill_export.json tells of where the weights are from.
+        lm: the run's model.
         max_shard_bytes: largest file of weights.
     """
+    cfg, tokenizer, weights = lm.cfg, lm.tokenizer, lm.model.state_dict()
     config = describe(cfg, tokenizer)
     _write(folder / "config.json", config)
     _write(
@@ -162,8 +153,8 @@ def write_hf(
     use = _write_vocabulary(folder, cfg, tokenizer)
     _write(
         folder / "blankfill_export.json",
-        {"format": "blankfill export", "version": VERSION, **origin, "config": to_dict(cfg),
-         "tokenizer": manifest},
+        {"format": "blankfill export", "version": VERSION, "step": lm.step,
+         "config": to_dict(cfg), "tokenizer": manifest},
     )  # fmt: skip
     (folder / "README.md").write_text(_README.format(use=use), encoding="utf-8")
 

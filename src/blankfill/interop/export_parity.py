@@ -1,7 +1,7 @@
 """Proof that an export computes what the run computes: the same prompts through both.
 
 Prompts are drawn from a fixed seed: random pieces with one to three short blanks, or a document
-blank at the end. Two things are compared. Logits: every prompt with random fills behind it, at
+blank at the end. Two things are compared. Logits: every prompt followed by random fills, at
 every position, the run's one row at a time, the export's in padded batches. Greedy tokens: what
 each of the two fills the blanks with, the export with its own cache.
 
@@ -19,16 +19,16 @@ import numpy as np
 import torch
 
 from blankfill import rng
-from blankfill.config.objective import PositionScheme
 from blankfill.errors import ConversionError
-from blankfill.model import GLM, DenseMask
+from blankfill.generate import LanguageModel, fill_tokens
+from blankfill.model import DenseMask
 from blankfill.objective.batch import Int32
 from blankfill.objective.blank import build_prompt
 from blankfill.objective.mask import visible
 from blankfill.objective.positions import blank_positions
 from blankfill.objective.special import DISPLAY, SpecialIds
 
-__all__ = ["Parity", "Reloaded", "Row", "compare", "draw_rows", "reference_logits"]
+__all__ = ["Parity", "Reloaded", "Row", "compare", "draw_rows", "fill_rows", "reference_logits"]
 
 NUM_PROMPTS = 100
 TOLERANCE = 1e-4
@@ -99,7 +99,7 @@ class Reloaded(Protocol):
         ...
 
     def greedy(self, prompts: Sequence[Int32], max_new_tokens: int) -> list[list[int]]:
-        """Fill prompts, as one batch: what stands behind the first `[S]` of each row."""
+        """Fill prompts, as one batch: what stands after the first `[S]` of each row."""
         ...
 
 
@@ -134,37 +134,51 @@ def draw_rows(ids: SpecialIds, num_tokens: int, max_position: int, *, count: int
 
 
 @torch.inference_mode()
-def reference_logits(model: GLM, row: Row, ids: SpecialIds, scheme: PositionScheme) -> torch.Tensor:
+def reference_logits(lm: LanguageModel, row: Row) -> torch.Tensor:
     """Score the inputs of a row, `[T, V]`, by the rules that training uses, without a cache."""
-    prompt = build_prompt(row.prompt, ids)
+    prompt = build_prompt(row.prompt, lm.ids)
     tokens, positions = [row.prompt], [prompt.positions]
     for number, fill in enumerate(row.fills):
-        tokens += [np.array([ids.sop]), fill]
+        tokens += [np.array([lm.ids.sop]), fill]
         positions.append(
             blank_positions(
-                scheme, prompt.kinds[number], mask_index=int(prompt.blanks[number]),
+                lm.scheme, prompt.kinds[number], mask_index=int(prompt.blanks[number]),
                 part_a_length=len(row.prompt), num_inputs=1 + len(fill),
                 earlier_lengths=[len(earlier) for earlier in row.fills[:number]],
             )
         )  # fmt: skip
     joined = np.concatenate(tokens).astype(np.int64)
     seen = visible(np.zeros(len(joined), np.int32), np.arange(len(joined)) >= len(row.prompt))
-    hidden = model(
+    hidden = lm.model(
         torch.from_numpy(joined)[None],
         torch.from_numpy(np.concatenate(positions, axis=1).astype(np.int64))[None],
         DenseMask(torch.from_numpy(seen)[None]),
     )
-    return model.logits(hidden)[0]
+    return lm.model.logits(hidden)[0]
+
+
+def fill_rows(lm: LanguageModel, prompts: Sequence[Int32], max_new_tokens: int) -> list[list[int]]:
+    """Fill prompts greedily, and give what stands after the first `[S]` of each row.
+
+    Each blank that ended is followed by `eop` and by the next one's `sop`; nothing follows a blank
+    that did not.
+    """
+    rows: list[list[int]] = []
+    for text in fill_tokens(lm, prompts, max_new_tokens=max_new_tokens):
+        row: list[int] = []
+        for blank in text.blanks:
+            row += [lm.ids.sop, *map(int, blank.tokens)]
+            if not blank.ended:
+                break
+            row.append(lm.ids.eop)
+        rows.append(row[1:])
+    return rows
 
 
 def compare(
-    model: GLM,
+    lm: LanguageModel,
     reloaded: Reloaded,
-    ids: SpecialIds,
-    scheme: PositionScheme,
     *,
-    num_tokens: int,
-    fill: Callable[[GLM, Sequence[Int32], int], list[list[int]]],
     tolerance: float = TOLERANCE,
     num_prompts: int = NUM_PROMPTS,
     advance: Callable[[int], None] | None = None,
@@ -172,14 +186,8 @@ def compare(
     """Run the prompts through the run and through its export.
 
     Args:
-        model: the run's, in evaluation mode.
+        lm: the run's model.
         reloaded: the export, read back.
-        ids: the special tokens.
-        scheme: position scheme of the run.
-        num_tokens: ids that the tokenizer has.
-        fill: fills prompts greedily with a model: (model, prompts, most new tokens) to what stands
-            behind the first `[S]` of each row, each blank that ended followed by `eop` and by the
-            next one's `sop`, and nothing behind a blank that did not.
         tolerance: largest difference of logits up to 10; of larger ones in proportion.
         num_prompts: prompts to compare.
         advance: called with the number of prompts that were just compared.
@@ -187,27 +195,26 @@ def compare(
     Raises:
         ConversionError: the two differ by more than the tolerance, or in a token.
     """
-    rows = draw_rows(ids, num_tokens, model.cfg.max_position, count=num_prompts)
-    limit = min(MAX_NEW_TOKENS, model.cfg.max_position // 4)
+    longest = lm.model.cfg.max_position
+    rows = draw_rows(lm.ids, lm.tokenizer.vocab_size, longest, count=num_prompts)
+    limit = min(MAX_NEW_TOKENS, longest // 4)
     worst, largest, num_logits, num_tokens_seen, num_different, num_ties = 0.0, 0.0, 0, 0, 0, 0
     for start in range(0, len(rows), BATCH_SIZE):
         batch = rows[start : start + BATCH_SIZE]
         for row, theirs in zip(batch, reloaded.logits(batch), strict=True):
-            ours = reference_logits(model, row, ids, scheme)
+            ours = reference_logits(lm, row)
             difference = (theirs - ours).abs().max()
             worst = max(worst, float(difference.nan_to_num(nan=float("inf"))))
             largest = max(largest, float(ours.abs().max()))
             num_logits += ours.numel()
         prompts = [row.prompt for row in batch]
-        wanted = fill(model, prompts, limit)
+        wanted = fill_rows(lm, prompts, limit)
         filled = reloaded.greedy(prompts, limit)
         for prompt, ours, theirs in zip(prompts, wanted, filled, strict=True):
             common = ours[:limit]  # theirs counts the fills of a row together
             pairs = list(itertools.zip_longest(common, theirs[: len(common)]))
             first = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
-            if first is not None and _is_tie(
-                model, prompt, common[:first], pairs[first], ids, scheme, tolerance
-            ):
+            if first is not None and _is_tie(lm, prompt, common[:first], pairs[first], tolerance):
                 num_ties += 1
                 pairs = pairs[:first]
             num_tokens_seen += len(pairs)
@@ -230,24 +237,24 @@ def compare(
 
 
 def _is_tie(
-    model: GLM, prompt: Int32, before: Sequence[int], pair: tuple[int | None, int | None],
-    ids: SpecialIds, scheme: PositionScheme, tolerance: float,
+    lm: LanguageModel, prompt: Int32, before: Sequence[int], pair: tuple[int | None, int | None],
+    tolerance: float,
 ) -> bool:  # fmt: skip
     """Whether a run scores two next tokens alike, so that rounding decides between them.
 
     Args:
-        before: what stands behind the first `[S]`: fills, each ended by `eop`, `sop` between them.
+        before: what stands after the first `[S]`: fills, each ended by `eop`, `sop` between them.
         pair: the two tokens; None where one of the rows has ended.
     """
-    if None in pair or (before and before[-1] == ids.eop):  # `[S]` follows by rule, not by score
+    if None in pair or (before and before[-1] == lm.ids.eop):  # `[S]` follows by rule, not by score
         return False
     fills: list[list[int]] = [[]]
     for token in before:
-        if token == ids.sop:
+        if token == lm.ids.sop:
             fills.append([])
-        elif token != ids.eop:
+        elif token != lm.ids.eop:
             fills[-1].append(token)
     row = Row(prompt=prompt, fills=tuple(np.array(fill, np.int32) for fill in fills))
-    scores = reference_logits(model, row, ids, scheme)[-1]
+    scores = reference_logits(lm, row)[-1]
     apart = (scores[pair[0]] - scores[pair[1]]).abs()
     return bool(apart <= tolerance * max(1.0, float(scores.abs().max()) / 10))

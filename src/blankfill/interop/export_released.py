@@ -19,11 +19,10 @@ from typing import Final
 import torch
 
 from blankfill.config.model import ModelConfig
-from blankfill.config.objective import PositionScheme
+from blankfill.generate import LanguageModel
 from blankfill.interop.export_parity import draw_rows, reference_logits
 from blankfill.interop.keymap import TEMPLATES, Family
 from blankfill.model import GLM
-from blankfill.objective.special import SpecialIds
 
 __all__ = ["Released", "as_released", "compare_released"]
 
@@ -57,18 +56,14 @@ def as_released(family: Family, shape: ModelConfig) -> ModelConfig:
     )  # fmt: skip
 
 
-def compare_released(
-    family: Family, model: GLM, ids: SpecialIds, scheme: PositionScheme, *, num_tokens: int
-) -> Released:
+def compare_released(family: Family, lm: LanguageModel) -> Released:
     """Say and measure where the released code differs from a run.
 
     Args:
         family: the layout that was written.
-        model: the run's, in evaluation mode.
-        ids: the special tokens.
-        scheme: position scheme of the run.
-        num_tokens: ids that the tokenizer has.
+        lm: the run's model.
     """
+    model = lm.model
     notes = _notes(family, model.cfg)
     if not notes:
         return Released(notes=(), max_logit_difference=0.0, num_prompts=0)
@@ -76,11 +71,9 @@ def compare_released(
         theirs = GLM(as_released(family, model.cfg))
     theirs.load_state_dict(model.state_dict(), assign=True)  # the same tensors, not copies
     theirs.eval()
-    rows = draw_rows(ids, num_tokens, model.cfg.max_position, count=NUM_PROMPTS)
-    differences = [
-        reference_logits(theirs, row, ids, scheme) - reference_logits(model, row, ids, scheme)
-        for row in rows
-    ]
+    released = dataclasses.replace(lm, model=theirs)
+    rows = draw_rows(lm.ids, lm.tokenizer.vocab_size, model.cfg.max_position, count=NUM_PROMPTS)
+    differences = [reference_logits(released, row) - reference_logits(lm, row) for row in rows]
     return Released(
         notes=notes, num_prompts=len(rows),
         max_logit_difference=max(float(one.abs().max()) for one in differences),

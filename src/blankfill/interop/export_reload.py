@@ -25,7 +25,7 @@ from blankfill.interop.export_parity import Reloaded, Row
 from blankfill.objective.batch import Int32
 from blankfill.objective.special import DISPLAY, SpecialIds
 
-__all__ = ["ThroughTheFiles", "ThroughTransformers", "reload_hf"]
+__all__ = ["ReloadedByTorch", "ReloadedByTransformers", "reload_hf"]
 
 _INPUTS = ("mask", "smask", "gmask", "sop", "pad", "dblock")
 """Roles that only stand in inputs and are never generated."""
@@ -34,11 +34,11 @@ _INPUTS = ("mask", "smask", "gmask", "sop", "pad", "dblock")
 def reload_hf(folder: Path, special: SpecialIds) -> Reloaded:
     """Load an export through transformers, or without it through the plain torch files."""
     if importlib.util.find_spec("transformers") is None:
-        return ThroughTheFiles(folder, special)
-    return ThroughTransformers(folder, special)
+        return ReloadedByTorch(folder, special)
+    return ReloadedByTransformers(folder, special)
 
 
-class ThroughTransformers:
+class ReloadedByTransformers:
     """The export as a model of transformers, with its own `generate()`."""
 
     def __init__(self, folder: Path, special: SpecialIds) -> None:
@@ -72,7 +72,7 @@ class ThroughTransformers:
         return [_plain(row, self._ids) for row in rows[:, tokens.shape[1] :].tolist()]
 
 
-class ThroughTheFiles:
+class ReloadedByTorch:
     """The export's network and layout files, loaded by themselves."""
 
     def __init__(self, folder: Path, special: SpecialIds) -> None:

@@ -36,7 +36,7 @@ class Prompt:
     """Kind of each blank, by its mask."""
     sops: tuple[int, ...]
     """What opens each blank."""
-    behind: int | None = None
+    sentinel_position: int | None = None
     """With sentinels, the text position of all of Part B."""
 
 
@@ -56,7 +56,7 @@ def build_example(
     scheme: PositionScheme = "corrupted",
     end: End = End.EOP,
     pair_rule: PairRule = "straight",
-    sentinels_behind: int | None = None,
+    sentinel_position: int | None = None,
 ) -> Example:
     """Build the Part A / Part B example for the given blanks.
 
@@ -70,8 +70,8 @@ def build_example(
         end: what the targets of a span end in; nothing for a document blank whose text goes on:
             its last token is then only a target.
         pair_rule: how `linear` numbers the answer of a pair.
-        sentinels_behind: give the second and later spans of Part B a mask and a `sop` of their own,
-            and all of Part B this text position, the row's length (the papers' ablation).
+        sentinel_position: give the second and later spans of Part B a mask and a `sop` of their
+            own, and all of Part B this text position, the row's length (the papers' ablation).
 
     Returns:
         An example of length `n + 2S`, or `n + S` where nothing ends a span.
@@ -87,7 +87,7 @@ def build_example(
     earlier = np.concatenate([[0], np.cumsum(lengths)])
     mask_indices = spans[:, 0] - earlier[:-1] + np.arange(len(spans))
     masks, sops = [mask_id(kind, ids)] * len(spans), [ids.sop] * len(spans)
-    if sentinels_behind is not None:
+    if sentinel_position is not None:
         masks, sops = _sentinels(masks, sops, order, ids)
     part_a_parts: list[Int32] = []
     start = 0
@@ -107,7 +107,7 @@ def build_example(
             blank_positions(
                 scheme, kind, mask_index=int(mask_indices[s]), part_a_length=len(part_a),
                 earlier_lengths=lengths[:s].tolist(), num_inputs=1 + len(seen),
-                pair_rule=pair_rule, behind=sentinels_behind,
+                pair_rule=pair_rule, sentinel_position=sentinel_position,
             )
         )  # fmt: skip
     all_targets = np.concatenate(targets).astype(np.int32)
@@ -149,13 +149,13 @@ def restore(example: Example) -> Int32:
     return np.concatenate([*parts, example.tokens[start : example.part_b_start]])
 
 
-def build_prompt(tokens: Int32, ids: SpecialIds, *, sentinels_behind: int | None = None) -> Prompt:
+def build_prompt(tokens: Int32, ids: SpecialIds, *, sentinel_position: int | None = None) -> Prompt:
     """Build Part A of a text that has mask ids where its blanks are.
 
     Args:
         tokens: `[A]`.
         ids: the special tokens.
-        sentinels_behind: of a model that was trained with sentinels, the length of its rows; the
+        sentinel_position: of a model that was trained with sentinels, the length of its rows; the
             blanks, which are filled left to right, then have names in that order.
 
     Raises:
@@ -165,13 +165,13 @@ def build_prompt(tokens: Int32, ids: SpecialIds, *, sentinels_behind: int | None
     blanks = np.flatnonzero(np.isin(tokens, list(known))).astype(np.int32)
     kinds = tuple(known[int(tokens[index])] for index in blanks)
     sops = [ids.sop] * len(blanks)
-    if sentinels_behind is not None:
+    if sentinel_position is not None:
         masks, sops = _sentinels(tokens[blanks].tolist(), sops, np.arange(len(blanks)), ids)
         tokens = tokens.copy()
         tokens[blanks] = masks
     return Prompt(
         tokens=tokens, positions=part_a_positions(len(tokens)), blanks=blanks, kinds=kinds,
-        sops=tuple(sops), behind=sentinels_behind,
+        sops=tuple(sops), sentinel_position=sentinel_position,
     )  # fmt: skip
 
 
@@ -193,7 +193,7 @@ def generation_positions(
     return blank_positions(
         scheme, prompt.kinds[blank], mask_index=int(prompt.blanks[blank]),
         part_a_length=len(prompt.tokens), earlier_lengths=fills, num_inputs=1,
-        first_input=num_generated, behind=prompt.behind,
+        first_input=num_generated, sentinel_position=prompt.sentinel_position,
     )[:, 0]  # fmt: skip
 
 

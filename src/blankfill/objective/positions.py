@@ -15,8 +15,8 @@ numbered from 0 as above, so a span's ids meet those of Part A tokens behind its
 the indices of a later blank depend on how long the earlier ones turned out: they are known only
 because blanks are filled left to right, each after those before it.
 
-With sentinels (the papers' ablation) all of Part B has the text position behind the row, and 1, 2,
-3, ... inside each span: which blank it fills is told by the tokens.
+With sentinels (the papers' ablation) all of Part B has the text position after the row's last, and
+1, 2, 3, ... inside each span: which blank it fills is told by the tokens.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def blank_positions(
     num_inputs: int,
     first_input: int = 0,
     pair_rule: PairRule = "straight",
-    behind: int | None = None,
+    sentinel_position: int | None = None,
 ) -> Int32:
     """Give the positions of a span's inputs: `sop`, then its tokens.
 
@@ -69,7 +69,7 @@ def blank_positions(
         num_inputs: how many inputs to number.
         first_input: the first of them; 0 is `sop`.
         pair_rule: the rule of a pair's answer under `linear`.
-        behind: with sentinels, the text position of all of Part B: the row's length.
+        sentinel_position: with sentinels, the text position of all of Part B: the row's length.
 
     Returns:
         `[2, num_inputs]`.
@@ -77,7 +77,7 @@ def blank_positions(
     inputs = np.arange(first_input, first_input + num_inputs)
     positions = np.zeros((2, num_inputs), dtype=np.int32)
     if scheme == "corrupted":
-        positions[0] = mask_index if behind is None else behind
+        positions[0] = mask_index if sentinel_position is None else sentinel_position
         positions[1] = inputs + 1
     elif scheme == "linear":
         rule = pair_rule if kind == Kind.PAIR else "straight" if kind in STRAIGHT else "pinned"

@@ -131,7 +131,7 @@ def draw_example(
     tokens, spans = frame_blanks(tokens, spans, kind, ids)
     example = build_example(
         tokens, spans, kind=kind, order=order, ids=ids, scheme=cfg.positions, end=end,
-        pair_rule=pair_rule, sentinels_behind=row_length if cfg.sentinels else None,
+        pair_rule=pair_rule, sentinel_position=row_length if cfg.sentinels else None,
     )  # fmt: skip
     return _finished(example, cfg, ids, draws, row_length)
 

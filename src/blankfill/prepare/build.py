@@ -44,10 +44,10 @@ from blankfill.prepare.memory import require_memory
 from blankfill.prepare.resume import Change, changes_on_resume, start_on_resume
 from blankfill.prepare.sources import build_stream, open_stores
 from blankfill.prepare.start import begin_embedding, read_start
+from blankfill.runtime import set_threads
 from blankfill.text.tokenizer import TextTokenizer, copy_tokenizer
 from blankfill.text.vocabularies import load_tokenizer
 from blankfill.train.keeper import restored_parts
-from blankfill.train.load import set_threads
 from blankfill.train.trainer import Trainer
 from blankfill.train.validate import (
     Check,

@@ -4,8 +4,8 @@ import torch
 
 from blankfill.config.model import ModelConfig
 from blankfill.errors import ConfigError, RequestError
-from blankfill.generate.infill import fill_tokens
 from blankfill.generate.sampling import Sampling, choose, top_p_filter
+from blankfill.generate.search import fill_tokens
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.model.masks import DenseMask
@@ -13,6 +13,7 @@ from blankfill.objective.blank import build_prompt
 from blankfill.objective.mask import visible
 from blankfill.objective.positions import blank_positions
 from blankfill.rng import generator
+from conftest import language_model
 
 SCHEMES = ["corrupted", "linear", "original"]
 
@@ -53,9 +54,10 @@ def prompts(ids):
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0, top_p=0.9, seed=3)])
 def test_a_batch_gives_the_answers_of_one_by_one(model, prompts, ids, scheme, sampling):
-    options = {"max_new_tokens": 10, "scheme": scheme, "sampling": sampling}
-    together = fill_tokens(model, prompts, ids, **options)
-    alone = [fill_tokens(model, [prompt], ids, **options)[0] for prompt in prompts]
+    lm = language_model(model, ids, scheme=scheme)
+    options = {"max_new_tokens": 10, "sampling": sampling}
+    together = fill_tokens(lm, prompts, **options)
+    alone = [fill_tokens(lm, [prompt], **options)[0] for prompt in prompts]
     for batch, single in zip(together, alone, strict=True):
         assert np.array_equal(batch.tokens, single.tokens)
         for a, b in zip(batch.blanks, single.blanks, strict=True):
@@ -67,7 +69,8 @@ def test_a_batch_gives_the_answers_of_one_by_one(model, prompts, ids, scheme, sa
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_cached_generation_scores_what_one_full_pass_scores(model, prompts, ids, scheme):
     tokens = prompts[2]
-    filled = fill_tokens(model, [tokens], ids, max_new_tokens=6, scheme=scheme)[0]
+    lm = language_model(model, ids, scheme=scheme)
+    filled = fill_tokens(lm, [tokens], max_new_tokens=6)[0]
     prompt = build_prompt(tokens, ids)
     inputs, targets, positions, lengths = [], [], [prompt.positions], []
     for blank, kind, index in zip(filled.blanks, prompt.kinds, prompt.blanks, strict=True):
@@ -101,7 +104,8 @@ def test_cached_generation_scores_what_one_full_pass_scores(model, prompts, ids,
 
 
 def test_the_fills_stand_where_the_masks_stood(model, prompts, ids):
-    for prompt, result in zip(prompts, fill_tokens(model, prompts, ids), strict=True):
+    filled = fill_tokens(language_model(model, ids), prompts)
+    for prompt, result in zip(prompts, filled, strict=True):
         rebuilt, blanks = [], list(result.blanks)
         for token in prompt:
             rebuilt += (
@@ -113,7 +117,7 @@ def test_the_fills_stand_where_the_masks_stood(model, prompts, ids):
 
 def test_forced_tokens_begin_the_fill(model, prompts, ids):
     forced = [[[50, 51, ids.eop], [52]]]
-    result = fill_tokens(model, prompts[:1], ids, forced=forced)[0]
+    result = fill_tokens(language_model(model, ids), prompts[:1], forced=forced)[0]
     assert result.blanks[0].tokens.tolist() == [50, 51]
     assert result.blanks[0].ended
     assert result.blanks[1].tokens[0] == 52
@@ -121,19 +125,20 @@ def test_forced_tokens_begin_the_fill(model, prompts, ids):
 
 def test_input_specials_are_never_generated(model, prompts, ids):
     sampling = Sampling(temperature=5.0, seed=1)
-    for result in fill_tokens(model, prompts, ids, sampling=sampling, max_new_tokens=40):
+    lm = language_model(model, ids)
+    for result in fill_tokens(lm, prompts, sampling=sampling, max_new_tokens=40):
         for blank in result.blanks:
             assert not set(blank.tokens.tolist()) & set(range(8))
 
 
 def test_a_text_without_a_blank_is_refused(model, ids):
     with pytest.raises(RequestError, match=r"\[MASK\]"):
-        fill_tokens(model, [np.array([9, 10])], ids)
+        fill_tokens(language_model(model, ids), [np.array([9, 10])])
 
 
 def test_a_text_longer_than_the_positions_is_refused(model, ids):
     with pytest.raises(RequestError, match="reads 128"):
-        fill_tokens(model, [np.array([ids.mask] + [9] * 128)], ids)
+        fill_tokens(language_model(model, ids), [np.array([ids.mask] + [9] * 128)])
 
 
 def test_top_p_keeps_the_smallest_set_that_reaches_it():
@@ -155,8 +160,8 @@ def test_draws_follow_the_probabilities():
 
 def test_more_choices_than_there_are_are_as_many_as_there_are(model, prompts, ids):
     # Ids from 50 on only pad the vocabulary, as the embedding of a real tokenizer has them.
-    filled = fill_tokens(model, prompts, ids, num_first_choices=10**6, num_real_tokens=50,
-                         max_new_tokens=3)  # fmt: skip
+    lm = language_model(model, ids, num_tokens=50)
+    filled = fill_tokens(lm, prompts, num_first_choices=10**6, max_new_tokens=3)
     for text in filled:
         for blank in text.blanks:
             tokens, values = zip(*blank.first_choices, strict=True)
