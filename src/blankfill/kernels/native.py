@@ -1,8 +1,9 @@
-"""The compiled twin of `kernels/packed.py` on a CPU: built at first use, if it can be.
+"""What is compiled from C for a CPU: built at first use, if it can be.
 
-`packed.c` needs a C compiler, which is looked for as `cc`, and torch's own BLAS; it takes about a
-second and is kept for the next start. Where either is missing nothing is lost but speed: the plain
-operator computes the same, to rounding. `BLANKFILL_NATIVE=0` turns it off.
+The twins of `kernels/packed.py` and of a chunk of `model/loss.py`. They need a C compiler, which is
+looked for as `cc`, and torch's own BLAS; building takes about a second and is kept for the next
+start. Where either is missing nothing is lost but speed: the plain operators compute the same, to
+rounding. `BLANKFILL_NATIVE=0` turns it off.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ __all__ = ["TYPES", "Native", "load_native"]
 
 log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("packed.c")
-INCLUDED = tuple(SOURCE.with_name(name) for name in ("bfloat16.h", "packed_pairs.h"))
+HERE = Path(__file__).parent
+SOURCES = tuple(HERE / name for name in ("packed.c", "chunk.c"))
+INCLUDED = tuple(HERE / name for name in ("bfloat16.h", "exponential.h", "packed_pairs.h"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared",
          "-fPIC", f"-DSTRIP={STRIP}")  # fmt: skip
 
@@ -48,11 +50,12 @@ class _Dropout(ctypes.Structure):
 
 
 class Native:
-    """The two functions of `packed.c`."""
+    """The functions of `packed.c` and `chunk.c`."""
 
     def __init__(self, library: ctypes.CDLL, gemm: ctypes.c_void_p) -> None:
         self._attend, self._attend_backward = library.attend, library.attend_backward
-        for function in (self._attend, self._attend_backward):
+        self._score_chunk = library.score_chunk
+        for function in (self._attend, self._attend_backward, self._score_chunk):
             function.restype = None
         self._gemm = gemm
 
@@ -85,6 +88,37 @@ class Native:
             *(_view(x) for x in inputs), _address(weights), *(_view(x) for x in grads),
         )  # fmt: skip
 
+    def score_chunk(
+        self, scores: torch.Tensor, targets: torch.Tensor, normalizer: torch.Tensor,
+        nats: torch.Tensor, *, gradient: bool, z_loss: float,
+    ) -> None:  # fmt: skip
+        """Fill `normalizer` and `nats`, `[n]` float32, from logits; turn these into gradients.
+
+        Args:
+            scores: `[n, V]` bfloat16, overwritten where there is a gradient: by softmax, less
+                `1 / (1 + 2 z_loss normalizer)` at the target.
+            targets: `[n]` int64.
+            normalizer: each row's log of the softmax's denominator.
+            nats: each row's negative log-likelihood of its target.
+            gradient: whether it is wanted.
+            z_loss: weight of the squared normalizer.
+
+        Raises:
+            IndexError: a target is no column.
+        """
+        rows, size = scores.shape
+        if not rows:
+            return
+        if int(targets.min()) < 0 or int(targets.max()) >= size:
+            raise IndexError(f"a target is outside of the {size} columns")
+        assert scores.dtype == torch.bfloat16
+        assert {targets.dtype, normalizer.dtype, nats.dtype} == {torch.int64, torch.float32}
+        self._score_chunk(
+            _address(scores), ctypes.c_int64(rows), ctypes.c_int64(size), _address(targets),
+            _address(normalizer), _address(nats), ctypes.c_int64(gradient),
+            ctypes.c_float(z_loss),
+        )  # fmt: skip
+
 
 @functools.cache
 def load_native(*, portable: bool = False) -> Native | None:
@@ -102,7 +136,9 @@ def load_native(*, portable: bool = False) -> Native | None:
         gemm = ctypes.cast(ctypes.CDLL(str(torch_library)).sgemm_, ctypes.c_void_p)
         return Native(ctypes.CDLL(str(_build(portable))), gemm)
     except (OSError, AttributeError, subprocess.SubprocessError) as error:
-        log.info("attention runs without its compiled form (%s)", str(error).splitlines()[0])
+        log.info(
+            "attention and loss run without their compiled forms (%s)", str(error).splitlines()[0]
+        )
         return None
 
 
@@ -111,15 +147,15 @@ def _build(portable: bool) -> Path:
     chosen = (*FLAGS, "-DPORTABLE") if portable else FLAGS
     with open("/proc/cpuinfo", "rb") as file:
         flags = next((line for line in file if line.startswith((b"flags", b"Features"))), b"")
-    text = b"".join(path.read_bytes() for path in (SOURCE, *INCLUDED))
+    text = b"".join(path.read_bytes() for path in (*SOURCES, *INCLUDED))
     key = hashlib.sha256(text + " ".join(chosen).encode() + flags).hexdigest()[:16]
-    target = cache_folder() / f"packed-{key}.so"
+    target = cache_folder() / f"kernels-{key}.so"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             made = Path(folder) / target.name
             subprocess.run(
-                ["cc", *chosen, "-o", str(made), str(SOURCE), "-lm"],
+                ["cc", *chosen, "-o", str(made), *map(str, SOURCES), "-lm"],
                 check=True, capture_output=True, timeout=120,
             )  # fmt: skip
             made.replace(target)

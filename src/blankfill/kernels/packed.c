@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "bfloat16.h"
+#include "exponential.h"
 
 /* Fortran's sgemm: everything by address, columns first. */
 typedef void (*gemm_t)(const char *, const char *, const int *, const int *, const int *,
@@ -56,22 +57,6 @@ static void multiply(gemm_t gemm, char turn_a, char turn_b, int m, int n, int k,
                      const float *a, int a_row, const float *b, int b_row, float beta, float *c,
                      int c_row) {
     gemm(&turn_b, &turn_a, &n, &m, &k, &alpha, b, &b_row, a, &a_row, &beta, c, &c_row);
-}
-
-/* Cephes' expf for arguments of at most 0: relative error below 2e-7; below -87 it is 0. */
-static inline float exp_(float x) {
-    float clipped = x < -87.0f ? -87.0f : x;
-    float n = floorf(clipped * 1.44269504088896341f + 0.5f);
-    float r = clipped - n * 0.693359375f + n * 2.12194440e-4f;
-    float y = 1.9875691500e-4f;
-    y = y * r + 1.3981999507e-3f;
-    y = y * r + 8.3334519073e-3f;
-    y = y * r + 4.1665795894e-2f;
-    y = y * r + 1.6666665459e-1f;
-    y = y * r + 5.0000001201e-1f;
-    y = y * r * r + r + 1.0f;
-    union { int32_t i; float f; } power = { ((int32_t)n + 127) << 23 };
-    return x < -87.0f ? 0.0f : y * power.f;
 }
 
 /* Softmax of the first `seen` scores of a row of `size`; zero behind them. */

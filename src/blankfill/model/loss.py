@@ -8,10 +8,13 @@ Shapes: B rows, T positions, n targets, D hidden, V vocabulary.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from blankfill.kernels.native import Native, load_native
 from blankfill.model.attention import pick
 from blankfill.model.glm import GLM
 from blankfill.model.masks import Mask
@@ -130,30 +133,23 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         rows = max(1, min(num_targets, max(MIN_CHUNK_ROWS, CHUNK_ELEMENTS // vocab_size)))
         logits = hidden.new_empty(rows, vocab_size)
-        room = logits if hidden.dtype == wide else torch.empty_like(logits, dtype=wide)
+        score = _way_to_score(logits, wide)
         normalizer = hidden.new_empty(num_targets, dtype=wide)
         nll = torch.empty_like(normalizer)
         grad_hidden = torch.empty_like(hidden)
         grad_matrix = matrix.new_zeros(matrix.shape, dtype=wide) if needs_grad else None
         for start in range(0, num_targets, rows):
             part = slice(start, min(start + rows, num_targets))
-            wanted = targets[part, None]
+            wanted = targets[part]
             scores = torch.mm(hidden[part], narrow.T, out=logits[: len(wanted)])
-            own, largest = scores.gather(1, wanted)[:, 0].to(wide), scores.amax(1).to(wide)
-            p = room[: len(wanted)]
-            torch.softmax(scores, -1, dtype=wide, out=p)
-            # The largest probability is exp(largest - normalizer); it never underflows.
-            torch.sub(largest, p.amax(1).log_(), out=normalizer[part])
-            torch.sub(normalizer[part], own, out=nll[part])
+            grad = score(scores, wanted, normalizer[part], nll[part], needs_grad, z_loss)
             if grad_matrix is None:
                 continue
             # A row's gradient is weight * (factor * p - onehot). What multiplies the whole row is
             # left to the hidden states, which are narrow, where logits are not.
             factor = 1 + 2 * z_loss * normalizer[part, None]
-            p.scatter_add_(1, wanted, -1 / factor)
             if scale is not None:
                 factor = factor * scale[part, None]
-            grad = p if hidden.dtype == wide else scores.copy_(p)
             torch.mm(grad, narrow, out=grad_hidden[part]).mul_(factor)
             source = (hidden[part] * factor).to(hidden.dtype)
             if hidden.dtype == wide:
@@ -172,3 +168,43 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         # notices, and refuses, should anybody go through here twice.
         grad_hidden, grad_matrix = ctx.saved_tensors
         return grad_hidden.mul_(grad), grad_matrix.mul_(grad), None, None, None
+
+
+def _way_to_score(logits: torch.Tensor, wide: torch.dtype) -> Callable[..., torch.Tensor]:
+    """Give what scores a chunk: the compiled form for bfloat16 on a CPU, or the plain one."""
+    fits = logits.dtype == torch.bfloat16 and logits.device.type == "cpu"
+    if fits and (native := load_native()):
+        return functools.partial(_score_in_c, native)
+    room = logits if logits.dtype == wide else torch.empty_like(logits, dtype=wide)
+    return functools.partial(_score, room)
+
+
+def _score(
+    room: torch.Tensor, scores: torch.Tensor, targets: torch.Tensor, normalizer: torch.Tensor,
+    nll: torch.Tensor, needs_grad: bool, z_loss: float,
+) -> torch.Tensor:  # fmt: skip
+    """Fill the log of the softmax's denominator and the nats of each row of a chunk.
+
+    Returns:
+        Softmax, less `1 / (1 + 2 z_loss normalizer)` at the target, in the type of the scores,
+        which it may overwrite; of use where a gradient is needed.
+    """
+    p, wanted = room[: len(targets)], targets[:, None]
+    own, largest = scores.gather(1, wanted)[:, 0].to(p.dtype), scores.amax(1).to(p.dtype)
+    torch.softmax(scores, -1, dtype=p.dtype, out=p)
+    # The largest probability is exp(largest - normalizer); it never underflows.
+    torch.sub(largest, p.amax(1).log_(), out=normalizer)
+    torch.sub(normalizer, own, out=nll)
+    if not needs_grad:
+        return p
+    p.scatter_add_(1, wanted, -1 / (1 + 2 * z_loss * normalizer[:, None]))
+    return p if scores.dtype == p.dtype else scores.copy_(p)
+
+
+def _score_in_c(
+    native: Native, scores: torch.Tensor, targets: torch.Tensor, normalizer: torch.Tensor,
+    nll: torch.Tensor, needs_grad: bool, z_loss: float,
+) -> torch.Tensor:  # fmt: skip
+    """As `_score`, in one visit per row."""
+    native.score_chunk(scores, targets, normalizer, nll, gradient=needs_grad, z_loss=z_loss)
+    return scores
