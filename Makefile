@@ -3,8 +3,8 @@
 #   make test    set up, then lint, types and the default test suite
 #
 # PYTHON=python3.12 picks another interpreter (3.11 or newer).
-# TORCH_INDEX=URL takes torch from another package index, the CPU or a CUDA one of pytorch.org:
-#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu    saves gigabytes without a GPU
+# TORCH_INDEX=URL takes torch from another package index: without a GPU the CPU one that
+# pytorch.org/get-started shows, which saves gigabytes.
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -21,8 +21,8 @@ demo: $(READY)
 	@$(BIN)/blankfill demo --out runs/demo
 
 test: $(READY) check
-	@echo "== tests (default suite)"
-	@$(BIN)/python -m pytest
+	@echo "== tests (default suite), on two workers of one thread each"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations 20
 
 check: $(READY)
 	@echo "== lint (ruff)"
