@@ -186,7 +186,7 @@ def flex_attention(
     """Attend by FlexAttention over the tiles that are visible; zero on padding.
 
     For CUDA, inside a compiled block, where Inductor makes one kernel of it; anywhere else it is
-    torch's slow reference, which has no gradient on a CPU. Its speed has not been measured here.
+    torch's slow reference, which has no gradient on a CPU.
     """
     from torch.nn.attention.flex_attention import flex_attention as attend_tiles
 
