@@ -76,8 +76,8 @@ def measure_loss(args, seed, precision):
     import torch
 
     from blankfill.config.presets import preset
+    from blankfill.engine import engine as module
     from blankfill.prepare.build import build_trainer
-    from blankfill.train import trainer as module
 
     cfg = preset("demo")
     train = dataclasses.replace(

@@ -32,7 +32,7 @@ from blankfill.checkpoint import load_tensors, newest_checkpoint, save_checkpoin
 from blankfill.cli.main import main as blankfill  # noqa: E402
 from blankfill.config.presets import preset  # noqa: E402
 from blankfill.demo.corpus import generate  # noqa: E402
-from blankfill.train import build_trainer  # noqa: E402
+from blankfill.prepare import build_trainer  # noqa: E402
 
 LATE = 1_000_000
 REPEATS = 3
@@ -110,7 +110,7 @@ def step_times(cfg, folder, name, *, background):
         "step seconds, median": statistics.median(quiet),
         "step that saves, seconds": statistics.median(times[i] for i in warm if due[i]),
         "copy or save, seconds": statistics.median(copies[1:]),
-        "parameters, millions": sum(p.numel() for p in trainer.model.parameters()) / 1e6,
+        "parameters, millions": sum(p.numel() for p in trainer.engine.model.parameters()) / 1e6,
     }
     if beside:
         found["step beside a writing thread, seconds"] = statistics.median(beside)

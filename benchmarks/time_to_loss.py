@@ -45,8 +45,8 @@ tune_process()
 from blankfill.atomic import write_json  # noqa: E402
 from blankfill.data.rows import RowSource  # noqa: E402
 from blankfill.engine.device import choose_device, choose_precision  # noqa: E402
+from blankfill.prepare import build_trainer  # noqa: E402
 from blankfill.prepare.pace import measure_pace  # noqa: E402
-from blankfill.train import build_trainer  # noqa: E402
 from blankfill.train.validate import Validation, score_batches, validation_batches  # noqa: E402
 
 COMMON = MIXTURES["glm-doc"]

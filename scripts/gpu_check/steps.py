@@ -29,7 +29,7 @@ from blankfill.config.model import ModelConfig
 from blankfill.config.presets import preset
 from blankfill.config.run import RunConfig
 from blankfill.config.train import TrainConfig
-from blankfill.engine.transfer import to_tensors
+from blankfill.engine.engine import LocalEngine
 from blankfill.model.glm import GLM
 from blankfill.train import Trainer
 from gpu_check import Settings
@@ -221,21 +221,19 @@ def _our_step(
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0, 0.02)
-    trainer = Trainer(
-        cfg, model.train(), row_source(settings, job.length), folder, attention=way,
-        compiled=job.compiled,
-    )  # fmt: skip
+    engine = LocalEngine(cfg, model, attention=way, compiled=job.compiled)
+    trainer = Trainer(cfg, engine, row_source(settings, job.length), folder)
     batches = itertools.count()
 
     def make() -> object:
         batch = trainer.rows.rows(rows * next(batches), rows)
-        return to_tensors(batch, way, settings.device)
+        return engine.transfer(batch)
 
     making, _ = median_seconds(make, settings.device, warm=2, least=3, most=8, seconds=0.5)
     return trainer.step, {
         "rows_per_second": rows / making, "open": trainer.open_loader,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "attention": way, "precision": str(trainer.dtype).removeprefix("torch."),
+        "attention": way, "precision": str(engine.dtype).removeprefix("torch."),
     }  # fmt: skip
 
 

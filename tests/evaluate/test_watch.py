@@ -54,7 +54,7 @@ def test_what_is_watched_is_what_is_evaluated(stores, tmp_path):
     trainer = train(stores, tmp_path / "run")
     tokenizer = Tokenizer.load(tmp_path / "run" / "tokenizer")
     report = evaluate_blanks(
-        LanguageModel(model=trainer.model.eval(), tokenizer=tokenizer, cfg=CFG),
+        LanguageModel(model=trainer.engine.model.eval(), tokenizer=tokenizer, cfg=CFG),
         [TokenStore.open(stores / "valid")], CFG.objective, row_length=64, max_items=8,
     )  # fmt: skip
     row = next(r for r in reversed(read_metrics(tmp_path / "run")) if "validation_loss_nats" in r)
@@ -71,7 +71,7 @@ def test_a_watched_run_has_the_weights_of_one_that_is_not(stores, tmp_path):
         train(stores, tmp_path / name, watched=watched)
         for name, watched in (("watched", True), ("alone", False))
     ]
-    states = [run.model.state_dict() for run in runs]
+    states = [run.engine.model.state_dict() for run in runs]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 

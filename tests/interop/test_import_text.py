@@ -81,7 +81,7 @@ def test_training_goes_on_from_it(glm_130b, tmp_path):
     # The embedding keeps its 21,000 rows, which are more than the vocabulary rounded up.
     model = foreign.draw(gated=True, positions=0, tied=True, vocab=21_000)
     for name, value in foreign.ours(model).items():
-        assert torch.equal(trainer.model.state_dict()[name], value.float()), name
+        assert torch.equal(trainer.engine.model.state_dict()[name], value.float()), name
 
 
 def test_another_vocabulary_can_be_given_later(glm_130b, tmp_path):

@@ -7,6 +7,7 @@ from blankfill.config.model import ModelConfig
 from blankfill.config.run import RunConfig
 from blankfill.config.train import TrainConfig
 from blankfill.data.rows import RowSource
+from blankfill.engine.engine import LocalEngine
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.train.trainer import Trainer
@@ -35,7 +36,7 @@ def one_thread():
 def make_trainer(random_store, ids):
     """A function that makes a trainer in a folder."""
 
-    def make(run, cfg=CFG, store=None, device="cpu", **options):
+    def make(run, cfg=CFG, store=None, device="cpu", attention=None, compiled=False, **options):
         run.mkdir(exist_ok=True)
         store = store or random_store([5, 17, 30, 44, 120, 9, 60, 33] * 4)
         model = GLM(cfg.model)
@@ -43,7 +44,8 @@ def make_trainer(random_store, ids):
         rows = RowSource(
             [store], cfg.objective, ids, row_length=cfg.train.row_length, seed=cfg.train.seed
         )
-        return Trainer(cfg, model.to(device), rows, run, **options)
+        engine = LocalEngine(cfg, model.to(device), attention=attention, compiled=compiled)
+        return Trainer(cfg, engine, rows, run, **options)
 
     return make
 
@@ -56,13 +58,13 @@ def cfg():
 
 def weights(trainer):
     """Copy a trainer's weights."""
-    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    return {name: value.clone() for name, value in trainer.engine.model.state_dict().items()}
 
 
 def same(first, second):
     """Tell whether two trainers' weights are bit-equal."""
-    other = second.model.state_dict()
-    return all(torch.equal(v, other[k]) for k, v in first.model.state_dict().items())
+    other = second.engine.model.state_dict()
+    return all(torch.equal(v, other[k]) for k, v in first.engine.model.state_dict().items())
 
 
 def stop_at(trainer, index):

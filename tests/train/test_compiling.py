@@ -137,10 +137,10 @@ def test_two_graphs_serve_every_batch_and_scoring_none(block, make_trainer, tmp_
     # Written as they are, the graphs' operations are the model's own.
     assert same(plain, compiled)
     assert traced["unique_graphs"] == 2
-    compiled.model.eval()
+    compiled.engine.model.eval()
     tokens = torch.arange(7)[None]
     visible = torch.ones(1, 7, 7, dtype=torch.bool)
-    compiled.model(tokens, torch.zeros(1, 2, 7, dtype=torch.long), DenseMask(visible))
+    compiled.engine.model(tokens, torch.zeros(1, 2, 7, dtype=torch.long), DenseMask(visible))
     assert traced["unique_graphs"] == 2
 
 

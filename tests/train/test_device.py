@@ -92,7 +92,7 @@ def test_muon_multiplies_in_bfloat16_where_the_device_does(
         return matrix
 
     monkeypatch.setattr("blankfill.optim.muon.orthogonalize", orthogonalize)
-    for module in ("engine.device", "train.trainer"):
+    for module in ("engine.device", "engine.engine"):
         monkeypatch.setattr(f"blankfill.{module}.lowest_precision", lambda _: lowest)
     train = dataclasses.replace(CFG.train, optimizer="muon", precision=precision)
     trainer = make_trainer(tmp_path, dataclasses.replace(CFG, train=train))
@@ -168,11 +168,11 @@ def test_a_gpu_takes_the_cpu_s_steps(make_trainer, tmp_path, attention):
 def test_a_gpu_is_not_waited_for_before_its_gradient_is_there(batch, attention):
     model = GLM(MODEL).cuda()
     init_weights(model, 3)
-    there = [to_tensors(batch, attention, "cuda")]
+    there, weight = [to_tensors(batch, attention, "cuda")], float(batch.weights.sum())
     for mode in ("default", "error"):
         torch.cuda.set_sync_debug_mode(mode)
         try:
-            losses, nlls = forward_backward(model, there, torch.bfloat16, z_loss=1e-4)
+            losses, nlls = forward_backward(model, there, torch.bfloat16, weight, z_loss=1e-4)
             gradients = [p.grad for p in model.parameters() if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
         finally:
@@ -214,8 +214,8 @@ def test_a_gpu_s_run_saves_and_resumes(make_trainer, tmp_path):
     first._keeper.finish()
     second = make_trainer(tmp_path / "run", cfg, device="cuda")
     second.restore(newest_checkpoint(tmp_path / "run"))
-    assert {value.device.type for value in second.optimizer.tensors().values()} == {"cuda"}
-    assert {value.device.type for value in second.ema.values()} == {"cuda"}
+    assert {value.device.type for value in second.engine.optimizer.tensors().values()} == {"cuda"}
+    assert {value.device.type for value in second.engine.ema.values()} == {"cuda"}
     with first.open_loader() as one, second.open_loader() as other:
         losses = [(first.step(one).loss_nats, second.step(other).loss_nats) for _ in range(3)]
     for mine, theirs in losses:

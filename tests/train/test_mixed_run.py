@@ -41,7 +41,7 @@ def train(stores, run, steps, shares, *, resume=False, allow_change=()):
         cfg, data=stores, run=run, shares=shares, resume=resume, allow_change=allow_change
     )
     assert trainer.fit()
-    return trainer.model.state_dict()
+    return trainer.engine.model.state_dict()
 
 
 def test_a_resumed_mixture_is_bit_equal_to_one_that_never_stopped(stores, tmp_path):
@@ -83,5 +83,5 @@ def test_shares_change_by_name_at_the_step_that_is_resumed(stores, tmp_path):
         run=run, shares=[0.25, 0.75], resume=True,
     )  # fmt: skip
     assert trainer.rows.counts(36) == [9 + 6, 3 + 18]
-    assert all(torch.equal(v, whole[name]) for name, v in trainer.model.state_dict().items())
+    assert all(torch.equal(v, whole[name]) for name, v in trainer.engine.model.state_dict().items())
     trainer._lock.release()

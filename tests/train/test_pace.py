@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,7 +39,7 @@ class FakeTrainer:
 
     def __init__(self, cfg, clock, seconds=0.5):
         self.cfg, self.clock, self.seconds, self.steps = cfg, clock, seconds, 0
-        self.model = self.dtype = self.attention = None
+        self.engine = SimpleNamespace(model=None, dtype=None, attention=None)
 
     def open_loader(self):
         return contextlib.nullcontext()

@@ -41,7 +41,9 @@ def test_a_recipe_at_the_ends_of_its_ranges_trains_or_says_why_not(
         assert trainer.fit()
     except TrainingError as error:
         refused = str(error)
-    finite = all(bool(value.isfinite().all()) for value in trainer.model.state_dict().values())
+    finite = all(
+        bool(value.isfinite().all()) for value in trainer.engine.model.state_dict().values()
+    )
     assert "not finite" in refused if refused else finite
 
 

@@ -81,9 +81,9 @@ def test_an_embedding_counted_from_the_text_is_counted_only_where_a_run_begins(
     monkeypatch.setattr(start, "count_neighbours", count)
     recipe = {"embedding_init": "neighbours", "ema_decay": 0.9}
     random, whole = build("random"), build("whole", **recipe)
-    first, plain = (t.model.embed.word.weight for t in (whole, random))
+    first, plain = (t.engine.model.embed.word.weight for t in (whole, random))
     assert not torch.equal(first, plain)
-    assert torch.equal(whole.ema["embed.word.weight"], first)
+    assert torch.equal(whole.engine.ema["embed.word.weight"], first)
     torch.testing.assert_close(first.square().mean(), plain.square().mean(), rtol=0.05, atol=0)
     whole.fit()
     killed = build("parts", **recipe)  # it wrote run.json and no checkpoint
@@ -200,7 +200,7 @@ def test_a_run_starts_from_another_runs_weights_with_a_fresh_optimizer(build, tm
     second = build("second", init=tmp_path / "first", peak_lr=1e-3)
     assert same(second, first)
     assert second.index == 0
-    assert not second.optimizer.tensors()
+    assert not second.engine.optimizer.tensors()
     assert second.fit()
     info = json.loads((tmp_path / "second" / "run.json").read_text())
     assert info["init"]["step"] == 12
@@ -279,7 +279,7 @@ def test_averaged_weights_are_kept_and_loaded(build, tmp_path):
     trainer.fit()
     averaged = LanguageModel.load(tmp_path / "run", weights="ema").model.state_dict()
     last = LanguageModel.load(tmp_path / "run").model.state_dict()
-    assert all((averaged[name] == value).all() for name, value in trainer.ema.items())
+    assert all((averaged[name] == value).all() for name, value in trainer.engine.ema.items())
     assert any((averaged[name] != last[name]).any() for name in last)
     build("none").fit()
     with pytest.raises(CheckpointError, match="no moving average"):

@@ -92,7 +92,7 @@ def test_metrics_after_the_checkpoint_are_written_again_not_twice(tmp_path, make
 def test_a_loss_that_is_not_finite_stops_with_one_sentence(tmp_path, make_trainer):
     trainer = make_trainer(tmp_path / "run")
     with torch.no_grad():
-        trainer.model.norm.weight.fill_(float("nan"))
+        trainer.engine.model.norm.weight.fill_(float("nan"))
     with pytest.raises(TrainingError, match="not finite"):
         trainer.fit()
 
@@ -121,12 +121,12 @@ def test_a_small_model_learns_ten_documents_by_heart_and_fills_their_blanks(
     trainer = make_trainer(tmp_path / "run", cfg, store)
     trainer.fit()
     assert read_metrics(tmp_path / "run")[-1]["loss_nats"] < 0.1
-    trainer.model.eval()
+    trainer.engine.model.eval()
     prompts, truths = [], []
     for document in store.documents:
         prompts.append(np.concatenate([document[:11], [ids.mask], document[13:]]))
         truths.append(document[11:13])
-    filled = fill_tokens(language_model(trainer.model, ids), prompts, max_new_tokens=8)
+    filled = fill_tokens(language_model(trainer.engine.model, ids), prompts, max_new_tokens=8)
     exact = [np.array_equal(f.blanks[0].tokens, t) for f, t in zip(filled, truths, strict=True)]
     assert all(exact)
 
@@ -142,7 +142,7 @@ def test_the_embeddings_share_of_the_gradient_follows_its_schedule(tmp_path, mak
 
     def record(loader):
         info = step(loader)
-        shares.append(trainer.model.embed.shrink)
+        shares.append(trainer.engine.model.embed.shrink)
         return info
 
     trainer.step = record
@@ -155,7 +155,7 @@ def test_float16_scales_its_loss_and_resumes_with_its_scale(tmp_path, make_train
         CFG, train=dataclasses.replace(CFG.train, precision="float16", loss_scale_window=4)
     )
     trainer = make_trainer(tmp_path / "run", cfg)
-    trainer.scaler.scale = 2.0**40  # overflows until it has been halved enough
+    trainer.engine.scaler.scale = 2.0**40  # overflows until it has been halved enough
     trainer.fit()
     rows = read_metrics(tmp_path / "run")
     assert rows[-1]["loss_scale"] < 2.0**40
@@ -163,7 +163,7 @@ def test_float16_scales_its_loss_and_resumes_with_its_scale(tmp_path, make_train
     assert lost == list(range(1, len(lost) + 1)) != []
     again = make_trainer(tmp_path / "run", cfg)
     again.restore(newest_checkpoint(tmp_path / "run"))
-    assert again.scaler.state() == trainer.scaler.state()
+    assert again.engine.scaler.state() == trainer.engine.scaler.state()
 
 
 def test_float16_learns_what_float32_learns(tmp_path, make_trainer):

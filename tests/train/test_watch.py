@@ -128,7 +128,7 @@ def test_an_infinite_weight_is_named_and_the_run_ends_bit_equal_to_the_clean_one
         if trainer.index == POISONED_STEP and not planted:
             planted.append(True)
             with torch.no_grad():
-                trainer.model.blocks["1"].mlp.up.weight[3, 4] = torch.inf
+                trainer.engine.model.blocks["1"].mlp.up.weight[3, 4] = torch.inf
         return step(loader)
 
     trainer.step = plant
@@ -142,7 +142,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, make_trainer):
     trainer = make_trainer(tmp_path / "run")
     trainer.fit()
     with torch.no_grad():
-        trainer.model.norm.weight[0] = torch.nan
+        trainer.engine.model.norm.weight[0] = torch.nan
     trainer.index += 1
     with pytest.raises(TrainingError, match=r"norm\.weight \(1 of 32 values\)"):
         trainer.save()

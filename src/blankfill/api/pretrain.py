@@ -147,7 +147,7 @@ def pretrain(
         step=trainer.index,
         steps=cfg.train.steps,
         finished=finished,
-        num_parameters=sum(p.numel() for p in trainer.model.parameters()),
+        num_parameters=sum(p.numel() for p in trainer.engine.model.parameters()),
         metrics=next((row for row in reversed(rows) if "loss_nats" in row), {}),
         validation=next((row for row in reversed(rows) if "validation_loss_nats" in row), {}),
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
 from blankfill.engine.device import precision_context
 from blankfill.engine.transfer import TensorBatch
@@ -12,12 +14,12 @@ from blankfill.errors import DataError
 from blankfill.model.glm import GLM, device_of
 from blankfill.model.loss import batch_loss
 
-__all__ = ["forward_backward", "move_average"]
+__all__ = ["bad_weights", "forward_backward", "gradient_norms", "move_average"]
 
 
 def forward_backward(
-    model: GLM, batches: Sequence[TensorBatch], dtype: torch.dtype, *, z_loss: float = 0.0,
-    scale: float | None = None,
+    model: GLM, batches: Sequence[TensorBatch], dtype: torch.dtype, total_weight: float, *,
+    z_loss: float = 0.0, scale: float | None = None,
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:  # fmt: skip
     """Leave the gradient of the weighted mean loss in the parameters.
 
@@ -25,6 +27,7 @@ def forward_backward(
         model: without gradients.
         batches: the step's micro-batches, on the model's device.
         dtype: arithmetic of matrix products.
+        total_weight: of all targets of the step, which the sum of their losses is divided by.
         z_loss: weight of the squared log of the softmax's denominator.
         scale: multiply the loss on its way back, and divide the gradients after it.
 
@@ -33,9 +36,8 @@ def forward_backward(
         order. They are left on the device: until one is read, the CPU runs ahead of a GPU.
 
     Raises:
-        DataError: the batches have no targets.
+        DataError: the step has no targets.
     """
-    total_weight = sum(float(batch.source.weights.sum()) for batch in batches)
     if not total_weight:
         raise DataError("a step has no targets; is the training text empty?")
     device = device_of(model)
@@ -65,3 +67,28 @@ def move_average(average: dict[str, torch.Tensor], model: GLM, decay: float) -> 
         now = model.state_dict()
         for name, value in average.items():
             value.lerp_(now[name], 1 - decay)
+
+
+def bad_weights(model: nn.Module) -> list[str]:
+    """Name the weights that are not finite, with how many of their values."""
+    found: list[str] = []
+    for name, value in model.state_dict().items():
+        # A sum is finite unless a value is not, or it overflows; only then look at each.
+        if not torch.isfinite(value.sum()):
+            count = int((~torch.isfinite(value)).sum())
+            if count:
+                found.append(f"{name} ({count} of {value.numel()} values)")
+    return found
+
+
+def gradient_norms(model: nn.Module) -> dict[str, float]:
+    """Give the gradient norm of each layer: `blocks.0`, .., and each part outside the blocks."""
+    squares: dict[str, float] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is None:
+            continue
+        words = name.split(".")
+        layer = ".".join(words[:2]) if words[0] in ("blocks", "embed") else words[0]
+        norm = float(torch.linalg.vector_norm(parameter.grad, dtype=torch.float64))
+        squares[layer] = squares.get(layer, 0.0) + norm**2
+    return {layer: math.sqrt(square) for layer, square in squares.items()}

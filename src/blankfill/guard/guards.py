@@ -18,10 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import nn
-
-__all__ = ["Guard", "Trouble", "bad_weights", "gradient_norms", "robust_limit"]
+__all__ = ["Guard", "Trouble", "robust_limit"]
 
 MAD_TO_DEVIATION = 1.4826
 """Turns the median absolute deviation of normal values into their standard deviation."""
@@ -113,31 +110,6 @@ def robust_limit(
     middle = statistics.median(values)
     deviation = MAD_TO_DEVIATION * statistics.median(abs(value - middle) for value in values)
     return middle, middle + threshold * max(deviation, least)
-
-
-def bad_weights(model: nn.Module) -> list[str]:
-    """Name the weights that are not finite, with how many of their values."""
-    found: list[str] = []
-    for name, value in model.state_dict().items():
-        # A sum is finite unless a value is not, or it overflows; only then look at each.
-        if not torch.isfinite(value.sum()):
-            count = int((~torch.isfinite(value)).sum())
-            if count:
-                found.append(f"{name} ({count} of {value.numel()} values)")
-    return found
-
-
-def gradient_norms(model: nn.Module) -> dict[str, float]:
-    """Give the gradient norm of each layer: `blocks.0`, .., and each part outside the blocks."""
-    squares: dict[str, float] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.grad is None:
-            continue
-        words = name.split(".")
-        layer = ".".join(words[:2]) if words[0] in ("blocks", "embed") else words[0]
-        norm = float(torch.linalg.vector_norm(parameter.grad, dtype=torch.float64))
-        squares[layer] = squares.get(layer, 0.0) + norm**2
-    return {layer: math.sqrt(square) for layer, square in squares.items()}
 
 
 def _log(norm: float) -> float:

@@ -21,11 +21,11 @@ from typing import Any, Final, Literal
 from blankfill.atomic import write_json
 from blankfill.checkpoint import list_checkpoints
 from blankfill.config.train import TrainConfig
+from blankfill.engine.engine import Engine, StepNumbers
 from blankfill.errors import CheckpointError
-from blankfill.guard.guards import Guard, Trouble, bad_weights, gradient_norms
+from blankfill.guard.guards import Guard, Trouble
 from blankfill.guard.incident import Incident, write_incident
-from blankfill.model.glm import GLM
-from blankfill.objective.batch import Batch, Float32
+from blankfill.objective.batch import Batch
 from blankfill.text.tokenizer import TextTokenizer
 
 __all__ = ["Action", "Watch"]
@@ -72,38 +72,29 @@ class Watch:
         return step in self._left_out or self._cfg.skips(step)
 
     def check(
-        self,
-        model: GLM,
-        batches: Sequence[Batch],
-        nlls: Sequence[Float32],
-        *,
-        step: int,
-        row: int,
-        loss_nats: float,
-        grad_norm: float,
+        self, engine: Engine, found: StepNumbers, batches: Sequence[Batch], *, step: int, row: int
     ) -> tuple[Action, Incident | None]:
         """Judge a step before its update; write the incident, if it is one.
 
         Args:
-            model: with the step's gradients, not yet clipped.
-            batches: the step's micro-batches.
-            nlls: `[n]` nats of the targets of each.
+            engine: which holds the step's gradient, not yet clipped.
+            found: the step's numbers.
+            batches: its micro-batches.
             step: 0-based optimizer step.
             row: first row of the step.
-            loss_nats: the step's loss.
-            grad_norm: its gradient norm.
         """
-        trouble = self._guard.judge(loss_nats, grad_norm)
+        trouble = self._guard.judge(found.loss_nats, found.grad_norm)
         if trouble is None:
             return "go on", None
-        bad = [] if trouble.finite else bad_weights(model)
+        bad = [] if trouble.finite else engine.bad_weights()
         if bad:
             trouble = Trouble(kind="weights not finite", detail="; ".join(bad))
         action = self._action(trouble, step)
         incident = Incident(
             step=step, first_row=row, found=f"{trouble.kind}: {trouble.detail}", done=DONE[action],
-            loss_nats=loss_nats, grad_norm=grad_norm, gradient_norms=gradient_norms(model),
-            bad_weights=bad, batches=batches, nlls=nlls,
+            loss_nats=found.loss_nats, grad_norm=found.grad_norm,
+            gradient_norms=engine.gradient_norms(), bad_weights=bad, batches=batches,
+            nlls=found.nlls,
         )  # fmt: skip
         log.warning("step %d: %s; %s; see %s", step, incident.found, incident.done,
                     self._write(incident))  # fmt: skip
@@ -114,9 +105,9 @@ class Watch:
             write_json(self._run / LEFT_OUT, {"steps": sorted(self._left_out)})
         return action, incident
 
-    def accept(self, loss_nats: float, grad_norm: float) -> None:
+    def accept(self, found: StepNumbers) -> None:
         """Remember a step whose update was applied."""
-        self._guard.accept(loss_nats, grad_norm)
+        self._guard.accept(found.loss_nats, found.grad_norm)
         self._skips_in_a_row = 0
 
     def state(self) -> dict[str, Any]:

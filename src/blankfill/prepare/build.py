@@ -29,6 +29,7 @@ from blankfill.data.rows import RowSource
 from blankfill.data.store import TokenStore
 from blankfill.disk.publish import followed, new_folder, refused_by_disk
 from blankfill.engine.device import choose_device, choose_precision
+from blankfill.engine.engine import LocalEngine
 from blankfill.errors import ConfigError, OutputError
 from blankfill.guard.forgetting import ForgettingGuard
 from blankfill.metrics import find_peak
@@ -199,17 +200,19 @@ def build_trainer(
     info["compiled"] = settle_compile(
         cfg, model, dtype, info["attention"], sample, before=here_before.get("compiled")
     )
+    engine = LocalEngine(
+        cfg, model, dtype=dtype, attention=info["attention"], compiled=info["compiled"]
+    )
     trainer = Trainer(
-        cfg, model, rows, run, tokenizer=tokenizer, lock=lock, peak=peak,
+        cfg, engine, rows, run, tokenizer=tokenizer, lock=lock, peak=peak,
         validate=functools.partial(run_checks, checks=checks) if checks else None,
-        attention=info["attention"], compiled=info["compiled"],
     )  # fmt: skip
     if newest is not None:
         for path in set_aside(run, newest.step):
             log.warning("%s does not count any more", path)
         trainer.restore(newest)
     elif start is not None:
-        trainer.load_weights(start.weights)
+        engine.load_weights(start.weights)
     if isinstance(rows, RowMixture):
         if settled and settled != rows.mixtures[-1][1]:
             rows.change(trainer.row, settled)

@@ -76,14 +76,14 @@ def _entry(path: Path, store: TokenStore) -> dict[str, Any]:
 
 def say_what_was_chosen(trainer: Trainer, info: dict[str, Any], threads: int) -> None:
     """Log a run's size, device, ways and steps in one line."""
-    hardware, cfg = info["hardware"], trainer.cfg
-    native = trainer.attention == "blocks" and in_c(trainer.device, trainer.dtype)
+    hardware, engine = info["hardware"], trainer.engine
+    native = engine.attention == "blocks" and in_c(engine.device, engine.dtype)
     log.info(
         "%s parameters, %s on %s, %d threads, attention %s%s, %s, %.3g TFLOP/s (%s), from step %d "
         "to step %d",
-        f"{sum(p.numel() for p in trainer.model.parameters()):,}",
-        str(trainer.dtype).removeprefix("torch."), hardware["device"], threads, trainer.attention,
+        f"{sum(p.numel() for p in engine.model.parameters()):,}",
+        str(engine.dtype).removeprefix("torch."), hardware["device"], threads, engine.attention,
         " in C" if native else "", "compiled" if info["compiled"] else "not compiled",
         hardware["peak_flops_per_second"] / 1e12, hardware["peak_source"], trainer.index,
-        cfg.train.steps,
+        trainer.cfg.train.steps,
     )  # fmt: skip

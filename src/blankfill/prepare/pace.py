@@ -97,7 +97,7 @@ def _compiled(pace: Pace, cfg: RunConfig, trial: Trainer, seconds: float) -> Pac
     """Give the pace of the compiled run, where it is long enough to be one."""
     steps = pace.steps_in(seconds)
     found = measure_break_even(
-        cfg, trial.model, trial.dtype, trial.attention,
+        cfg, trial.engine.model, trial.engine.dtype, trial.engine.attention,
         lambda: trial.rows.rows(0, cfg.train.micro_batch_rows), steps=steps,
     )  # fmt: skip
     if isinstance(found, str) or not found.pays(steps):

@@ -1,4 +1,4 @@
-"""Keeps a run's checkpoints while it trains: writes beside the steps, hears of what failed."""
+"""Saves a run while it trains: checkpoints are written beside the steps."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ class Keeper:
         self._saver.save(parts, write)
         self.saved_at = step
 
-    def hear(self, *, wait: bool = False) -> None:
-        """Take notice of a save that failed.
+    def check_background_save(self, *, wait: bool = False) -> None:
+        """Look whether the save that was begun last has failed.
 
         Args:
-            wait: wait for one that is under way.
+            wait: wait until it has ended.
 
         Raises:
-            CheckpointError: one failed, and that ends the run.
+            CheckpointError: it has, and train.on_save_error is stop.
         """
         try:
             if wait:
@@ -74,10 +74,10 @@ class Keeper:
             else:
                 self._saver.check()
         except CheckpointError as error:
-            self.bear(error)
+            self.saving_failed(error)
 
-    def bear(self, error: CheckpointError) -> None:
-        """End the run over a failed save, or say once that training goes on without.
+    def saving_failed(self, error: CheckpointError) -> None:
+        """End the run, or warn once that training goes on without the checkpoint.
 
         Raises:
             CheckpointError: train.on_save_error is stop.

@@ -5,14 +5,13 @@ The loader has no state: asking for row 1,000,000 costs what row 0 costs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
-import torch
-
-from blankfill.config.train import AttentionKind
 from blankfill.data.mixture import RowStream
-from blankfill.engine.transfer import TensorBatch, to_tensors
+from blankfill.engine.transfer import TensorBatch
+from blankfill.objective.batch import Batch
 
 __all__ = ["Loader"]
 
@@ -23,17 +22,13 @@ class Loader:
     Args:
         rows: the stream.
         micro_batch_rows: rows of one micro-batch.
-        attention: how attention is computed, which decides what its mask is.
-        device: where the model computes.
+        transfer: copies a batch to where the model computes, masks included.
     """
 
     def __init__(
-        self, rows: RowStream, *, micro_batch_rows: int, attention: AttentionKind = "blocks",
-        device: torch.device | str = "cpu",
-    ) -> None:  # fmt: skip
-        self._rows, self._micro_rows = rows, micro_batch_rows
-        self._attention: AttentionKind = attention
-        self._device = device
+        self, rows: RowStream, *, micro_batch_rows: int, transfer: Callable[[Batch], TensorBatch]
+    ) -> None:
+        self._rows, self._micro_rows, self._transfer = rows, micro_batch_rows, transfer
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rows")
         self._ahead: dict[tuple[int, int], Future[list[TensorBatch]]] = {}
 
@@ -49,7 +44,7 @@ class Loader:
 
     def _make(self, first: int, num_rows: int) -> list[TensorBatch]:
         return [
-            to_tensors(self._rows.rows(row, self._micro_rows), self._attention, self._device)
+            self._transfer(self._rows.rows(row, self._micro_rows))
             for row in range(first, first + num_rows, self._micro_rows)
         ]
 
