@@ -15,11 +15,11 @@ from pathlib import Path
 
 from result_file import result_path
 
-from blankfill.checkpoint import read_run
 from blankfill.data.store import TokenStore
 from blankfill.evaluate.blanks import evaluate_blanks
 from blankfill.generate import LanguageModel
 from blankfill.metrics import read_metrics
+from blankfill.runs import read_run
 from blankfill.runtime import cpu_name
 
 

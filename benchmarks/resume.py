@@ -28,11 +28,11 @@ tune_process()
 
 import torch  # noqa: E402
 
-from blankfill.checkpoint import load_tensors, newest_checkpoint, save_checkpoint  # noqa: E402
 from blankfill.cli.main import main as blankfill  # noqa: E402
 from blankfill.config.presets import preset  # noqa: E402
 from blankfill.demo.corpus import generate  # noqa: E402
 from blankfill.prepare import build_trainer  # noqa: E402
+from blankfill.runs import load_tensors, newest_checkpoint, save_checkpoint  # noqa: E402
 
 LATE = 1_000_000
 REPEATS = 3

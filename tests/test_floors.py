@@ -13,7 +13,7 @@ FLOORS = {
     "errors": 0, "config": 0,
     "atomic": 1, "disk": 1, "rng": 1, "runtime": 1, "progress": 1, "objective": 1, "text": 1.5,
     "kernels": 1.5, "data": 2, "model": 2,
-    "optim": 3, "checkpoint": 3, "metrics": 3,
+    "optim": 3, "runs": 3, "metrics": 3,
     "engine": 3.5, "guard": 3.7,
     "train": 4, "generate": 4,
     "interop": 4.3,

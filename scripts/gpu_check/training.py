@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from blankfill.checkpoint import list_checkpoints, newest_checkpoint
 from blankfill.errors import CheckpointError
 from blankfill.metrics import read_metrics
+from blankfill.runs import list_checkpoints, newest_checkpoint
 from gpu_check import Settings
 from gpu_check.record import Record, read_rows
 

@@ -7,13 +7,13 @@ import torch
 
 from blankfill.api.data import data_build
 from blankfill.api.pretrain import pretrain
-from blankfill.checkpoint import newest_checkpoint
 from blankfill.cli.main import main
 from blankfill.config.model import ModelConfig
 from blankfill.config.run import RunConfig
 from blankfill.errors import ConfigError, TrainingError
 from blankfill.guard.forgetting import ForgettingGuard
 from blankfill.prepare.memory import require_memory
+from blankfill.runs import newest_checkpoint
 from conftest import small_corpus
 
 SIZES = {

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from blankfill.atomic import write_json
-from blankfill.checkpoint import save_checkpoint
 from blankfill.cli.main import VERBS, main
 from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig
@@ -18,6 +17,7 @@ from blankfill.config.train import TrainConfig
 from blankfill.demo.corpus import generate
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
+from blankfill.runs import save_checkpoint
 from blankfill.text.tokenizer import Tokenizer
 from shared import shared_path
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from blankfill.atomic import write_json
-from blankfill.checkpoint import save_checkpoint
 from blankfill.cli.main import main
 from blankfill.config.model import ModelConfig
 from blankfill.config.run import RunConfig, to_dict
@@ -21,6 +20,7 @@ from blankfill.data import ingest
 from blankfill.data.store import TokenStore
 from blankfill.disk.publish import NameLock
 from blankfill.model import GLM, init_weights
+from blankfill.runs import save_checkpoint
 from blankfill.text.tokenizer import Tokenizer, copy_tokenizer
 from conftest import small_corpus
 

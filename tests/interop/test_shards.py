@@ -2,7 +2,6 @@
 
 import argparse
 import collections
-import json
 import os
 import subprocess
 import sys
@@ -10,10 +9,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from blankfill.errors import ConversionError
-from blankfill.interop.safetensors_writer import DTYPE_NAMES, SafetensorsWriter, TensorSpec
 from blankfill.interop.shards import open_shard
 
 
@@ -128,35 +126,6 @@ def test_a_file_of_neither_kind_and_no_file_are_named(tmp_path):
     torch.save([torch.ones(2)], tmp_path / "list.pt")
     with pytest.raises(ConversionError, match="holds a list"):
         open_shard(tmp_path / "list.pt")
-
-
-def test_the_library_reads_what_the_streaming_writer_wrote(tmp_path):
-    tensors = {n: t.contiguous() for n, t in some_tensors().items()}
-    specs = [TensorSpec(name=n, dtype=t.dtype, shape=tuple(t.shape)) for n, t in tensors.items()]
-    with SafetensorsWriter(tmp_path / "w.safetensors", specs, {"from": "here"}) as writer:
-        hashes = [writer.write(name, value) for name, value in tensors.items()]
-    read = load_file(tmp_path / "w.safetensors")
-    assert {name: value.dtype for name, value in read.items()} == {
-        name: value.dtype for name, value in tensors.items()
-    }
-    assert all(torch.equal(read[name], value) for name, value in tensors.items())
-    assert len(set(hashes)) == len(hashes)
-    assert writer.num_bytes == (tmp_path / "w.safetensors").stat().st_size
-
-
-def test_the_writer_converts_and_hashes_what_is_on_disk(tmp_path):
-    import hashlib
-
-    value = torch.randn(3, 5, generator=torch.Generator().manual_seed(1))
-    spec = TensorSpec(name="w", dtype=torch.bfloat16, shape=(3, 5))
-    with SafetensorsWriter(tmp_path / "w.safetensors", [spec]) as writer:
-        digest = writer.write("w", value)
-    data = (tmp_path / "w.safetensors").read_bytes()
-    assert writer.sha256 == hashlib.sha256(data).hexdigest()
-    assert digest == hashlib.sha256(data[-30:]).hexdigest()
-    assert torch.equal(load_file(tmp_path / "w.safetensors")["w"], value.bfloat16())
-    length = int.from_bytes(data[:8], "little")
-    assert json.loads(data[8 : 8 + length])["w"]["dtype"] == DTYPE_NAMES[torch.bfloat16]
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux's VmHWM")

@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from blankfill.api import import_
-from blankfill.checkpoint import read_run
 from blankfill.cli.main import main
 from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig
@@ -20,6 +19,7 @@ from blankfill.model.glm import GLM
 from blankfill.model.masks import DenseMask
 from blankfill.objective.blank import build_prompt, generation_positions
 from blankfill.objective.mask import visible
+from blankfill.runs import read_run
 from interop import foreign
 
 WRITERS = {

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from blankfill.api.data import data_build
-from blankfill.checkpoint import newest_checkpoint
 from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.data.rows import RowSource
 from blankfill.errors import ConfigError
@@ -18,6 +17,7 @@ from blankfill.model.init import init_weights
 from blankfill.model.masks import DenseMask
 from blankfill.prepare import build_trainer, compiling
 from blankfill.prepare.compiling import BreakEven, measure_break_even, settle_compile
+from blankfill.runs import newest_checkpoint
 from conftest import small_corpus
 from train.conftest import CFG, same, stop_at
 

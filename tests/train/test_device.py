@@ -9,7 +9,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from blankfill.checkpoint import newest_checkpoint
 from blankfill.data.rows import RowSource
 from blankfill.engine.device import choose_device, choose_precision, lowest_precision
 from blankfill.engine.gradient import forward_backward
@@ -20,6 +19,7 @@ from blankfill.model.glm import GLM, device_of
 from blankfill.model.init import init_weights
 from blankfill.model.loss import blank_loss_at
 from blankfill.objective.batch import IGNORE_INDEX
+from blankfill.runs import newest_checkpoint
 from conftest import language_model
 from train.conftest import CFG, MODEL
 

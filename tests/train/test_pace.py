@@ -8,12 +8,12 @@ import pytest
 
 from blankfill.api.data import data_build
 from blankfill.api.pretrain import pretrain
-from blankfill.checkpoint import read_run
 from blankfill.config.train import TrainConfig
 from blankfill.errors import ConfigError
 from blankfill.prepare import pace
 from blankfill.prepare.compiling import BreakEven
 from blankfill.prepare.pace import Pace, measure_pace, with_steps
+from blankfill.runs import read_run
 from conftest import small_corpus
 from train.conftest import CFG
 

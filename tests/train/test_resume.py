@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from blankfill.api.data import data_build
-from blankfill.checkpoint import list_checkpoints, newest_checkpoint, write
 from blankfill.config.run import from_dict, to_dict
 from blankfill.data.neighbours import count_neighbours
 from blankfill.errors import CheckpointError, ConfigError
 from blankfill.generate import LanguageModel
 from blankfill.metrics import read_metrics
 from blankfill.prepare import build_trainer, start
+from blankfill.runs import list_checkpoints, newest_checkpoint, save
 from conftest import small_corpus
 from train.conftest import CFG, same, stop_at
 
@@ -319,14 +319,14 @@ def test_a_failing_disk_ends_the_run_with_its_last_good_checkpoint(build, monkey
 
 def fail_until(monkeypatch, trainer, step):
     """Let the disk be full while the trainer stands before a step."""
-    write_tensors = write.write_tensors
+    write_tensors = save.write_tensors
 
-    def full(path, tensors):
+    def full(folder, part, tensors):
         if trainer.index < step:
             raise OSError(28, "No space left on device")
-        return write_tensors(path, tensors)
+        return write_tensors(folder, part, tensors)
 
-    monkeypatch.setattr(write, "write_tensors", full)
+    monkeypatch.setattr(save, "write_tensors", full)
 
 
 def test_a_description_from_before_a_field_existed_is_of_its_default():

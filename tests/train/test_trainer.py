@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from blankfill.checkpoint import newest_checkpoint
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.config.run import RunConfig
 from blankfill.config.train import TrainConfig
 from blankfill.errors import CheckpointError, TrainingError
 from blankfill.generate.search import fill_tokens
 from blankfill.metrics import read_metrics
+from blankfill.runs import newest_checkpoint
 from conftest import language_model
 from train.conftest import CFG, MODEL, weights
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from blankfill.checkpoint import newest_checkpoint
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.data.rows import RowSource
 from blankfill.errors import TrainingError
 from blankfill.guard.incident import Incident, write_incident
 from blankfill.metrics import read_metrics
 from blankfill.objective.batch import IGNORE_INDEX
+from blankfill.runs import newest_checkpoint
 from train.conftest import CFG, same
 
 POISONED_STEP = 30

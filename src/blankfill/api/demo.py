@@ -177,8 +177,8 @@ def _demo(out: Path, minutes: float, seed: int) -> DemoResult:
 def _clear(name: NameLock, minutes: float, seed: int) -> None:
     """Make room for a new demo, but never delete what a demo did not write."""
     from blankfill.atomic import write_json
-    from blankfill.checkpoint import RunLock
     from blankfill.disk.publish import emptied, refused_by_disk
+    from blankfill.runs import RunLock
 
     if name.path.is_dir():
         RunLock(name.path).release()  # nobody trains the earlier one on
@@ -191,12 +191,12 @@ def _clear(name: NameLock, minutes: float, seed: int) -> None:
 
 def _kind() -> FolderKind:
     """Describe a demo's folder: a run, what it was made from, and pictures."""
-    from blankfill.checkpoint import RUN_FILES, RUN_FOLDERS
     from blankfill.data.store import KIND as STORE
     from blankfill.disk.json_files import Description
     from blankfill.disk.ownership import FolderKind
     from blankfill.objective.render import is_picture
     from blankfill.report import is_report
+    from blankfill.runs import RUN_FILES, RUN_FOLDERS
     from blankfill.text.tokenizer import KIND as TOKENIZER
 
     corpus = FolderKind(title="a corpus", files=("train.jsonl", "valid.en.jsonl", "valid.zh.jsonl"))

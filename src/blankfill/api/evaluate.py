@@ -80,11 +80,12 @@ def evaluate(
     from blankfill.runtime import tune_process
 
     tune_process()
-    from blankfill.checkpoint import read_evaluation, read_run
+
     from blankfill.data.rows import RowSource
     from blankfill.evaluate.blanks import evaluate_blanks
     from blankfill.generate import LanguageModel
     from blankfill.prepare import open_stores
+    from blankfill.runs import read_evaluation, read_run
     from blankfill.train.validate import score_batches, validation_batches
 
     info = read_run(as_path(run, "run"))

@@ -165,10 +165,10 @@ def resize(
     from blankfill.runtime import tune_process
 
     tune_process()
-    from blankfill.checkpoint import read_run
     from blankfill.disk.publish import new_folder, require_free
     from blankfill.generate import LanguageModel
     from blankfill.interop.resize import plan_rows, read_given, resized, write_resized
+    from blankfill.runs import read_run
     from blankfill.text.tokenizer import Tokenizer
 
     require_free(out)

@@ -119,9 +119,9 @@ def _model(cfg: ModelConfig) -> dict[str, str | int | float]:
 
 
 def _run(folder: Path) -> dict[str, str | int | float]:
-    from blankfill.checkpoint import list_checkpoints, newest_checkpoint, read_run
     from blankfill.config.run import RunConfig, from_dict
     from blankfill.metrics import read_metrics
+    from blankfill.runs import list_checkpoints, newest_checkpoint, read_run
 
     described = read_run(folder)
     cfg = from_dict(RunConfig, described["config"])
@@ -161,7 +161,7 @@ def _part(described: dict[str, Any], name: str, *keys: str) -> list[str]:
 
 
 def _checkpoint(folder: Path) -> dict[str, str | int | float]:
-    from blankfill.checkpoint import read_state
+    from blankfill.runs import read_state
 
     try:
         state = read_state(folder)

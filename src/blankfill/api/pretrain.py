@@ -158,9 +158,9 @@ def _in_minutes(
     resume: bool,
 ) -> RunConfig:  # fmt: skip
     """Give a run the steps that fit into the minutes, or, resumed, those that it has."""
-    from blankfill.checkpoint import read_run
     from blankfill.prepare import require_new_run
     from blankfill.prepare.pace import measure_pace, with_steps
+    from blankfill.runs import read_run
 
     train = cfg.train
     if resume and (run / "run.json").exists():

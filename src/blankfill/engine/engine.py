@@ -15,8 +15,6 @@ from typing import Protocol
 
 import torch
 
-from blankfill.checkpoint import Checkpoint, load_tensors
-from blankfill.checkpoint.weights import load_weights
 from blankfill.config.run import RunConfig
 from blankfill.config.train import AttentionKind
 from blankfill.engine.device import choose_precision, lowest_precision
@@ -32,6 +30,8 @@ from blankfill.model.glm import GLM, device_of
 from blankfill.model.masks import choose_attention
 from blankfill.objective.batch import Batch, Float32
 from blankfill.optim import LossScaler, build_optimizer, shrink_at
+from blankfill.runs import Checkpoint, load_tensors
+from blankfill.runs.tensors import load_weights
 
 __all__ = ["Engine", "LocalEngine", "StepNumbers"]
 

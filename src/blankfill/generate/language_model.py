@@ -12,8 +12,6 @@ from typing import Any, Literal
 
 import torch
 
-from blankfill.checkpoint import newest_checkpoint, read_run
-from blankfill.checkpoint.weights import load_weights
 from blankfill.config.objective import PositionScheme
 from blankfill.config.run import RunConfig, from_dict
 from blankfill.config.train import DeviceKind
@@ -21,6 +19,8 @@ from blankfill.engine.device import choose_device
 from blankfill.errors import CheckpointError
 from blankfill.model.glm import GLM
 from blankfill.objective.special import SpecialIds
+from blankfill.runs import newest_checkpoint, read_run
+from blankfill.runs.tensors import load_weights
 from blankfill.runtime import set_threads
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import NoVocabulary, load_tokenizer
@@ -96,7 +96,7 @@ class LanguageModel:
         if name == "ema" and f"{name}.safetensors" not in checkpoint.state["files"]:
             raise CheckpointError(f"{checkpoint.path} has no moving average of its weights; train "
                                   "with --train.ema-decay 0.999 to have one")  # fmt: skip
-        load_weights(model, checkpoint.path, name=name)
+        load_weights(model, checkpoint.path, name)
         model.eval()
         set_threads(cfg.train.threads)
         return cls(model=model, tokenizer=tokenizer, cfg=cfg, path=path, step=checkpoint.step)

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from blankfill.atomic import write_json
-from blankfill.checkpoint import list_checkpoints
 from blankfill.config.train import TrainConfig
 from blankfill.engine.engine import Engine, StepNumbers
 from blankfill.errors import CheckpointError
 from blankfill.guard.guards import Guard, Trouble
 from blankfill.guard.incident import Incident, write_incident
 from blankfill.objective.batch import Batch
+from blankfill.runs import list_checkpoints
 from blankfill.text.tokenizer import TextTokenizer
 
 __all__ = ["Action", "Watch"]

@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from blankfill.config.model import ModelConfig
 from blankfill.config.run import RunConfig, to_dict
 from blankfill.disk.json_files import encode
-from blankfill.disk.names import readable_name
 from blankfill.errors import ConversionError
 from blankfill.generate import LanguageModel
 from blankfill.interop.export_hf import VERSION, write_shards
@@ -30,6 +28,7 @@ from blankfill.interop.export_released import Released
 from blankfill.interop.keymap import TEMPLATES, Family, from_ours, tensors, to_ours
 from blankfill.model import GLM
 from blankfill.objective.batch import Int32
+from blankfill.runs.tensors import load_tensors
 
 __all__ = ["ReloadedForeign", "family_of", "write_glm", "write_notes", "write_sat"]
 
@@ -147,8 +146,7 @@ class ReloadedForeign:
         if family == "hf_glm":
             foreign: dict[str, torch.Tensor] = {}
             for path in sorted(folder.glob("model*.safetensors")):
-                with readable_name(path) as name:
-                    foreign |= load_file(name)
+                foreign |= load_tensors(path)
         else:
             path = folder / "1" / "mp_rank_00_model_states.pt"
             foreign = torch.load(path, weights_only=True, mmap=True)["module"]

@@ -21,15 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.disk.json_files import encode
-from blankfill.disk.names import readable_name
-from blankfill.errors import ConversionError
+from blankfill.errors import CheckpointError, ConversionError
 from blankfill.generate import LanguageModel
-from blankfill.interop.safetensors_writer import SafetensorsWriter, TensorSpec
 from blankfill.objective.special import DISPLAY
+from blankfill.runs.tensors import read_tensors, write_tensors
 from blankfill.text.tokenizer import MODEL_NAME, TextTokenizer, Tokenizer
 from blankfill.text.vocabularies import NoVocabulary, is_published
 
@@ -170,33 +168,12 @@ def write_shards(folder: Path, weights: Mapping[str, torch.Tensor], *, max_bytes
     Returns:
         The names of the files.
     """
-    shards: list[dict[str, torch.Tensor]] = [{}]
-    size = 0
-    for name, tensor in weights.items():
-        num_bytes = tensor.numel() * tensor.element_size()
-        if shards[-1] and size + num_bytes > max_bytes:
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor
-        size += num_bytes
-    count = len(shards)
-    names = [f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)]
-    if count == 1:
-        names = ["model.safetensors"]
-    for name, shard in zip(names, shards, strict=True):
-        specs = [
-            TensorSpec(name=key, dtype=tensor.dtype, shape=tuple(tensor.shape))
-            for key, tensor in shard.items()
-        ]
-        with SafetensorsWriter(folder / name, specs) as writer:
-            for key, tensor in shard.items():
-                writer.write(key, tensor.cpu())
-    if count > 1:
+    written = write_tensors(folder, "model", weights, max_file_bytes=max_bytes)
+    if len(written.files) > 1:
         total = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
-        places = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
         _write(folder / "model.safetensors.index.json",
-               {"metadata": {"total_size": total}, "weight_map": places})  # fmt: skip
-    return names
+               {"metadata": {"total_size": total}, "weight_map": written.places})  # fmt: skip
+    return list(written.files)
 
 
 def read_hf(folder: Path) -> tuple[RunConfig, Tokenizer | None, dict[str, torch.Tensor]]:
@@ -229,11 +206,10 @@ def read_hf(folder: Path) -> tuple[RunConfig, Tokenizer | None, dict[str, torch.
         places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     for path in files:
         try:
-            with readable_name(path) as readable, safe_open(readable, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118  # it is no dictionary
-                    weights[name.removeprefix(PREFIX)] = file.get_tensor(name)
-        except (OSError, SafetensorError) as error:
-            raise ConversionError(f"{path} cannot be read ({error}); export it again") from error
+            for name, tensor in read_tensors(path):
+                weights[name.removeprefix(PREFIX)] = tensor
+        except CheckpointError as error:
+            raise ConversionError(f"{error}; export it again") from error
     if missing := [name for name in places if name.removeprefix(PREFIX) not in weights]:
         raise ConversionError(
             f"{folder}: {places[missing[0]]} is missing, which holds {missing[0]}; export it again"

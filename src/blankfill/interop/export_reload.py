@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from blankfill.disk.names import readable_name
 from blankfill.interop.export_hf import PREFIX
 from blankfill.interop.export_parity import Reloaded, Row
 from blankfill.objective.batch import Int32
 from blankfill.objective.special import DISPLAY, SpecialIds
+from blankfill.runs.tensors import read_tensors
 
 __all__ = ["ReloadedByTorch", "ReloadedByTransformers", "reload_hf"]
 
@@ -76,8 +76,6 @@ class ReloadedByTorch:
     """The export's network and layout files, loaded by themselves."""
 
     def __init__(self, folder: Path, special: SpecialIds) -> None:
-        from safetensors.torch import load_file
-
         self.through = "the export's own torch files (transformers is not installed)"
         self._config = SimpleNamespace(**json.loads((folder / "config.json").read_text("utf-8")))
         self._ids = _known(self._config, special)
@@ -90,8 +88,7 @@ class ReloadedByTorch:
         self._network.to_empty(device="cpu").eval()
         weights: dict[str, torch.Tensor] = {}
         for path in sorted(folder.glob("model*.safetensors")):
-            with readable_name(path) as name:
-                weights |= {k.removeprefix(PREFIX): v for k, v in load_file(name).items()}
+            weights |= {name.removeprefix(PREFIX): value for name, value in read_tensors(path)}
         self._network.load_state_dict(weights)
 
     @torch.inference_mode()

@@ -26,16 +26,15 @@ import torch
 
 from blankfill import __version__
 from blankfill.atomic import write_json
-from blankfill.checkpoint.layout import VERSION, hash_of_state
 from blankfill.config.objective import MIXTURES, ObjectiveConfig
 from blankfill.config.presets import preset
 from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.config.train import TrainConfig
-from blankfill.disk.names import readable_name
 from blankfill.disk.publish import new_folder
 from blankfill.interop.plan import ImportPlan, Reader, Taken
 from blankfill.interop.rows import check_vocabulary
-from blankfill.interop.safetensors_writer import SafetensorsWriter
+from blankfill.runs.folder import VERSION, hash_of_state
+from blankfill.runs.tensors import TensorWriter, part_files, read_tensors
 from blankfill.text.tokenizer import Tokenizer
 from blankfill.text.vocabularies import Vocabulary, save_vocabulary
 
@@ -98,19 +97,17 @@ def _write(
     checkpoint.mkdir(parents=True)
     tensors: dict[str, str] = {}
     differing: list[str] = []
-    files: dict[str, Any] = {}
-    groups = _groups(plan.taken, max_file_bytes)
     reader = Reader(plan.cfg.num_heads)
-    for number, group in enumerate(groups, start=1):
-        several = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-        path = checkpoint / (several if len(groups) > 1 else "model.safetensors")
-        with SafetensorsWriter(path, [taken.spec for taken in group]) as writer:
-            for taken in group:
-                tensors[taken.spec.name] = writer.write(taken.spec.name, reader.read(taken))
-                if _differs(taken):
-                    differing.append(taken.entry.theirs)
-                advance(1)
-        files[path.name] = {"bytes": writer.num_bytes, "sha256": writer.sha256}
+    specs = [taken.spec for taken in plan.taken]
+    with TensorWriter(checkpoint, "model", specs, max_file_bytes=max_file_bytes) as writer:
+        for taken in plan.taken:
+            digest = hashlib.sha256()
+            writer.write(taken.spec.name, reader.read(taken), digest)
+            tensors[taken.spec.name] = digest.hexdigest()
+            if _differs(taken):
+                differing.append(taken.entry.theirs)
+            advance(1)
+    files = {name: dataclasses.asdict(file) for name, file in writer.files.items()}
     _verify(checkpoint, plan)
     checksum = hashlib.sha256("\n".join(sorted(tensors.values())).encode()).hexdigest()
     state = {"version": VERSION, "step": 0, "files": files}
@@ -129,21 +126,8 @@ def _write(
         save_vocabulary(vocabulary, folder / "tokenizer")
     return Written(
         cfg=cfg, tensors=tensors, checksum=checksum, differing=tuple(differing),
-        num_bytes=sum(int(entry["bytes"]) for entry in files.values()),
+        num_bytes=sum(file.bytes for file in writer.files.values()),
     )  # fmt: skip
-
-
-def _groups(taken: tuple[Taken, ...], max_file_bytes: int) -> list[list[Taken]]:
-    """Cut the tensors into stretches that each fill at most one file."""
-    groups: list[list[Taken]] = []
-    size = 0
-    for tensor in taken:
-        size += tensor.spec.num_bytes
-        if not groups or size > max_file_bytes:
-            groups.append([])
-            size = tensor.spec.num_bytes
-        groups[-1].append(tensor)
-    return groups
 
 
 def _differs(taken: Taken) -> bool:
@@ -156,12 +140,11 @@ def _differs(taken: Taken) -> bool:
 
 def _verify(checkpoint: Path, plan: ImportPlan) -> None:
     """Let the library read back what the writer wrote: names, shapes and dtypes."""
-    from safetensors import safe_open
-
-    found: dict[str, tuple[int, ...]] = {}
-    for path in sorted(checkpoint.glob("*.safetensors")):
-        with readable_name(path) as readable, safe_open(readable, framework="pt") as file:
-            found |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    found = {
+        name: tuple(tensor.shape)
+        for path in part_files(checkpoint)
+        for name, tensor in read_tensors(path)
+    }
     assert found == {taken.spec.name: taken.spec.shape for taken in plan.taken}
 
 

@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from blankfill.checkpoint import newest_checkpoint, read_run
 from blankfill.disk.pointer import is_pointer, pointer_sentence
 from blankfill.errors import ConversionError
 from blankfill.interop.names import FAMILY_OF, LAYOUTS, LayoutName, layout_of, refuse_others, unwrap
 from blankfill.interop.shards import StoredTensor, open_shard
+from blankfill.runs import newest_checkpoint, read_run
 
 __all__ = ["FAMILY_OF", "LAYOUTS", "LayoutName", "Source", "recognise"]
 

@@ -18,8 +18,8 @@ from blankfill.interop.infer import infer_config, preset_of
 from blankfill.interop.keymap import Tensor, is_ignored, tensors
 from blankfill.interop.layouts import FAMILY_OF, Source
 from blankfill.interop.merge import SCALE, Part, merge, part_shape
-from blankfill.interop.safetensors_writer import TensorSpec
 from blankfill.model.glm import GLM
+from blankfill.runs.tensors import TensorSpec
 
 __all__ = ["NUM_IMAGE_ROWS", "ImportPlan", "Reader", "Taken", "plan_import"]
 

@@ -21,16 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from blankfill.atomic import write_json
-from blankfill.checkpoint.layout import VERSION, hash_of_state
-from blankfill.checkpoint.write import write_tensors
 from blankfill.config.run import RunConfig, to_dict
-from blankfill.disk.names import readable_name
-from blankfill.errors import ConversionError
+from blankfill.errors import CheckpointError, ConversionError
 from blankfill.objective.special import DISPLAY
+from blankfill.runs.folder import VERSION, hash_of_state
+from blankfill.runs.tensors import load_tensors, write_tensors
 from blankfill.text.tokenizer import TextTokenizer, Tokenizer
 
 __all__ = ["ROWS_MULTIPLE", "RowPlan", "plan_rows", "read_given", "resized", "write_resized"]
@@ -101,10 +98,9 @@ def read_given(path: Path, plan: RowPlan, hidden_size: int, *, has_head: bool) -
         ConversionError: the file is damaged, or its ids or shapes do not fit.
     """
     try:
-        with readable_name(path) as name:
-            given = load_file(name)
-    except (OSError, SafetensorError) as error:
-        raise ConversionError(f"{path} is not a safetensors file ({error})") from error
+        given = load_tensors(path)
+    except CheckpointError as error:
+        raise ConversionError(f"{path} is not a safetensors file: {error}") from error
     needed = ("ids", "embed.word.weight", *(("head.weight",) if has_head else ()))
     if missing := [name for name in needed if name not in given]:
         raise ConversionError(
@@ -174,11 +170,10 @@ def write_resized(
     tokenizer.save(folder / "tokenizer")
     checkpoint = folder / "checkpoints" / "step-00000000"
     checkpoint.mkdir(parents=True)
-    path = checkpoint / "model.safetensors"
-    digest = write_tensors(path, weights)
+    written = write_tensors(checkpoint, "model", weights)
     state: dict[str, Any] = {
         "version": VERSION, "step": 0,
-        "files": {path.name: {"bytes": path.stat().st_size, "sha256": digest}},
+        "files": {name: dataclasses.asdict(file) for name, file in written.files.items()},
     }  # fmt: skip
     write_json(checkpoint / "state.json", state | {"sha256": hash_of_state(state)})
 

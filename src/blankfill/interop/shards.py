@@ -26,11 +26,13 @@ import torch
 from blankfill.disk.names import readable_name
 from blankfill.disk.pointer import is_pointer, pointer_sentence
 from blankfill.errors import ConversionError
-from blankfill.interop.safetensors_writer import DTYPE_NAMES
+from blankfill.runs.tensors import DTYPES
 
 __all__ = ["StoredTensor", "open_shard"]
 
-_DTYPES: Final = {name: dtype for dtype, name in DTYPE_NAMES.items()}
+_DTYPES: Final[dict[str, torch.dtype]] = {
+    short: getattr(torch, name) for name, short in DTYPES.items()
+}
 _WRAPPERS = ("module", "model", "state_dict")
 """Keys under which training code puts the weights of a model (DeepSpeed, SAT, Lightning)."""
 _BOOKKEEPING = ("numpy", "argparse", "deepspeed", "megatron", "apex", "sat", "SwissArmyTransformer")

@@ -13,16 +13,6 @@ from typing import Any
 import torch
 
 from blankfill import atomic
-from blankfill.checkpoint import (
-    RUN_FILES,
-    RUN_FOLDERS,
-    RunLock,
-    list_checkpoints,
-    newest_checkpoint,
-    read_run,
-    set_aside,
-    sweep,
-)
 from blankfill.config.run import RunConfig, from_dict
 from blankfill.data.mixture import RowMixture, settle_shares
 from blankfill.data.rows import RowSource
@@ -45,6 +35,16 @@ from blankfill.prepare.memory import require_memory
 from blankfill.prepare.resume import Change, changes_on_resume, start_on_resume
 from blankfill.prepare.sources import build_stream, open_stores
 from blankfill.prepare.start import begin_embedding, read_start
+from blankfill.runs import (
+    RUN_FILES,
+    RUN_FOLDERS,
+    RunLock,
+    list_checkpoints,
+    newest_checkpoint,
+    read_run,
+    set_aside,
+    sweep,
+)
 from blankfill.runtime import set_threads
 from blankfill.text.tokenizer import TextTokenizer, copy_tokenizer
 from blankfill.text.vocabularies import load_tokenizer

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from blankfill import __version__
-from blankfill.checkpoint.layout import VERSION
 from blankfill.config.run import RunConfig, to_dict
 from blankfill.data.store import TokenStore
 from blankfill.engine.device import device_name
 from blankfill.kernels.packed import in_c
 from blankfill.prepare.start import Start
+from blankfill.runs.folder import VERSION
 from blankfill.runtime import available_cores, cpu_name
 from blankfill.train.trainer import Trainer
 

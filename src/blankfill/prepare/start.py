@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 
-from blankfill.checkpoint import newest_checkpoint, read_run
-from blankfill.checkpoint.weights import weight_files
 from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.config.train import TrainConfig
 from blankfill.data.neighbours import count_neighbours
@@ -20,6 +18,8 @@ from blankfill.errors import ConfigError
 from blankfill.model.embedding_init import embed_neighbours
 from blankfill.model.glm import GLM
 from blankfill.prepare.resume import MODEL_BY_NAME
+from blankfill.runs import newest_checkpoint, read_run
+from blankfill.runs.tensors import part_files
 
 __all__ = ["Start", "begin_embedding", "read_start"]
 
@@ -57,7 +57,7 @@ def read_start(path: Path, cfg: RunConfig, tokenizer_fingerprint: str) -> Start:
     if differ:
         raise ConfigError(f"the weights of {path} do not fit this model: {'; '.join(differ)}")
     newest = newest_checkpoint(path, ["model"])
-    files = [newest.state["files"][file.name]["sha256"] for file in weight_files(newest.path)]
+    files = [newest.state["files"][file.name]["sha256"] for file in part_files(newest.path)]
     described = {"path": str(path.resolve()), "step": newest.step, "fingerprint": "-".join(files)}
     return Start(described=described, weights=newest.path)
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from blankfill.checkpoint import read_evaluation, read_run
 from blankfill.errors import CheckpointError
 from blankfill.metrics import read_metrics, read_samples
+from blankfill.runs import read_evaluation, read_run
 
 __all__ = ["Evaluated", "Point", "RunRecord", "Score", "read_record"]
 

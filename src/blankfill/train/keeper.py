@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from blankfill.checkpoint import Part, Saver, save_checkpoint
 from blankfill.config.train import TrainConfig
 from blankfill.errors import CheckpointError
+from blankfill.runs import Part, Saver, save_checkpoint
 
 __all__ = ["Keeper", "restored_parts"]
 

@@ -17,14 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from blankfill import progress
-from blankfill.checkpoint import Checkpoint, RunLock, list_checkpoints, newest_checkpoint
 from blankfill.config.run import RunConfig
 from blankfill.engine.engine import Engine
 from blankfill.errors import CheckpointError, TrainingError
 from blankfill.guard.incident import Incident
 from blankfill.guard.policy import Watch
 from blankfill.metrics import LossMeter, MetricsWriter, Peak, RateMeter, count_flops
+from blankfill.model.glm import GLM
 from blankfill.optim import lr_at
+from blankfill.runs import (
+    Checkpoint,
+    RunLock,
+    list_checkpoints,
+    newest_checkpoint,
+)
 from blankfill.train.keeper import Keeper, restored_parts
 from blankfill.train.loader import Loader
 from blankfill.train.signals import stop_on_signals

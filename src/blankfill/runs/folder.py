@@ -13,7 +13,7 @@
       incidents/                    what the guards found, with the batch as text
       skipped_steps.json            steps that a rollback left out
 
-`write.py` writes checkpoints; here they are found, verified and read.
+`save.py` writes checkpoints; here they are found, verified and read.
 """
 
 from __future__ import annotations
@@ -24,18 +24,14 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from blankfill.config.run import RunConfig, from_dict
 from blankfill.disk.json_files import Description, check, read_object
-from blankfill.disk.names import readable_name
 from blankfill.disk.ownership import FolderKind
 from blankfill.disk.pointer import is_pointer, pointer_sentence
 from blankfill.errors import CheckpointError, ConfigError
 from blankfill.text.tokenizer import INNER_TOKENIZER
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = [
     "RUN_FILES",
@@ -45,7 +41,6 @@ __all__ = [
     "hash_of_file",
     "hash_of_state",
     "list_checkpoints",
-    "load_tensors",
     "newest_checkpoint",
     "read_evaluation",
     "read_run",
@@ -179,21 +174,6 @@ def newest_checkpoint(run: Path, parts: Collection[Part] | None = None) -> Check
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("%s is damaged (%s); taking the checkpoint before it", folder, error)
     raise CheckpointError(f"every checkpoint in {run / 'checkpoints'} is damaged; train it again")
-
-
-def load_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        CheckpointError: the file is missing or damaged.
-    """
-    from safetensors.torch import load_file
-
-    try:
-        with readable_name(path) as name:
-            return load_file(name)
-    except Exception as error:
-        raise CheckpointError(f"{path} cannot be read ({error})") from error
 
 
 def read_state(folder: Path) -> dict[str, Any]:

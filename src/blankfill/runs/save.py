@@ -7,15 +7,18 @@ so a folder named `step-*` is whole or was damaged from outside.
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
+import dataclasses
 import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blankfill import atomic
-from blankfill.checkpoint.layout import (
+from blankfill.disk.ownership import temporaries
+from blankfill.disk.publish import why
+from blankfill.disk.renames import remove
+from blankfill.errors import CheckpointError
+from blankfill.runs.folder import (
     RUN_FILES,
     VERSION,
     hash_of_state,
@@ -23,19 +26,13 @@ from blankfill.checkpoint.layout import (
     read_state,
     verify,
 )
-from blankfill.checkpoint.safetensors_header import safetensors_header
-from blankfill.disk.ownership import temporaries
-from blankfill.disk.publish import why
-from blankfill.disk.renames import remove
-from blankfill.errors import CheckpointError
+from blankfill.runs.tensors import write_tensors
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["save_checkpoint", "set_aside", "sweep", "write_tensors"]
+__all__ = ["save_checkpoint", "set_aside", "sweep"]
 
-BLOCK = 4 << 20
-"""Bytes that are hashed and written at a time."""
 TEMPORARY = (".step-*.tmp", ".old-step-*.tmp")
 """What a process that was killed may leave in the checkpoints' folder."""
 
@@ -81,9 +78,8 @@ def save_checkpoint(
         temporary.mkdir(parents=True)
         files: dict[str, Any] = {}
         for name, tensors in parts.items():
-            path = temporary / f"{name}.safetensors"
-            digest = write_tensors(path, tensors)
-            files[path.name] = {"bytes": path.stat().st_size, "sha256": digest}
+            written = write_tensors(temporary, name, dict(sorted(tensors.items())))
+            files |= {name: dataclasses.asdict(file) for name, file in written.files.items()}
         state = {**extra, "version": VERSION, "step": step, "files": files}
         atomic.write_json(temporary / "state.json", {**state, "sha256": hash_of_state(state)})
         atomic.flush(temporary)
@@ -106,36 +102,6 @@ def save_checkpoint(
         raise
     _drop_old(run, step, keep=keep, keep_every=keep_every, keep_best=keep_best)
     return target
-
-
-def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> str:
-    """Write a safetensors file, flush it, and return the SHA-256 of what it must hold.
-
-    It is written here, block by block, because the library first copies every value and keeps
-    Python from doing anything else meanwhile, which a run that saves beside its steps would feel.
-
-    Args:
-        path: file to write.
-        tensors: values by name.
-    """
-    values = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    header = safetensors_header(
-        (name, str(value.dtype), value.shape, value.nbytes) for name, value in values.items()
-    )
-    digest = hashlib.sha256(header)
-    with path.open("wb", buffering=0) as file:
-        _write(file.fileno(), memoryview(header))
-        for value in values.values():
-            if not value.nbytes:
-                continue
-            memory = (ctypes.c_char * value.nbytes).from_address(value.data_ptr())
-            view = memoryview(memory).cast("B")
-            for start in range(0, len(view), BLOCK):
-                block = view[start : start + BLOCK]
-                digest.update(block)
-                _write(file.fileno(), block)
-        os.fsync(file.fileno())
-    return digest.hexdigest()
 
 
 def sweep(run: Path) -> None:
@@ -205,11 +171,6 @@ def _drop_old(run: Path, step: int, *, keep: int, keep_every: int, keep_best: bo
 def _last_good(run: Path) -> str:
     found = list_checkpoints(run)
     return f"{found[-1].name} is untouched" if found else "there is no earlier checkpoint"
-
-
-def _write(handle: int, block: memoryview) -> None:
-    while block:
-        block = block[os.write(handle, block) :]
 
 
 def _forget(path: Path) -> None:

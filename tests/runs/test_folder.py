@@ -1,5 +1,4 @@
 import errno
-import hashlib
 import json
 import shutil
 import subprocess
@@ -8,7 +7,8 @@ import pytest
 import torch
 
 from blankfill import atomic
-from blankfill.checkpoint import (
+from blankfill.errors import CheckpointError
+from blankfill.runs import (
     list_checkpoints,
     load_tensors,
     newest_checkpoint,
@@ -16,10 +16,9 @@ from blankfill.checkpoint import (
     save_checkpoint,
     set_aside,
     sweep,
-    write,
 )
-from blankfill.checkpoint.layout import hash_of_state
-from blankfill.errors import CheckpointError
+from blankfill.runs import save as saving
+from blankfill.runs.folder import hash_of_state
 
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2)}
 
@@ -81,24 +80,6 @@ def test_leftovers_of_a_killed_process_are_swept(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"checkpoints", ".report.html.78.tmp"}
 
 
-@pytest.mark.parametrize(
-    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.bool]
-)
-def test_written_tensors_are_what_the_safetensors_library_reads(tmp_path, dtype):
-    generator = torch.Generator().manual_seed(0)
-    tensors = {
-        "b": (torch.rand(7, 5, generator=generator) * 3).to(dtype),
-        "a": (torch.rand(4, 6, generator=generator) * 3).to(dtype).T,  # not contiguous
-        "scalar": torch.tensor(1).to(dtype),
-        "empty": torch.zeros(0, 3).to(dtype),
-    }
-    digest = write.write_tensors(tmp_path / "x.safetensors", tensors)
-    loaded = load_tensors(tmp_path / "x.safetensors")
-    assert loaded.keys() == tensors.keys()
-    assert all(torch.equal(loaded[name], value) for name, value in tensors.items())
-    assert digest == hashlib.sha256((tmp_path / "x.safetensors").read_bytes()).hexdigest()
-
-
 def test_a_disk_that_gives_back_something_else_is_noticed_before_an_older_one_goes(
     tmp_path, monkeypatch
 ):
@@ -110,7 +91,7 @@ def test_a_disk_that_gives_back_something_else_is_noticed_before_an_older_one_go
             content[-3] ^= 4
             path.write_bytes(content)
 
-    monkeypatch.setattr(write, "_forget", flip)
+    monkeypatch.setattr(saving, "_forget", flip)
     with pytest.raises(CheckpointError, match=r"read back differs.*step-00000001 is untouched"):
         save(tmp_path, 2, keep=1)
     assert newest_checkpoint(tmp_path).step == 1
@@ -185,7 +166,7 @@ def test_a_crash_between_write_and_rename_leaves_nothing_that_counts(tmp_path, m
     def crash(*_args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(write.os, "replace", crash)
+    monkeypatch.setattr(saving.os, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path, 2)
     monkeypatch.undo()

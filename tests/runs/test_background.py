@@ -3,8 +3,8 @@ import threading
 import pytest
 import torch
 
-from blankfill.checkpoint import RunLock, Saver
 from blankfill.errors import CheckpointError
+from blankfill.runs import RunLock, Saver
 
 
 def test_a_save_keeps_the_values_of_its_moment():
