@@ -12,7 +12,9 @@ __all__ = ["readable_name"]
 
 @contextmanager
 def readable_name(path: Path) -> Generator[str]:
-    """Give a name by which a library can open a file: its own, or where that is not UTF-8 another.
+    """Give a name by which a library can open a file, or what lies in a folder.
+
+    It is the path itself, or where that is not UTF-8 another name, which holds inside the block.
 
     Only Linux has such names, and there an open file has a second one.
 

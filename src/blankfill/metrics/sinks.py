@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from blankfill import atomic
+from blankfill.disk.names import readable_name
 from blankfill.metrics.lines import read_lines
 from blankfill.metrics.samples import Sample, append_samples, drop_samples
 from blankfill.metrics.wandb import WandbLog
@@ -85,7 +86,10 @@ class MetricsWriter:
         atomic.write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
         drop_samples(self._path.parent, start_step)
         handle = os.open(self._path, os.O_WRONLY | os.O_APPEND)
-        return handle, _tensorboard(self._board_folder, start_step)
+        self._board_name = contextlib.ExitStack()
+        self._board_folder.mkdir(exist_ok=True)
+        name = self._board_name.enter_context(readable_name(self._board_folder))
+        return handle, _tensorboard(name, start_step)
 
     def _flush(self) -> None:
         try:
@@ -99,6 +103,7 @@ class MetricsWriter:
         os.close(self._handle)
         with contextlib.suppress(OSError):
             self._board.close()
+        self._board_name.close()
 
     def __enter__(self) -> MetricsWriter:
         return self
@@ -119,8 +124,8 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return read_lines(run / "metrics.jsonl")
 
 
-def _tensorboard(folder: Path, start_step: int) -> SummaryWriter:
+def _tensorboard(folder: str, start_step: int) -> SummaryWriter:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tensorboard imports deprecated names of its own
         from torch.utils.tensorboard.writer import SummaryWriter
-    return SummaryWriter(str(folder), purge_step=start_step if start_step else None)
+    return SummaryWriter(folder, purge_step=start_step if start_step else None)
