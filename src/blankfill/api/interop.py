@@ -12,6 +12,7 @@ from blankfill.config.ranges import Range, checks_numbers
 from blankfill.errors import DataError
 
 if TYPE_CHECKING:
+    from blankfill.interop.importer import Written
     from blankfill.interop.layouts import Source
     from blankfill.interop.plan import ImportPlan
     from blankfill.text.tokenizer import Tokenizer
@@ -132,12 +133,27 @@ def import_(
         notes += vocabulary_notes(vocabulary, plan)
     with progress.bar("import", len(plan.taken), "tensors") as meter:
         written = run_import(plan, as_path(out, "out"), vocabulary, advance=meter.advance)
+    notes += [
+        f"{name} differs between ranks; the first rank's was taken" for name in written.differing
+    ]
+    return _result(
+        str(out), plan, vocabulary, written, notes=[*notes, *_layout_notes(plan)],
+        dropped_rows=NUM_IMAGE_ROWS if drop_image_rows else 0,
+    )  # fmt: skip
+
+
+def _result(
+    out: str, plan: ImportPlan, vocabulary: Vocabulary | Tokenizer | None, written: Written, *,
+    notes: list[str], dropped_rows: int,
+) -> ImportResult:  # fmt: skip
+    """Put together what an import did."""
     from blankfill.config.run import to_dict
 
+    source = plan.source
     dtypes = [str(taken.spec.dtype).removeprefix("torch.") for taken in plan.taken]
     shared = list(vocabulary.ids.shared) if vocabulary is not None else []
     return ImportResult(
-        out=str(out),
+        out=out,
         layout=source.layout,
         preset=plan.preset,
         model=to_dict(plan.cfg),
@@ -148,19 +164,14 @@ def import_(
         num_bytes=written.num_bytes,
         dtypes={name: dtypes.count(name) for name in sorted(set(dtypes))},
         dequantised=plan.num_quantised,
-        dropped_rows=NUM_IMAGE_ROWS if drop_image_rows else 0,
+        dropped_rows=dropped_rows,
         ignored=plan.ignored,
         missing=[f"{name}: zeros stand in its place" for name in plan.absent],
-        notes=[
-            *notes,
-            *(f"{name} differs between ranks; the first rank's was taken" for name in
-              written.differing),
-            *_layout_notes(plan),
-        ],
+        notes=notes,
         tokenizer=getattr(vocabulary, "kind", "blankfill") if vocabulary is not None else "",
         shared_ids=shared,
         checksum=written.checksum,
-    )  # fmt: skip
+    )
 
 
 def _numel(shape: tuple[int, ...]) -> int:

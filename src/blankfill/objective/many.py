@@ -5,7 +5,7 @@ Shapes: n documents (or pieces), S spans of all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -103,14 +103,7 @@ def draw_many(
         answers = prompts[pairs]
         groups.append((pairs, np.ones(len(pairs), np.int64), num_tokens[pairs] - answers, answers))
 
-    counts = np.zeros(n, np.int64)
-    for members, group_counts, _, _ in groups:
-        counts[members] = group_counts
-    first = offsets(counts)
-    all_lengths, all_starts = np.empty(first[-1], np.int64), np.empty(first[-1], np.int64)
-    for members, group_counts, group_lengths, group_starts in groups:
-        into = np.repeat(first[members], group_counts) + ranks(offsets(group_counts))
-        all_lengths[into], all_starts[into] = group_lengths, group_starts
+    first, all_lengths, all_starts = _merged(n, groups)
     ends = np.full(n, End.EOP, np.uint8)
     to_the_end = long[starts + lengths == num_tokens[long]]
     rule = {"eop": End.EOP, "eos": End.EOS, "none": End.NONE}[cfg.document_end]
@@ -121,6 +114,29 @@ def draw_many(
         numbers=numbers, num_tokens=num_tokens, kinds=kinds, drawn_kinds=drawn_kinds,
         frames=frames, first=first, lengths=all_lengths, starts=all_starts, ends=ends,
     )  # fmt: skip
+
+
+def _merged(
+    n: int, groups: Sequence[tuple[Int64, Int64, Int64, Int64]]
+) -> tuple[Int64, Int64, Int64]:
+    """Put the spans of groups of documents into one order of documents.
+
+    Args:
+        n: documents.
+        groups: of each the documents, how many spans each has, and all lengths and starts.
+
+    Returns:
+        `[n + 1]` offsets, and `[S]` lengths and starts.
+    """
+    counts = np.zeros(n, np.int64)
+    for members, group_counts, _, _ in groups:
+        counts[members] = group_counts
+    first = offsets(counts)
+    lengths, starts = np.empty(first[-1], np.int64), np.empty(first[-1], np.int64)
+    for members, group_counts, group_lengths, group_starts in groups:
+        into = np.repeat(first[members], group_counts) + ranks(offsets(group_counts))
+        lengths[into], starts[into] = group_lengths, group_starts
+    return first, lengths, starts
 
 
 class ShortSpans:

@@ -115,16 +115,9 @@ def train_tokenizer(
     if character_coverage is None:
         character_coverage = usual_coverage(vocab_size)
     _check(vocab_size, character_coverage, sample_bytes, num_sentinels)
-    target = Path(out)
+    target, skips = Path(out), Skips(strict=strict)
     with new_folder(target, KIND, overwrite=overwrite) as folder:
-        skips = Skips(strict=strict)
-        sample = Sample(sample_bytes)
-        with bar("reading text", unit="documents") as meter:
-            for document in read_documents(paths, text_field=text_field, report=skips):
-                sample.add(document.text, document.language, document.num_bytes)
-                meter.advance()
-        if not sample.num_documents:
-            raise no_documents(paths, skips)
+        sample = _read_sample(paths, sample_bytes, text_field, skips)
         sampled = sample.write(
             folder / "sample.txt", balance=balance, vocab_size=vocab_size,
             max_han_piece=max_han_piece,
@@ -159,6 +152,20 @@ def train_tokenizer(
         trained.manifest = _manifest(trained, report, options, paths)
         trained.save(folder)
     return report
+
+
+def _read_sample(
+    paths: Sequence[str | Path], sample_bytes: int, text_field: str, skips: Skips
+) -> Sample:
+    """Read all text, and keep as much of it as the trainer may see."""
+    sample = Sample(sample_bytes)
+    with bar("reading text", unit="documents") as meter:
+        for document in read_documents(paths, text_field=text_field, report=skips):
+            sample.add(document.text, document.language, document.num_bytes)
+            meter.advance()
+    if not sample.num_documents:
+        raise no_documents(paths, skips)
+    return sample
 
 
 def _check(
