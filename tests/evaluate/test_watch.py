@@ -62,7 +62,7 @@ def test_what_is_watched_is_what_is_evaluated(stores, tmp_path):
         score = report.score(language, "model")
         assert row[f"validation_blank_loss_nats_{language}"] == pytest.approx(score.loss_nats)
         assert row[f"validation_exact_match_{language}"] == score.exact_match
-    steps = [sample["step"] for sample in read_samples(tmp_path / "run")]
+    steps = [sample.step for sample in read_samples(tmp_path / "run")]
     assert steps == sorted([0, 2, 4, 6] * 4)  # two blanks of two languages at each validation
 
 

@@ -168,7 +168,7 @@ def test_given_rows_are_taken(architecture, tmp_path, tokenizer_folder, grown_fo
         tmp_path / "old", tokenizer=grown_folder, out=tmp_path / "new",
         embeddings=tmp_path / "rows.safetensors",
     )  # fmt: skip
-    assert (result.num_given, result.num_mean) == (3, len(plan.new) - 3)
+    assert (result.num_from_file, result.num_mean) == (3, len(plan.new) - 3)
     for name, matrix in matrices(LanguageModel.load(tmp_path / "new")).items():
         assert torch.equal(matrix[ids], given[name])
 

@@ -124,7 +124,7 @@ def data_build(
         out: folder of the store; it appears when it is complete.
         text_field: the JSON field or column that holds the text; dots lead into nested ones.
         answer_field: a JSON field or column that holds an answer to the text: such a pair
-            is one example, its answer behind [MASK] (GLM-130B's instruction rows). Without it
+            is one example, its answer in place of [MASK] (GLM-130B's instruction rows). Without it
             everything is plain text.
         strict: make anything that cannot be used an error, instead of skipping and counting it.
         overwrite: replace a store at --out.

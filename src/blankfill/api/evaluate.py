@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from blankfill.api.parameters import PathLike, Paths, as_list, as_path
 from blankfill.config.ranges import Range, Seed, checks_numbers
@@ -93,7 +93,7 @@ def evaluate(
     # What cannot be evaluated on is found before a model is loaded, which may take minutes.
     fingerprint = (info["tokenizer"] or {}).get("fingerprint")
     stores = open_stores([Path(path) for path in as_list(data, "data")], fingerprint)
-    train_stores, notes = _training_stores(info, fingerprint) if baselines else ([], [])
+    train_stores, notes = _training_stores(info["data"], fingerprint) if baselines else ([], [])
     for note in notes:
         log.warning("%s", note)
     lm = LanguageModel.load(Path(run), weights=weights, device=device)
@@ -113,17 +113,16 @@ def evaluate(
 
 
 def _training_stores(
-    info: dict[str, Any], fingerprint: str | None
+    entries: Sequence[Mapping[str, str]], fingerprint: str | None
 ) -> tuple[list[TokenStore], list[str]]:
     """Open what a run was trained on; nothing, and why, where it is not that any more.
 
     Args:
-        info: content of run.json.
-        fingerprint: its tokenizer's.
+        entries: what run.json says of each store: its `path` and `fingerprint` among others.
+        fingerprint: of the run's tokenizer.
     """
     from blankfill.prepare import open_stores
 
-    entries = info["data"]
     if not entries:
         return [], ["no n-gram models: run.json names no training store"]
     try:

@@ -11,7 +11,7 @@ from blankfill.api.parameters import PathLike, Texts, as_list, as_path
 from blankfill.config.objective import MIXTURES, ObjectiveConfig, PositionScheme
 from blankfill.config.ranges import Range, RowLength, Seed, checks_numbers
 from blankfill.errors import ConfigError, DataError, RequestError
-from blankfill.text.given import checked, read_stdin
+from blankfill.text.user_text import checked, read_stdin
 
 if TYPE_CHECKING:
     from blankfill.data.statistics import EpochStatistics
@@ -72,7 +72,7 @@ class ExplainResult:
     picture: str | None
     """The picture that was drawn."""
     draw: Draw | None
-    """How it was drawn; none where the spans were given."""
+    """How it was drawn; None where --spans says what to cut out."""
     compare: dict[str, list[list[int]]] | None
     """With --compare: both positions of every token under each scheme."""
     statistics: EpochStatistics | None

@@ -61,7 +61,7 @@ def export(
     architectures that these know.
 
     What was written is read back and compared with the run on 100 prompts. Above the tolerance
-    nothing is left behind.
+    nothing is written.
 
     Example:
         blankfill export runs/mine --to hf --out exported
@@ -128,8 +128,8 @@ class ResizeResult:
     """Pieces that both know; their rows are the old ones, bit for bit."""
     num_mean: int
     """New pieces that start from the mean of their old pieces."""
-    num_given: int
-    """New pieces whose rows were given."""
+    num_from_file: int
+    """New pieces whose rows the file at --embeddings holds."""
     num_dropped: int
     """Pieces that only the old tokenizer knows."""
     num_parameters: tuple[int, int]
@@ -167,7 +167,7 @@ def resize(
     tune_process()
     from blankfill.disk.publish import new_folder, require_free
     from blankfill.generate import LanguageModel
-    from blankfill.interop.resize import plan_rows, read_given, resized, write_resized
+    from blankfill.interop.resize import plan_rows, read_new_rows, resized, write_resized
     from blankfill.runs import read_run
     from blankfill.text.tokenizer import Tokenizer
 
@@ -176,25 +176,26 @@ def resize(
     lm = LanguageModel.load(as_path(run, "run"))
     weights = lm.model.state_dict()
     plan = plan_rows(_own(as_path(run, "run"), lm.tokenizer), new)
-    given = None
+    new_rows = None
     if embeddings is not None:
-        given = read_given(
+        new_rows = read_new_rows(
             Path(embeddings), plan, lm.cfg.model.hidden_size, has_head="head.weight" in weights
         )
-    num_given = 0 if given is None else len(given["ids"])
-    grown = resized(weights, plan, given)
+    num_from_file = 0 if new_rows is None else len(new_rows["ids"])
+    grown = resized(weights, plan, new_rows)
     with new_folder(out) as folder:
         write_resized(
             folder, read_run(as_path(run, "run")), lm.cfg, grown, new,
             origin={
                 "run": str(run), "step": lm.step, "tokenizer": lm.tokenizer.fingerprint,
-                "num_kept": plan.num_kept, "num_given": num_given,
+                "num_kept": plan.num_kept, "num_from_file": num_from_file,
             },
         )  # fmt: skip
     return ResizeResult(
         run=str(run), out=str(out), num_tokens=(lm.tokenizer.vocab_size, new.vocab_size),
         num_rows=(lm.cfg.model.vocab_size, plan.num_rows), num_kept=plan.num_kept,
-        num_mean=len(plan.new) - num_given, num_given=num_given, num_dropped=plan.num_dropped,
+        num_mean=len(plan.new) - num_from_file, num_from_file=num_from_file,
+        num_dropped=plan.num_dropped,
         num_parameters=(
             sum(tensor.numel() for tensor in weights.values()),
             sum(tensor.numel() for tensor in grown.values()),

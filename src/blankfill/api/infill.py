@@ -17,7 +17,7 @@ from blankfill.config.ranges import (
 )
 from blankfill.config.train import DeviceKind
 from blankfill.errors import BlankfillError, RequestError
-from blankfill.text.given import GivenText, checked, read_stdin_lines, require_blank
+from blankfill.text.user_text import UserText, checked, read_stdin_lines, require_blank
 
 if TYPE_CHECKING:
     from blankfill.generate import FilledItem
@@ -83,7 +83,7 @@ def fill(
         ConfigError: there is no such device.
         RequestError: no text can be filled: each has no blank or is too long.
     """
-    given = _given(texts, require_blank)
+    user_texts = _user_texts(texts, require_blank)
     from blankfill.runtime import tune_process
 
     tune_process()
@@ -92,13 +92,13 @@ def fill(
 
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
     lm = LanguageModel.load(as_path(run, "run"), weights=weights, device=device)
-    lines = [each.text for each in given if each.error is None]
+    lines = [each.text for each in user_texts if each.error is None]
     with progress.bar("fill", len(lines), "texts") as meter:
         items = fill_texts(
             lm, lines, max_new_tokens=max_new_tokens, num_candidates=num_candidates,
             sampling=sampling, advance=meter.advance,
         )  # fmt: skip
-    return FillResult(run=str(run), step=lm.step, items=_answers(given, items))
+    return FillResult(run=str(run), step=lm.step, items=_answers(user_texts, items))
 
 
 @checks_numbers
@@ -134,7 +134,7 @@ def generate(
         ConfigError: there is no such device.
         RequestError: no text can be continued: each is too long.
     """
-    given = _given(texts)
+    user_texts = _user_texts(texts)
     from blankfill.runtime import tune_process
 
     tune_process()
@@ -142,12 +142,12 @@ def generate(
 
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
     lm = LanguageModel.load(as_path(run, "run"), weights=weights, device=device)
-    lines = [each.text for each in given if each.error is None]
+    lines = [each.text for each in user_texts if each.error is None]
     items = continue_texts(lm, lines, max_new_tokens=max_new_tokens, sampling=sampling)
-    return FillResult(run=str(run), step=lm.step, items=_answers(given, items))
+    return FillResult(run=str(run), step=lm.step, items=_answers(user_texts, items))
 
 
-def _given(texts: Texts, check: Callable[[str], object] = checked) -> list[GivenText]:
+def _user_texts(texts: Texts, check: Callable[[str], object] = checked) -> list[UserText]:
     """Take the texts as given, or stdin's lines where the only one is `-`; check each of them.
 
     Raises:
@@ -155,15 +155,15 @@ def _given(texts: Texts, check: Callable[[str], object] = checked) -> list[Given
     """
     texts = as_list(texts, "texts")
     if not texts:
-        raise RequestError("no text was given; write it behind the run, or - to read stdin")
+        raise RequestError("no text was given; write it after the run, or - to read stdin")
     if texts == ["-"]:
-        given = read_stdin_lines()
+        read = read_stdin_lines()
     elif len(texts) == 1:
-        given = [GivenText(texts[0], "")]
+        read = [UserText(texts[0], "")]
     else:
-        given = [GivenText(text, f"text {i}") for i, text in enumerate(texts, start=1)]
-    found: list[GivenText] = []
-    for each in given:
+        read = [UserText(text, f"text {i}") for i, text in enumerate(texts, start=1)]
+    found: list[UserText] = []
+    for each in read:
         error = each.error
         if error is None:
             try:
@@ -171,11 +171,11 @@ def _given(texts: Texts, check: Callable[[str], object] = checked) -> list[Given
             except BlankfillError as wrong:
                 error = str(wrong)
         found.append(replace(each, error=error))
-    _require_one([_placed(each, each.error) for each in found])
+    _require_one([_name_place(each, each.error) for each in found])
     return found
 
 
-def _answers(given: Sequence[GivenText], items: Sequence[FilledItem]) -> list[FilledItem]:
+def _answers(user_texts: Sequence[UserText], items: Sequence[FilledItem]) -> list[FilledItem]:
     """Put the answers of the usable texts between the errors of the others.
 
     Raises:
@@ -185,19 +185,19 @@ def _answers(given: Sequence[GivenText], items: Sequence[FilledItem]) -> list[Fi
 
     done = iter(items)
     answers: list[FilledItem] = []
-    for each in given:
+    for each in user_texts:
         if each.error is None:
             item = next(done)
         else:
             item = FilledItem(prompt=each.text, text="", blanks=(), error=each.error)
-        answers.append(replace(item, error=_placed(each, item.error)))
+        answers.append(replace(item, error=_name_place(each, item.error)))
     _require_one([item.error for item in answers])
     return answers
 
 
-def _placed(given: GivenText, error: str | None) -> str | None:
+def _name_place(text: UserText, error: str | None) -> str | None:
     """Say in an error which of several texts it is about."""
-    return f"{given.place}: {error}" if error is not None and given.place else error
+    return f"{text.place}: {error}" if error is not None and text.place else error
 
 
 def _require_one(errors: Sequence[str | None]) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from blankfill.api.parameters import PathLike, as_path
 from blankfill.config.model import ModelConfig
@@ -155,7 +154,7 @@ def _run(folder: Path) -> dict[str, str | int | float]:
     return facts
 
 
-def _part(described: dict[str, Any], name: str, *keys: str) -> list[str]:
+def _part(described: Mapping[str, Mapping[str, object]], name: str, *keys: str) -> list[str]:
     """Give what run.json says of some things; a question mark where it does not."""
     return [str(described[name].get(key, "?")) for key in keys]
 

@@ -52,14 +52,14 @@ def report(
     """
     from blankfill.disk.publish import NewFile
     from blankfill.metrics.names import unique_names
-    from blankfill.report import build_page, is_report, read_record
+    from blankfill.report import build_page, is_report, read_history
 
     paths = [Path(run) for run in as_list(runs, "runs")]
     if not paths:
         raise ConfigError("no run was named; try: blankfill report runs/mine")
     out = as_path(out, "out")
     with NewFile(out, "a report", is_report) as file:
-        records = [read_record(path) for path in paths]
+        records = [read_history(path) for path in paths]
         names = unique_names(paths)
         page = build_page(records, names, lang).encode("utf-8", "replace")
         file.write(page)

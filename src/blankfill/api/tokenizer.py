@@ -13,7 +13,7 @@ from blankfill.api.parameters import PathLike, Paths, as_list, as_path
 from blankfill.config.objective import MAX_SPAN
 from blankfill.config.ranges import Range, checks_numbers
 from blankfill.errors import DataError
-from blankfill.text.given import read_stdin
+from blankfill.text.user_text import read_stdin
 
 if TYPE_CHECKING:
     from blankfill.text.tokenizer import Tokenizer
@@ -181,15 +181,15 @@ def tokenizer_decode(
     from blankfill.text.vocabularies import load_tokenizer
 
     loaded = load_tokenizer(as_path(tokenizer, "tokenizer"))
-    given: list[int | str] = [ids] if isinstance(ids, int | str) else list(ids)
-    if given == ["-"]:
-        given = [read_stdin(keep_mark=True)]
-    return DecodeResult(text=loaded.decode(_numbers(given)))
+    words: list[int | str] = [ids] if isinstance(ids, int | str) else list(ids)
+    if words == ["-"]:
+        words = [read_stdin(keep_mark=True)]
+    return DecodeResult(text=loaded.decode(_numbers(words)))
 
 
-def _numbers(given: Sequence[int | str]) -> list[int]:
+def _numbers(values: Sequence[int | str]) -> list[int]:
     """Read token ids, which a string may hold several of."""
-    words = [word for each in given for word in str(each).replace(",", " ").split()]
+    words = [word for each in values for word in str(each).replace(",", " ").split()]
     try:
         return [int(word) for word in words]
     except ValueError as error:

@@ -48,7 +48,7 @@ def print_resize(result: ResizeResult, console: Answer) -> None:
         ("parameters", "{:,} -> {:,}".format(*result.num_parameters)),
         ("pieces kept", f"{result.num_kept:,}"),
         ("new, from the mean of their pieces", f"{result.num_mean:,}"),
-        ("new, given", f"{result.num_given:,}"),
+        ("new, from --embeddings", f"{result.num_from_file:,}"),
         ("dropped", f"{result.num_dropped:,}"),
     ):
         table.add_row(name, value)

@@ -198,7 +198,7 @@ def score_items(
 def is_exact(fill: FilledBlank, item: BlankItem, *, both_sides: bool = True) -> bool:
     """Tell whether a blank was filled as the text had it, at the right length.
 
-    Without the right side nothing says where a blank ends, and the length is given for free.
+    Without the right side nothing says where a blank ends, so the true length is taken for known.
     """
     if both_sides:
         return fill.ended and bool(np.array_equal(fill.tokens, item.span))

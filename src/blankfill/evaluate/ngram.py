@@ -3,7 +3,7 @@
 Kneser and Ney 1995, in the interpolated form of Chen and Goodman 1999, section 3.2, with one
 absolute discount per order, `n1 / (n1 + 2 n2)`. The lowest order is interpolated with the uniform
 law, so every token of the vocabulary has a probability. Documents are independent: each begins
-behind two begin marks, and nothing is predicted across documents.
+after two begin marks, and nothing is predicted across documents.
 
 Counts are sorted arrays of integer keys that are looked up by binary search. Text is counted in
 stretches that are merged as they come, so memory holds 16 bytes for each different trigram, twice
@@ -60,7 +60,7 @@ class _Order:
     totals: Float64
     """`[C]` what the counts of a context sum to."""
     types: Float64
-    """`[C]` different tokens seen behind the context."""
+    """`[C]` different tokens seen after the context."""
     grams: Int64
     """`[G]` sorted n-gram keys."""
     counts: Int64

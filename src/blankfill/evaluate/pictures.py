@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from blankfill.evaluate.blanks import BlankReport
 from blankfill.objective.render import load_pyplot, save_figure
@@ -20,7 +19,7 @@ LINES = {"en": "-", "zh": "--"}
 NAMES = {"en": "English", "zh": "Chinese", "other": "other"}
 
 
-def draw_curves(metrics: Sequence[dict[str, Any]], report: BlankReport, path: Path) -> None:
+def draw_curves(metrics: Sequence[Mapping[str, float]], report: BlankReport, path: Path) -> None:
     """Draw the loss over steps, with the n-gram models' losses as level lines.
 
     Args:
@@ -84,5 +83,5 @@ def draw_exact(report: BlankReport, path: Path) -> None:
     save_figure(figure, path)
 
 
-def _columns(rows: list[tuple[int, float]]) -> tuple[list[int], list[float]]:
+def _columns(rows: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [step for step, _ in rows], [value for _, value in rows]

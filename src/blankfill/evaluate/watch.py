@@ -77,20 +77,20 @@ class BlankWatch:
         space = " " if truth.startswith(" ") else ""
         return Sample(
             language=item.language,
-            before=_end_of(before, CONTEXT_CHARACTERS) + space,
+            before=_last_part(before, CONTEXT_CHARACTERS) + space,
             truth=truth.strip(),
             answer=answer.strip(),
-            after=_start_of(after, CONTEXT_CHARACTERS),
+            after=_first_part(after, CONTEXT_CHARACTERS),
             probability=round(math.exp(fill.logprob), 6),
             correct=correct,
         )
 
 
-def _end_of(text: str, size: int) -> str:
+def _last_part(text: str, size: int) -> str:
     text = _BLANK_LINES.sub("\n", text)
     return text if len(text) <= size else "\u2026" + text[-size:]
 
 
-def _start_of(text: str, size: int) -> str:
+def _first_part(text: str, size: int) -> str:
     text = _BLANK_LINES.sub("\n", text)
     return text if len(text) <= size else text[:size] + "\u2026"

@@ -13,8 +13,8 @@ from blankfill.generate.language_model import LanguageModel
 from blankfill.generate.sampling import GREEDY, Sampling
 from blankfill.generate.search import FilledBlank, FilledText, checked_prompt, fill_tokens
 from blankfill.objective.batch import Int32
-from blankfill.text.given import checked
 from blankfill.text.tokenizer import TextTokenizer
+from blankfill.text.user_text import checked
 
 __all__ = ["Candidate", "FilledItem", "TextBlank", "continue_texts", "fill_texts"]
 
@@ -114,7 +114,7 @@ def fill_texts(
     filled = run(prompts, sampling=sampling, num_first_choices=num_candidates, advance=advance)
     extra: dict[tuple[int, int], list[FilledBlank]] = {}
     if num_candidates > 1:
-        extra = _more(run, lm.ids.eop, prompts, filled, num_candidates, sampling)
+        extra = _other_fills(run, lm.ids.eop, prompts, filled, num_candidates, sampling)
     items: list[FilledItem] = []
     done = enumerate(filled)
     for text, error in zip(texts, errors, strict=True):
@@ -160,7 +160,7 @@ def continue_texts(
     return [replace(item, prompt=text) for text, item in zip(texts, items, strict=True)]
 
 
-def _more(
+def _other_fills(
     run: Fill,
     eop: int,
     prompts: Sequence[Int32],

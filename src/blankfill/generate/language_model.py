@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -87,7 +87,9 @@ class LanguageModel:
         where = choose_device(device)
         info = read_run(path)
         cfg = from_dict(RunConfig, info["config"])
-        tokenizer = _load_tokenizer(path, info, cfg, needs_text=needs_text)
+        known = info["tokenizer"]
+        fingerprint = None if known is None else str(known["fingerprint"])
+        tokenizer = _load_tokenizer(path, fingerprint, cfg, needs_text=needs_text)
         name = "ema" if weights == "ema" else "model"
         checkpoint = newest_checkpoint(path, [name])
         with torch.device("meta"):
@@ -103,10 +105,10 @@ class LanguageModel:
 
 
 def _load_tokenizer(
-    run: Path, info: dict[str, Any], cfg: RunConfig, *, needs_text: bool
+    run: Path, fingerprint: str | None, cfg: RunConfig, *, needs_text: bool
 ) -> TextTokenizer:
     """Load the tokenizer in a run's folder, which must be the one that it was trained with."""
-    if info["tokenizer"] is None:
+    if fingerprint is None:
         if not needs_text:
             return NoVocabulary(cfg.model.vocab_size)
         raise CheckpointError(
@@ -114,7 +116,7 @@ def _load_tokenizer(
             f"again: blankfill import {run} --tokenizer PATH --out NEW"
         )
     tokenizer = load_tokenizer(run / "tokenizer")
-    if tokenizer.fingerprint != info["tokenizer"]["fingerprint"]:
+    if tokenizer.fingerprint != fingerprint:
         raise CheckpointError(f"{run / 'tokenizer'} is not the tokenizer that {run} was trained "
                               "with; restore it")  # fmt: skip
     return tokenizer

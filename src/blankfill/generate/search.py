@@ -26,7 +26,7 @@ from blankfill.generate.sampling import GREEDY, Sampling, choose, log_probabilit
 from blankfill.generate.session import Session
 from blankfill.objective.batch import Int32
 from blankfill.objective.blank import Prompt, build_prompt, generation_positions
-from blankfill.text.given import no_blank
+from blankfill.text.user_text import no_blank
 
 __all__ = ["FilledBlank", "FilledText", "checked_prompt", "fill_tokens"]
 

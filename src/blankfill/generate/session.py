@@ -37,11 +37,11 @@ class Session:
             tokens[i, : lengths[i]] = prompt.tokens
             positions[i, :, : lengths[i]] = prompt.positions
         self._device = device_of(model)
-        self._seen = self._there(np.arange(width) < lengths[:, None])  # [B, A]
+        self._seen = self._to_device(np.arange(width) < lengths[:, None])  # [B, A]
         self._cache = KVCache(model.cfg, len(prompts), capacity=width + 32)
         # A padded query sees the real keys too: its output is never read, and no row is empty.
         mask = DenseMask(self._seen[:, None, :].expand(-1, width, -1))
-        model(self._there(tokens), self._there(positions), mask, cache=self._cache)
+        model(self._to_device(tokens), self._to_device(positions), mask, cache=self._cache)
 
     def step(
         self,
@@ -59,15 +59,15 @@ class Session:
         Returns:
             `[B, V]` logits of the next token, on the CPU, where tokens are chosen.
         """
-        self._seen = torch.cat([self._seen, self._there(active)[:, None]], dim=1)
+        self._seen = torch.cat([self._seen, self._to_device(active)[:, None]], dim=1)
         hidden = self._model(
-            self._there(tokens)[:, None],
-            self._there(positions)[:, :, None],
+            self._to_device(tokens)[:, None],
+            self._to_device(positions)[:, :, None],
             DenseMask(self._seen[:, None, :]),
             cache=self._cache,
         )
         return self._model.logits(hidden[:, 0]).cpu()
 
-    def _there(self, array: npt.NDArray[Any]) -> torch.Tensor:
+    def _to_device(self, array: npt.NDArray[Any]) -> torch.Tensor:
         """Copy an array to the model's device."""
         return torch.from_numpy(array).to(self._device)

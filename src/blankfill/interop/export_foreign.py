@@ -201,7 +201,7 @@ def _reasons(family: Family, cfg: RunConfig) -> list[str]:
     return reasons
 
 
-def _sizes(shape: ModelConfig) -> dict[str, Any]:
+def _sizes(shape: ModelConfig) -> dict[str, int]:
     return {
         "num_layers": shape.num_layers, "hidden_size": shape.hidden_size,
         "num_attention_heads": shape.num_heads, "vocab_size": shape.vocab_size,

@@ -8,7 +8,7 @@
       blankfill_export.json                    the run's configuration and tokenizer manifest
       README.md                                how to use it
 
-Every weight has the name that it has in the run, behind `network.`; so reading it back is taking
+Every weight has the name that it has in the run, after `network.`; so reading it back is taking
 that away, and bit for bit the same.
 """
 
@@ -70,7 +70,7 @@ for text in tokenizer.fill(model.generate(**inputs, max_new_tokens=64)):
 ```"""
 _USE_IDS = """\
 The run has no vocabulary, so this folder has none: `generate()` takes the ids that the model's own
-tokenizer makes of a text with blanks, with the id of `[S]` behind them. Which ids are special is
+tokenizer makes of a text with blanks, followed by the id of `[S]`. Which ids are special is
 not known here; say it (the numbers below are only an example):
 
 ```python
@@ -86,7 +86,7 @@ print(model.generate(row, attention_mask=torch.ones_like(row)))
 ```"""
 
 
-def describe(cfg: RunConfig, tokenizer: TextTokenizer) -> dict[str, Any]:
+def describe(cfg: RunConfig, tokenizer: TextTokenizer) -> dict[str, object]:
     """Give the content of config.json."""
     model = cfg.model
     names = (
@@ -112,7 +112,7 @@ def describe(cfg: RunConfig, tokenizer: TextTokenizer) -> dict[str, Any]:
     }
 
 
-def _special(tokenizer: TextTokenizer) -> dict[str, Any]:
+def _special(tokenizer: TextTokenizer) -> dict[str, object]:
     """Say which ids are special; nobody knows where the run has no vocabulary."""
     if isinstance(tokenizer, NoVocabulary):
         return {"banned_ids": [], "special_ids": {}, "pad_token_id": None, "eos_token_id": None}
@@ -219,7 +219,7 @@ def read_hf(folder: Path) -> tuple[RunConfig, Tokenizer | None, dict[str, torch.
 
 def _write_vocabulary(folder: Path, cfg: RunConfig, tokenizer: TextTokenizer) -> str:
     """Write what turns text into ids, where the run has it, and say how the export is used."""
-    settings: dict[str, Any] = {}
+    settings: dict[str, object] = {}
     texts = ["The [MASK] fox jumps over the [MASK] dog.", "Once upon a time[gMASK]"]
     shown: Mapping[str, str] = DISPLAY
     if isinstance(tokenizer, Tokenizer):

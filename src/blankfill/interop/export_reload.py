@@ -61,7 +61,7 @@ class ReloadedByTransformers:
 
     @torch.inference_mode()
     def greedy(self, prompts: Sequence[Int32], max_new_tokens: int) -> list[list[int]]:
-        """Fill prompts as one batch: what stands behind the first `[S]` of each row."""
+        """Fill prompts as one batch: what stands after the first `[S]` of each row."""
         sop = np.array([self._ids["sop"]], np.int32)
         tokens, real = _pad([np.concatenate([p, sop]) for p in prompts], self._ids["pad"])
         rows = self._model.generate(
@@ -100,7 +100,7 @@ class ReloadedByTorch:
 
     @torch.inference_mode()
     def greedy(self, prompts: Sequence[Int32], max_new_tokens: int) -> list[list[int]]:
-        """Fill prompts as one batch: what stands behind the first `[S]` of each row."""
+        """Fill prompts as one batch: what stands after the first `[S]` of each row."""
         ids = self._ids
         tokens, real = _pad([np.append(p, np.int32(ids["sop"])) for p in prompts], ids["pad"])
         ends = (ids["eop"], ids["eos"])
@@ -170,7 +170,7 @@ def _pad(rows: Sequence[Int32], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _plain(row: Sequence[int], ids: dict[str, int]) -> list[int]:
-    """Cut a row behind its last blank, and write one end token for the two that end a blank."""
+    """Cut a row after its last blank, and write one end token for the two that end a blank."""
     plain: list[int] = []
     for token in row:
         if plain and plain[-1] == ids["eop"] and token != ids["sop"]:

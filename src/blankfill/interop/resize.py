@@ -1,9 +1,10 @@
 """Give a model another vocabulary: rows that both know are kept, new ones start from their pieces.
 
-Every id of the new tokenizer gets its row from the first of these that has one: the given
-embeddings; the same special token, by its role; the same piece of the old tokenizer; the mean of
-the rows of the pieces that the old tokenizer cuts the new piece into. Rows that only pad the matrix
-are copies of that of `[PAD]`, which was never a target. An output layer of its own fares alike.
+Every id of the new tokenizer gets its row from the first of these that has one: the embeddings
+that were made elsewhere; the same special token, by its role; the same piece of the old tokenizer;
+the mean of the rows of the pieces that the old tokenizer cuts the new piece into. Rows that only
+pad the matrix are copies of that of `[PAD]`, which was never a target. An output layer of its own
+is treated in the same way.
 
 The result is a run folder of one checkpoint without an optimizer: `fill` and `evaluate` read it,
 and `pretrain --init` trains it on. The old run is only read.
@@ -15,9 +16,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,12 +31,13 @@ from blankfill.runs.folder import VERSION, hash_of_state
 from blankfill.runs.tensors import load_tensors, write_tensors
 from blankfill.text.tokenizer import TextTokenizer, Tokenizer
 
-__all__ = ["ROWS_MULTIPLE", "RowPlan", "plan_rows", "read_given", "resized", "write_resized"]
+__all__ = ["ROWS_MULTIPLE", "RowPlan", "plan_rows", "read_new_rows", "resized", "write_resized"]
 
 ROWS_MULTIPLE = 64
 """Rows are rounded up to this, as pretraining rounds them."""
 
-Given = dict[str, torch.Tensor]
+NewRows = dict[str, torch.Tensor]
+"""Embeddings of new pieces that were made elsewhere: `ids`, and their rows of each matrix."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +90,7 @@ def plan_rows(old: TextTokenizer, new: Tokenizer) -> RowPlan:
     )  # fmt: skip
 
 
-def read_given(path: Path, plan: RowPlan, hidden_size: int, *, has_head: bool) -> Given:
+def read_new_rows(path: Path, plan: RowPlan, hidden_size: int, *, has_head: bool) -> NewRows:
     """Read embeddings that were made elsewhere.
 
     The file holds `ids` `[K]`, ids of the new tokenizer that the old one does not know; their
@@ -98,56 +100,56 @@ def read_given(path: Path, plan: RowPlan, hidden_size: int, *, has_head: bool) -
         ConversionError: the file is damaged, or its ids or shapes do not fit.
     """
     try:
-        given = load_tensors(path)
+        rows = load_tensors(path)
     except CheckpointError as error:
         raise ConversionError(f"{path} is not a safetensors file: {error}") from error
     needed = ("ids", "embed.word.weight", *(("head.weight",) if has_head else ()))
-    if missing := [name for name in needed if name not in given]:
+    if missing := [name for name in needed if name not in rows]:
         raise ConversionError(
             f"{path} has no tensor {missing[0]}; it needs {', '.join(needed)} for this model"
         )
-    ids = given["ids"].reshape(-1).tolist()
+    ids = rows["ids"].reshape(-1).tolist()
     if wrong := sorted(set(ids) - set(plan.new)):
         raise ConversionError(
             f"{path} gives the id {wrong[0]}, whose piece is not new; give only ids of pieces that "
             "the old tokenizer does not know"
         )
     for name in needed[1:]:
-        expected, shape = [len(ids), hidden_size], list(given[name].shape)
+        expected, shape = [len(ids), hidden_size], list(rows[name].shape)
         if shape != expected:
             raise ConversionError(f"{path}: {name} is {shape}; for its ids it must be {expected}")
-        if not torch.isfinite(given[name]).all():
+        if not torch.isfinite(rows[name]).all():
             raise ConversionError(f"{path}: {name} holds numbers that are not finite")
-    return given
+    return rows
 
 
 def resized(
-    weights: dict[str, torch.Tensor], plan: RowPlan, given: Given | None = None
+    weights: dict[str, torch.Tensor], plan: RowPlan, new_rows: NewRows | None = None
 ) -> dict[str, torch.Tensor]:
     """Make the weights of the new model: the matrices with a row per token, and the rest as it was.
 
     Args:
         weights: the old model's.
         plan: where rows come from.
-        given: what `read_given` read.
+        new_rows: what `read_new_rows` read.
     """
     result = dict(weights)
     for name in ("embed.word.weight", "head.weight"):
         if name in weights:
             result[name] = _rows(weights[name], plan)
-            if given is not None:
-                result[name][given["ids"].long()] = given[name].to(result[name].dtype)
+            if new_rows is not None:
+                result[name][new_rows["ids"].long()] = new_rows[name].to(result[name].dtype)
     return result
 
 
 def write_resized(
     folder: Path,
-    info: dict[str, Any],
+    info: Mapping[str, object],
     cfg: RunConfig,
     weights: dict[str, torch.Tensor],
     tokenizer: Tokenizer,
     *,
-    origin: dict[str, Any],
+    origin: Mapping[str, object],
 ) -> None:
     """Write a run folder of one checkpoint into an existing, empty folder.
 
@@ -160,7 +162,7 @@ def write_resized(
         origin: what run.json tells of where the weights are from.
     """
     model = dataclasses.replace(cfg.model, vocab_size=weights["embed.word.weight"].shape[0])
-    described = copy.deepcopy(info)
+    described = copy.deepcopy(dict(info))
     described["config"] = to_dict(dataclasses.replace(cfg, model=model))
     described["tokenizer"] = {"fingerprint": tokenizer.fingerprint}
     described["data"], described["validation"] = [], []  # theirs were cut by the old tokenizer
@@ -171,7 +173,7 @@ def write_resized(
     checkpoint = folder / "checkpoints" / "step-00000000"
     checkpoint.mkdir(parents=True)
     written = write_tensors(checkpoint, "model", weights)
-    state: dict[str, Any] = {
+    state: dict[str, object] = {
         "version": VERSION, "step": 0,
         "files": {name: dataclasses.asdict(file) for name, file in written.files.items()},
     }  # fmt: skip

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 __all__ = ["read_lines"]
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, object]]:
     """Read the lines that are whole; one cut short by a crash is left out, and so is any other."""
     if not path.is_file():
         return []
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
-            row = json.loads(line)
+            row: object = json.loads(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
+        if isinstance(row, dict):
+            found = cast("dict[str, object]", row)
+            if isinstance(found.get("step"), int):
+                rows.append(found)
     return rows

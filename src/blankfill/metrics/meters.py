@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,15 @@ def count_flops(cfg: ModelConfig, batches: Sequence[Batch]) -> Flops:
     return Flops(model=sum(c.model for c in counts), dense=sum(c.dense for c in counts))
 
 
+class LossState(TypedDict):
+    """What a checkpoint keeps of a `LossMeter`."""
+
+    sources: int
+    """Number of sources."""
+    groups: list[tuple[int, int, int, float, int]]
+    """Kind, language, source, nats and number of targets of each group that has targets."""
+
+
 class LossMeter:
     """Sums of negative log-likelihood and target counts per kind, language and source."""
 
@@ -71,23 +80,22 @@ class LossMeter:
         np.add.at(self._nll, index, nll.astype(np.float64))
         np.add.at(self._count, index, 1)
 
-    def state(self) -> dict[str, Any]:
-        """Give what a checkpoint keeps: number of sources, and `[kind, language, source, nats,
-        count]` of each group that has targets."""
+    def state(self) -> LossState:
+        """Give what a checkpoint keeps."""
         return {
             "sources": self._nll.shape[2],
             "groups": [
-                [*group, float(self._nll[tuple(group)]), int(self._count[tuple(group)])]
-                for group in np.argwhere(self._count).tolist()
+                (k, i, s, float(self._nll[k, i, s]), int(self._count[k, i, s]))
+                for k, i, s in np.argwhere(self._count).tolist()
             ],
         }
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: LossState) -> None:
         """Take up what `state` gave."""
         self._nll = np.zeros((len(Kind), len(LANGUAGES), state["sources"]))
         self._count = np.zeros(self._nll.shape, dtype=np.int64)
-        for *group, nll, count in state["groups"]:
-            self._nll[tuple(group)], self._count[tuple(group)] = nll, count
+        for k, i, s, nats, count in state["groups"]:
+            self._nll[k, i, s], self._count[k, i, s] = nats, count
 
     @property
     def num_targets(self) -> int:

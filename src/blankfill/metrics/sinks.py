@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from blankfill import atomic
 from blankfill.disk.names import readable_name
@@ -38,7 +39,7 @@ class MetricsWriter:
 
     Args:
         run: the run's folder.
-        start_step: step that the run stands at; lines behind it are dropped.
+        start_step: step that the run stands at; later lines are dropped.
         wandb: project of Weights & Biases to send the numbers to as well; "" sends none.
 
     Raises:
@@ -71,12 +72,12 @@ class MetricsWriter:
                 self._board.add_text(f"fills_{sample.language}/{number}", sample.markdown(), step)
 
     def sync(self) -> None:
-        """Wait until the disk has every line, as it must before a checkpoint behind them stands."""
+        """Wait until the disk has every line, as it must before a checkpoint of this step."""
         with contextlib.suppress(OSError):
             os.fsync(self._handle)
 
     def rewind(self, step: int) -> None:
-        """Drop the lines behind `step`, which the run returned to."""
+        """Drop the lines after `step`, which the run returned to."""
         self._close()
         self._handle, self._board = self._open(step, keep=True)
 
@@ -119,9 +120,22 @@ class MetricsWriter:
             self._wandb.close()
 
 
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Read a run's metrics.jsonl; a last line cut short by a crash is left out."""
-    return read_lines(run / "metrics.jsonl")
+def read_metrics(run: Path) -> list[dict[str, float]]:
+    """Read a run's metrics.jsonl; a last line cut short by a crash is left out.
+
+    Returns:
+        Of each line its `step` and its values by name; NaN where the line holds no number.
+    """
+    return [
+        {name: _number(value) for name, value in row.items()}
+        for row in read_lines(run / "metrics.jsonl")
+    ]
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    return value
 
 
 def _tensorboard(folder: str, start_step: int) -> SummaryWriter:

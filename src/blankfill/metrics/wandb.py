@@ -94,7 +94,7 @@ class WandbLog:
     """
 
     def __init__(self, run: Path, project: str) -> None:
-        config: dict[str, Any] = {}
+        config: dict[str, object] = {}
         if (run / "run.json").exists():
             config = json.loads((run / "run.json").read_text(encoding="utf-8"))["config"]
         path = run / ID_FILE

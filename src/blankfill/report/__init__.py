@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from blankfill.report.page import build_page, is_report
-from blankfill.report.read import RunRecord, read_record
+from blankfill.report.read import RunHistory, read_history
 
-__all__ = ["RunRecord", "build_page", "is_report", "read_record"]
+__all__ = ["RunHistory", "build_page", "is_report", "read_history"]

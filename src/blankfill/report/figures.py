@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from blankfill.objective.batch import Kind
 from blankfill.report.chart import Chart, Line
-from blankfill.report.read import Evaluated, Point, RunRecord
+from blankfill.report.read import Evaluated, Point, RunHistory
 from blankfill.report.words import Language, say
 from blankfill.text.language import LANGUAGES
 
@@ -23,7 +23,7 @@ LEVELS = {"trigram": 5, "unigram": 7}
 
 
 def learning_charts(
-    records: Sequence[RunRecord], names: Sequence[str], lang: Language
+    records: Sequence[RunHistory], names: Sequence[str], lang: Language
 ) -> list[Chart]:
     """Choose the charts of what was learned."""
     draw = _Drawer(records, names, lang)
@@ -55,7 +55,9 @@ def learning_charts(
     return charts
 
 
-def speed_charts(records: Sequence[RunRecord], names: Sequence[str], lang: Language) -> list[Chart]:
+def speed_charts(
+    records: Sequence[RunHistory], names: Sequence[str], lang: Language
+) -> list[Chart]:
     """Choose the charts of how fast it went."""
     draw = _Drawer(records, names, lang)
     charts = [
@@ -75,7 +77,7 @@ def speed_charts(records: Sequence[RunRecord], names: Sequence[str], lang: Langu
 class _Drawer:
     """Makes charts of the same runs in the same language."""
 
-    def __init__(self, records: Sequence[RunRecord], names: Sequence[str], lang: Language) -> None:
+    def __init__(self, records: Sequence[RunHistory], names: Sequence[str], lang: Language) -> None:
         self.records, self.names = records, names
         self.lang: Language = lang
         self.present = set[str]().union(*(record.keys() for record in records))
@@ -171,7 +173,7 @@ class _Drawer:
         names = {r.sources[int(member)] for r in self.records if int(member) < len(r.sources)}
         return " / ".join(sorted(names))
 
-    def _each(self, points: Callable[[RunRecord], Sequence[Point]], key: str) -> list[Line]:
+    def _each(self, points: Callable[[RunHistory], Sequence[Point]], key: str) -> list[Line]:
         dots = key.startswith("validation_")
         return [
             _line(name, points(record), number, dots=dots, noisy=key != "learning_rate")
@@ -197,7 +199,7 @@ def _line(
     )
 
 
-def _over_hours(record: RunRecord, key: str) -> list[Point]:
+def _over_hours(record: RunHistory, key: str) -> list[Point]:
     """Replace steps by hours; steps between two known ones are interpolated."""
     clock = record.hours()
     if not clock or clock[-1].value <= 0:
@@ -214,5 +216,5 @@ def _interpolate(known: Sequence[Point], step: float) -> float:
     return known[-1].value
 
 
-def _evaluated(record: RunRecord, language: str) -> Evaluated | None:
+def _evaluated(record: RunHistory, language: str) -> Evaluated | None:
     return next((found for found in record.evaluated if found.language == language), None)

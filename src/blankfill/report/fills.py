@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 
-from blankfill.report.read import RunRecord
+from blankfill.metrics import Sample
+from blankfill.report.read import RunHistory
 from blankfill.report.tables import run_mark, table
 from blankfill.report.words import Language, say
 
@@ -15,12 +15,11 @@ __all__ = ["sample_fills"]
 MAX_STEPS = 8
 """Most steps whose answers are listed."""
 
-_Sample = dict[str, Any]
 _Blank = tuple[str, str, str]
-"""What a blank is known by: the text before it, what was cut out, and the text behind it."""
+"""What a blank is known by: the text before it, what was cut out, and the text after it."""
 
 
-def sample_fills(records: Sequence[RunRecord], names: Sequence[str], lang: Language) -> str:
+def sample_fills(records: Sequence[RunHistory], names: Sequence[str], lang: Language) -> str:
     """Write the fills of every run that has some; an empty string where none has."""
     shown: list[str] = []
     for number, (name, record) in enumerate(zip(names, records, strict=True)):
@@ -41,36 +40,30 @@ def sample_fills(records: Sequence[RunRecord], names: Sequence[str], lang: Langu
     return f'<p class="note">{say("fills note", lang)}</p>{"".join(shown)}'
 
 
-def _history(record: RunRecord) -> dict[_Blank, dict[int, _Sample]]:
+def _history(record: RunHistory) -> dict[_Blank, dict[int, Sample]]:
     """Give the answers of each blank by step."""
-    history: dict[_Blank, dict[int, _Sample]] = {}
-    for sample in record.samples:
-        blank = (
-            str(sample.get("before", "")),
-            str(sample.get("truth", "")),
-            str(sample.get("after", "")),
-        )
-        history.setdefault(blank, {})[int(sample["step"])] = sample
+    history: dict[_Blank, dict[int, Sample]] = {}
+    for step, sample in record.samples:
+        blank = (sample.before, sample.truth, sample.after)
+        history.setdefault(blank, {})[step] = sample
     return history
 
 
-def _card(sample: _Sample, lang: Language) -> str:
-    correct = bool(sample.get("correct"))
-    kind = "right" if correct else "off"
-    truth = "" if correct else f" <s>{_shown(sample.get('truth'), lang)}</s>"
-    chance = sample.get("probability")
-    share = f"{100 * chance:.0f}\u2009%" if isinstance(chance, int | float) else ""
-    verdict = say("correct" if correct else "wrong", lang)
+def _card(sample: Sample, lang: Language) -> str:
+    kind = "right" if sample.correct else "off"
+    truth = "" if sample.correct else f" <s>{_shown(sample.truth, lang)}</s>"
+    share = f"{100 * sample.probability:.0f}\u2009%"
+    verdict = say("correct" if sample.correct else "wrong", lang)
     return (
-        f'<blockquote lang="{escape(str(sample.get("language", "")))}" class="{kind}">'
-        f"<p>{escape(str(sample.get('before', '')))}"
-        f"<mark>{_shown(sample.get('answer'), lang)}</mark>{truth}"
-        f"{escape(str(sample.get('after', '')))}</p>"
+        f'<blockquote lang="{escape(sample.language)}" class="{kind}">'
+        f"<p>{escape(sample.before)}"
+        f"<mark>{_shown(sample.answer, lang)}</mark>{truth}"
+        f"{escape(sample.after)}</p>"
         f"<footer>{verdict}<span>p = {share}</span></footer></blockquote>"
     )
 
 
-def _changes(history: dict[_Blank, dict[int, _Sample]], lang: Language) -> str:
+def _changes(history: dict[_Blank, dict[int, Sample]], lang: Language) -> str:
     """List the answers of each blank over the steps, the true text first."""
     steps = sorted({step for answers in history.values() for step in answers})
     if len(steps) < 2:
@@ -82,8 +75,8 @@ def _changes(history: dict[_Blank, dict[int, _Sample]], lang: Language) -> str:
         [
             _shown(truth, lang),
             *(
-                f'<span class="{"hit" if answers[step].get("correct") else ""}">'
-                f"{_shown(answers[step].get('answer'), lang)}</span>"
+                f'<span class="{"hit" if answers[step].correct else ""}">'
+                f"{_shown(answers[step].answer, lang)}</span>"
                 if step in answers
                 else ""
                 for step in steps
@@ -97,6 +90,6 @@ def _changes(history: dict[_Blank, dict[int, _Sample]], lang: Language) -> str:
     )
 
 
-def _shown(text: object, lang: Language) -> str:
-    stripped = str(text or "").strip()
+def _shown(text: str, lang: Language) -> str:
+    stripped = text.strip()
     return escape(stripped) if stripped else f"<i>{say('nothing', lang)}</i>"

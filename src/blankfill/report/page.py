@@ -12,7 +12,7 @@ from blankfill import __version__
 from blankfill.report.chart import Chart, draw_chart, format_value
 from blankfill.report.figures import learning_charts, speed_charts
 from blankfill.report.fills import sample_fills
-from blankfill.report.read import RunRecord, part
+from blankfill.report.read import RunHistory, part
 from blankfill.report.tables import (
     baseline_tables,
     changes_table,
@@ -29,7 +29,7 @@ from blankfill.report.words import Language, say
 
 __all__ = ["build_page", "is_report"]
 
-_Writer = Callable[[RunRecord, Language], str]
+_Writer = Callable[[RunHistory, Language], str]
 
 MARK = "<!doctype html><!-- blankfill report -->"
 """How every report begins, so that a later one knows what it may replace."""
@@ -43,7 +43,7 @@ def is_report(path: Path) -> bool:
         return file.read(len(MARK)) == MARK.encode()
 
 
-def build_page(records: Sequence[RunRecord], names: Sequence[str], lang: Language) -> str:
+def build_page(records: Sequence[RunHistory], names: Sequence[str], lang: Language) -> str:
     """Build the page of one run, or of several side by side.
 
     Args:
@@ -84,7 +84,7 @@ def build_page(records: Sequence[RunRecord], names: Sequence[str], lang: Languag
     )
 
 
-def _head(records: Sequence[RunRecord], names: Sequence[str], lang: Language) -> str:
+def _head(records: Sequence[RunHistory], names: Sequence[str], lang: Language) -> str:
     if len(records) > 1:
         shown = "".join(
             f"<li>{run_mark(name, i)} <small>{_summary(record, lang)}</small></li>"
@@ -102,7 +102,7 @@ def _head(records: Sequence[RunRecord], names: Sequence[str], lang: Language) ->
     )
 
 
-def _summary(record: RunRecord, lang: Language) -> str:
+def _summary(record: RunHistory, lang: Language) -> str:
     model = part(record.info, "config", "model")
     facts: list[str] = []
     count = num_parameters(record)
@@ -122,7 +122,7 @@ def _summary(record: RunRecord, lang: Language) -> str:
     return " \u00b7 ".join(map(escape, facts))
 
 
-def _progress(record: RunRecord, lang: Language) -> str:
+def _progress(record: RunHistory, lang: Language) -> str:
     planned = part(record.info, "config", "train", "steps")
     if not isinstance(planned, int) or planned < 1:
         return ""
@@ -136,7 +136,7 @@ def _progress(record: RunRecord, lang: Language) -> str:
     )
 
 
-def _tiles(records: Sequence[RunRecord], names: Sequence[str], lang: Language) -> str:
+def _tiles(records: Sequence[RunHistory], names: Sequence[str], lang: Language) -> str:
     figures = dict(final_figures(records, names, lang))
     wanted = [say(key, lang) for key in TILES]
     exact = [key for key in figures if key.startswith(say("final exact", lang, ""))]
@@ -148,7 +148,7 @@ def _tiles(records: Sequence[RunRecord], names: Sequence[str], lang: Language) -
     return f'<dl class="tiles">{tiles}</dl>' if tiles else ""
 
 
-def _notes(records: Sequence[RunRecord], names: Sequence[str], lang: Language) -> str:
+def _notes(records: Sequence[RunHistory], names: Sequence[str], lang: Language) -> str:
     notes: list[str] = []
     for name, record in zip(names, records, strict=True):
         if not record.rows:
@@ -158,7 +158,7 @@ def _notes(records: Sequence[RunRecord], names: Sequence[str], lang: Language) -
     return "".join(f'<p class="warning">{escape(note)}</p>' for note in notes)
 
 
-def _figures(records: Sequence[RunRecord], names: Sequence[str], lang: Language) -> str:
+def _figures(records: Sequence[RunHistory], names: Sequence[str], lang: Language) -> str:
     rows = [
         [escape(key), *map(escape, values)] for key, values in final_figures(records, names, lang)
     ]
@@ -173,7 +173,7 @@ def _grid(charts: Sequence[Chart]) -> str:
     return f'<div class="charts">{drawn}</div>' if drawn else ""
 
 
-def _speed(records: Sequence[RunRecord], names: Sequence[str], lang: Language) -> str:
+def _speed(records: Sequence[RunHistory], names: Sequence[str], lang: Language) -> str:
     charts = _grid(speed_charts(records, names, lang))
     if not charts or not any(record.points("mfu") for record in records):
         return charts
@@ -188,7 +188,7 @@ def _speed(records: Sequence[RunRecord], names: Sequence[str], lang: Language) -
 
 
 def _per_run(
-    records: Sequence[RunRecord], names: Sequence[str], write: _Writer, lang: Language
+    records: Sequence[RunHistory], names: Sequence[str], write: _Writer, lang: Language
 ) -> str:
     shown: list[str] = []
     for number, (name, record) in enumerate(zip(names, records, strict=True)):

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from blankfill.errors import CheckpointError
-from blankfill.metrics import read_metrics, read_samples
+from blankfill.metrics import StepSample, read_metrics, read_samples
 from blankfill.runs import read_evaluation, read_run
 
-__all__ = ["Evaluated", "Point", "RunRecord", "Score", "read_record"]
+__all__ = ["Evaluated", "Point", "RunHistory", "Score", "read_history"]
 
 
 log = logging.getLogger(__name__)
@@ -54,16 +54,16 @@ class Evaluated:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunRecord:
+class RunHistory:
     """One run, as its folder tells it."""
 
     path: Path
     """Its folder."""
-    info: dict[str, Any]
+    info: Mapping[str, object]
     """Content of run.json."""
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, float]]
     """Lines of metrics.jsonl."""
-    samples: list[dict[str, Any]]
+    samples: list[StepSample]
     """Lines of samples.jsonl."""
     evaluated: list[Evaluated]
     """Content of evaluation.json: held-out blanks beside n-gram models, by language."""
@@ -117,7 +117,7 @@ class RunRecord:
         return found
 
 
-def read_record(run: Path) -> RunRecord:
+def read_history(run: Path) -> RunHistory:
     """Read a run folder.
 
     Raises:
@@ -125,7 +125,7 @@ def read_record(run: Path) -> RunRecord:
     """
     info = read_run(run)
     rows = [row for row in read_metrics(run) if _is_number(row["step"])]
-    return RunRecord(
+    return RunHistory(
         path=run, info=info, rows=rows, samples=read_samples(run), evaluated=_evaluated(run)
     )
 

@@ -14,7 +14,7 @@ from blankfill.config.run import from_dict
 from blankfill.errors import ConfigError
 from blankfill.metrics.flops import count_parameters
 from blankfill.report.chart import NUM_COLOURS
-from blankfill.report.read import RunRecord, part
+from blankfill.report.read import RunHistory, part
 from blankfill.report.words import Language, say
 from blankfill.text.language import LANGUAGES
 
@@ -44,12 +44,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = "")
 
 
 def run_mark(name: str, number: int) -> str:
-    """Write a run's name behind its colour."""
+    """Write a run's name after its colour."""
     return f'<i class="swatch" style="--c:var(--c{number % NUM_COLOURS})"></i>{escape(name)}'
 
 
 def final_figures(
-    records: Sequence[RunRecord], names: Sequence[str], lang: Language
+    records: Sequence[RunHistory], names: Sequence[str], lang: Language
 ) -> list[tuple[str, list[str]]]:
     """Give each figure's name and its value in every run; figures that no run has are left out."""
     columns = [_figures(record, lang) for record in records]
@@ -60,7 +60,7 @@ def final_figures(
     return [(key, [column.get(key, "") for column in columns]) for key in order]
 
 
-def _figures(record: RunRecord, lang: Language) -> dict[str, str]:
+def _figures(record: RunHistory, lang: Language) -> dict[str, str]:
     found: dict[str, str] = {}
     planned = part(record.info, "config", "train", "steps")
     if record.rows:
@@ -106,7 +106,7 @@ def _figures(record: RunRecord, lang: Language) -> dict[str, str]:
     return found
 
 
-def num_parameters(record: RunRecord) -> int | None:
+def num_parameters(record: RunHistory) -> int | None:
     """Count the model's weights; None where its configuration is not one that we know."""
     try:
         cfg = from_dict(ModelConfig, part(record.info, "config", "model"))
@@ -115,7 +115,7 @@ def num_parameters(record: RunRecord) -> int | None:
         return None
 
 
-def differences(records: Sequence[RunRecord], names: Sequence[str], lang: Language) -> str:
+def differences(records: Sequence[RunHistory], names: Sequence[str], lang: Language) -> str:
     """Write the table of all settings in which the runs differ."""
     flat = [_settings(record) for record in records]
     keys = dict.fromkeys(key for settings in flat for key in settings)
@@ -134,9 +134,9 @@ def differences(records: Sequence[RunRecord], names: Sequence[str], lang: Langua
     return table(head, rows, kind="settings")
 
 
-def _settings(record: RunRecord) -> dict[str, Any]:
+def _settings(record: RunHistory) -> dict[str, object]:
     """Flatten what decides a run: configuration, data, software and hardware."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, value in part(record.info, "config").items():
         found |= _flatten(value, f"{name}.")
     for role in ("data", "validation"):
@@ -148,16 +148,16 @@ def _settings(record: RunRecord) -> dict[str, Any]:
     return found
 
 
-def _flatten(value: Any, prefix: str) -> dict[str, Any]:
+def _flatten(value: Any, prefix: str) -> dict[str, object]:
     if not isinstance(value, dict):
         return {prefix.rstrip("."): value}
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, inner in value.items():
         found |= _flatten(inner, f"{prefix}{name}.")
     return found
 
 
-def configuration(record: RunRecord, lang: Language) -> str:
+def configuration(record: RunHistory, lang: Language) -> str:
     """Write every field of the configuration, part by part."""
     parts: list[str] = []
     for name, fields in part(record.info, "config").items():
@@ -169,7 +169,7 @@ def configuration(record: RunRecord, lang: Language) -> str:
     return f'<div class="parts">{"".join(parts)}</div>'
 
 
-def data_table(record: RunRecord, lang: Language) -> str:
+def data_table(record: RunHistory, lang: Language) -> str:
     """Write which stores were read, and how large they are."""
     rows = [
         [
@@ -187,7 +187,7 @@ def data_table(record: RunRecord, lang: Language) -> str:
     return table(head, rows, kind="data")
 
 
-def changes_table(record: RunRecord, lang: Language) -> str:
+def changes_table(record: RunHistory, lang: Language) -> str:
     """Write what a resumed run changed, and from which step on; nothing where it never did."""
     rows = [
         [f"{change['step']:,}", f"<code>{escape(name)}</code>", _value(value)]
@@ -200,7 +200,7 @@ def changes_table(record: RunRecord, lang: Language) -> str:
     return table(head, rows, kind="data") if rows else ""
 
 
-def machine_table(record: RunRecord, lang: Language) -> str:
+def machine_table(record: RunHistory, lang: Language) -> str:
     """Write the machine and the versions that the run was made with."""
     rows = [
         [f"<code>{escape(key)}</code>", _value(value)]
@@ -210,7 +210,7 @@ def machine_table(record: RunRecord, lang: Language) -> str:
     return table([], rows, kind="settings")
 
 
-def baseline_tables(record: RunRecord, lang: Language) -> str:
+def baseline_tables(record: RunHistory, lang: Language) -> str:
     """Write the recorded evaluation: the model beside n-gram models, per language."""
     head = [say(k, lang) for k in ("system", "nats per token", "bits per byte", "exact fills")]
     shown: list[str] = []

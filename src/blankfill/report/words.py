@@ -135,7 +135,7 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     # Fills.
     "fills note": (
         "Held-out text with one blank, filled greedily. In colour: what the model wrote at the "
-        "last validation; behind it, where the two differ, the true text.",
+        "last validation; after it, where the two differ, the true text.",
         "留出文本中挖去一处，由模型贪心填写。彩色为最近一次验证时模型的填写；若与原文不同，其后为原文。",
     ),
     "at step": ("step {}", "第 {} 步"),

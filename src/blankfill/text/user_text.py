@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from blankfill.errors import RequestError
 
-__all__ = ["GivenText", "checked", "no_blank", "read_stdin", "read_stdin_lines", "require_blank"]
+__all__ = ["UserText", "checked", "no_blank", "read_stdin", "read_stdin_lines", "require_blank"]
 
 _BLANKS = ("[MASK]", "[sMASK]", "[gMASK]")
 
 
 @dataclass(frozen=True, slots=True)
-class GivenText:
-    """One text of several."""
+class UserText:
+    """One text of several that a user gives."""
 
     text: str
     """The text; what could be read of it where there is an error."""
@@ -56,7 +56,7 @@ def read_stdin(*, keep_mark: bool = False) -> str:
         ) from error
 
 
-def read_stdin_lines() -> list[GivenText]:
+def read_stdin_lines() -> list[UserText]:
     """Read stdin, one text a line; empty lines are none.
 
     A line ends in a line feed, or in a carriage return and one; every other character is text. A
@@ -66,7 +66,7 @@ def read_stdin_lines() -> list[GivenText]:
         RequestError: there is no text, or stdin cannot be read.
     """
     lines = _stdin_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    texts: list[GivenText] = []
+    texts: list[UserText] = []
     for number, line in enumerate(lines, start=1):
         if number < len(lines):
             line = line.removesuffix(b"\r")
@@ -76,7 +76,7 @@ def read_stdin_lines() -> list[GivenText]:
             text = line.decode(errors="replace")
             error = f"it is not UTF-8 at byte {wrong.start}; convert it to UTF-8 first"
         if text.strip():
-            texts.append(GivenText(text, f"line {number}", error))
+            texts.append(UserText(text, f"line {number}", error))
     if not texts:
         raise RequestError("stdin holds no text; give one text a line")
     return texts
