@@ -3,9 +3,9 @@
     python benchmarks/train.py --nanogpt NANOGPT/model.py --sizes 5M 25M --threads 2 1
 
 A step is forward, backward, clipping and AdamW on 4,096 positions (2,048 of the 110 M model), with
-products in --precision: the one that training chooses here where not given. Every contender runs as
-it is and compiled, in processes of their own, and its fastest form counts; a peer in float32 too,
-should it be faster so. Two tables of ratios: all positions as targets, like for
+products in --precision: where not given, bfloat16 if this CPU multiplies it, else float32. Every
+contender runs as it is and compiled, in processes of their own, and its fastest form counts; a peer
+in float32 too, should it be faster so. Two tables of ratios: all positions as targets, like for
 like; and GLM's mixture, where 30 % are. Then rows of 2,048 with packed documents against rows of
 512, and against the same rows under a dense mask and under SDPA's. Memory is the process's peak.
 

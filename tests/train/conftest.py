@@ -36,7 +36,8 @@ def one_thread():
 def make_trainer(random_store, ids):
     """A function that makes a trainer in a folder."""
 
-    def make(run, cfg=CFG, store=None, device="cpu", attention=None, compiled=False, **options):
+    def make(run, cfg=CFG, store=None, device="cpu", dtype=None, attention=None, compiled=False,
+             **options):  # fmt: skip
         run.mkdir(exist_ok=True)
         store = store or random_store([5, 17, 30, 44, 120, 9, 60, 33] * 4)
         model = GLM(cfg.model)
@@ -44,7 +45,9 @@ def make_trainer(random_store, ids):
         rows = RowSource(
             [store], cfg.objective, ids, row_length=cfg.train.row_length, seed=cfg.train.seed
         )
-        engine = LocalEngine(cfg, model.to(device), attention=attention, compiled=compiled)
+        engine = LocalEngine(
+            cfg, model.to(device), dtype=dtype, attention=attention, compiled=compiled
+        )
         return Trainer(cfg, engine, rows, run, **options)
 
     return make

@@ -17,19 +17,20 @@ from conftest import language_model
 from train.conftest import CFG, MODEL, weights
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("dropout", "optimizer"), [(0.0, "adamw"), (0.2, "adamw"), (0.0, "muon")])
 def test_a_resumed_run_is_bit_equal_to_one_that_never_stopped(
-    tmp_path, make_trainer, dropout, optimizer
+    tmp_path, make_trainer, dropout, optimizer, dtype
 ):
     cfg = dataclasses.replace(
         CFG,
         model=dataclasses.replace(MODEL, dropout=dropout),
         train=dataclasses.replace(CFG.train, optimizer=optimizer),
     )
-    whole = make_trainer(tmp_path / "whole", cfg)
+    whole = make_trainer(tmp_path / "whole", cfg, dtype=dtype)
     whole.fit()
 
-    first = make_trainer(tmp_path / "parts", cfg)
+    first = make_trainer(tmp_path / "parts", cfg, dtype=dtype)
     first.cfg = dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, checkpoint_every=7))
     step = first.step
 
@@ -41,7 +42,7 @@ def test_a_resumed_run_is_bit_equal_to_one_that_never_stopped(
 
     first.step = stop_after_seven
     assert not first.fit()
-    second = make_trainer(tmp_path / "parts", cfg)
+    second = make_trainer(tmp_path / "parts", cfg, dtype=dtype)
     second.restore(newest_checkpoint(tmp_path / "parts"))
     assert second.index == 7
     assert second.fit()
@@ -166,11 +167,14 @@ def test_float16_scales_its_loss_and_resumes_with_its_scale(tmp_path, make_train
     assert again.engine.scaler.state() == trainer.engine.scaler.state()
 
 
-def test_float16_learns_what_float32_learns(tmp_path, make_trainer):
-    # Ten bits of mantissa: losses of a short run agree to a few thousandths.
+# Eleven bits of a number: losses of a short run agree to a few thousandths; eight: to eight times.
+@pytest.mark.parametrize(("low", "rel"), [("float16", 5e-3), ("bfloat16", 4e-2)])
+def test_half_precision_learns_what_float32_learns(tmp_path, make_trainer, low, rel):
     runs = []
-    for precision in ("float16", "float32"):
-        cfg = dataclasses.replace(CFG, train=dataclasses.replace(CFG.train, precision=precision))
-        make_trainer(tmp_path / precision, cfg).fit()
+    for precision in (low, "float32"):
+        settled = "float16" if precision == "float16" else "auto"  # with its loss scale
+        train = dataclasses.replace(CFG.train, precision=settled)
+        cfg = dataclasses.replace(CFG, train=train)
+        make_trainer(tmp_path / precision, cfg, dtype=getattr(torch, precision)).fit()
         runs.append([row["loss_nats"] for row in read_metrics(tmp_path / precision)])
-    assert runs[0] == pytest.approx(runs[1], rel=5e-3)
+    assert runs[0] == pytest.approx(runs[1], rel=rel)

@@ -77,8 +77,9 @@ class TrainConfig:
     from counts of the training text, each token near those that keep its company, which saves a
     small model about half its first thousand steps."""
     precision: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Arithmetic of matrix products; auto takes bfloat16 where the CPU or GPU multiplies it.
-    float16 scales the loss dynamically, as GLM-130B was trained."""
+    """Arithmetic of matrix products. auto: on a GPU bfloat16 where it multiplies it; on a CPU that
+    does, the quicker of bfloat16 and float32, timed when a run of a minute or more starts. float16
+    scales the loss dynamically, as GLM-130B was trained."""
     loss_scale_window: Annotated[int, Range(1, MOST_STEPS)] = 2000
     """Steps without overflow after which the loss scale of float16 doubles."""
     attention: AttentionKind = "auto"

@@ -32,6 +32,7 @@ from blankfill.prepare.attention import settle_attention
 from blankfill.prepare.compiling import settle_compile
 from blankfill.prepare.describe import describe_run, say_what_was_chosen
 from blankfill.prepare.memory import require_memory
+from blankfill.prepare.precision import settle_precision
 from blankfill.prepare.resume import Change, changes_on_resume, start_on_resume
 from blankfill.prepare.sources import build_stream, open_stores
 from blankfill.prepare.start import begin_embedding, read_start
@@ -132,7 +133,7 @@ def build_trainer(
     if cfg.train.wandb:
         require_wandb()
     device = choose_device(cfg.train.device)
-    dtype = choose_precision(cfg.train.precision, device)
+    choose_precision(cfg.train.precision, device)  # refused before long work, where it must be
     stores = open_stores(data)
     fingerprint = stores[0].tokenizer_fingerprint
     held_out = open_stores(validation, fingerprint) if validation else []
@@ -180,6 +181,11 @@ def build_trainer(
         begin_embedding(model, stores, cfg.train)
     model.to(device)
     rows = build_stream(cfg, stores, _mixtures(old, settled), tokenizer.ids)
+    here_before = old if old and _device_of(old) == _device_of(info) else {}
+    dtype = settle_precision(
+        cfg, model, lambda n: rows.rows(0, n), before=here_before.get("precision")
+    )
+    info["precision"] = str(dtype).removeprefix("torch.")
     checks: list[Check] = []
     if held_out:
         checks.append(_loss_check(cfg, run, validation, held_out, tokenizer, dtype))
@@ -189,7 +195,6 @@ def build_trainer(
     info["hardware"] |= {
         "peak_flops_per_second": round(peak.flops_per_second), "peak_source": peak.source
     }  # fmt: skip
-    here_before = old if old and _device_of(old) == _device_of(info) else {}
 
     def sample() -> Batch:
         return rows.rows(0, cfg.train.micro_batch_rows)
