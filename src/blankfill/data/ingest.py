@@ -5,7 +5,7 @@ encode them; the reading process writes the results in order. Only a few packets
 time, so memory does not grow with the input, and the store is the same for any number of workers.
 
 Workers are spawned, not forked: the calling process may hold threads. They leave Ctrl-C to the
-reading process and end by themselves when it is gone.
+reading process and end by themselves when it has ended.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ PACKET_RECORDS = 2000
 PACKETS_PER_WORKER = 3
 """Most packets under way for each worker."""
 SAFE_PATH = "PYTHONSAFEPATH"
-"""Keeps the current folder out of a Python's path where it is not empty."""
+"""Environment variable that, if not empty, keeps the current folder out of Python's module path."""
 WAITING_BYTES = 128 << 20
-"""Most text under way in all, so that documents of many megabytes do not add up."""
+"""Most text under way in total, so that many large documents do not fill the memory."""
 
 
 class _Encoded(NamedTuple):
@@ -152,7 +152,7 @@ def _encode(
             yield [_encode_one(record, loaded, fields) for record in packet]
         return
     context = multiprocessing.get_context("spawn")
-    with _safe_path():  # the pool's semaphores have a process that looks after them
+    with _safe_path():  # the pool's semaphores are tracked by a process of their own
         resource_tracker.ensure_running()
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start_worker, initargs=(tokenizer,)
@@ -173,7 +173,7 @@ def _encode(
                 yield waiting.popleft()[1].result()
         except BrokenProcessPool as error:
             raise DataError(
-                "a process that encoded text has ended, for want of memory, or because the script "
+                "a process that encoded text has ended: memory ran out, or the script "
                 'that called lacks `if __name__ == "__main__":`; nothing was written: try '
                 "--num-workers 1"
             ) from error
@@ -184,12 +184,12 @@ def _encode(
 
 @contextmanager
 def _interrupts_held() -> Generator[None]:
-    """Start processes that Ctrl-C does not reach from their first instruction on.
+    """Start processes that ignore Ctrl-C from their first instruction on.
 
-    They inherit that the signal is blocked. Here it is delivered at the latest at the end.
+    They inherit the blocked signal. In this process it is delivered at the end at the latest.
     """
     with _safe_path():
-        resource_tracker.ensure_running()  # where it has yet to start, it unblocks the signal
+        resource_tracker.ensure_running()  # a process still to start unblocks the signal itself
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             yield
@@ -199,7 +199,7 @@ def _interrupts_held() -> Generator[None]:
 
 @contextmanager
 def _safe_path() -> Generator[None]:
-    """Start processes that do not take a module of the calling folder for one of the library's."""
+    """Start processes in which no module of the current folder shadows one of the library's."""
     before = os.environ.get(SAFE_PATH)
     os.environ[SAFE_PATH] = "1"
     try:
@@ -235,7 +235,7 @@ def _packets(records: Iterator[Record]) -> Iterator[list[Record]]:
 
 def _start_worker(tokenizer: Path) -> None:
     """Load the tokenizer; leave Ctrl-C to the process that reads, and end with it."""
-    global _tokenizer  # the one thing that a worker keeps between packets
+    global _tokenizer  # the only state that a worker keeps between packets
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -243,7 +243,7 @@ def _start_worker(tokenizer: Path) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when the reading one is gone: it would wait for packets for ever."""
+    """End this process when the reading one has ended: it would wait for packets for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -6,7 +6,7 @@ is, of tokens. Row i of the mixture belongs to the first store where `floor(p (i
 any number of rows each of n stores has its share to within n rows, every store is read at its own
 pace and in its own epochs, and any process finds any row without counting.
 
-Shares may change from a row on: the same arithmetic then begins anew behind what was read so far.
+Shares may change from a row on: the same arithmetic then starts again after the rows read so far.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["RowMixture", "RowStream", "parse_stores", "settle_shares"]
 SCALE = 1 << 40
 """Shares are integers in this unit, so that counts are exact for 10^11 rows and more."""
 SHARES = Range(1e-6, 1e6)
-"""Shares that may be named: parts of 1 or per cent, or any other unit where each store has one."""
+"""Shares that users may give: fractions, per cent, or any unit if every store has a share."""
 LEAST_SHARE = 1e-9
 """Of the rows; the arithmetic below is exact for larger ones."""
 
@@ -55,7 +55,7 @@ class RowMixture:
         """First row, rows of each source before it, and `_splits` of the shares from there on."""
 
     def change(self, row: int, shares: Sequence[float]) -> None:
-        """Take other shares from a row on; those that were to hold later do not any more."""
+        """Use other shares from a row on; changes planned for later rows are dropped."""
         before = self.counts(row)
         kept = sum(first < row for first, _ in self.mixtures)
         self.mixtures[kept:] = [(row, list(shares))]
@@ -159,7 +159,7 @@ def settle_shares(shares: Sequence[float | None], tokens: Sequence[int]) -> list
         Shares that sum to 1; None where no store has one, and documents are read in one order.
 
     Raises:
-        ConfigError: a share is next to nothing beside the others.
+        ConfigError: a share is too small beside the others.
     """
     known = [share for share in shares if share is not None]
     if not known:
@@ -187,7 +187,7 @@ def _splits(shares: Sequence[float]) -> list[int]:
 
 
 def _parse(path: Path) -> tuple[Path, float | None]:
-    """Split what stands behind the last colon off, unless the whole is a path that exists."""
+    """Split off what follows the last colon, unless the whole is a path that exists."""
     store, colon, text = str(path).rpartition(":")
     if not colon or path.exists():
         return path, None
@@ -195,7 +195,7 @@ def _parse(path: Path) -> tuple[Path, float | None]:
         share = float(text)
     except ValueError:
         if not store or not Path(store).exists():
-            return path, None  # a path with a colon in it, which is reported as not there
+            return path, None  # a path with a colon in it; it is reported as missing
         share = float("nan")
     if not store or share not in SHARES:
         raise ConfigError(

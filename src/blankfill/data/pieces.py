@@ -27,7 +27,7 @@ __all__ = ["Cutter", "DocumentStore", "Objectives", "Pieces"]
 SLACK = 8
 """A cut may move back by one part in this many of a row, to where a sentence ends."""
 PART_SHIFT, SHORT_SHIFT = 32, 52
-"""A piece's address is its document, and from these bits on its part and its shorter part."""
+"""A piece's address holds its document in the low bits; its part and shorter part start here."""
 SHORTEST_SEQUENCE = 32
 """Shortest target length of `short_sequence_rate` (released `blocklm_utils.py: split_samples`)."""
 

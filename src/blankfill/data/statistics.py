@@ -1,4 +1,4 @@
-"""What an epoch of a store is like under an objective: kinds, lengths, fill, and nothing lost."""
+"""Statistics of one epoch of a store under an objective: kinds, lengths, fill, lost tokens."""
 
 from __future__ import annotations
 

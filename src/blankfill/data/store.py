@@ -162,7 +162,7 @@ class TokenStore:
             ends: `[n]` its end.
 
         Returns:
-            The tokens of all parts, one behind another.
+            The tokens of all parts, one after another.
         """
         found = gather(self.tokens, self.offsets[documents] + starts, ends - starts)
         return found.astype(np.int32)

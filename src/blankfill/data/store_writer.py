@@ -29,7 +29,7 @@ BUFFERED_DOCUMENTS = 1 << 16
 class StoreWriter:
     """Writes a store document by document; it appears only when it is complete.
 
-    Use it in a `with` block and call `finish` at its end: without, nothing is left behind.
+    Use it in a `with` block and call `finish` at its end; without `finish` nothing is written.
 
     Args:
         path: the store's folder.

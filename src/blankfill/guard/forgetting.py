@@ -1,4 +1,4 @@
-"""The forgetting guard: what a run knew before must not be lost while it learns something else.
+"""The forgetting guard: what a model knew must not be lost while it learns something else.
 
 Each held-out store is a suite. Its best loss so far, that of the weights the run started from
 included, is what it is measured against, at every validation.
@@ -19,7 +19,7 @@ __all__ = ["ForgettingGuard"]
 log = logging.getLogger(__name__)
 
 LOSS = "validation_loss_nats"
-"""Key of the loss on one held-out store; where there are several, `_source_N` stands behind."""
+"""Key of the loss on one held-out store; where there are several, `_source_N` is appended."""
 
 
 class ForgettingGuard:

@@ -172,8 +172,9 @@ def _run_config(plan: ImportPlan) -> RunConfig:
 def _objective(plan: ImportPlan) -> ObjectiveConfig:
     """Give a foreign model the mixture it was trained on, and the positions its code computes.
 
-    With one position alone, ChatGLM-6B's code and GLM-130B's number on behind `[gMASK]` and stay at
-    `[MASK]`: our linear scheme. With two, all of Part B stands at its mask.
+    With one position id, the code of ChatGLM-6B and GLM-130B continues the numbering after
+    `[gMASK]` and keeps the mask's position for `[MASK]`: our linear scheme. With two, every token
+    of a span has the position of its mask.
     """
     scheme = "linear" if plan.cfg.positions == "rope_1d" else "corrupted"
     return dataclasses.replace(_mixture(plan), positions=scheme)

@@ -7,7 +7,7 @@ in its two directions, so a round trip is the identity by construction.
 Families (the released code that writes and reads the names):
 
     glm          GLM, Megatron files (`modeling_glm.py`); Q, K, V in thirds
-    hf_glm       the same on Hugging Face, behind `glm.`; its GeLU is the erf form
+    hf_glm       the same on Hugging Face, names prefixed with `glm.`; its GeLU is the erf form
     sat_glm      GLM in SwissArmyTransformer; positions of spans are a mixin; Sandwich-LN possible
     glm130b      GLM-130B in SwissArmyTransformer; Q, K, V interleaved head by head
     chatglm_sat  ChatGLM-6B in SwissArmyTransformer; Q, K, V in thirds; a head of its own

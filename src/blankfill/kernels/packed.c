@@ -59,7 +59,7 @@ static void multiply(gemm_t gemm, char turn_a, char turn_b, int m, int n, int k,
     gemm(&turn_b, &turn_a, &n, &m, &k, &alpha, b, &b_row, a, &a_row, &beta, c, &c_row);
 }
 
-/* Softmax of the first `seen` scores of a row of `size`; zero behind them. */
+/* Softmax of the first `seen` scores of a row of `size`; zero after them. */
 static void softmax(float *row, int64_t seen, int64_t size) {
     float largest = row[0], sum = 0.0f;
 #pragma omp simd reduction(max : largest)

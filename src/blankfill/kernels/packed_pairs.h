@@ -118,7 +118,7 @@ static void store_rows(view_t x, int64_t first, int64_t end, int64_t head, int64
 }
 
 /* Softmax of scale times the first `seen` scores of a row that has room for a multiple of 16; zero
- * behind them, up to `size`. */
+ * after them, up to `size`. */
 static void softmax_pairs(float *row, int64_t seen, int64_t size, float scale) {
     __m512 by = _mm512_set1_ps(scale), largest = _mm512_set1_ps(-INFINITY);
     __m512 sum = _mm512_setzero_ps();

@@ -41,13 +41,13 @@ class Kind(IntEnum):
     """What was cut out of a document."""
 
     SHORT = 0
-    """Spans of a few tokens behind `[MASK]`."""
+    """Spans of a few tokens, each replaced by `[MASK]`."""
     SENTENCE = 1
-    """Whole sentences behind `[sMASK]`."""
+    """Whole sentences, each replaced by `[sMASK]`."""
     DOCUMENT = 2
-    """One long blank behind `[gMASK]`."""
+    """One long span, replaced by `[gMASK]`."""
     CAUSAL = 3
-    """The whole text behind `[gMASK]`, with an empty prefix."""
+    """The whole text, replaced by `[gMASK]`; the prefix is empty."""
     PAIR = 4
     """An instruction's answer."""
 
@@ -56,7 +56,7 @@ class End(IntEnum):
     """What the targets of a span end in."""
 
     NONE = 0
-    """Nothing: the text goes on behind the last target."""
+    """Nothing: the text continues after the last target."""
     EOP = 1
     """The end of a span."""
     EOS = 2
@@ -97,7 +97,7 @@ class Batch:
     """B rows of T positions that hold K examples, none seeing another."""
 
     tokens: Int32
-    """`[B, T]` input ids, `pad` behind the last example."""
+    """`[B, T]` input ids, `pad` after the last example."""
     targets: Int32
     """`[B, T]` target ids; `IGNORE_INDEX` on Part A and padding."""
     positions: Int32

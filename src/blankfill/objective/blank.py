@@ -1,8 +1,8 @@
 """Blank infilling: turn one tokenized document into a GLM example, and back.
 
-Part A is the text with every span replaced by one mask token; Part B is each span, in shuffled
-order, behind `sop`, its targets ending in `eop`. Source: Du et al. 2022 (GLM), section 2.1;
-released `blocklm_utils.py: make_block_data`.
+Part A is the text with every span replaced by one mask token; Part B is the spans in shuffled
+order, each preceded by `sop`, its targets ending in `eop`. Source: Du et al. 2022 (GLM), section
+2.1; released `blocklm_utils.py: make_block_data`.
 
 Shapes: n tokens in the document, S spans, T = len(Part A) + len(Part B).
 """

@@ -149,21 +149,21 @@ class _Source:
         extra = [*ids.mask_sentinels, *ids.sop_sentinels] if cfg.sentinels else []
         pads = np.full(lay.row_length, ids.pad, np.int32)
         self.tokens = np.concatenate([tokens, np.array(roles + extra, np.int32), pads])
-        behind = len(tokens)
-        first_sop = behind + len(Kind)
+        after_text = len(tokens)
+        first_sop = after_text + len(Kind)
         # Where each begins: a document's text `[K]`, a span's mask `[S]`; the others as in Part B.
         self.text = np.cumsum(drawn.num_tokens) - drawn.num_tokens
-        self.mask = (behind + drawn.kinds.astype(np.int64))[lay.owner]
+        self.mask = (after_text + drawn.kinds.astype(np.int64))[lay.owner]
         self.sop = np.full(len(lay.owner), first_sop)
         self.span = self.text[lay.owner] + placed.spans[lay.in_order, 0]
         self.end = (first_sop + drawn.ends.astype(np.int64))[lay.owner]
         self.closing = first_sop + int(End.EOS)
         self.opening = self.closing + 1
-        self.pad = behind + len(roles) + len(extra)
+        self.pad = after_text + len(roles) + len(extra)
         if cfg.sentinels:
             # The k-th span of Part B is the k-th sentinel, wherever its mask stands.
             later = np.flatnonzero(lay.rank > 0)
-            sentinel = behind + len(roles) + lay.rank[later] - 1
+            sentinel = after_text + len(roles) + lay.rank[later] - 1
             self.mask[lay.in_order[later]] = sentinel
             self.sop[later] = sentinel + len(ids.mask_sentinels)
 

@@ -1,6 +1,6 @@
 """What was drawn for many documents: flat arrays with offsets, to be taken apart and joined.
 
-Everything ragged is flat: the spans of document i are `first[i] : first[i + 1]`.
+Ragged data is stored flat: the spans of document i are `first[i] : first[i + 1]`.
 
 Shapes: n documents (or pieces), S spans of all of them.
 """

@@ -1,8 +1,8 @@
-"""Fonts for pictures that bear tokens: one that has their characters, or a sentence saying so.
+"""Fonts for pictures with tokens: find one that has their characters, or warn that none has.
 
 matplotlib draws an empty box, and warns, for each character that its font lacks; its own font has
-no Chinese. Its list of fonts is kept from the day when it was first used, so that one installed
-since then is looked for on the disk.
+no Chinese. It caches its list of fonts at first use, so a font that was installed later is looked
+for on the disk.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def fonts_for(texts: Iterable[str]) -> dict[str, Any]:
     """Choose fonts that have the characters of some texts, as far as there are any.
 
     Args:
-        texts: what a picture bears.
+        texts: the texts in a picture.
 
     Returns:
         Settings for `pyplot.rc_context`. Where characters remain that no font has, one warning in
@@ -59,7 +59,7 @@ def fonts_for(texts: Iterable[str]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def without_glyph_warnings() -> Generator[None]:
-    """Silence matplotlib's warning for each character without a font: one was given already."""
+    """Silence matplotlib's warning for each missing character: ours was logged already."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield

@@ -1,9 +1,9 @@
 """The tokens around a text: `[CLS]` before it and `eos` after it, as GLM up to 10B was trained.
 
-Texts of vocabularies without an opening token stand bare. Neither token is ever cut out (released
-`blocklm_utils.py`). A text that ends in a document blank is not closed: there the end is for the
-blank to find, whose last target it may be (`document_end`), and a prompt is left open there as well
-(released `generate_samples.py`).
+Texts of vocabularies without an opening token have no frame. Neither token is ever cut out
+(released `blocklm_utils.py`). A text that ends in a document blank is not closed: there the model
+itself predicts the end, which may be the blank's last target (`document_end`). A prompt is left
+open there as well (released `generate_samples.py`).
 
 Here one text gets its frame. Of many, `many.draw_many` says which frame each has, and
 `build.build_rows` lays it out.
@@ -32,7 +32,7 @@ def frame_room(ids: SpecialIds) -> int:
 
 
 def frame_text(tokens: Int32, ids: SpecialIds, *, closed: bool) -> Int32:
-    """Put the frame around one text: `[n]` to `[n + 2]`, `[n + 1]` where open, `[n]` if bare."""
+    """Put the frame around one text: `[n]` to `[n + 2]`, `[n + 1]` if open, `[n]` without frame."""
     if ids.opening is None:
         return tokens
     end = [ids.eos] if closed else []

@@ -11,12 +11,12 @@ shares the id of the mask and the rest goes on from there; pinned, as a short bl
 
 `original` (the article). First id of a span's tokens: their own index in the ORIGINAL sentence;
 second id: 0, 1, 2, ... inside the span. `sop` shares the ids of the span's first token. Part A is
-numbered from 0 as above, so a span's ids meet those of Part A tokens behind its mask. At generation
-the indices of a later blank depend on how long the earlier ones turned out: they are known only
-because blanks are filled left to right, each after those before it.
+numbered from 0 as above, so a span's ids coincide with those of Part A tokens to the right of its
+mask. At generation the indices of a later blank depend on the lengths of the earlier fills: they
+are known only because blanks are filled left to right.
 
 With sentinels (the papers' ablation) all of Part B has the text position after the row's last, and
-1, 2, 3, ... inside each span: which blank it fills is told by the tokens.
+1, 2, 3, ... inside each span: the sentinel tokens tell which blank a span fills.
 """
 
 from __future__ import annotations

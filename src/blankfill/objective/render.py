@@ -39,9 +39,9 @@ Token = Callable[[int], str]
 """Shows one token id."""
 
 PART_A, PART_B, HIDDEN, DOCUMENT_EDGE = "#4477aa", "#ee8866", "#f4f4f4", "#333333"
-"""Colours that stay apart for colour-blind readers (Tol's bright scheme)."""
+"""Colours that colour-blind readers can distinguish (Tol's bright scheme)."""
 LABELLED_TOKENS = 48
-"""Up to this many tokens each row and column bears its token."""
+"""Up to this many tokens, each row and column is labelled with its token."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,7 +172,7 @@ def _draw(
             axes.plot([inside[1] - 0.5, inside[2] - 0.5], [place - 0.5] * 2, color="white", lw=0.8)
             axes.plot([place - 0.5] * 2, [inside[1] - 0.5, inside[2] - 0.5], color="white", lw=0.8)
         if labels:
-            # A token is text, and `$` no mathematics.
+            # A `$` in a token is text, not mathematics.
             axes.set_xticks(range(length), labels, rotation=90, fontsize=8, parse_math=False)
             axes.set_yticks(range(length), labels, fontsize=8, parse_math=False)
             axes.xaxis.tick_top()
@@ -194,7 +194,7 @@ def _draw(
 
 
 def is_picture(path: Path) -> bool:
-    """Tell whether a file is a picture that blankfill drew, by what it says of itself."""
+    """Tell whether a file is a picture that blankfill drew, by its metadata."""
     return _MARK.encode() in path.read_bytes()
 
 
@@ -242,7 +242,7 @@ def _frame(axes: Any, start: int, part_b: int, end: int) -> None:
 
 
 def _label_parts(axes: Any, edges: Sequence[tuple[int, int, int]], length: int) -> None:
-    """Write A and B beside each example that is large enough to bear them."""
+    """Write A and B beside each example that has room for the labels."""
     ticks: list[float] = []
     names: list[str] = []
     for number, (start, part_b, end) in enumerate(edges):

@@ -1,4 +1,4 @@
-"""The laws of short spans: how long, how many, where; for one document, from given draws.
+"""Short spans of one document: their lengths, number and places, from given random draws.
 
 Lengths follow a law (Poisson of mean 3 without 0 for 1..39 as released in `blocklm_utils.py`),
 drawn until they reach 15 % of the document. At least one token stays visible between two spans.
@@ -34,7 +34,8 @@ __all__ = [
 ]
 
 PINNED_MEAN, PINNED_TOKENS = 5.0, 64
-"""Mean of the law of pinned answers; and answers that are never pinned, to double precision."""
+"""Mean of the Poisson law of pinned answers; and the answer length from which its probability of
+being pinned is 0 in double precision."""
 
 
 @lru_cache(maxsize=64)

@@ -61,8 +61,8 @@ class SpecialIds:
     sop_sentinels: tuple[int, ...] = ()
     """[S1], [S2], ...: what opens them."""
     opening: int | None = None
-    """`[CLS]`, which opens every text of GLM up to 10B, as `eos` closes it; None where texts stand
-    bare."""
+    """`[CLS]`, which opens every text of GLM up to 10B, as `eos` closes it; None where texts have
+    no frame."""
 
     def __post_init__(self) -> None:
         if wrong := set(self.shared) - set(DISPLAY):

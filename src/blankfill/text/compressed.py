@@ -1,6 +1,6 @@
 """Bytes of plain, gzip and zstd files, in blocks of bounded size.
 
-Compression is told by the first bytes of a file, not by its name. Several gzip members or zstd
+Compression is recognised by a file's first bytes, not by its name. Several gzip members or zstd
 frames follow each other as one stream. Where a file is damaged or cut off, everything before the
 damage is given first and `DamagedFileError` comes after it: the standard readers raise first and
 lose what they had.
@@ -21,7 +21,7 @@ _BLOCK_BYTES = 1 << 18
 _GZIP_STEP = 1 << 15
 # 4 bytes of zstd can say "128 KiB of one byte": small steps bound what one of them unpacks to.
 _ZSTD_STEP = 1 << 10
-_ZSTD_WINDOW = 1 << 27  # what `zstd --long` uses; a larger one would be taken for memory's sake
+_ZSTD_WINDOW = 1 << 27  # what `zstd --long` uses; a larger window would need too much memory
 
 
 class DamagedFileError(Exception):
@@ -70,14 +70,14 @@ def _gunzip(file: BinaryIO, head: bytes) -> Iterator[bytes]:
     data = head
     while True:
         while data:
-            if unpacker.eof:  # another member, zeros that tar and tape leave, or rubbish
+            if unpacker.eof:  # another member, zeros that tar or a tape appends, or other bytes
                 data = data.lstrip(b"\0")
                 if not data:
                     break
                 if len(data) < 2:
                     data += _read(file, 2 - len(data))
                 if data[:2] != _GZIP_MAGIC:
-                    raise DamagedFileError("there are other bytes behind the gzip data")
+                    raise DamagedFileError("there are other bytes after the gzip data")
                 unpacker = zlib.decompressobj(wbits=31)
             good = unpacker.copy().decompress
             try:
@@ -127,7 +127,7 @@ def _unzstd(file: BinaryIO, head: bytes) -> Iterator[bytes]:
             try:
                 block = unpacker.decompress(data)
             except (zstandard.ZstdError, MemoryError) as error:
-                where = "" if in_frame else " or there are other bytes behind it"
+                where = "" if in_frame else " or there are other bytes after it"
                 raise DamagedFileError(f"the zstd data is damaged{where}") from error
             in_frame = True
             for start in range(0, len(block), _BLOCK_BYTES):

@@ -7,12 +7,12 @@
 | .parquet .arrow .feather | one row, its text in the column `text` (or another) |
 
 Each also as .gz or .zst. JSON may be one object a line, an array, or objects in any layout. What
-lies under the compression is told by the content (`kinds.py`): an archive, a picture or a Git LFS
-pointer is named and skipped whatever it is called, and stdin, and a compressed file without another
-suffix, is JSON if it begins as JSON does, else text.
+is inside the compression is recognised by the content (`kinds.py`): an archive, a picture or a Git
+LFS pointer is named and skipped whatever its file name. Stdin, and a compressed file without
+another suffix, is JSON if it begins as JSON does, else text.
 
 The text of a document is exactly what UTF-8 says, line breaks of every kind included; only a byte
-order mark at the start of a file is taken off. What cannot be used is skipped, counted by reason,
+order mark at the start of a file is removed. What cannot be used is skipped, counted by reason,
 and the first cases are kept with file and line (`Skips`); `strict` makes the first one an error.
 Memory is bounded by the largest record allowed, 64 MiB, and by a row group of Parquet files.
 
@@ -165,7 +165,7 @@ def _records_of(
 
 
 def _warn_of_json(source: Source, first: bytes, check: FieldCheck) -> None:
-    """Say, once, that a name makes plain text of what looks like records."""
+    """Warn once where a file is read as plain text by its name but looks like JSON records."""
     if check.has_json_in_text or source.format != "text":
         return
     if check.fields.text in field_names(first.partition(b"\n")[0]):
@@ -229,7 +229,7 @@ class _Start(NamedTuple):
     lead: bytes
     """The white space before it, without a byte order mark at the start."""
     num_dropped: int
-    """Bytes of white space that were more than a document may have, and are gone."""
+    """Bytes of white space beyond what a document may have; they are dropped."""
     line: int
     """Number of the line in which the rest begins."""
     first: bytes
@@ -293,7 +293,7 @@ def _whole_characters(data: bytearray) -> int:
 
 
 def _cut(data: bytearray, limit: int) -> int:
-    """Find where to cut: behind a paragraph, a line, a blank, at least between characters."""
+    """Find where to cut: after a paragraph, else a line, else a space, else between characters."""
     for mark in (b"\n\n", b"\n", b" "):
         stop = data.rfind(mark, limit // 2, limit)
         if stop >= 0:

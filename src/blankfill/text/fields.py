@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 _MOST_NAMES = 10
 _NAME_LENGTH = 40
-_PATIENCE = 10_000  # records without an answer before a word about it, long before the end
+_WARN_AFTER = 10_000  # records without an answer; the warning need not wait for the end
 
 
 class Fields(NamedTuple):
@@ -88,7 +88,7 @@ def _short(name: str) -> str:
 
 
 def name_fields(value: dict[str, Any]) -> str:
-    """Say which fields a record has, and whether it is the shell around an array of records."""
+    """Say which fields a record has, and whether one of them is the array of the real records."""
     said = f"its fields are {list_names(_paths(value))}"
     for key, inner in value.items():
         if isinstance(inner, list) and inner and isinstance(inner[0], dict):
@@ -107,7 +107,7 @@ class FieldCheck:
     num_texts: int = 0
     """Records that had a text."""
     num_answers: int = 0
-    """Of these, how many had the field of the answer, be it empty."""
+    """Of these, how many had the field of the answer, even if it was empty."""
     num_pairs: int = 0
     """Of these, how many had an answer in it."""
     has_json_in_text: bool = False
@@ -118,9 +118,9 @@ class FieldCheck:
         self.num_texts += 1
         self.num_answers += has_answer
         self.num_pairs += is_pair
-        if self.fields.answer and self.num_texts == _PATIENCE and not self.num_answers:
+        if self.fields.answer and self.num_texts == _WARN_AFTER and not self.num_answers:
             log.warning("no record of the first %d has the field %r; the fields there are: %s",
-                        _PATIENCE, self.fields.answer, list_names(self.seen))  # fmt: skip
+                        _WARN_AFTER, self.fields.answer, list_names(self.seen))  # fmt: skip
 
     def finish(self) -> None:
         """Check at the end of an input that gave documents.

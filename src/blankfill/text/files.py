@@ -2,8 +2,8 @@
 
 A folder stands for the files of known kinds under it, sorted by path. Links are followed; a folder
 or file that is reached twice, by a link or by a second name, is read once. Hidden files and folders
-(`.git`, `.ipynb_checkpoints`) are left out, and so is the README.md of a data set, a card about the
-records beside it; a file that is named is always read. All that is not read is counted.
+(`.git`, `.ipynb_checkpoints`) are left out, and so is the README.md beside the records of a data
+set, which is its card; a file that is named is always read. Everything that is not read is counted.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ FORMATS: dict[str, Format] = {
     ".feather": "table",
 }
 _PACKED = (".gz", ".zst")
-# Suffixes that say, also in front of .gz, what blankfill does not read; any other may be part of
-# the name, as in corpus.2024.gz, and the content tells.
+# Suffixes, also before .gz, of kinds that blankfill does not read. Any other suffix may be part of
+# the name, as in corpus.2024.gz; then the content decides.
 _OTHER_KINDS = (".csv", ".tsv", ".xml", ".html", ".htm", ".pdf", ".docx", ".doc", ".npy", ".pkl")
 _CARD = "readme.md"
 
@@ -46,7 +46,7 @@ class Source(NamedTuple):
     path: str
     """Where it is; `-` is stdin."""
     format: Format | None
-    """What its name says; None where the content has to tell."""
+    """What its name says; None where the content has to decide."""
     named: bool
     """Whether the user named it: then it must be readable."""
 
@@ -152,7 +152,7 @@ def _files_under(folder: str, walked: dict[_Identity, str], skips: Skips) -> lis
 
 
 def _holds_records(source: Source) -> bool:
-    """Tell documents of a data set from JSON that any folder may hold, such as package.json."""
+    """Whether a JSON file holds documents of a data set, not settings such as package.json."""
     return source.format == "table" or any(
         source.path.lower().removesuffix(packed).endswith((".jsonl", ".ndjson"))
         for packed in ("", *_PACKED)
@@ -162,8 +162,8 @@ def _holds_records(source: Source) -> bool:
 def _walk(folder: str, walked: dict[_Identity, str], skips: Skips) -> Iterator[str]:
     """Yield the regular files under a folder, each once.
 
-    What lies in a folder itself comes before what links lead to, so that a file goes by the name
-    that it has there.
+    Files in the folder itself come before files that links lead to, so that a file is listed under
+    its own name and not under a link's.
     """
     waiting, links = [folder], list[str]()
     while waiting or links:
@@ -189,7 +189,7 @@ def _walk(folder: str, walked: dict[_Identity, str], skips: Skips) -> Iterator[s
 
 
 def _look_into(path: str, waiting: list[str], links: list[str], skips: Skips) -> None:
-    """Put a folder's entries where they wait."""
+    """Sort a folder's entries into those to visit and links to follow later."""
     try:
         with os.scandir(path) as scan:
             entries = sorted(scan, key=lambda entry: entry.name, reverse=True)

@@ -1,9 +1,9 @@
 """JSON cut into records: one object a line, or arrays and objects laid out in any way.
 
-Lines are what corpora come in, so they are cut at line feeds, fast, and a broken line costs no
-other. Where the start of a file shows something else (an array; an object over several lines; one
-behind the other on a line), its brackets are counted instead. Either way memory holds one record
-and a block of the file.
+Most corpora have one record a line. They are cut at line feeds, which is fast, and a broken line
+loses only itself. Where the start of a file shows something else (an array; an object over several
+lines; several objects on one line), its brackets are counted instead. Either way memory holds one
+record and a block of the file.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ RECORD_BYTES = 64 << 20
 def is_one_a_line(start: bytes) -> bool:
     """Tell from the first bytes that are not blank whether each line is a record.
 
-    A line that is merely broken must not make the whole file something else: only a first line that
-    ends between two tokens, or behind a first whole object, does.
+    A broken line must not decide for the whole file: the answer is no only where the first line
+    ends between two tokens of an object, or continues after a first complete object.
     """
     if start[:1] == b"[":
         return False
@@ -120,8 +120,9 @@ _INSIDE = re.compile(rb'["\\\n]')
 class _Splitter:
     """Counts brackets over blocks of JSON, and gives what lies between.
 
-    A string ends at its line's end at the latest, as JSON has it, and a line that begins as records
-    do and can be no value begins a record: so a quotation mark or a bracket that is lost costs one.
+    A string ends at the end of its line at the latest, as in JSON, and a line that begins like a
+    record, where no value can stand, begins a record. So a missing quotation mark or bracket loses
+    only one record.
     """
 
     def __init__(self, line: int):
@@ -170,7 +171,7 @@ class _Splitter:
         self._hold(block[start:])
 
     def _next(self, block: bytes, place: int) -> tuple[bytes, int] | None:
-        """Find the next bracket or comma outside strings, and the place behind it."""
+        """Find the next bracket or comma outside strings, and the place after it."""
         while place < len(block):
             if self._escaped:
                 self._escaped, place = False, place + 1

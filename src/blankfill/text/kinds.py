@@ -1,8 +1,8 @@
-"""What bytes are, told by how they begin: text, JSON, a table, or something that is not read.
+"""What kind of data bytes are, by how they begin: text, JSON, a table, or something not read.
 
-Every kind is told under the compression, because a name can say anything: an archive of texts is
-called `texts.tar.gz`, and a PDF may be called `a.txt`. Sources of the signatures: file(1)'s magic,
-and the formats' own documents.
+The kind is found from the unpacked content, because a name can be misleading: an archive of texts
+is called `texts.tar.gz`, and a PDF may be called `a.txt`. Sources of the signatures: file(1)'s
+magic, and the formats' own documents.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 HEAD_BYTES = 8192
-"""How much of a file tells its kind; git looks for NUL bytes as far."""
+"""Bytes of a file that are examined for its kind; git looks for NUL bytes in as many."""
 
 _UNPACK = "unpack it and name the folder"
 _CONVERT = "convert it to text"
@@ -52,7 +52,7 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"Obj\x01", "Avro data", "export it as JSON lines or Parquet"),
     (b"FEA1", "a Feather file of version 1", "write it as version 2, or as Parquet"),
 )
-_BZIP2 = re.compile(rb"BZh[1-9]1AY&SY")  # all of it: "BZh" alone begins words
+_BZIP2 = re.compile(rb"BZh[1-9]1AY&SY")  # the whole signature: "BZh" alone can begin a word
 _TAR_MAGIC, _TAR_PLACE = b"ustar", 257
 _BLANK = re.compile(
     # White space of Unicode and byte order marks.

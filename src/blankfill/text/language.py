@@ -1,8 +1,8 @@
-"""Which language a document is in, told by its script.
+"""Which language a document is in, by its script.
 
 Counted, not guessed by a model: Chinese is written in Han characters, English in Latin letters. A
 Latin letter is worth a third of a Han character, because that is how many bytes of UTF-8 each
-takes. So French counts as `en`; Japanese is told from Chinese by its kana.
+takes. So French counts as `en`; Japanese is distinguished from Chinese by its kana.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from blankfill.text.language import language_code
 __all__ = ["Document", "Record", "Skipped", "Skips", "parse_record", "shown"]
 
 _FIRST_CASES = 20
-_NUL_SHARE = 0.25  # a field that says \u0000 a few times is odd text; more of them is no text
+_NUL_SHARE = 0.25  # a few NUL characters may stand in odd text; with more of them it is binary data
 
 
 class Document(NamedTuple):
@@ -36,13 +36,13 @@ class Document(NamedTuple):
     num_bytes: int
     """Length in UTF-8, that of the answer included."""
     answer: str | None = None
-    """Of a pair, what its text asks for; "" where the field is there but holds nothing."""
+    """Of a pair, its answer; "" where the field is there but empty."""
     has_fields: bool = False
     """Whether it is from a JSON object or a table."""
 
 
 class Record(NamedTuple):
-    """The bytes of a document, not yet understood."""
+    """The bytes of a document, not yet parsed."""
 
     data: bytes
     """One JSON object, or text in UTF-8."""
@@ -89,7 +89,7 @@ class Skipped:
     line: int
     """Line or row, from 1; 0 is the whole file."""
     reason: str
-    """Why, in a few words; what stands in brackets differs from case to case."""
+    """Why, in a few words; the part in brackets differs from case to case."""
 
     def __str__(self) -> str:
         place = shown(self.file) + (f":{self.line}" if self.line else "")

@@ -31,8 +31,8 @@ BYTES_PER_ID = 100
 Measured with the unigram trainer: 1 MB of English web text allows at most 13,943 ids, 72 bytes
 each, 300 kB at most 6,867, 44 each (Chinese: 31 and 26)."""
 NEGLIGIBLE = 100
-"""A language with less than one part in so many of the other is a foreign line or a title page,
-nothing to balance by."""
+"""A language with less than this fraction (1 / N) of the other's bytes is a few foreign lines or a
+title page: too little to balance by."""
 _NAMES = {"en": "English", "zh": "Chinese"}
 
 
@@ -128,7 +128,7 @@ class Sample:
 
 
 def _warn_of_imbalance(held: list[int], limits: list[int]) -> None:
-    """Say it where balancing leaves one language with more than twice the bytes of the other."""
+    """Warn where balancing leaves one language with more than twice the bytes of the other."""
     small, large = sorted((1, 2), key=lambda code: held[code])
     if 0 < 2 * held[small] < limits[large]:
         cut = limits[large] < held[large]
@@ -154,8 +154,9 @@ _HAN_RUN = re.compile("[\u4e00-\u9fff]+|[^\u4e00-\u9fff]+")
 def _cut_han(chunk: bytes, number: int, longest: int) -> bytes:
     """Cut runs of Han characters at pseudo-random places, so that no piece grows into a phrase.
 
-    Chinese has no blanks between words; in small and repetitive text the trainer would take whole
-    phrases for pieces. Cuts at all places alike leave the short words as the most frequent runs.
+    Chinese has no spaces between words; in small and repetitive text the trainer would take whole
+    phrases for pieces. Cuts that are equally likely at every place leave short words as the most
+    frequent runs.
     """
     lines: list[str] = []
     for run in _HAN_RUN.findall(chunk.decode()):
@@ -168,7 +169,7 @@ def _cut_han(chunk: bytes, number: int, longest: int) -> bytes:
     return "\n".join(lines).encode()
 
 
-# Where the trainer would not accept a character in its input, or a line ends.
+# Line ends, and characters that the trainer does not accept in its input.
 _BREAKS = re.compile("[\n\r\0\u2581\u2585]+")
 
 
@@ -186,7 +187,7 @@ def _chunks(text: str) -> Iterator[bytes]:
 
 
 def _sentence_end(data: bytes, start: int, limit: int) -> int:
-    """Find where to cut: behind a full stop, before a blank, at least between characters."""
+    """Find where to cut: after a full stop, else before a space, else between characters."""
     for mark, kept in ((b". ", 1), ("\u3002".encode(), 3), (b" ", 0)):
         stop = data.rfind(mark, start + CHUNK_BYTES // 2, limit)
         if stop > start:

@@ -1,9 +1,9 @@
 """Where sentences end, in Chinese and English.
 
-A sentence ends behind a stop and the closing quotes and brackets that follow it, or behind a line
-break. A full stop of a decimal, an abbreviation, an initial or an address ends nothing, and no stop
-does whose sentence goes on in lower case or behind a comma (`"Stop!" he said.`). The blank between
-two sentences belongs to the second, as the pieces of a tokenizer have it.
+A sentence ends after a stop and the closing quotes and brackets that follow it, or after a line
+break. A full stop in a decimal, an abbreviation, an initial or an address ends no sentence. Nor
+does a stop that is followed by lower case or a comma (`"Stop!" he said.`). The space between two
+sentences belongs to the second, because a tokenizer's pieces begin with their space.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def sentence_ends(text: str) -> list[int]:
         if stop[1] and not _ends_here(text, stop[1], stop.start(), end, bool(stop[2])):
             continue
         if not text[ends[-1] if ends else 0 : end].strip():
-            # Blanks and line breaks alone are no sentence; they stay with the one before.
+            # Spaces and line breaks alone are no sentence; they stay with the one before.
             if ends:
                 ends[-1] = end
             continue
@@ -63,7 +63,7 @@ def sentence_ends(text: str) -> list[int]:
 def sentence_tokens(
     text: str, tokens: npt.NDArray[np.int32], tokenizer: TextTokenizer
 ) -> npt.NDArray[np.int64]:
-    """Find the tokens behind which the sentences of a text end.
+    """Find the tokens after which the sentences of a text end.
 
     Args:
         text: the text.
@@ -75,14 +75,14 @@ def sentence_tokens(
         token is left out.
     """
     if not isinstance(tokenizer, Tokenizer | WordTokenizer):
-        return _behind_stops(tokens, tokenizer)
+        return _ends_after_stops(tokens, tokenizer)
     ends = sentence_ends(text)
     if isinstance(tokenizer, Tokenizer):
         parts = [text[a:b] for a, b in zip([0, *ends], ends, strict=False)]
         sizes, of_tokens = [len(part.encode()) for part in parts], tokenizer.byte_lengths[tokens]
     else:
         spans = np.array(word_spans(text), np.int64).reshape(-1, 2)
-        # The end of a sentence inside of a word is none.
+        # A sentence cannot end inside a word.
         begun = np.searchsorted(spans[:, 0], ends)
         whole = begun == np.searchsorted(spans[:, 1], ends, side="right")
         sizes = np.diff(begun[whole], prepend=0)
@@ -92,8 +92,10 @@ def sentence_tokens(
     return np.unique(found[(wanted > 0) & (have[found] == wanted)]) + 1
 
 
-def _behind_stops(tokens: npt.NDArray[np.int32], tokenizer: TextTokenizer) -> npt.NDArray[np.int64]:
-    """Find the ends in ids of a published vocabulary, which cannot be laid upon the text: behind
+def _ends_after_stops(
+    tokens: npt.NDArray[np.int32], tokenizer: TextTokenizer
+) -> npt.NDArray[np.int64]:
+    """Find the ends in ids of a published vocabulary, which cannot be aligned with the text: after
     tokens that hold a stop, as GLM's own code does (`blocklm_utils.py`)."""
     kinds, places = np.unique(tokens, return_inverse=True)
     shown = [tokenizer.token(int(kind)) for kind in kinds]
@@ -105,10 +107,10 @@ def _behind_stops(tokens: npt.NDArray[np.int32], tokenizer: TextTokenizer) -> np
 def _ends_here(text: str, stops: str, start: int, end: int, closed: bool) -> bool:
     """Tell whether the stops that stand at `start:end`, closers included, end a sentence."""
     following = text[end : end + 1]
-    behind = text[end : end + 40].lstrip(" \t\u3000")[:1]
-    if behind in _GOES_ON and behind:
+    next_visible = text[end : end + 40].lstrip(" \t\u3000")[:1]
+    if next_visible in _GOES_ON and next_visible:
         return False
-    if behind.islower():
+    if next_visible.islower():
         return False
     if stops[-1] != ".":
         return True
@@ -124,4 +126,4 @@ def _ends_here(text: str, stops: str, start: int, end: int, closed: bool) -> boo
     name = word[0]
     if len(name) == 1 and name.isupper() and name != "I":
         return False
-    return name.lower() not in _ABBREVIATIONS or (not behind)
+    return name.lower() not in _ABBREVIATIONS or (not next_visible)

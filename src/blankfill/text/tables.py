@@ -1,6 +1,6 @@
 """Rows of Parquet and Arrow files, read in place.
 
-Parquet is read from its end, and an Arrow file jumps about, so both need a file on disk. A plain
+Parquet is read from its end, and an Arrow file in any order, so both need a file on disk. A plain
 one is opened where it lies; a compressed one is first unpacked into the temporary folder, up to
 `UNPACKED_BYTES`.
 """
@@ -145,7 +145,7 @@ def _batches(
     if kind == "parquet":
         import pyarrow.parquet as parquet
 
-        # A name with a dot is a path to Parquet: what it gives too much is not looked at.
+        # Parquet reads a name with a dot as a path, so it may add columns; these are ignored.
         yield from parquet.ParquetFile(file).iter_batches(batch_size=_ROWS, columns=names)
         return
     indices = [schema.get_all_field_indices(name)[0] for name in names]

@@ -105,7 +105,7 @@ class TextTokenizer(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """What tells this tokenizer from any other."""
+        """Differs for every tokenizer of other content."""
         ...
 
     def encode(self, text: str) -> Int32:
@@ -165,7 +165,7 @@ class Tokenizer:
             )
         self.ids = SpecialIds.of_roles(found, sentinels=_sentinel_ids(pieces))
         self.unknown_id: int = self._processor.unk_id()
-        """SentencePiece wants such an id; with byte pieces it never stands for any text."""
+        """SentencePiece requires such an id; with byte pieces no text is ever encoded to it."""
         self.byte_mask = np.zeros(size, dtype=np.bool_)
         """`[V]` which ids stand for one byte of a character without a piece."""
         self.byte_mask[list(byte_ids.values())] = True
@@ -279,7 +279,7 @@ class Tokenizer:
 
 
 class WordTokenizer:
-    """Words at white space, and Chinese and Japanese by characters: a tokenizer to teach with.
+    """Words split at white space, Chinese and Japanese by character: a tokenizer for teaching.
 
     Its vocabulary is made from one text. The white space itself is not kept; `decode` puts one
     blank between words, and none beside a character of a script that is written without. A word of
@@ -287,7 +287,7 @@ class WordTokenizer:
     """
 
     def __init__(self, text: str):
-        """Collect the words of a text, in order of appearance, behind the special tokens."""
+        """Collect the words of a text, in order of appearance, after the special tokens."""
         words = list(dict.fromkeys(text[start:end] for start, end in word_spans(text)))
         self._words = [*DISPLAY.values(), *words]
         self._id_of = {word: i for i, word in enumerate(words, start=len(DISPLAY))}
@@ -363,7 +363,7 @@ def _sentinel_ids(pieces: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ..
 
 
 def _segments(text: str) -> Iterator[str]:
-    """Cut a long text behind line breaks, else behind blanks, else anywhere."""
+    """Cut a long text after line breaks, else after spaces, else anywhere."""
     start = 0
     while len(text) - start > _SEGMENT_CHARACTERS:
         stop = start + _SEGMENT_CHARACTERS

@@ -1,9 +1,9 @@
 """Train a SentencePiece model in a process of its own.
 
 Run as `python -m blankfill.text.train_worker OPTIONS FOLDER`: the trainer's options as JSON, and
-where to read and write. Apart, because the trainer cannot be interrupted, writes its log past
-Python, and ends the whole process when it runs out of memory: here Ctrl-C stops it, its log becomes
-a progress bar, and its end a sentence.
+the folder to read and write. A separate process, because the trainer cannot be interrupted, writes
+its log directly to stderr, and ends the whole process when it runs out of memory. This way Ctrl-C
+stops it, its log becomes a progress bar, and its failure becomes a clear error message.
 """
 
 from __future__ import annotations

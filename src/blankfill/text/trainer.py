@@ -47,7 +47,7 @@ def trainer_options(
     """Build the options of SentencePiece's trainer."""
     sentinels = [name for k in range(num_sentinels) for name in sentinel_names(k + 1)]
     return {
-        # The model keeps these two names: a path would make every training's model another one.
+        # The model file stores these names: with paths, equal trainings would give other bytes.
         "input": "sample.txt",
         "model_prefix": "tokenizer",
         "model_type": model_type,
@@ -86,13 +86,13 @@ class _Outcome:
     code: int
     """Its exit code; 0 is done."""
     reason: str
-    """Its last words."""
+    """The last line that it wrote."""
     num_characters: int
-    """Characters that get a piece; 0 where it did not come that far."""
+    """Characters that get a piece; 0 where it failed before counting them."""
 
 
 def run_trainer(folder: Path, options: dict[str, Any], *, is_usual: bool, was_cut: bool) -> None:
-    """Train, or say which sizes would do.
+    """Train, or raise an error that says which sizes are possible.
 
     Args:
         folder: where the sample lies and the model goes.
@@ -112,7 +112,7 @@ def run_trainer(folder: Path, options: dict[str, Any], *, is_usual: bool, was_cu
     vocab_size = options["vocab_size"]
     if found := _TOO_HIGH.search(outcome.reason):
         if is_usual and vocab_size >= _LARGE_VOCABULARY > int(found[1]):
-            # The sizes that are named have another coverage.
+            # The sizes that the message names use another coverage.
             outcome = _run(folder, {**options, "character_coverage": _COVERAGE})
             found = _TOO_HIGH.search(outcome.reason) or found
         fixed = NUM_FIXED + len(options["control_symbols"]) - len(DISPLAY)
@@ -128,7 +128,7 @@ def run_trainer(folder: Path, options: dict[str, Any], *, is_usual: bool, was_cu
         )
     if outcome.code in (-9, 137):
         raise ConfigError(
-            "training the tokenizer was killed, most likely for want of memory; "
+            "training the tokenizer was killed, most likely because memory ran out; "
             "take a smaller --sample-bytes"
         )
     _write_probe(folder)
@@ -140,7 +140,7 @@ def run_trainer(folder: Path, options: dict[str, Any], *, is_usual: bool, was_cu
 
 
 def _write_probe(folder: Path) -> None:
-    """Let a full disk speak for itself: the trainer has other words for it."""
+    """Raise OSError where the disk is full: the trainer's own message does not say so."""
     probe = folder / "probe"
     probe.write_bytes(bytes(1 << 20))
     probe.unlink()
@@ -160,7 +160,7 @@ def _sizes(smallest: int, largest: int | None) -> str:
 def _largest(folder: Path, options: dict[str, Any]) -> int | None:
     """Find the largest size that a text allows; None where that would take long.
 
-    The trainer says it when it is asked for more, so it is asked for an id for each byte.
+    The trainer names it when it is asked for more, so it is asked for one id per byte.
     """
     size = (folder / "sample.txt").stat().st_size
     if size > _SMALL_SAMPLE:
@@ -171,8 +171,8 @@ def _largest(folder: Path, options: dict[str, Any]) -> int | None:
 
 
 def _run(folder: Path, options: dict[str, Any]) -> _Outcome:
-    """Run the trainer in its own process and show how far it is."""
-    # -P: a module of the calling folder is not taken for one of the library's.
+    """Run the trainer in its own process and show its progress."""
+    # -P: a module in the current folder must not shadow one of the library's.
     worker = [sys.executable, "-P", "-m", "blankfill.text.train_worker"]
     last, num_characters = "", 0
     with (

@@ -43,7 +43,7 @@ def read_stdin(*, keep_mark: bool = False) -> str:
     """Read all of stdin.
 
     Args:
-        keep_mark: keep a byte order mark at its start, which is no text of the user's.
+        keep_mark: keep a byte order mark at its start, which is not part of the user's text.
 
     Raises:
         RequestError: it is not UTF-8.
@@ -57,9 +57,9 @@ def read_stdin(*, keep_mark: bool = False) -> str:
 
 
 def read_stdin_lines() -> list[UserText]:
-    """Read stdin, one text a line; empty lines are none.
+    """Read stdin, one text per line; empty lines are skipped.
 
-    A line ends in a line feed, or in a carriage return and one; every other character is text. A
+    A line ends in a line feed, or in a carriage return and a line feed; all else is text. A
     line that is not UTF-8 comes with its error, so that the others can be used.
 
     Raises:

@@ -47,7 +47,7 @@ def _words(person: Person) -> dict[str, str]:
 
 
 def _who(person: Person, rng: np.random.Generator) -> str:
-    """Introduce a person, the decisive part before or behind the name."""
+    """Introduce a person, the decisive part before or after the name."""
     return _pick(
         rng,
         f"{person.en}, the {person.trade.en} of {person.town.en},",

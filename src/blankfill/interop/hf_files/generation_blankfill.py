@@ -32,7 +32,7 @@ INPUTS = ("mask", "smask", "gmask", "sop", "pad", "dblock")
 
 
 class FillRules(LogitsProcessor):
-    """What may come next: no token that only stands in inputs; `[S]` behind the end of a blank.
+    """What may come next: no token that only stands in inputs; `[S]` after the end of a blank.
 
     A blank that has grown as long as the positions reach is ended; so is a row that was filled
     already.
@@ -45,7 +45,7 @@ class FillRules(LogitsProcessor):
         self.banned = [*banned, *range(config.num_tokens, config.vocab_size)]
 
     def __call__(self, input_ids, scores):
-        """Mask scores, `[B, V]`, of the token behind input_ids, `[B, T]`."""
+        """Mask scores, `[B, V]`, of the token after input_ids, `[B, T]`."""
         ids = self.config.special_ids
         layout = self.lay_out(input_ids)
         ended = (input_ids[:, -1] == ids["eop"]) | (input_ids[:, -1] == ids["eos"])
@@ -139,10 +139,10 @@ def padded_left(prompts, attention_mask, ids):
         )
     num_columns = prompts.shape[1]
     column = torch.arange(num_columns, device=prompts.device)
-    behind = num_columns - 1 - torch.where(real, column, -1).amax(1)  # [B] padding on the right
-    if not behind.any():
+    right_padding = num_columns - 1 - torch.where(real, column, -1).amax(1)  # [B]
+    if not right_padding.any():
         return prompts, attention_mask
-    source = (column - behind[:, None]) % num_columns
+    source = (column - right_padding[:, None]) % num_columns
     return prompts.gather(1, source), real.gather(1, source).long()
 
 
@@ -150,7 +150,7 @@ def check_prompts(layout, max_position):
     """Check that every row can be filled.
 
     Raises:
-        ValueError: a row has no blank, no `[S]` behind it, or more tokens than positions.
+        ValueError: a row has no blank, no `[S]` after it, or more tokens than positions.
     """
     length = layout.part_a.sum(1)
     for row in range(len(length)):
@@ -160,7 +160,7 @@ def check_prompts(layout, max_position):
             )
         if not layout.num_opened[row]:
             raise ValueError(
-                f"row {row} has no [S] behind its text; the tokenizer puts it there unless "
+                f"row {row} has no [S] after its text; the tokenizer puts it there unless "
                 "add_special_tokens=False"
             )
         if length[row] > max_position:
@@ -186,7 +186,7 @@ def check_cache(cache, layout):
     column = torch.arange(num_columns, device=layout.part_a.device)
     if (layout.part_a & (column >= num_cached)).any():
         raise ValueError(
-            f"the cache holds {num_cached} columns and a text goes on behind them; every token of "
+            f"the cache holds {num_cached} columns and a text continues after them; every token of "
             "a text sees the whole text, so only a cache of whole texts can be used again"
         )
     if num_cached >= num_columns:

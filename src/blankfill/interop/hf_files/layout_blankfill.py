@@ -1,4 +1,4 @@
-"""Who stands where and who sees whom, read off the tokens of each row of a batch.
+"""The position and the visible keys of every token, read off the tokens of each row of a batch.
 
 A row is `Part A [S] fill [E] [S] fill ...`: Part A holds the text with a mask token for each
 blank; the k-th `[S]` opens the fill of the k-th mask, counted from the left. Nothing else is needed
@@ -63,7 +63,7 @@ def lay_out(
         ids: special tokens by role: mask, smask, gmask, sop, eop, eos, pad.
         scheme: the positions that the model was trained with. corrupted: every token of a span has
             the index of its mask, and counts 1, 2, 3, ... inside. linear: the same without the
-            second count, and a `[gMASK]` is numbered straight on behind Part A. original: a token's
+            second count, and a `[gMASK]` is numbered straight on after Part A. original: a token's
             index in the whole text, as far as the blanks before it have been filled.
     """
     num_rows, num_columns = tokens.shape
@@ -91,8 +91,11 @@ def lay_out(
     if scheme == "corrupted":
         first, second = at_mask, num_inputs + 1
     elif scheme == "linear":
-        behind = part_a.sum(1, keepdim=True) + num_inputs
-        first, second = torch.where(is_straight, behind, at_mask), torch.zeros_like(num_inputs)
+        after_part_a = part_a.sum(1, keepdim=True) + num_inputs
+        first, second = (
+            torch.where(is_straight, after_part_a, at_mask),
+            torch.zeros_like(num_inputs),
+        )
     elif scheme == "original":
         filled = (inside & ~is_sop).cumsum(1)
         filled_before = torch.where(is_sop, filled, 0).cummax(1).values

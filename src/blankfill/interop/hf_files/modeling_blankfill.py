@@ -5,8 +5,8 @@
     inputs = tokenizer(["The [MASK] fox jumps."], padding=True, return_tensors="pt")
     print(tokenizer.fill(model.generate(**inputs)))
 
-A prompt is a text with blanks and an `[S]` behind it, which the tokenizer puts there. `generate()`
-writes the fills behind it: each ends in `[E]`, and the next blank's `[S]` follows until every blank
+A prompt is a text with blanks followed by an `[S]`, which the tokenizer appends. `generate()`
+writes the fills after it: each ends in `[E]`, and the next blank's `[S]` follows until every blank
 of the row is filled. Positions and masks are read off the tokens of each row (layout_blankfill.py),
 so padding, batches, beams and the cache change nothing.
 """
@@ -281,7 +281,7 @@ class BlankfillForCausalLM(BlankfillPreTrainedModel, GenerationMixin):
         their `[E]` and `[S]`. Rows that are padded on the right come back padded on the left.
 
         Raises:
-            ValueError: a row has no blank, no `[S]` behind it, or more tokens than positions; or an
+            ValueError: a row has no blank, no `[S]` after it, or more tokens than positions; or an
                 option or a cache would read a text in parts.
         """
         prompts = kwargs.get("input_ids") if inputs is None else inputs

@@ -241,7 +241,7 @@ class Attention(nn.Module):
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # [B, N, T, H]
         if cache is not None:
             k, v = cache.update(k, v, self.layer)
-        # A cache of a fixed size has room behind what it holds.
+        # A cache of a fixed size has free room after what it holds.
         if room := k.shape[2] - visible.shape[-1]:
             visible = functional.pad(visible, (0, room))
         dropout = self.dropout if self.training else 0.0

@@ -5,7 +5,7 @@
 
 `[MASK]`, `[sMASK]` and `[gMASK]` in a text become the ids of blanks; one space before a blank is
 taken away, because pieces begin with the space before their word, so that a fill brings its own. A
-text with a blank gets `[S]` behind it, unless add_special_tokens=False. Anything else is plain
+text with a blank is followed by `[S]`, unless add_special_tokens=False. Anything else is plain
 text (vocabulary_blankfill.py).
 """
 
@@ -117,11 +117,11 @@ class BlankfillTokenizer(PreTrainedTokenizer):
         return numbers
 
     def num_special_tokens_to_add(self, pair=False):
-        """Count what is put behind a text with a blank."""
+        """Count what is appended to a text with a blank."""
         return 1
 
     def build_inputs_with_special_tokens(self, token_ids_0, token_ids_1=None):
-        """Put `[S]` behind ids that have a blank."""
+        """Append `[S]` to ids that have a blank."""
         if token_ids_1 is not None:
             raise ValueError("a blankfill tokenizer takes one text at a time, not pairs")
         return token_ids_0 + [self.special["sop"]] * any(map(self._is_blank, token_ids_0))

@@ -181,7 +181,7 @@ class _Sentencepiece:
         return [i + self._offset for i in self._processor.encode(text)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Turn ids into text; ids behind the pieces stand for nothing."""
+        """Turn ids into text; ids beyond the last piece stand for nothing."""
         text = ""
         for is_image, stretch in itertools.groupby(ids, lambda i: i < self._offset):
             if is_image:
@@ -229,7 +229,7 @@ def _parts(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _segments(text: str) -> Iterator[str]:
-    """Cut a long text behind line breaks, else behind blanks, else anywhere."""
+    """Cut a long text after line breaks, else after spaces, else anywhere."""
     start = 0
     while len(text) - start > _SEGMENT_CHARACTERS:
         stop = start + _SEGMENT_CHARACTERS

@@ -15,7 +15,7 @@ __all__ = ["NoVocabulary"]
 
 
 class NoVocabulary:
-    """Stands where a vocabulary would.
+    """Takes the place of a vocabulary.
 
     Which ids are special is not known. `ids` takes the last rows of the embedding for them, so that
     weights can be computed with: an export is compared with its run on rows of numbers.

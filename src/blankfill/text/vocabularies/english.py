@@ -1,5 +1,5 @@
 """The English vocabularies: BERT's WordPiece (GLM up to 515M), GPT-2's BPE (GLM-2B and 10B) and
-RoBERTa's (GLM-RoBERTa), with the special tokens that GLM put behind them.
+RoBERTa's (GLM-RoBERTa), with the special tokens that GLM added after them.
 
 Source: `data_utils/tokenization.py` of GLM. They need the library `tokenizers`.
 """
@@ -134,7 +134,7 @@ class BytePairVocabulary:
         return np.array(self._encode(text), np.int32)
 
     def encode_with_blanks(self, text: str) -> Int32:
-        """Turn text into `[CLS] text eos`, blanks included; no `eos` behind a final `[gMASK]`."""
+        """Turn text into `[CLS] text eos`, blanks included; no `eos` after a final `[gMASK]`."""
         return encode_prompt(text, self.encode, self.ids, self._frame)
 
     def decode(self, ids: Iterable[int] | npt.NDArray[Any]) -> str:

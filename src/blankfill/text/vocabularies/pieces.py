@@ -59,7 +59,7 @@ def newline_id(path: Path) -> int:
 
 
 class CogVocabulary:
-    """cog-pretrain: `<n>` for a line break, command tokens behind the pieces."""
+    """cog-pretrain: `<n>` for a line break, command tokens after the pieces."""
 
     kind = "cog-pretrain"
 
@@ -91,7 +91,7 @@ class CogVocabulary:
         return np.array(self._processor.encode(text.replace("\n", "<n>")), np.int32)
 
     def encode_with_blanks(self, text: str) -> Int32:
-        """Turn text into `[CLS] text eos`, blanks included; no `eos` behind a final `[gMASK]`."""
+        """Turn text into `[CLS] text eos`, blanks included; no `eos` after a final `[gMASK]`."""
         return encode_prompt(text, self.encode, self.ids, self._frame)
 
     def decode(self, ids: Iterable[int] | npt.NDArray[Any]) -> str:
@@ -120,7 +120,7 @@ class CogVocabulary:
 
 
 class IceVocabulary:
-    """icetk: text ids behind an offset, white space as pieces of its own, bytes for the rest."""
+    """icetk: text ids from an offset on, pieces for white space, bytes for the rest."""
 
     kind = "icetk"
 
@@ -192,7 +192,7 @@ class IceVocabulary:
 
 
 def _appended() -> bytes:
-    """Serialise the pieces that icetk appends, to stand behind a serialised model.
+    """Serialise the pieces that icetk appends, to be joined to the end of a serialised model.
 
     Protocol buffers that are joined are merged: repeated fields (pieces, field 1 of the model)
     grow, and of single ones (byte_fallback, field 35 of trainer_spec, field 2) the last counts.

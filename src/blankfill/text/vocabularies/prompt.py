@@ -1,4 +1,4 @@
-"""How the published models are asked: special tokens around a text and in place of its blanks."""
+"""Prompts of the published models: special tokens around a text and in place of its blanks."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Vocabulary(Protocol):
     ids: SpecialIds
     """Ids of the special tokens."""
     fingerprint: str
-    """What tells this vocabulary from any other."""
+    """Differs for every vocabulary of other content."""
     files: dict[str, bytes]
     """The files that it was made of, by name."""
     settings: dict[str, Any]
@@ -79,8 +79,8 @@ class Vocabulary(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
-    """When a prompt is closed, and what may stand in it; `[CLS]`, where it is opened, and `eos` are
-    special ids."""
+    """Which prompts end in `eos`, and which blanks may stand in them. The opening `[CLS]`, where
+    there is one, and `eos` are special ids."""
 
     open_ended: Literal["gmask", "any"]
     """A text that ends in this blank is not closed: `[gMASK]` (GLM, `generate_samples.py`), any
@@ -97,7 +97,7 @@ def is_published(tokenizer: object) -> TypeGuard[Vocabulary]:
 def encode_prompt(
     text: str, encode: Callable[[str], Int32], ids: SpecialIds, frame: Frame
 ) -> Int32:
-    """Encode a text with blanks as its models were asked.
+    """Encode a text with blanks in the form that its models were prompted with.
 
     Raises:
         DataError: the text holds a blank that the models never saw.
