@@ -1,9 +1,9 @@
 """What is compiled from C for a CPU: built at first use, if it can be.
 
-The twins of `kernels/packed.py` and of a chunk of `model/loss.py`. They need a C compiler, which is
-looked for as `cc`, and torch's own BLAS; building takes about a second and is kept for the next
-start. Where either is missing nothing is lost but speed: the plain operators compute the same, to
-rounding. `BLANKFILL_NATIVE=0` turns it off.
+The twins of `kernels/packed.py`, of a chunk of `model/loss.py` and of `model/rope.py`. They need a
+C compiler, which is looked for as `cc`, and torch's own BLAS; building takes about a second and is
+kept for the next start. Where either is missing nothing is lost but speed: the plain operators
+compute the same, to rounding. `BLANKFILL_NATIVE=0` turns it off.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["TYPES", "Native", "load_native"]
 log = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
-SOURCES = tuple(HERE / name for name in ("packed.c", "chunk.c"))
+SOURCES = tuple(HERE / name for name in ("packed.c", "chunk.c", "rotate.c"))
 INCLUDED = tuple(HERE / name for name in ("bfloat16.h", "exponential.h", "packed_pairs.h"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared",
          "-fPIC", f"-DSTRIP={STRIP}")  # fmt: skip
@@ -50,12 +50,16 @@ class _Dropout(ctypes.Structure):
 
 
 class Native:
-    """The functions of `packed.c` and `chunk.c`."""
+    """The functions of `packed.c`, `chunk.c` and `rotate.c`."""
 
     def __init__(self, library: ctypes.CDLL, gemm: ctypes.c_void_p) -> None:
         self._attend, self._attend_backward = library.attend, library.attend_backward
         self._score_chunk = library.score_chunk
-        for function in (self._attend, self._attend_backward, self._score_chunk):
+        self._rotate = {
+            torch.float32: library.rotate_float32, torch.bfloat16: library.rotate_bfloat16
+        }  # fmt: skip
+        functions = (self._attend, self._attend_backward, self._score_chunk)
+        for function in (*functions, *self._rotate.values()):
             function.restype = None
         self._gemm = gemm
 
@@ -119,6 +123,33 @@ class Native:
             ctypes.c_float(z_loss),
         )  # fmt: skip
 
+    def rotate(
+        self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, sign: float
+    ) -> torch.Tensor:
+        """Give `[B, T, N, H]` rotated by the angles, or with a sign of -1 back.
+
+        Args:
+            x: `[B, T, N, H]` in float32 or bfloat16.
+            cos: `[B, T, 1, parts, H / parts / 2]` float32, dense.
+            sin: as `cos`.
+            sign: of the angles.
+        """
+        heads, size = x.shape[2:]
+        by_row = x.reshape(-1, heads, size)  # a copy only where rows do not lie evenly
+        if by_row.stride(2) != 1 or (heads > 1 and by_row.stride(1) != size):
+            by_row = by_row.contiguous()
+        assert cos.dtype == sin.dtype == torch.float32
+        parts, half = cos.shape[3:]
+        assert cos.shape[:2] == x.shape[:2]
+        assert parts * 2 * half == size
+        out = torch.empty(x.shape, dtype=x.dtype)
+        self._rotate[x.dtype](
+            ctypes.c_void_p(by_row.data_ptr()), ctypes.c_int64(by_row.stride(0)), _address(cos),
+            _address(sin), *(ctypes.c_int64(n) for n in (len(by_row), heads, parts, half)),
+            ctypes.c_float(sign), _address(out),
+        )  # fmt: skip
+        return out
+
 
 @functools.cache
 def load_native(*, portable: bool = False) -> Native | None:
@@ -137,7 +168,8 @@ def load_native(*, portable: bool = False) -> Native | None:
         return Native(ctypes.CDLL(str(_build(portable))), gemm)
     except (OSError, AttributeError, subprocess.SubprocessError) as error:
         log.info(
-            "attention and loss run without their compiled forms (%s)", str(error).splitlines()[0]
+            "attention, rotation and loss run without their compiled forms (%s)",
+            str(error).splitlines()[0],
         )
         return None
 

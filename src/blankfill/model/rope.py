@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from blankfill.config.model import RopeAngles
+from blankfill.kernels.rotation import rotate_in_c
 
 __all__ = ["BASE", "Rotation", "rotate", "rotation_of"]
 
@@ -59,7 +60,7 @@ def rotation_of(
     if angles == "float16":
         frequency = (1 / BASE ** exponent.float()).half().to(wide)
     angle = positions[:, :num_parts, :, None].to(wide) * frequency  # [B, parts, T, P/2]
-    angle = angle.transpose(1, 2).unsqueeze(2)
+    angle = angle.transpose(1, 2).unsqueeze(2).contiguous()
     return Rotation(angle.cos().to(dtype), angle.sin().to(dtype))
 
 
@@ -73,6 +74,8 @@ def rotate(x: torch.Tensor, rotation: Rotation) -> torch.Tensor:
     Returns:
         `[B, T, N, H]` in the dtype of `x`.
     """
+    if (rotated := rotate_in_c(x, rotation.cos, rotation.sin)) is not None:
+        return rotated
     parts = rotation.cos.shape[3]
     cos, sin = rotation.cos.to(x.dtype), rotation.sin.to(x.dtype)
     first, second = x.unflatten(-1, (parts, 2, -1)).unbind(-2)  # each [B, T, N, parts, P/2]
