@@ -9,7 +9,6 @@ Writes muon-CPU-DATE.json.
 """
 
 import argparse
-import dataclasses
 import json
 import statistics
 import tempfile
@@ -79,15 +78,15 @@ def measure_loss(args, seed, precision):
     from blankfill.engine import engine as module
     from blankfill.prepare.build import build_trainer
 
-    cfg = preset("demo")
-    train = dataclasses.replace(
-        cfg.train, steps=args.steps, seed=seed, precision="float32", checkpoint_every=args.steps,
-        validate_every=args.steps, validate_blanks=0, threads=1, compile="off",
-    )  # fmt: skip
+    cfg = preset("demo").changed({
+        "train.steps": args.steps, "train.seed": seed, "train.precision": "float32",
+        "train.threads": 1, "train.compile": "off", "checkpoint.every": args.steps,
+        "validation.every": args.steps, "validation.blanks": 0,
+    })  # fmt: skip
     module.lowest_precision = lambda _: getattr(torch, precision)
     with tempfile.TemporaryDirectory() as folder:
         trainer = build_trainer(
-            dataclasses.replace(cfg, train=train), data=[args.data], validation=[args.validation],
+            cfg, data=[args.data], validation=[args.validation],
             run=Path(folder) / "run",
         )  # fmt: skip
         trainer.fit()

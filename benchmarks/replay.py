@@ -66,13 +66,12 @@ def config(args):
     """The run's own configuration, shorter, and validated as the curves need it."""
     info = json.loads((args.run / "run.json").read_text(encoding="utf-8"))
     cfg = from_dict(RunConfig, info["config"])
-    train = dataclasses.replace(
-        cfg.train, steps=args.steps, warmup_steps=args.steps // 10,
-        peak_lr=args.peak_lr or cfg.train.peak_lr,
-        validate_every=-(-args.steps // VALIDATIONS), validate_blanks=0, compile="off",
-        checkpoint_every=args.steps,
-    )  # fmt: skip
-    return dataclasses.replace(cfg, train=train)
+    return cfg.changed({
+        "train.steps": args.steps, "schedule.warmup_steps": args.steps // 10,
+        "schedule.peak_lr": args.peak_lr or cfg.schedule.peak_lr,
+        "validation.every": -(-args.steps // VALIDATIONS), "validation.blanks": 0,
+        "train.compile": "off", "checkpoint.every": args.steps,
+    })  # fmt: skip
 
 
 def continued(args, cfg, share, out):
@@ -80,7 +79,7 @@ def continued(args, cfg, share, out):
     replay = [Path(f"{store}:{share / len(args.old)}") for store in args.old] if share else []
     pretrain(
         "tiny", data=args.new, out=out, validation=[args.old_valid, args.new_valid], init=args.run,
-        replay=replay, model=cfg.model, objective=cfg.objective, train=cfg.train,
+        replay=replay, config=cfg,
     )  # fmt: skip
     return [(r["step"], r[LOSS + "0"], r[LOSS + "1"]) for r in read_metrics(out) if LOSS + "0" in r]
 

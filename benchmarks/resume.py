@@ -10,7 +10,6 @@ first step, fresh, and resumed at step 1,000,000. Prints a table and writes resu
 
 import argparse
 import contextlib
-import dataclasses
 import io
 import itertools
 import json
@@ -45,13 +44,10 @@ def main():
     parser.add_argument("--save-every", type=int, default=6)
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
-    cfg = preset(args.preset)
-    cfg = dataclasses.replace(
-        cfg,
-        train=dataclasses.replace(
-            cfg.train, steps=args.steps, checkpoint_every=args.save_every, warmup_steps=5
-        ),
-    )
+    cfg = preset(args.preset).changed({
+        "train.steps": args.steps, "checkpoint.every": args.save_every,
+        "schedule.warmup_steps": 5,
+    })  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_store(folder)
@@ -80,9 +76,7 @@ def write_store(folder):
 
 def step_times(cfg, folder, name, *, background):
     """Time every step from its beginning to that of the next."""
-    cfg = dataclasses.replace(
-        cfg, train=dataclasses.replace(cfg.train, save_in_background=background)
-    )
+    cfg = cfg.changed({"checkpoint.in_background": background})
     trainer = build_trainer(cfg, data=[folder / "store"], run=folder / name)
     beginnings, saving, copies = [], [], []
     step, save = trainer.step, trainer.save
@@ -102,8 +96,8 @@ def step_times(cfg, folder, name, *, background):
     trainer.fit()
     times = [b - a for a, b in itertools.pairwise(beginnings)]
     # The save of step k happens at the end of its interval; its writing reaches into the next.
-    due = [(index + 1) % cfg.train.checkpoint_every == 0 for index in range(len(times))]
-    warm = range(cfg.train.checkpoint_every, len(times))
+    due = [(index + 1) % cfg.checkpoint.every == 0 for index in range(len(times))]
+    warm = range(cfg.checkpoint.every, len(times))
     quiet = [times[i] for i in warm if not due[i] and not saving[i]]
     beside = [times[i] for i in warm if saving[i] and not due[i]]
     found = {
@@ -134,7 +128,7 @@ def start_times(cfg, folder):
         run, LATE, load_tensors(newest.path / "model.safetensors"),
         load_tensors(newest.path / "optimizer.safetensors"), state, keep=1,
     )  # fmt: skip
-    longer = dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, steps=LATE + 10))
+    longer = cfg.changed({"train.steps": LATE + 10})
     fresh, late = [], []
     for number in range(REPEATS):
         for times, options in (

@@ -20,7 +20,6 @@ recipe, seed or number of minutes.
 """
 
 import argparse
-import dataclasses
 import itertools
 import json
 import math
@@ -54,18 +53,18 @@ SCORED_ROWS = 128
 OURS = "as in our preset"
 RECIPES = {
     "published": {},
-    "no dropout, peak rate 2e-3": {"model.dropout": 0.0, "train.peak_lr": 2e-3},
+    "no dropout, peak rate 2e-3": {"model.dropout": 0.0, "schedule.peak_lr": 2e-3},
     "article's blocks": dict.fromkeys(
         ("model.block", "model.positions", "model.activation", "model.max_position",
          "model.ffn_size"), OURS
     ),
     "Muon": dict.fromkeys(
-        ("train.optimizer", "train.muon_momentum", "train.peak_lr", "train.beta2", "train.eps"),
-        OURS,
+        ("optimizer.kind", "optimizer.muon_momentum", "schedule.peak_lr", "optimizer.beta2",
+         "optimizer.eps"), OURS,
     ),
-    "linear to zero": dict.fromkeys(("train.schedule", "train.min_lr_ratio"), OURS),
+    "linear to zero": dict.fromkeys(("schedule.kind", "schedule.min_lr_ratio"), OURS),
     "embedding from neighbours": dict.fromkeys(
-        ("train.embedding_init", "train.embedding_lr_ratio"), OURS
+        ("train.embedding_init", "optimizer.embedding_lr_ratio"), OURS
     ),
     "QK-norm": {"model.qk_norm": True},
     "compiled": {"train.compile": "on"},
@@ -184,13 +183,13 @@ def train(args, run, until):
 
     pace = measure_pace(cfg, build, out)
     steps = max(args.scores, round(run["minutes"] * 60 / pace.step_seconds))
-    train = dataclasses.replace(
-        cfg.train, steps=steps, warmup_steps=max(1, steps // 25), validate_blanks=1,
-        decay_steps=steps if cfg.train.decay_steps else 0,
-        validate_every=-(-steps // args.scores), checkpoint_every=steps,
-    )  # fmt: skip
+    cfg = cfg.changed({
+        "train.steps": steps, "schedule.warmup_steps": max(1, steps // 25), "validation.blanks": 1,
+        "schedule.decay_steps": steps if cfg.schedule.decay_steps else 0,
+        "validation.every": -(-steps // args.scores), "checkpoint.every": steps,
+    })  # fmt: skip
     start = time.monotonic()
-    trainer = build(dataclasses.replace(cfg, train=train), out)
+    trainer = build(cfg, out)
     prepared = time.monotonic() - start
     trainer.fit()
     return [[prepared + seconds, loss] for seconds, loss in clocks[-1].curve]
@@ -198,14 +197,9 @@ def train(args, run, until):
 
 def configure(preset_name, name, seed):
     """Give the published preset with the changes of all recipes up to this one."""
-    cfg = preset(f"glm-{preset_name}")
-    train = dataclasses.replace(cfg.train, compile="off", seed=seed)
-    cfg = dataclasses.replace(cfg, train=train)
+    cfg = preset(f"glm-{preset_name}").changed({"train.compile": "off", "train.seed": seed})
     for recipe in RECIPES:
-        for field, value in changes_of(preset_name, recipe).items():
-            part, option = field.split(".")
-            changed = dataclasses.replace(getattr(cfg, part), **{option: value})
-            cfg = dataclasses.replace(cfg, **{part: changed})
+        cfg = cfg.changed(changes_of(preset_name, recipe))
         if recipe == name:
             break
     return cfg

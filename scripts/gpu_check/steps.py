@@ -28,6 +28,7 @@ import torch
 from blankfill.config.model import ModelConfig
 from blankfill.config.presets import preset
 from blankfill.config.run import RunConfig
+from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
 from blankfill.engine.engine import LocalEngine
 from blankfill.model.glm import GLM
@@ -210,9 +211,10 @@ def _our_step(
     cfg = RunConfig(
         model=SIZES[job.size],
         train=TrainConfig(
-            steps=1000, row_length=job.length, batch_rows=rows, micro_batch_rows=rows, peak_lr=1e-4,
-            attention=way, compile="on" if job.compiled else "off", warmup_steps=100,
+            steps=1000, row_length=job.length, batch_rows=rows, micro_batch_rows=rows,
+            attention=way, compile="on" if job.compiled else "off",
         ),
+        schedule=ScheduleConfig(peak_lr=1e-4),
     )  # fmt: skip
     with torch.device(settings.device):
         model = GLM(cfg.model)

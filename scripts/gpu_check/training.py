@@ -38,7 +38,7 @@ KILL_AT = 0.45
 """Share of the training's time at which it is killed."""
 QUICK = ("--model.hidden-size", "64", "--model.num-layers", "2", "--model.num-heads", "2",
          "--model.ffn-size", "128", "--train.row-length", "128", "--train.batch-rows", "4",
-         "--train.micro-batch-rows", "4", "--train.warmup-steps", "10")  # fmt: skip
+         "--train.micro-batch-rows", "4", "--schedule.warmup-steps", "10")  # fmt: skip
 
 
 def run(settings: Settings, record: Record) -> None:
@@ -83,15 +83,15 @@ class _Life:
     def words(self) -> list[str]:
         """The command, the same for both lives."""
         recipe = ["--train.batch-rows", str(ROWS), "--train.micro-batch-rows", str(ROWS),
-                  "--train.row-length", str(ROW_LENGTH), "--train.peak-lr", "1e-3",
-                  "--train.warmup-steps", str(self.steps // 20)]  # fmt: skip
+                  "--train.row-length", str(ROW_LENGTH), "--schedule.peak-lr", "1e-3",
+                  "--schedule.warmup-steps", str(self.steps // 20)]  # fmt: skip
         return [
             sys.executable, "-m", "blankfill", "pretrain", "base", "--resume",
             "--data", str(self.settings.store), "--validation", str(self.settings.held_out),
             "--out", str(self.run), *(QUICK if self.settings.quick else recipe),
             "--train.steps", str(self.steps), "--train.device", self.settings.device,
-            "--train.checkpoint-every", str(max(1, self.steps // 6)),
-            "--train.validate-every", str(max(1, self.steps // 4)), "--train.validate-blanks", "0",
+            "--checkpoint.every", str(max(1, self.steps // 6)),
+            "--validation.every", str(max(1, self.steps // 4)), "--validation.blanks", "0",
             "--train.log-every", str(max(1, min(10, self.steps // 20))),
         ]  # fmt: skip
 

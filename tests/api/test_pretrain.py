@@ -19,7 +19,7 @@ from conftest import small_corpus
 SIZES = {
     "model.hidden-size": 16, "model.num-layers": 1, "model.num-heads": 2, "model.ffn-size": 16,
     "train.row-length": 64, "train.batch-rows": 2, "train.micro-batch-rows": 2, "train.steps": 2,
-    "train.validate-blanks": 0, "train.threads": 1, "train.embedding-init": "random",
+    "validation.blanks": 0, "train.threads": 1, "train.embedding-init": "random",
 }  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def test_the_last_step_is_validated_and_the_result_says_of_which_step_it_is(
     rows = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     validated = [row["step"] for row in map(json.loads, rows) if "validation_loss_nats" in row]
     assert validated == [0, 2]
-    assert train("--validation", store, "--train.validate-every", 3, run="other") == 0
+    assert train("--validation", store, "--validation.every", 3, run="other") == 0
     assert "validation after step 2:" in capsys.readouterr().out
 
 
@@ -71,7 +71,7 @@ def test_a_guard_that_ends_a_run_at_its_last_step_loses_none_of_it(
         return {}
 
     monkeypatch.setattr(ForgettingGuard, "judge", judge)
-    guard = ("--train.forgetting-limit", 0.1, "--train.on-forgetting", "stop")
+    guard = ("--validation.forgetting-limit", 0.1, "--validation.on-forgetting", "stop")
     assert train("--validation", store, *guard) == 2
     assert "above its best" in capsys.readouterr().err
     assert newest_checkpoint(tmp_path / "run").step == 2

@@ -8,9 +8,9 @@ import pytest
 
 from blankfill.cli import main as module
 from blankfill.cli.main import VERBS, main
-from blankfill.cli.ranges import CONFIGS
 from blankfill.cli.reading import read
 from blankfill.cli.signature import parameters_of
+from blankfill.config.run import RunConfig, to_dict
 from blankfill.errors import ConfigError
 
 COMMANDS = {verb: module._load("blankfill.api", where.function) for verb, where in VERBS.items()}
@@ -59,7 +59,7 @@ def test_the_preset_is_found_in_any_order_or_refused(order, called, capsys):
     ((arguments, options),) = called
     assert arguments == ("base",)
     assert (options["out"], options["data"]) == ("tiny", ("small",))
-    assert (options["model"].hidden_size, options["train"].steps) == (768, 7)
+    assert (options["config"].model.hidden_size, options["config"].train.steps) == (768, 7)
 
 
 @pytest.mark.parametrize(("verb", "option"), LISTS, ids=lambda v: getattr(v, "spelled", v))
@@ -144,15 +144,13 @@ def test_a_mistake_is_a_sentence_that_names_the_word(verb, words, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("config", CONFIGS)
-def test_every_field_of_a_configuration_is_an_option(config):
+def test_every_field_of_a_configuration_is_an_option():
     options = {option.name: option for option in parameters_of(COMMANDS["pretrain"])[1]}
-    part = config.__name__.removesuffix("Config").lower()
-    default = config()
-    for field in config.__dataclass_fields__:
-        option = options[f"{part}.{field}"]
-        assert option.spelled == f"--{part}.{field.replace('_', '-')}"
-        assert (option.takes == "none") == isinstance(getattr(default, field), bool)
+    for section, fields in to_dict(RunConfig()).items():
+        for field, default in fields.items():
+            option = options[f"{section}.{field}"]
+            assert option.spelled == f"--{section}.{field.replace('_', '-')}"
+            assert (option.takes == "none") == isinstance(default, bool)
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -37,7 +37,7 @@ def commands(tmp_path_factory):
     small = {
         "model.hidden-size": 32, "model.num-layers": 1, "model.num-heads": 2, "model.ffn-size": 32,
         "train.row-length": 64, "train.batch-rows": 2, "train.micro-batch-rows": 2,
-        "train.steps": 1, "train.warmup-steps": 0, "train.precision": "float32",
+        "train.steps": 1, "schedule.warmup-steps": 0, "train.precision": "float32",
     }  # fmt: skip
     options = [f"--{name}={value}" for name, value in small.items()]
     return {

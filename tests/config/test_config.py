@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import typing
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_every_field_has_a_doc_with_content():
     # tyro shows the string under each field as the option's help.
     import inspect
 
-    for cls in (ModelConfig, TrainConfig):
+    for cls in (RunConfig, *typing.get_type_hints(RunConfig).values()):
         source = inspect.getsource(cls)
         for field in dataclasses.fields(cls):
             after = source.split(f"    {field.name}: ", 1)[1].split("\n", 1)[1]

@@ -7,20 +7,19 @@ import math
 import re
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_type_hints
 
 import numpy as np
 import pytest
 
 from blankfill.cli.main import VERBS, main
-from blankfill.config.model import ModelConfig
-from blankfill.config.objective import ObjectiveConfig
 from blankfill.config.ranges import Range, check_numbers, checks_numbers, numbers_of
-from blankfill.config.train import TrainConfig
+from blankfill.config.run import RunConfig
 from blankfill.errors import ConfigError
 from blankfill.generate.sampling import Sampling
 
-CONFIGS = {"model": ModelConfig, "objective": ObjectiveConfig, "train": TrainConfig, "": Sampling}
+SECTIONS = get_type_hints(RunConfig)
+CONFIGS = SECTIONS | {"": Sampling}
 FIELDS = [(part, name) for part, cls in CONFIGS.items() for name in numbers_of(cls)]
 FUNCTIONS = {
     verb: getattr(importlib.import_module(f"blankfill.api.{module}"), name)
@@ -93,12 +92,12 @@ def test_a_call_is_refused_before_anything_is_read_or_written(verb, name, tmp_pa
 def test_the_help_says_every_range(verb, capsys):
     assert main([*verb.split(), "--help"]) == 0
     shown = re.sub(r"[\s\u2502]+", " ", capsys.readouterr().out)
-    owners = [FUNCTIONS[verb]]
+    owners = {"": FUNCTIONS[verb]}
     if verb == "pretrain":
-        owners += [ModelConfig, ObjectiveConfig, TrainConfig]
-    for owner in owners:
+        owners |= {f"{section}\\.": config for section, config in SECTIONS.items()}
+    for section, owner in owners.items():
         for name, number in numbers_of(owner).items():
-            option = rf"--(?:\w+\.)?{name.replace('_', '-')} (?:{{None}}\|)?(?:INT|FLOAT) "
+            option = rf"--{section}{name.replace('_', '-')} (?:{{None}}\|)?(?:INT|FLOAT) "
             (doc,) = re.findall(rf"{option}([^\u256d\u2570]*?) \(default:", shown)
             text = str(number.range)
             assert doc.endswith(f"{text[0].upper()}{text[1:]}."), name
@@ -120,7 +119,7 @@ def test_the_help_says_every_range(verb, capsys):
         "import no --out no --num-heads",
         "pretrain tiny --data no --out no --minutes",
         "pretrain tiny --data no --out no --train.threads",
-        "pretrain tiny --data no --out no --train.beta1",
+        "pretrain tiny --data no --out no --optimizer.beta1",
         "pretrain tiny --data no --out no --objective.short-rate",
         "pretrain tiny --data no --out no --model.hidden-size",
     ],

@@ -10,7 +10,9 @@ from blankfill.cli.main import main
 from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.config.run import RunConfig
+from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
+from blankfill.config.validation import ValidationConfig
 from blankfill.data.ingest import build_store
 from blankfill.evaluate.watch import BlankWatch
 from blankfill.prepare import build_trainer
@@ -20,10 +22,9 @@ from conftest import small_corpus
 CFG = RunConfig(
     model=ModelConfig(hidden_size=32, num_layers=1, num_heads=2, ffn_size=48, max_position=64),
     objective=ObjectiveConfig(by_source=("ours", "glm-base")),
-    train=TrainConfig(
-        steps=1, row_length=64, batch_rows=2, micro_batch_rows=2, warmup_steps=1, threads=1,
-        validate_every=1, validate_blanks=2,
-    ),
+    train=TrainConfig(steps=1, row_length=64, batch_rows=2, micro_batch_rows=2, threads=1),
+    schedule=ScheduleConfig(warmup_steps=1),
+    validation=ValidationConfig(every=1, blanks=2),
 )  # fmt: skip
 
 

@@ -1,15 +1,17 @@
 """Watching a run says what an evaluation says, and leaves the run as it was."""
 
-import dataclasses
 import json
 
 import pytest
 import torch
 
+from blankfill.config.checkpoint import CheckpointConfig
 from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.config.run import RunConfig
+from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
+from blankfill.config.validation import ValidationConfig
 from blankfill.data.ingest import build_store
 from blankfill.data.store import TokenStore
 from blankfill.evaluate.blanks import evaluate_blanks
@@ -24,9 +26,11 @@ CFG = RunConfig(
     model=ModelConfig(hidden_size=32, num_layers=1, num_heads=2, ffn_size=48, max_position=128),
     objective=ObjectiveConfig(),
     train=TrainConfig(
-        steps=6, row_length=64, batch_rows=2, micro_batch_rows=2, warmup_steps=1, log_every=1,
-        validate_every=2, checkpoint_every=4, validate_blanks=8, show_fills=2, threads=1,
+        steps=6, row_length=64, batch_rows=2, micro_batch_rows=2, log_every=1, threads=1,
     ),
+    schedule=ScheduleConfig(warmup_steps=1),
+    validation=ValidationConfig(every=2, blanks=8, show_fills=2),
+    checkpoint=CheckpointConfig(every=4),
 )  # fmt: skip
 
 
@@ -76,9 +80,8 @@ def test_a_watched_run_has_the_weights_of_one_that_is_not(stores, tmp_path):
 
 
 def test_a_resumed_run_has_each_fill_once(stores, tmp_path):
-    short = dataclasses.replace(CFG, train=dataclasses.replace(CFG.train, steps=4,
-                                                               schedule="constant"))  # fmt: skip
-    long = dataclasses.replace(CFG, train=dataclasses.replace(CFG.train, schedule="constant"))
+    short = CFG.changed({"train.steps": 4, "schedule.kind": "constant"})  # fmt: skip
+    long = CFG.changed({"schedule.kind": "constant"})
     train(stores, tmp_path / "twin", long)
     train(stores, tmp_path / "parts", short)
     lines = (tmp_path / "parts" / "samples.jsonl").read_text(encoding="utf-8")

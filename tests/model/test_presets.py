@@ -94,7 +94,8 @@ def test_short_names_are_presets_too():
 def test_recipes_follow_the_published_rates(name, step, lr):
     from blankfill.optim import lr_at
 
-    assert lr_at(step, preset(name).train) == pytest.approx(lr, rel=1e-9)
+    cfg = preset(name)
+    assert lr_at(step, cfg.schedule, cfg.train.steps) == pytest.approx(lr, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["model.md", "model.zh.md"])

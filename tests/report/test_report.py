@@ -78,14 +78,14 @@ SAMPLE = {
 
 @pytest.fixture
 def make_run(tmp_path):
-    def make(name, rows=None, samples=(), evaluation=None, **train):
+    def make(name, rows=None, samples=(), evaluation=None, changes=None):
         run = tmp_path / name
         run.mkdir(parents=True)
         cfg = RunConfig(
             model=ModelConfig(hidden_size=32, num_layers=2, num_heads=2, ffn_size=48),
             objective=ObjectiveConfig(),
-            train=TrainConfig(steps=30, row_length=128, batch_rows=4, micro_batch_rows=4, **train),
-        )
+            train=TrainConfig(steps=30, row_length=128, batch_rows=4, micro_batch_rows=4),
+        ).changed(changes or {})
         info = {
             "version": 1, "started": "2026-01-02T03:04:05+00:00", "config": to_dict(cfg),
             "data": [{"path": "/d/en", "documents": 12, "tokens": 3456, "fingerprint": "ab" * 20}],
@@ -118,7 +118,7 @@ def page_of(*runs, lang="en", out=None):
 def test_the_page_is_whole_and_refers_to_nothing_outside(make_run, lang):
     samples = [{"step": 20, **SAMPLE}, {"step": 30, **SAMPLE, "answer": "quick fox"}]
     run = make_run("mine", samples=samples)
-    page = page_of(run, make_run("other", peak_lr=5e-3), lang=lang)
+    page = page_of(run, make_run("other", changes={"schedule.peak_lr": 5e-3}), lang=lang)
     assert ("html", "lang", lang) in page.attributes
     for _, name, value in page.attributes:
         assert name not in ("src", "href", "srcset", "action", "data")
@@ -140,9 +140,10 @@ def test_final_figures_are_those_of_the_metrics(make_run):
 
 def test_several_runs_stand_side_by_side_with_what_differs(make_run):
     rows = [line(10, loss_nats=5.0)]
-    page = page_of(make_run("a/mine"), make_run("b/mine", rows=rows, peak_lr=5e-3))
+    other = make_run("b/mine", rows=rows, changes={"schedule.peak_lr": 5e-3})
+    page = page_of(make_run("a/mine"), other)
     assert page.row("Training loss, nats") == ["6.5000", "5.0000"]
-    assert page.row("train.peak_lr") == ["0.001", "0.005"]
+    assert page.row("schedule.peak_lr") == ["0.001", "0.005"]
     assert not any(cells and cells[0] == "train.steps" and len(cells) == 3 for cells in page.rows)
     assert "a/mine" in page.text
     assert "b/mine" in page.text
@@ -156,11 +157,15 @@ def test_what_a_resumed_run_changed_is_told_with_its_step(make_run):
     run = make_run("mine")
     assert "Changed on the way" not in page_of(run).text
     info = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    info["changes"] = [{"step": 1200, "train.peak_lr": 1e-4, "shares": [0.5, 0.5]}, "nonsense", {}]
+    info["changes"] = [
+        {"step": 1200, "schedule.peak_lr": 1e-4, "shares": [0.5, 0.5]},
+        "nonsense",
+        {},
+    ]
     (run / "run.json").write_text(json.dumps(info), encoding="utf-8")
     page = page_of(run)
     assert "Changed on the way" in page.text
-    assert ["1,200", "train.peak_lr", "0.0001"] in page.rows
+    assert ["1,200", "schedule.peak_lr", "0.0001"] in page.rows
     assert ["1,200", "shares", "[0.5, 0.5]"] in page.rows
 
 
@@ -262,7 +267,8 @@ def test_every_word_is_in_both_languages():
 
 def test_a_chinese_report_has_no_english_headings(make_run):
     text = page_of(make_run("mine"), lang="zh").text
-    assert not {en for en, _ in WORDS.values()} & {t.strip() for t in text} - {"model"}
+    names = set(to_dict(RunConfig()))  # of the configuration, as it is written
+    assert not {en for en, _ in WORDS.values()} & {t.strip() for t in text} - names
 
 
 def test_a_chart_places_first_and_last_point_on_its_edges():

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from blankfill.config.checkpoint import CheckpointConfig
 from blankfill.config.model import ModelConfig
 from blankfill.config.run import RunConfig
+from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
 from blankfill.data.rows import RowSource
 from blankfill.engine.engine import LocalEngine
@@ -18,9 +20,10 @@ MODEL = ModelConfig(
 CFG = RunConfig(
     model=MODEL,
     train=TrainConfig(
-        steps=12, row_length=64, batch_rows=4, micro_batch_rows=2, warmup_steps=2, log_every=1,
-        checkpoint_every=100, peak_lr=1e-2, threads=1,
+        steps=12, row_length=64, batch_rows=4, micro_batch_rows=2, log_every=1, threads=1,
     ),
+    schedule=ScheduleConfig(warmup_steps=2, peak_lr=1e-2),
+    checkpoint=CheckpointConfig(every=100),
 )  # fmt: skip
 
 

@@ -94,8 +94,8 @@ def test_muon_multiplies_in_bfloat16_where_the_device_does(
     monkeypatch.setattr("blankfill.optim.muon.orthogonalize", orthogonalize)
     for module in ("engine.device", "engine.engine"):
         monkeypatch.setattr(f"blankfill.{module}.lowest_precision", lambda _: lowest)
-    train = dataclasses.replace(CFG.train, optimizer="muon", precision=precision)
-    trainer = make_trainer(tmp_path, dataclasses.replace(CFG, train=train))
+    cfg = CFG.changed({"optimizer.kind": "muon", "train.precision": precision})
+    trainer = make_trainer(tmp_path, cfg)
     with trainer.open_loader() as loader:
         trainer.step(loader)
     assert seen == {lowest}
@@ -147,13 +147,8 @@ def test_a_batch_keeps_what_it_was_made_from(batch):
 def test_a_gpu_takes_the_cpu_s_steps(make_trainer, tmp_path, attention):
     losses = {}
     for device in ("cpu", "cuda"):
-        cfg = dataclasses.replace(
-            CFG,
-            train=dataclasses.replace(
-                CFG.train, attention=attention if device == "cuda" else "blocks",
-                precision="float32",
-            ),
-        )  # fmt: skip
+        kind = attention if device == "cuda" else "blocks"
+        cfg = CFG.changed({"train.attention": kind, "train.precision": "float32"})
         compiled = cfg.train.attention == "flex"
         trainer = make_trainer(tmp_path / device, cfg, device=device, compiled=compiled)
         with trainer.open_loader() as loader:
@@ -202,9 +197,8 @@ def test_a_gpu_is_not_waited_for_by_what_makes_batches(batch, attention):
 
 @pytest.mark.gpu
 def test_a_gpu_s_run_saves_and_resumes(make_trainer, tmp_path):
-    cfg = dataclasses.replace(
-        CFG,
-        train=dataclasses.replace(CFG.train, ema_decay=0.9, optimizer="muon", precision="float32"),
+    cfg = CFG.changed(
+        {"optimizer.ema_decay": 0.9, "optimizer.kind": "muon", "train.precision": "float32"}
     )
     first = make_trainer(tmp_path / "run", cfg, device="cuda")
     with first.open_loader() as loader:

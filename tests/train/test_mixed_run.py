@@ -1,13 +1,14 @@
 """A run on a mixture resumes exactly, and its shares are part of what it is."""
 
-import dataclasses
 import json
 
 import pytest
 import torch
 
+from blankfill.config.checkpoint import CheckpointConfig
 from blankfill.config.model import ModelConfig
 from blankfill.config.run import RunConfig
+from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
 from blankfill.data.ingest import build_store
 from blankfill.errors import ConfigError
@@ -18,9 +19,10 @@ from conftest import small_corpus
 CFG = RunConfig(
     model=ModelConfig(hidden_size=32, num_layers=1, num_heads=2, ffn_size=48, max_position=128),
     train=TrainConfig(
-        steps=6, row_length=64, batch_rows=4, micro_batch_rows=2, warmup_steps=1, log_every=1,
-        checkpoint_every=3, schedule="constant", threads=1,
+        steps=6, row_length=64, batch_rows=4, micro_batch_rows=2, log_every=1, threads=1,
     ),
+    schedule=ScheduleConfig(warmup_steps=1, kind="constant"),
+    checkpoint=CheckpointConfig(every=3),
 )  # fmt: skip
 
 
@@ -36,7 +38,7 @@ def stores(tokenizer_folder, tmp_path_factory):
 
 
 def train(stores, run, steps, shares, *, resume=False, allow_change=()):
-    cfg = dataclasses.replace(CFG, train=dataclasses.replace(CFG.train, steps=steps))
+    cfg = CFG.changed({"train.steps": steps})
     trainer = build_trainer(
         cfg, data=stores, run=run, shares=shares, resume=resume, allow_change=allow_change
     )
@@ -79,7 +81,7 @@ def test_shares_change_by_name_at_the_step_that_is_resumed(stores, tmp_path):
     whole = train(stores, run, 9, [0.25, 0.75], resume=True)
     # 12 rows of the first store in 3 : 1, then 24 in 1 : 3; a second resume changes nothing.
     trainer = build_trainer(
-        dataclasses.replace(CFG, train=dataclasses.replace(CFG.train, steps=9)), data=stores,
+        CFG.changed({"train.steps": 9}), data=stores,
         run=run, shares=[0.25, 0.75], resume=True,
     )  # fmt: skip
     assert trainer.rows.counts(36) == [9 + 6, 3 + 18]

@@ -1,14 +1,12 @@
 """Minutes in place of steps."""
 
 import contextlib
-import dataclasses
 from types import SimpleNamespace
 
 import pytest
 
 from blankfill.api.data import data_build
 from blankfill.api.pretrain import pretrain
-from blankfill.config.train import TrainConfig
 from blankfill.errors import ConfigError
 from blankfill.prepare import pace
 from blankfill.prepare.compiling import BreakEven
@@ -61,9 +59,7 @@ def test_the_pace_is_the_median_of_warm_steps_and_leaves_no_trace(clock, tmp_pat
         built.append((cfg.train, folder))
         return FakeTrainer(cfg, clock)
 
-    cfg = dataclasses.replace(
-        CFG, train=dataclasses.replace(CFG.train, compile="on", ramp_from_rows=2, ramp_rows=20)
-    )
+    cfg = CFG.changed({"train.compile": "on", "train.ramp_from_rows": 2, "train.ramp_rows": 20})
     found = measure_pace(cfg, build, tmp_path / "run")
     assert found == Pace(step_seconds=0.5, validation_seconds=4.0)
     ((train, folder),) = built
@@ -137,9 +133,9 @@ def test_steps_and_validations_fit_into_the_time(seconds, every, steps):
 
 
 def test_warm_up_takes_a_tenth_at_most():
-    train = TrainConfig(warmup_steps=100)
-    assert with_steps(train, 50).warmup_steps == 5
-    assert with_steps(train, 5000) == dataclasses.replace(train, steps=5000)
+    cfg = CFG.changed({"schedule.warmup_steps": 100})
+    assert with_steps(cfg, 50).schedule.warmup_steps == 5
+    assert with_steps(cfg, 5000) == cfg.changed({"train.steps": 5000})
 
 
 def test_a_run_is_given_minutes_and_keeps_its_steps(tmp_path, tokenizer_folder, monkeypatch):
@@ -150,14 +146,13 @@ def test_a_run_is_given_minutes_and_keeps_its_steps(tmp_path, tokenizer_folder, 
     )
     words = {
         "data": [tmp_path / "store"], "out": tmp_path / "run",
-        "model": dataclasses.replace(CFG.model, vocab_size=512),
-        "train": dataclasses.replace(CFG.train, steps=10**9),
+        "config": CFG.changed({"model.vocab_size": 512, "train.steps": 10**9}),
     }  # fmt: skip
     assert pretrain("tiny", minutes=0.1, **words).step == 6
     monkeypatch.setattr(pace, "measure_pace", None)  # a resumed run is not measured again
     result = pretrain("tiny", minutes=99, resume=True, **words)
     assert (result.step, result.steps) == (6, 6)
-    assert read_run(tmp_path / "run")["config"]["train"]["warmup_steps"] == 0
+    assert read_run(tmp_path / "run")["config"]["schedule"]["warmup_steps"] == 0
 
 
 @pytest.mark.parametrize(

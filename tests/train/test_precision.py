@@ -136,7 +136,7 @@ def test_a_run_says_its_precision_and_a_resumed_one_keeps_it(
         assert trainer.engine.dtype == before
         assert trainer.fit()
         monkeypatch.setattr(precision, "quickest_precision", lambda *_, x=now: x)
-        longer = dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, steps=3))
+        longer = cfg.changed({"train.steps": 3})
         trainer = build_trainer(
             longer, data=[store], run=run, resume=True, allow_change=["train.steps"]
         )

@@ -44,7 +44,7 @@ def stand_in(monkeypatch):
 
 
 def named(kind):
-    return dataclasses.replace(CFG, train=dataclasses.replace(CFG.train, attention=kind))
+    return CFG.changed({"train.attention": kind})
 
 
 @pytest.mark.parametrize(

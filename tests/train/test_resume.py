@@ -1,6 +1,5 @@
 """Runs in folders: what goes on bit for bit, what may change, what is refused."""
 
-import dataclasses
 import json
 import logging
 import shutil
@@ -37,11 +36,11 @@ def stores(tmp_path_factory, tokenizer_folder):
 def build(tmp_path, stores):
     """A function that builds the trainer of a run; options are changes of the recipe."""
 
-    def make(run="run", *, store="a", resume=False, init=None, allow_change=(), **train):
-        cfg = dataclasses.replace(CFG, train=dataclasses.replace(CFG.train, **train))
+    def make(run="run", *, store="a", resume=False, init=None, allow_change=(), changes=None):
+        cfg = CFG.changed(changes or {})
         return build_trainer(
             cfg, data=[stores / store], run=tmp_path / run,
-            validation=[stores / "b"] if cfg.train.validate_every else (),
+            validation=[stores / "b"] if cfg.validation.every else (),
             resume=resume, init=init, allow_change=allow_change,
         )  # fmt: skip
 
@@ -53,13 +52,14 @@ def curve(run):
 
 
 def test_stopping_between_two_lines_of_metrics_changes_no_line(build, tmp_path):
-    recipe = {"log_every": 5, "validate_every": 4, "ema_decay": 0.9, "keep_best": True}
-    whole = build("whole", **recipe)
+    recipe = {"train.log_every": 5, "validation.every": 4, "optimizer.ema_decay": 0.9,
+              "checkpoint.keep_best": True}  # fmt: skip
+    whole = build("whole", changes=recipe)
     whole.fit()
-    stop_at(build("parts", **recipe), 7)
-    second = build("parts", resume=True, **recipe)
+    stop_at(build("parts", changes=recipe), 7)
+    second = build("parts", resume=True, changes=recipe)
     stop_at(second, 9)
-    third = build("parts", resume=True, **recipe)
+    third = build("parts", resume=True, changes=recipe)
     assert third.index == 9
     third.fit()
     assert same(third, whole)
@@ -79,30 +79,30 @@ def test_an_embedding_counted_from_the_text_is_counted_only_where_a_run_begins(
         return count_neighbours(stores, vocab_size)
 
     monkeypatch.setattr(start, "count_neighbours", count)
-    recipe = {"embedding_init": "neighbours", "ema_decay": 0.9}
-    random, whole = build("random"), build("whole", **recipe)
+    recipe = {"train.embedding_init": "neighbours", "optimizer.ema_decay": 0.9}
+    random, whole = build("random"), build("whole", changes=recipe)
     first, plain = (t.engine.model.embed.word.weight for t in (whole, random))
     assert not torch.equal(first, plain)
     assert torch.equal(whole.engine.ema["embed.word.weight"], first)
     torch.testing.assert_close(first.square().mean(), plain.square().mean(), rtol=0.05, atol=0)
     whole.fit()
-    killed = build("parts", **recipe)  # it wrote run.json and no checkpoint
+    killed = build("parts", changes=recipe)  # it wrote run.json and no checkpoint
     killed._lock.release()
-    stop_at(build("parts", resume=True, **recipe), 5)
+    stop_at(build("parts", resume=True, changes=recipe), 5)
     assert len(counted) == 3
-    second = build("parts", resume=True, **recipe)
-    build("other", init=tmp_path / "whole", **recipe)
+    second = build("parts", resume=True, changes=recipe)
+    build("other", init=tmp_path / "whole", changes=recipe)
     assert len(counted) == 3
     second.fit()
     assert same(second, whole)
 
 
 def test_a_batch_that_grows_goes_on_where_it_stood(build):
-    ramp = {"micro_batch_rows": 1, "ramp_from_rows": 1, "ramp_rows": 20}
-    whole = build("whole", **ramp)
+    ramp = {"train.micro_batch_rows": 1, "train.ramp_from_rows": 1, "train.ramp_rows": 20}
+    whole = build("whole", changes=ramp)
     whole.fit()
-    stop_at(build("parts", **ramp), 7)
-    second = build("parts", resume=True, **ramp)
+    stop_at(build("parts", changes=ramp), 7)
+    second = build("parts", resume=True, changes=ramp)
     second.fit()
     assert whole.row == second.row < 12 * 4
     assert same(second, whole)
@@ -110,34 +110,45 @@ def test_a_batch_that_grows_goes_on_where_it_stood(build):
 
 def test_a_changed_recipe_is_refused_by_name_and_allowed_by_name(build, tmp_path):
     stop_at(build(), 5)
-    with pytest.raises(ConfigError, match=r"was 0\.01, is 0\.002.*--allow-change train\.peak_lr"):
-        build(resume=True, peak_lr=0.002)
-    trainer = build(resume=True, peak_lr=0.002, steps=20, batch_rows=8, precision="float32",
-                    allow_change=("train.peak_lr", "train.steps", "train.batch_rows",
-                                  "train.precision"))  # fmt: skip
+    with pytest.raises(
+        ConfigError, match=r"was 0\.01, is 0\.002.*--allow-change schedule\.peak_lr"
+    ):
+        build(resume=True, changes={"schedule.peak_lr": 0.002})
+    changes = {"schedule.peak_lr": 0.002, "train.steps": 20, "train.batch_rows": 8,
+               "train.precision": "float32"}  # fmt: skip
+    trainer = build(resume=True, allow_change=tuple(changes), changes=changes)
     assert (trainer.index, trainer.row) == (5, 20)
     trainer.fit()
     assert (trainer.index, trainer.row) == (20, 20 + 15 * 8)
     info = json.loads((tmp_path / "run" / "run.json").read_text())
     assert info["changes"][0]["step"] == 5
-    assert info["changes"][0]["train.peak_lr"] == 0.002
+    assert info["changes"][0]["schedule.peak_lr"] == 0.002
 
 
 def test_what_does_not_touch_the_result_may_change_without_a_word(build):
     stop_at(build(), 5)
-    assert build(resume=True, log_every=3, keep_checkpoints=9, checkpoint_every=2).index == 5
+    assert (
+        build(
+            resume=True, changes={"train.log_every": 3, "checkpoint.keep": 9, "checkpoint.every": 2}
+        ).index
+        == 5
+    )
 
 
 def test_a_run_at_its_peak_may_grow_longer_without_a_word(build):
-    stop_at(build(schedule="wsd", cooldown_steps=2), 5)
-    assert build(resume=True, schedule="wsd", cooldown_steps=2, steps=30).fit()
+    stop_at(build(changes={"schedule.kind": "wsd", "schedule.cooldown_steps": 2}), 5)
+    assert build(
+        resume=True,
+        changes={"schedule.kind": "wsd", "schedule.cooldown_steps": 2, "train.steps": 30},
+    ).fit()
 
 
 @pytest.mark.parametrize(
     ("option", "message"),
     [({"store": "b"}, r"training data was .*documents.*, is .*data cannot change in a run"),
-     ({"row_length": 32}, r"row_length was 64, is 32; train\.row_length cannot change"),
-     ({"seed": 2}, r"seed was 1, is 2"),
+     ({"changes": {"train.row_length": 32}},
+      r"row_length was 64, is 32; train\.row_length cannot change"),
+     ({"changes": {"train.seed": 2}}, r"seed was 1, is 2"),
      ({"allow_change": ("train.seed",)}, r"not a field that may change")],
 )  # fmt: skip
 def test_another_plan_of_rows_is_refused_with_the_difference(build, option, message):
@@ -150,12 +161,12 @@ def test_other_text_in_place_of_the_held_out_store_is_said_and_kept(
     build, stores, tokenizer_folder, tmp_path, caplog
 ):
     caplog.set_level(logging.INFO)
-    stop_at(build(validate_every=4), 4)
+    stop_at(build(changes={"validation.every": 4}), 4)
     text = "\n\n".join(small_corpus(12, 5))
     (tmp_path / "other.txt").write_text(text, encoding="utf-8")
     data_build([tmp_path / "other.txt"], tokenizer=tokenizer_folder, out=tmp_path / "other")
     again = build_trainer(
-        dataclasses.replace(CFG, train=dataclasses.replace(CFG.train, validate_every=4)),
+        CFG.changed({"validation.every": 4}),
         data=[stores / "a"], run=tmp_path / "run", validation=[tmp_path / "other"], resume=True,
     )  # fmt: skip
     assert again.index == 4
@@ -181,12 +192,12 @@ def test_other_text_in_place_of_the_training_store_is_refused(
 
 
 def test_a_damaged_newest_checkpoint_is_named_and_the_run_ends_the_same(build, tmp_path, caplog):
-    whole = build("whole", checkpoint_every=4)
+    whole = build("whole", changes={"checkpoint.every": 4})
     whole.fit()
-    stop_at(build(checkpoint_every=4), 9)
+    stop_at(build(changes={"checkpoint.every": 4}), 9)
     newest = list_checkpoints(tmp_path / "run")[-1]
     (newest / "optimizer.safetensors").write_bytes(b"")
-    again = build(resume=True, checkpoint_every=4)
+    again = build(resume=True, changes={"checkpoint.every": 4})
     assert again.index == 8
     assert "step-00000009 is damaged" in caplog.text
     assert (newest.parent / "damaged-step-00000009").exists()
@@ -197,7 +208,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_run_ends_the_same(build, t
 def test_a_run_starts_from_another_runs_weights_with_a_fresh_optimizer(build, tmp_path):
     first = build("first")
     first.fit()
-    second = build("second", init=tmp_path / "first", peak_lr=1e-3)
+    second = build("second", init=tmp_path / "first", changes={"schedule.peak_lr": 1e-3})
     assert same(second, first)
     assert second.index == 0
     assert not second.engine.optimizer.tensors()
@@ -216,10 +227,12 @@ def test_a_run_with_a_checkpoint_needs_the_weights_that_it_began_from_no_more(
     began = json.loads((second / "run.json").read_text())["init"]
     init = {"moved": tmp_path / "moved", "not named": None}.get(fate, first)
     if fate == "trained on":
-        build("first", resume=True, steps=13, allow_change=["train.steps"]).fit()
+        build("first", resume=True, allow_change=["train.steps"], changes={"train.steps": 13}).fit()
     else:
         first.rename(tmp_path / "moved" if fate == "moved" else tmp_path / "gone")
-    again = build("second", resume=True, init=init, steps=13, allow_change=["train.steps"])
+    again = build(
+        "second", resume=True, init=init, allow_change=["train.steps"], changes={"train.steps": 13}
+    )
     assert again.index == 12
     assert again.fit()
     assert json.loads((second / "run.json").read_text())["init"] == began
@@ -236,7 +249,7 @@ def test_fewer_steps_than_were_done_are_refused_and_as_many_are_none(build, tmp_
     build().fit()
     before = (tmp_path / "run" / "run.json").read_bytes()
     with pytest.raises(ConfigError, match=r"has done 12 steps.*name at least 12"):
-        build(resume=True, steps=5, allow_change=["train.steps"])
+        build(resume=True, allow_change=["train.steps"], changes={"train.steps": 5})
     assert (tmp_path / "run" / "run.json").read_bytes() == before
     again = build(resume=True)
     assert again.index == 12
@@ -275,7 +288,7 @@ def test_weights_of_another_model_are_refused_as_a_start(build, tmp_path):
 
 
 def test_averaged_weights_are_kept_and_loaded(build, tmp_path):
-    trainer = build(ema_decay=0.5)
+    trainer = build(changes={"optimizer.ema_decay": 0.5})
     trainer.fit()
     averaged = LanguageModel.load(tmp_path / "run", weights="ema").model.state_dict()
     last = LanguageModel.load(tmp_path / "run").model.state_dict()
@@ -298,7 +311,13 @@ def test_two_trainers_of_one_run_are_refused(build):
 def test_a_failing_disk_is_told_once_and_training_goes_on_where_that_is_wanted(
     build, monkeypatch, caplog, tmp_path, background
 ):
-    trainer = build(checkpoint_every=2, on_save_error="go_on", save_in_background=background)
+    trainer = build(
+        changes={
+            "checkpoint.every": 2,
+            "checkpoint.on_error": "go_on",
+            "checkpoint.in_background": background,
+        }
+    )
     fail_until(monkeypatch, trainer, 9)
     with caplog.at_level(logging.INFO):
         assert trainer.fit()
@@ -308,8 +327,8 @@ def test_a_failing_disk_is_told_once_and_training_goes_on_where_that_is_wanted(
 
 
 def test_a_failing_disk_ends_the_run_with_its_last_good_checkpoint(build, monkeypatch, tmp_path):
-    stop_at(build(checkpoint_every=2), 2)
-    trainer = build(resume=True, checkpoint_every=2)
+    stop_at(build(changes={"checkpoint.every": 2}), 2)
+    trainer = build(resume=True, changes={"checkpoint.every": 2})
     fail_until(monkeypatch, trainer, 99)
     with pytest.raises(CheckpointError, match=r"disk is full.*step-00000002 is untouched"):
         trainer.fit()
@@ -331,5 +350,5 @@ def fail_until(monkeypatch, trainer, step):
 
 def test_a_description_from_before_a_field_existed_is_of_its_default():
     values = to_dict(CFG)
-    del values["train"]["on_spike"]
+    del values["guard"]["on_spike"]
     assert from_dict(type(CFG), values) == CFG

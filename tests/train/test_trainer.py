@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from blankfill.config.checkpoint import CheckpointConfig
 from blankfill.config.objective import ObjectiveConfig
+from blankfill.config.optimizer import OptimizerConfig
 from blankfill.config.run import RunConfig
+from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
 from blankfill.errors import CheckpointError, TrainingError
 from blankfill.generate.search import fill_tokens
@@ -25,13 +28,13 @@ def test_a_resumed_run_is_bit_equal_to_one_that_never_stopped(
     cfg = dataclasses.replace(
         CFG,
         model=dataclasses.replace(MODEL, dropout=dropout),
-        train=dataclasses.replace(CFG.train, optimizer=optimizer),
+        optimizer=dataclasses.replace(CFG.optimizer, kind=optimizer),
     )
     whole = make_trainer(tmp_path / "whole", cfg, dtype=dtype)
     whole.fit()
 
     first = make_trainer(tmp_path / "parts", cfg, dtype=dtype)
-    first.cfg = dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, checkpoint_every=7))
+    first.cfg = cfg.changed({"checkpoint.every": 7})
     step = first.step
 
     def stop_after_seven(loader):
@@ -55,13 +58,8 @@ def test_a_resumed_run_is_bit_equal_to_one_that_never_stopped(
 
 def test_micro_batches_add_up_to_the_batch(tmp_path, make_trainer):
     # float32 sums in another order: 1e-5 relative is a hundred rounding errors.
-    one = dataclasses.replace(
-        CFG,
-        train=dataclasses.replace(CFG.train, micro_batch_rows=4, steps=1, precision="float32"),
-    )
-    two = dataclasses.replace(
-        CFG, train=dataclasses.replace(CFG.train, micro_batch_rows=2, steps=1, precision="float32")
-    )
+    one = CFG.changed({"train.micro_batch_rows": 4, "train.steps": 1, "train.precision": "float32"})
+    two = CFG.changed({"train.micro_batch_rows": 2, "train.steps": 1, "train.precision": "float32"})
     runs = [make_trainer(tmp_path / name, cfg) for name, cfg in (("one", one), ("two", two))]
     for run in runs:
         run.fit()
@@ -114,10 +112,12 @@ def test_a_small_model_learns_ten_documents_by_heart_and_fills_their_blanks(
         model=dataclasses.replace(MODEL, hidden_size=64, ffn_size=128),
         objective=ObjectiveConfig(short_rate=1.0, document_rate=0.0, mask_ratio=0.25),
         train=TrainConfig(
-            steps=1000, row_length=64, batch_rows=6, micro_batch_rows=6, warmup_steps=20,
-            peak_lr=5e-3, log_every=20, checkpoint_every=1000, weight_decay=0.0,
+            steps=1000, row_length=64, batch_rows=6, micro_batch_rows=6, log_every=20,
             precision="float32",
         ),
+        schedule=ScheduleConfig(warmup_steps=20, peak_lr=5e-3),
+        checkpoint=CheckpointConfig(every=1000),
+        optimizer=OptimizerConfig(weight_decay=0.0),
     )  # fmt: skip
     trainer = make_trainer(tmp_path / "run", cfg, store)
     trainer.fit()
@@ -136,7 +136,8 @@ def test_the_embeddings_share_of_the_gradient_follows_its_schedule(tmp_path, mak
     cfg = dataclasses.replace(
         CFG,
         model=dataclasses.replace(MODEL, embedding_gradient_shrink=0.1),
-        train=dataclasses.replace(CFG.train, steps=6, shrink_hold_steps=2, shrink_rise_steps=4),
+        train=dataclasses.replace(CFG.train, steps=6),
+        schedule=dataclasses.replace(CFG.schedule, shrink_hold_steps=2, shrink_rise_steps=4),
     )
     trainer = make_trainer(tmp_path / "run", cfg)
     step, shares = trainer.step, []
@@ -152,9 +153,7 @@ def test_the_embeddings_share_of_the_gradient_follows_its_schedule(tmp_path, mak
 
 
 def test_float16_scales_its_loss_and_resumes_with_its_scale(tmp_path, make_trainer):
-    cfg = dataclasses.replace(
-        CFG, train=dataclasses.replace(CFG.train, precision="float16", loss_scale_window=4)
-    )
+    cfg = CFG.changed({"train.precision": "float16", "train.loss_scale_window": 4})
     trainer = make_trainer(tmp_path / "run", cfg)
     trainer.engine.scaler.scale = 2.0**40  # overflows until it has been halved enough
     trainer.fit()
@@ -173,8 +172,7 @@ def test_half_precision_learns_what_float32_learns(tmp_path, make_trainer, low, 
     runs = []
     for precision in (low, "float32"):
         settled = "float16" if precision == "float16" else "auto"  # with its loss scale
-        train = dataclasses.replace(CFG.train, precision=settled)
-        cfg = dataclasses.replace(CFG, train=train)
+        cfg = CFG.changed({"train.precision": settled})
         make_trainer(tmp_path / precision, cfg, dtype=getattr(torch, precision)).fit()
         runs.append([row["loss_nats"] for row in read_metrics(tmp_path / precision)])
     assert runs[0] == pytest.approx(runs[1], rel=rel)

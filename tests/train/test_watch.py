@@ -59,17 +59,18 @@ def monotone(memory_store):
     return memory_store([np.full(32, 50) for _ in range(64)])
 
 
-def config(**train):
-    train = {"steps": 40, "checkpoint_every": 25, "spike_window": 16, "peak_lr": 1e-2} | train
-    return dataclasses.replace(CFG, train=dataclasses.replace(CFG.train, **train))
+def config(changes):
+    usual = {"train.steps": 40, "checkpoint.every": 25, "guard.spike_window": 16,
+             "schedule.peak_lr": 1e-2}  # fmt: skip
+    return CFG.changed(usual | changes)
 
 
 @pytest.fixture
 def run(tmp_path, make_trainer, monotone):
     """A function that trains with a poison and returns the trainer."""
 
-    def go(name, poison=None, **train):
-        trainer = make_trainer(tmp_path / name, config(**train), monotone)
+    def go(name, poison=None, *, changes):
+        trainer = make_trainer(tmp_path / name, config(changes), monotone)
         if poison:
             trainer.rows = PoisonedRows(trainer.rows, poison)
         trainer.fit()
@@ -86,8 +87,10 @@ def incident(trainer, step=POISONED_STEP):
 
 @pytest.mark.parametrize("policy", ["skip", "rollback"])
 def test_a_batch_of_garbage_is_left_out_as_if_it_had_been_named_before(run, policy):
-    poisoned = run("poisoned", garbage, on_spike=policy)
-    clean = run("clean", on_spike=policy, skip_steps=(str(POISONED_STEP),))
+    poisoned = run("poisoned", garbage, changes={"guard.on_spike": policy})
+    clean = run(
+        "clean", changes={"guard.on_spike": policy, "train.skip_steps": (str(POISONED_STEP),)}
+    )
     assert same(poisoned, clean)
     found = incident(poisoned)
     assert found["found"].startswith("loss leap")
@@ -101,8 +104,8 @@ def test_a_batch_of_garbage_is_left_out_as_if_it_had_been_named_before(run, poli
 
 
 def test_a_row_of_wrong_labels_is_named_first(run, monotone):
-    poisoned = run("poisoned", wrong_label_in_row_two, on_spike="skip")
-    clean = run("clean", on_spike="skip")
+    poisoned = run("poisoned", wrong_label_in_row_two, changes={"guard.on_spike": "skip"})
+    clean = run("clean", changes={"guard.on_spike": "skip"})
     found = incident(poisoned)
     worst = found["examples"][0]
     in_row = [e for e in found["examples"] if e["row"] == POISONED_STEP * ROWS + 2]
@@ -120,8 +123,8 @@ def test_a_row_of_wrong_labels_is_named_first(run, monotone):
 def test_an_infinite_weight_is_named_and_the_run_ends_bit_equal_to_the_clean_one(
     tmp_path, make_trainer, monotone, run
 ):
-    clean = run("clean", on_spike="rollback")
-    trainer = make_trainer(tmp_path / "poisoned", config(on_spike="rollback"), monotone)
+    clean = run("clean", changes={"guard.on_spike": "rollback"})
+    trainer = make_trainer(tmp_path / "poisoned", config({"guard.on_spike": "rollback"}), monotone)
     step, planted = trainer.step, []
 
     def plant(loader):
@@ -152,23 +155,29 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, make_trainer):
 def test_stop_saves_before_the_step_and_a_resumed_run_leaves_it_out_by_name(
     tmp_path, make_trainer, monotone, run
 ):
-    trainer = make_trainer(tmp_path / "run", config(on_spike="stop"), monotone)
+    trainer = make_trainer(tmp_path / "run", config({"guard.on_spike": "stop"}), monotone)
     trainer.rows = PoisonedRows(trainer.rows, garbage)
     with pytest.raises(TrainingError, match=r"--train\.skip-steps 30"):
         trainer.fit()
     assert newest_checkpoint(trainer.run).step == POISONED_STEP
-    again = make_trainer(tmp_path / "run", config(on_spike="stop", skip_steps=("30",)), monotone)
+    again = make_trainer(
+        tmp_path / "run",
+        config({"guard.on_spike": "stop", "train.skip_steps": ("30",)}),
+        monotone,
+    )
     again.rows = PoisonedRows(again.rows, garbage)
     again.restore(newest_checkpoint(trainer.run))
     assert again.fit()
-    assert same(again, run("clean", on_spike="stop", skip_steps=("30",)))
+    assert same(
+        again, run("clean", changes={"guard.on_spike": "stop", "train.skip_steps": ("30",)})
+    )
 
 
 def test_a_run_killed_after_its_return_decides_the_same_again(
     tmp_path, make_trainer, monotone, run
 ):
-    whole = run("whole", garbage, on_spike="rollback")
-    killed = make_trainer(tmp_path / "killed", config(on_spike="rollback"), monotone)
+    whole = run("whole", garbage, changes={"guard.on_spike": "rollback"})
+    killed = make_trainer(tmp_path / "killed", config({"guard.on_spike": "rollback"}), monotone)
     killed.rows = PoisonedRows(killed.rows, garbage)
     restore = killed.restore
 
@@ -179,7 +188,7 @@ def test_a_run_killed_after_its_return_decides_the_same_again(
     with pytest.raises(SystemExit):
         killed.fit()
     killed.restore = restore
-    again = make_trainer(tmp_path / "killed", config(on_spike="rollback"), monotone)
+    again = make_trainer(tmp_path / "killed", config({"guard.on_spike": "rollback"}), monotone)
     again.rows = PoisonedRows(again.rows, garbage)
     again.restore(newest_checkpoint(again.run))
     assert again.index == 25
@@ -188,7 +197,7 @@ def test_a_run_killed_after_its_return_decides_the_same_again(
 
 
 def test_log_writes_the_batch_and_goes_on(run, caplog):
-    trainer = run("run", garbage, on_spike="log")
+    trainer = run("run", garbage, changes={"guard.on_spike": "log"})
     assert trainer.index == 40
     assert incident(trainer)["done"] == "the update was applied"
     assert "step 30: loss leap" in caplog.text
@@ -196,11 +205,18 @@ def test_log_writes_the_batch_and_goes_on(run, caplog):
 
 def test_a_run_whose_every_step_leaps_ends(run, caplog):
     with pytest.raises(TrainingError, match="leap"):
-        run("run", on_spike="skip", spike_threshold=1e-9, spike_window=4)
+        run(
+            "run",
+            changes={
+                "guard.on_spike": "skip",
+                "guard.spike_threshold": 1e-9,
+                "guard.spike_window": 4,
+            },
+        )
 
 
 def test_gradient_norms_add_up_to_the_whole(run):
-    found = incident(run("run", garbage, on_spike="log"))
+    found = incident(run("run", garbage, changes={"guard.on_spike": "log"}))
     total = sum(norm**2 for norm in found["gradient_norms"].values()) ** 0.5
     assert set(found["gradient_norms"]) == {"embed.word", "blocks.0", "blocks.1", "norm"}
     assert total == pytest.approx(found["grad_norm"], rel=1e-5)  # float32 sums

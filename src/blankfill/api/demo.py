@@ -6,7 +6,6 @@ models, fills, pictures: the same functions that a user's own files go through.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from collections.abc import Sequence
@@ -254,7 +253,7 @@ def _configure(minutes: float, seed: int, files: dict[str, Path]) -> RunConfig:
     from blankfill.prepare.pace import measure_pace, with_steps
 
     cfg = preset("demo")
-    cfg = dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, seed=seed))
+    cfg = cfg.changed({"train.seed": seed})
     pace = measure_pace(
         cfg,
         lambda cfg, folder: build_trainer(
@@ -265,13 +264,12 @@ def _configure(minutes: float, seed: int, files: dict[str, Path]) -> RunConfig:
     )  # fmt: skip
     # The first and the last validation are the pace's own; the last is one of VALIDATIONS.
     left = minutes * 60 - (VALIDATIONS - 1) * pace.validation_seconds
-    train = with_steps(cfg.train, max(MIN_STEPS, pace.steps_in(left)))
-    log.info("this machine: %.0f positions a second", pace.positions_per_second(train))
-    train = dataclasses.replace(
-        train, validate_every=-(-train.steps // VALIDATIONS),
-        checkpoint_every=max(1, train.steps // 2),
-    )  # fmt: skip
-    return dataclasses.replace(cfg, train=train)
+    cfg = with_steps(cfg, max(MIN_STEPS, pace.steps_in(left)))
+    steps = cfg.train.steps
+    log.info("this machine: %.0f positions a second", pace.positions_per_second(cfg.train))
+    return cfg.changed(
+        {"validation.every": -(-steps // VALIDATIONS), "checkpoint.every": max(1, steps // 2)}
+    )
 
 
 def _evaluate(lm: LanguageModel, files: dict[str, Path]) -> BlankReport:

@@ -69,7 +69,7 @@ def evaluate(
             text than it did, the models are left out and a warning says so.
         max_blanks: most blanks of each language.
         seed: seed of the blanks.
-        weights: the last ones, or their moving average (--train.ema-decay).
+        weights: the last ones, or their moving average (--optimizer.ema-decay).
         device: auto, cpu or cuda; auto takes the CUDA device where there is one.
 
     Raises:

@@ -75,7 +75,7 @@ def fill(
         top_p: draw from the smallest set of tokens whose probability reaches this.
         seed: seed of the draws.
         max_new_tokens: longest fill of one blank, in tokens.
-        weights: the last ones, or their moving average (--train.ema-decay).
+        weights: the last ones, or their moving average (--optimizer.ema-decay).
         device: auto, cpu or cuda; auto takes the CUDA device where there is one.
 
     Raises:
@@ -126,7 +126,7 @@ def generate(
         top_p: draw from the smallest set of tokens whose probability reaches this.
         seed: seed of the draws.
         max_new_tokens: longest continuation, in tokens.
-        weights: the last ones, or their moving average (--train.ema-decay).
+        weights: the last ones, or their moving average (--optimizer.ema-decay).
         device: auto, cpu or cuda; auto takes the CUDA device where there is one.
 
     Raises:

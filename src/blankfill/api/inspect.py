@@ -79,7 +79,7 @@ def _preset(name: str) -> dict[str, str | int | float]:
         "row length": cfg.train.row_length,
         "rows per step": cfg.train.batch_rows,
         "steps": cfg.train.steps,
-        "peak learning rate": cfg.train.peak_lr,
+        "peak learning rate": cfg.schedule.peak_lr,
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,12 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 from blankfill.api.parameters import PathLike, Paths, Texts, as_list, as_path
-from blankfill.config.model import ModelConfig
-from blankfill.config.objective import ObjectiveConfig
 from blankfill.config.presets import preset as find_preset
 from blankfill.config.ranges import Range, checks_numbers
 from blankfill.config.run import RunConfig, from_dict
-from blankfill.config.train import TrainConfig
 from blankfill.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,9 +64,7 @@ def pretrain(
     init: PathLike | None = None,
     replay: Paths = (),
     minutes: Minutes = 0.0,
-    model: ModelConfig | None = None,
-    objective: ObjectiveConfig | None = None,
-    train: TrainConfig | None = None,
+    config: RunConfig | None = None,
 ) -> PretrainResult:
     """Pretrain a model on token stores.
 
@@ -87,28 +81,22 @@ def pretrain(
             share of the rows and is read in epochs of its own.
         out: folder of the run; new, unless resuming.
         validation: token stores to validate on, before the first step, after the last, and every
-            --train.validate-every steps.
+            --validation.every steps.
         resume: go on from the newest checkpoint in the folder.
-        allow_change: fields that the resumed run may change, such as train.peak_lr train.steps, or
-            the shares of its stores.
+        allow_change: fields that the resumed run may change, such as schedule.peak_lr or
+            train.steps, or the shares of its stores.
         init: start from the newest weights of this run, with a fresh optimizer and schedule.
         replay: stores of earlier training to mix in, each with its share, such as general:0.3.
         minutes: take as many steps as this machine does in these minutes, in place of
             --train.steps; a resumed run keeps the steps that it was given.
-        model: the network; the preset's where not given.
-        objective: the blanks; the preset's where not given.
-        train: the recipe; the preset's where not given.
+        config: the run, complete; the preset's where not given.
 
     Raises:
         ConfigError, DataError, CheckpointError: something named in the message cannot be used.
         TrainingError: losses or weights do not let the run go on.
     """
     default = find_preset(preset)
-    cfg = RunConfig(
-        model=model or default.model,
-        objective=objective or default.objective,
-        train=train or default.train,
-    )
+    cfg = config or default
     from blankfill.runtime import tune_for_training
 
     tune_for_training()
@@ -162,23 +150,23 @@ def _in_minutes(
     from blankfill.prepare.pace import measure_pace, with_steps
     from blankfill.runs import read_run
 
-    train = cfg.train
     if resume and (run / "run.json").exists():
-        had = from_dict(RunConfig, read_run(run)["config"]).train
-        train = dataclasses.replace(train, steps=had.steps, warmup_steps=had.warmup_steps)
-        return dataclasses.replace(cfg, train=train)
+        had = from_dict(RunConfig, read_run(run)["config"])
+        return cfg.changed({
+            "train.steps": had.train.steps, "schedule.warmup_steps": had.schedule.warmup_steps,
+        })  # fmt: skip
     require_new_run(run)
     pace = measure_pace(cfg, build, run, seconds=minutes * 60)
-    steps = pace.steps_in(minutes * 60, train.validate_every)
+    steps = pace.steps_in(minutes * 60, cfg.validation.every)
     if not steps:
         raise ConfigError(
             f"minutes={minutes:g} is too little for a step of {pace.step_seconds:.1f} s"
             f" and a validation of {pace.validation_seconds:.1f} s; give it more"
         )
-    rate = pace.positions_per_second(train)
+    rate = pace.positions_per_second(cfg.train)
     log.info("%s positions a second: %s steps in %g minutes", f"{rate:,.0f}", f"{steps:,}", minutes)
-    shorter = with_steps(train, steps)
-    if shorter.warmup_steps != train.warmup_steps:
-        log.info("warm-up takes a tenth of them, %d, in place of train.warmup_steps=%d",
-                 shorter.warmup_steps, train.warmup_steps)  # fmt: skip
-    return dataclasses.replace(cfg, train=shorter)
+    shorter, before = with_steps(cfg, steps), cfg.schedule.warmup_steps
+    if shorter.schedule.warmup_steps != before:
+        log.info("warm-up takes a tenth of them, %d, in place of schedule.warmup_steps=%d",
+                 shorter.schedule.warmup_steps, before)  # fmt: skip
+    return shorter

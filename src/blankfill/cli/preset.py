@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,21 +9,18 @@ from blankfill.config.presets import is_preset, preset
 
 __all__ = ["named_preset", "preset_defaults", "with_preset"]
 
-_PARTS = ("model", "objective", "train")
-
 
 def preset_defaults(name: str) -> dict[str, Any]:
-    """Give the configurations of a preset by the parameter that takes each.
+    """Give the configuration of a preset by the parameter that takes it.
 
     Raises:
         ConfigError: there is no such preset.
     """
-    chosen = preset(name)
-    return {part: getattr(chosen, part) for part in _PARTS}
+    return {"config": preset(name)}
 
 
 def with_preset(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Put a preset's configurations, changed as the options say, in place of single fields.
+    """Put a preset's configuration, changed as the options say, in place of single fields.
 
     Args:
         name: of the preset.
@@ -34,14 +30,8 @@ def with_preset(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: there is no such preset, or a value cannot be used.
     """
     values = {key: value for key, value in options.items() if "." not in key}
-    for part, default in preset_defaults(name).items():
-        changed = {
-            key.removeprefix(f"{part}."): value
-            for key, value in options.items()
-            if key.startswith(f"{part}.")
-        }
-        values[part] = dataclasses.replace(default, **changed)
-    return values
+    fields = {key: value for key, value in options.items() if "." in key}
+    return values | {"config": preset(name).changed(fields)}
 
 
 def named_preset(words: Sequence[str]) -> str:

@@ -11,10 +11,12 @@ import ast
 import functools
 import inspect
 import re
+import typing
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import Annotated, Any
 
+import tyro
 from tyro.constructors import (
     ConstructorRegistry,
     StructConstructorSpec,
@@ -22,14 +24,13 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from blankfill.config.model import ModelConfig
-from blankfill.config.objective import ObjectiveConfig
 from blankfill.config.ranges import hints_of, numbers_of
-from blankfill.config.train import TrainConfig
+from blankfill.config.run import RunConfig
 
 __all__ = ["field_docs", "registry", "with_ranges"]
 
-CONFIGS = (ModelConfig, ObjectiveConfig, TrainConfig)
+CONFIGS = (RunConfig, *typing.get_type_hints(RunConfig).values())
+"""A run's configuration and its sections."""
 _ENTRY = re.compile(r"    (\w+): ")
 
 
@@ -40,7 +41,12 @@ def with_ranges(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, **kwargs)
 
     # As functools.wraps does, less the reference to `command`, whose docstring tyro would read.
-    spoken.__name__, spoken.__annotations__ = command.__name__, hints_of(command)
+    spoken.__name__ = command.__name__
+    spoken.__annotations__ = {
+        # An option is named by its section and field, `--train.steps`, not by the parameter.
+        name: Annotated[hint, tyro.conf.arg(name="")] if hint is RunConfig else hint
+        for name, hint in hints_of(command).items()
+    }
     spoken.__signature__ = inspect.signature(command)  # pyright: ignore[reportFunctionMemberAccess]  # inspect's own way
     before, found, rest = (inspect.getdoc(command) or "").partition("\nArgs:\n")
     entries, blank, after = rest.partition("\n\n")

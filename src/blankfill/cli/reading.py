@@ -193,7 +193,7 @@ def _ends(word: str) -> bool:
 
 
 def _negated(spelled: str) -> str:
-    """Spell the opposite of a flag: `--no-resume`, `--train.no-keep-best`."""
+    """Spell the opposite of a flag: `--no-resume`, `--checkpoint.no-keep-best`."""
     group, dot, name = spelled.removeprefix("--").rpartition(".")
     return f"--{group}{dot}no-{name}"
 

@@ -1,9 +1,9 @@
 """What the parameters of a function are on a command line: its arguments and its options.
 
 A positional parameter is an argument, a keyword one an option (`max_new_tokens` is
-`--max-new-tokens`); a configuration gives an option for each of its fields (`--train.steps`). The
-API takes `str | Path` where a path is meant, and one value or several; here that is a path, and a
-list.
+`--max-new-tokens`); a run's configuration gives an option for each field of its sections
+(`--train.steps`). The API takes `str | Path` where a path is meant, and one value or several; here
+that is a path, and a list.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Parameter:
     """One argument or option."""
 
     name: str
-    """In Python; of a configuration's field with its parameter before it: `train.steps`."""
+    """In Python; of a configuration's field with its section before it: `train.steps`."""
     spelled: str
     """On the command line: `--train.steps`, or `RUN` of an argument."""
     takes: Literal["none", "one", "many"]
@@ -50,10 +50,10 @@ def parameters_of(command: Callable[..., Any]) -> tuple[list[Parameter], list[Pa
         hint = parameter.annotation
         config = _config_of(hint)
         if config is not None:
-            fields = hints_of(config)
             options += [
-                _parameter(f"{name}.{field.name}", fields[field.name], required=False)
-                for field in dataclasses.fields(config)
+                _parameter(f"{section}.{field}", hint, required=False)
+                for section, hints in _sections(config).items()
+                for field, hint in hints.items()
             ]
         elif parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
             arguments.append(_parameter(name, hint, required=required, argument=True))
@@ -141,6 +141,11 @@ def _choices(hint: Any) -> tuple[Any, ...]:
 
 def _is_list(hint: Any) -> bool:
     return typing.get_origin(hint) in (list, tuple, Sequence)
+
+
+def _sections(config: type[Any]) -> dict[str, dict[str, Any]]:
+    """Give the sections of a configuration, and of each the types of its fields."""
+    return {section: hints_of(kind) for section, kind in typing.get_type_hints(config).items()}
 
 
 def _config_of(hint: Any) -> type[Any] | None:

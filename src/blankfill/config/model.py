@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from blankfill.config.on_resume import BY_NAME
 from blankfill.config.ranges import Range, check_numbers
 from blankfill.errors import ConfigError
 
@@ -65,19 +66,19 @@ class ModelConfig:
     """Largest position id; the size of the learned tables, and of a row."""
     tie_head: bool = True
     """Use the word embedding as the output layer; false gives the head a matrix of its own."""
-    dropout: Annotated[float, Range(0, 0.99)] = 0.0
+    dropout: Annotated[float, Range(0, 0.99), BY_NAME] = 0.0
     """Dropout rate on embeddings, attention weights and branch outputs (published: 0.1)."""
-    attention_dropout: Annotated[float, Range(0, 0.99)] | None = None
+    attention_dropout: Annotated[float, Range(0, 0.99), BY_NAME] | None = None
     """Dropout rate on attention weights; takes dropout where not given."""
-    embedding_dropout: Annotated[float, Range(0, 0.99)] | None = None
+    embedding_dropout: Annotated[float, Range(0, 0.99), BY_NAME] | None = None
     """Dropout rate on embeddings; takes dropout where not given."""
-    embedding_gradient_shrink: Annotated[float, Range(1e-6, 1)] = 1.0
+    embedding_gradient_shrink: Annotated[float, Range(1e-6, 1), BY_NAME] = 1.0
     """Share of the gradient that reaches the word embedding (GLM-130B: 0.1); 1 is off."""
     shrink_head: bool = False
     """Let the same share of the gradient reach the tied embedding from the output layer too."""
     qk_norm: bool = False
     """Normalise each head's queries and keys (LayerNorm over the head) before they meet."""
-    pb_relax: Annotated[float, Range(1, 1e6, or_zero=True)] = 0.0
+    pb_relax: Annotated[float, Range(1, 1e6, or_zero=True), BY_NAME] = 0.0
     """Compute scores this many times smaller and scale them back in float32 before the softmax, so
     that float16 does not overflow (PB-relax; GLM-130B's code offers 32); 0 is off."""
     norm_eps: Annotated[float, Range(1e-12, 0.1)] = 1e-5

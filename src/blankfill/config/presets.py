@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from blankfill.config.model import ModelConfig
 from blankfill.config.objective import MIXTURES, ObjectiveConfig
+from blankfill.config.optimizer import OptimizerConfig
 from blankfill.config.published import PUBLISHED, glm_base
 from blankfill.config.run import RunConfig
+from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
+from blankfill.config.validation import ValidationConfig
 from blankfill.errors import ConfigError
 
 __all__ = ["ALIASES", "PRESETS", "is_preset", "preset"]
+
+SHORT_RUN: Final = OptimizerConfig(kind="muon", muon_momentum=0.9, embedding_lr_ratio=0.4)
+"""What ends lowest after minutes or hours (`benchmarks/time_to_loss.py`)."""
 
 
 def demo() -> RunConfig:
@@ -34,11 +40,13 @@ def demo() -> RunConfig:
             max_position=256,
         ),
         objective=ObjectiveConfig(short_rate=0.85, document_rate=0.15, mask_ratio=0.4),
-        train=_short_run(
-            steps=1000, row_length=256, batch_rows=8, micro_batch_rows=8, peak_lr=1e-2,
-            muon_momentum=0.65, embedding_lr_ratio=0.6, warmup_steps=20, checkpoint_every=500,
-            log_every=10, validate_blanks=32,
+        train=TrainConfig(
+            steps=1000, row_length=256, batch_rows=8, micro_batch_rows=8,
+            embedding_init="neighbours",
         ),
+        optimizer=dataclasses.replace(SHORT_RUN, muon_momentum=0.65, embedding_lr_ratio=0.6),
+        schedule=_to_zero(1e-2, warmup_steps=20),
+        validation=ValidationConfig(blanks=32),
     )  # fmt: skip
 
 
@@ -46,7 +54,9 @@ def tiny() -> RunConfig:
     """About 5 M parameters beside a 16,384-piece vocabulary's 2 M; an hour on a laptop."""
     return RunConfig(
         model=ModelConfig(hidden_size=192, num_layers=6, num_heads=3, ffn_size=512),
-        train=_short_run(steps=2000, row_length=256, batch_rows=16, peak_lr=4e-3),
+        train=TrainConfig(steps=2000, row_length=256, embedding_init="neighbours"),
+        optimizer=SHORT_RUN,
+        schedule=_to_zero(4e-3),
     )
 
 
@@ -54,9 +64,9 @@ def small() -> RunConfig:
     """About 25 M parameters; a night on a laptop."""
     return RunConfig(
         model=ModelConfig(hidden_size=384, num_layers=10, num_heads=6, ffn_size=1024),
-        train=_short_run(
-            steps=10000, row_length=512, batch_rows=16, micro_batch_rows=8, peak_lr=2e-3
-        ),
+        train=TrainConfig(steps=10000, micro_batch_rows=8, embedding_init="neighbours"),
+        optimizer=SHORT_RUN,
+        schedule=_to_zero(2e-3),
     )
 
 
@@ -77,10 +87,8 @@ def base() -> RunConfig:
             vocab_size=32768, hidden_size=768, num_layers=12, num_heads=12, ffn_size=2048,
             deepnorm="deepnet",
         ),
-        train=TrainConfig(
-            steps=150_000, row_length=512, batch_rows=1024, micro_batch_rows=16, peak_lr=4e-4,
-            min_lr_ratio=0.05, warmup_steps=6000,
-        ),
+        train=TrainConfig(steps=150_000, batch_rows=1024),
+        schedule=ScheduleConfig(peak_lr=4e-4, min_lr_ratio=0.05, warmup_steps=6000),
     )  # fmt: skip
 
 
@@ -91,10 +99,8 @@ def large() -> RunConfig:
             vocab_size=32768, hidden_size=1024, num_layers=24, num_heads=16, ffn_size=2752,
             deepnorm="deepnet",
         ),
-        train=TrainConfig(
-            steps=200_000, row_length=512, batch_rows=1024, micro_batch_rows=16, peak_lr=2e-4,
-            min_lr_ratio=0.05, warmup_steps=8000,
-        ),
+        train=TrainConfig(steps=200_000, batch_rows=1024),
+        schedule=ScheduleConfig(peak_lr=2e-4, min_lr_ratio=0.05, warmup_steps=8000),
     )  # fmt: skip
 
 
@@ -105,10 +111,8 @@ def xl() -> RunConfig:
             vocab_size=50304, hidden_size=2048, num_layers=36, num_heads=32, ffn_size=5504,
             deepnorm="deepnet",
         ),
-        train=TrainConfig(
-            steps=250_000, row_length=1024, batch_rows=1024, micro_batch_rows=8, peak_lr=1.5e-4,
-            warmup_steps=10_000,
-        ),
+        train=TrainConfig(steps=250_000, row_length=1024, batch_rows=1024, micro_batch_rows=8),
+        schedule=ScheduleConfig(peak_lr=1.5e-4, warmup_steps=10_000),
     )  # fmt: skip
 
 
@@ -145,13 +149,11 @@ def preset(name: str) -> RunConfig:
     return PRESETS[ALIASES.get(name, name)]()
 
 
-def _short_run(**changes: Any) -> TrainConfig:
-    """What ends lowest after minutes or hours (`benchmarks/time_to_loss.py`)."""
-    recipe: dict[str, Any] = {
-        "optimizer": "muon", "muon_momentum": 0.9, "schedule": "linear", "min_lr_ratio": 0.0,
-        "embedding_init": "neighbours", "embedding_lr_ratio": 0.4,
-    }  # fmt: skip
-    return TrainConfig(**(recipe | changes))
+def _to_zero(peak_lr: float, warmup_steps: int = 100) -> ScheduleConfig:
+    """In a line to 0, which ends lowest after minutes or hours (`benchmarks/time_to_loss.py`)."""
+    return ScheduleConfig(
+        kind="linear", peak_lr=peak_lr, min_lr_ratio=0.0, warmup_steps=warmup_steps
+    )
 
 
 def _as_published(ours: RunConfig) -> RunConfig:
@@ -168,6 +170,9 @@ def _as_published(ours: RunConfig) -> RunConfig:
         train=dataclasses.replace(
             published.train, steps=train.steps, row_length=train.row_length,
             batch_rows=train.batch_rows, micro_batch_rows=train.micro_batch_rows,
-            decay_steps=train.steps, warmup_steps=train.steps // 25,
+        ),
+        optimizer=published.optimizer,
+        schedule=dataclasses.replace(
+            published.schedule, decay_steps=train.steps, warmup_steps=train.steps // 25
         ),
     )  # fmt: skip

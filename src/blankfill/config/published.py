@@ -14,14 +14,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from blankfill.config.model import ModelConfig
 from blankfill.config.objective import MIXTURES
+from blankfill.config.optimizer import OptimizerConfig
 from blankfill.config.run import RunConfig
+from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
 
 __all__ = ["PUBLISHED", "glm_base"]
+
+ADAM: Final = OptimizerConfig(beta2=0.98, eps=1e-6, weight_decay=0.1)
+"""Adam of the models up to 515M, and of GLM-Large-Chinese."""
+LARGE: Final = OptimizerConfig(beta2=0.95, eps=1e-8, weight_decay=0.1)
+"""Adam from 2B on."""
 
 
 def glm_base() -> RunConfig:
@@ -29,7 +36,9 @@ def glm_base() -> RunConfig:
     return RunConfig(
         model=_glm(30592, 12, 768),
         objective=MIXTURES["glm-base"],
-        train=_recipe(150_000, 1024, 4e-4, decay_steps=120_000, warmup_steps=6000),
+        train=TrainConfig(steps=150_000, batch_rows=1024),
+        optimizer=ADAM,
+        schedule=_cosine(4e-4, decay_steps=120_000, warmup_steps=6000),
     )
 
 
@@ -38,7 +47,9 @@ def glm_large() -> RunConfig:
     return RunConfig(
         model=_glm(30592, 24, 1024),
         objective=MIXTURES["glm-base"],
-        train=_recipe(200_000, 1024, 2e-4, decay_steps=160_000, warmup_steps=8000),
+        train=TrainConfig(steps=200_000, batch_rows=1024),
+        optimizer=ADAM,
+        schedule=_cosine(2e-4, decay_steps=160_000, warmup_steps=8000),
     )
 
 
@@ -50,9 +61,11 @@ def glm_roberta() -> RunConfig:
     return RunConfig(
         model=_glm(50304, 24, 1024),
         objective=MIXTURES["glm-base"],
-        train=_recipe(
-            250_000, 8192, 4e-4, schedule="glm_linear", decay_steps=500_000, warmup_steps=30_000,
-            min_lr_ratio=0.025, weight_decay=0.01,
+        train=TrainConfig(steps=250_000, batch_rows=8192),
+        optimizer=dataclasses.replace(ADAM, weight_decay=0.01),
+        schedule=ScheduleConfig(
+            kind="glm_linear", peak_lr=4e-4, decay_steps=500_000, warmup_steps=30_000,
+            min_lr_ratio=0.025,
         ),
     )  # fmt: skip
 
@@ -62,10 +75,9 @@ def glm_large_zh() -> RunConfig:
     return RunConfig(
         model=_glm(50048, 24, 1024, max_position=1024),
         objective=MIXTURES["glm-large-zh"],
-        train=_recipe(
-            250_000, 2048, 4e-4, micro_batch_rows=32, decay_steps=200_000, warmup_steps=8000,
-            min_lr_ratio=0.1, weight_decay=0.01,
-        ),
+        train=TrainConfig(steps=250_000, batch_rows=2048, micro_batch_rows=32),
+        optimizer=dataclasses.replace(ADAM, weight_decay=0.01),
+        schedule=_cosine(4e-4, decay_steps=200_000, warmup_steps=8000, min_lr_ratio=0.1),
     )  # fmt: skip
 
 
@@ -88,10 +100,9 @@ def glm_2b() -> RunConfig:
     return RunConfig(
         model=_glm(50304, 36, 2048, max_position=1024),
         objective=MIXTURES["glm-2b"],
-        train=_recipe(
-            250_000, 2048, 1e-4, micro_batch_rows=32, decay_steps=175_000, warmup_steps=7000,
-            min_lr_ratio=0.1, beta2=0.95, eps=1e-8,
-        ),
+        train=TrainConfig(steps=250_000, batch_rows=2048, micro_batch_rows=32),
+        optimizer=LARGE,
+        schedule=_cosine(1e-4, decay_steps=175_000, warmup_steps=7000, min_lr_ratio=0.1),
     )  # fmt: skip
 
 
@@ -104,10 +115,9 @@ def glm_10b() -> RunConfig:
     return RunConfig(
         model=_glm(50304, 48, 4096, max_position=1024),
         objective=MIXTURES["glm-10b-512"],
-        train=_recipe(
-            250_000, 4032, 1e-4, micro_batch_rows=21, decay_steps=175_000, warmup_steps=7000,
-            min_lr_ratio=0.1, beta2=0.95, eps=1e-8,
-        ),
+        train=TrainConfig(steps=250_000, batch_rows=4032, micro_batch_rows=21),
+        optimizer=LARGE,
+        schedule=_cosine(1e-4, decay_steps=175_000, warmup_steps=7000, min_lr_ratio=0.1),
     )  # fmt: skip
 
 
@@ -116,10 +126,9 @@ def glm_10b_zh() -> RunConfig:
     return RunConfig(
         model=_glm(50048, 48, 4096, max_position=1024),
         objective=MIXTURES["glm-10b-512"],
-        train=_recipe(
-            150_000, 4032, 1e-4, micro_batch_rows=21, decay_steps=120_000, warmup_steps=4800,
-            min_lr_ratio=0.1, beta2=0.95, eps=1e-8,
-        ),
+        train=TrainConfig(steps=150_000, batch_rows=4032, micro_batch_rows=21),
+        optimizer=LARGE,
+        schedule=_cosine(1e-4, decay_steps=120_000, warmup_steps=4800, min_lr_ratio=0.1),
     )  # fmt: skip
 
 
@@ -139,10 +148,9 @@ def glm_130b() -> RunConfig:
             deepnorm="su", positions="rope_1d", dropout=0.1, embedding_gradient_shrink=0.1,
         ),
         objective=MIXTURES["glm-130b"],
-        train=_recipe(
-            46_307, 4224, 8e-5, row_length=2048, micro_batch_rows=1, decay_steps=46_817,
-            warmup_steps=260, min_lr_ratio=0.1, beta2=0.95, eps=1e-8,
-        ),
+        train=TrainConfig(steps=46_307, row_length=2048, batch_rows=4224, micro_batch_rows=1),
+        optimizer=LARGE,
+        schedule=_cosine(8e-5, decay_steps=46_817, warmup_steps=260, min_lr_ratio=0.1),
     )  # fmt: skip
 
 
@@ -153,7 +161,8 @@ def chatglm_6b() -> RunConfig:
     have them; the released weights expect model.rope_angles=float16.
     """
     published = glm_130b()
-    return RunConfig(
+    return dataclasses.replace(
+        published,
         model=_chatglm(130528),
         objective=dataclasses.replace(published.objective, positions="corrupted"),
         train=dataclasses.replace(published.train, micro_batch_rows=16),
@@ -206,10 +215,11 @@ def _chatglm(vocab_size: int) -> ModelConfig:
     )  # fmt: skip
 
 
-def _recipe(steps: int, batch_rows: int, peak_lr: float, **changes: Any) -> TrainConfig:
-    """GLM's recipe: rows of 512, 16 on a GPU, a cosine to 5 %, Adam with 0.98 and 1e-6."""
-    common: dict[str, Any] = {
-        "row_length": 512, "micro_batch_rows": 16, "schedule": "glm_cosine",
-        "min_lr_ratio": 0.05, "beta2": 0.98, "eps": 1e-6, "weight_decay": 0.1,
-    }  # fmt: skip
-    return TrainConfig(steps=steps, batch_rows=batch_rows, peak_lr=peak_lr, **(common | changes))
+def _cosine(
+    peak_lr: float, *, decay_steps: int, warmup_steps: int, min_lr_ratio: float = 0.05
+) -> ScheduleConfig:
+    """GLM's cosine, to 5 % where nothing else is said."""
+    return ScheduleConfig(
+        kind="glm_cosine", peak_lr=peak_lr, decay_steps=decay_steps, warmup_steps=warmup_steps,
+        min_lr_ratio=min_lr_ratio,
+    )  # fmt: skip

@@ -24,11 +24,13 @@ from typing import Annotated, Any, Final, ParamSpec, TypeVar, get_args, get_orig
 from blankfill.errors import ConfigError
 
 __all__ = [
+    "MOST_STEPS",
     "NewTokens",
     "Number",
     "Range",
     "RowLength",
     "Seed",
+    "Steps",
     "Temperature",
     "TopP",
     "check_numbers",
@@ -108,6 +110,10 @@ RowLength = Annotated[int, Range(16, 2**20)]
 """Positions of a packed row."""
 NewTokens = Annotated[int, Range(1, 10**9)]
 """Most tokens of one fill."""
+MOST_STEPS: Final = 10**12
+"""Most optimizer steps of a run."""
+Steps = Annotated[int, Range(0, MOST_STEPS)]
+"""A number of optimizer steps."""
 
 
 def check_numbers(config: Any, part: str) -> None:

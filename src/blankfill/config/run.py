@@ -5,12 +5,19 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
+from blankfill.config.checkpoint import CheckpointConfig
+from blankfill.config.guard import GuardConfig
 from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig
+from blankfill.config.on_resume import FREE, NEVER
+from blankfill.config.optimizer import OptimizerConfig
+from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
+from blankfill.config.validation import ValidationConfig
 from blankfill.errors import ConfigError
 
 __all__ = ["RunConfig", "from_dict", "to_dict"]
@@ -22,12 +29,22 @@ T = TypeVar("T")
 class RunConfig:
     """Everything that decides a pretraining run, except the data it reads."""
 
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: Annotated[ModelConfig, NEVER] = field(default_factory=ModelConfig)
     """The network."""
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    objective: Annotated[ObjectiveConfig, NEVER] = field(default_factory=ObjectiveConfig)
     """The blanks."""
     train: TrainConfig = field(default_factory=TrainConfig)
-    """The recipe."""
+    """How long, on which batches, and how they are computed."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """How weights move."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """The learning rate from step to step."""
+    validation: Annotated[ValidationConfig, FREE] = field(default_factory=ValidationConfig)
+    """How the run is watched on held-out data."""
+    checkpoint: Annotated[CheckpointConfig, FREE] = field(default_factory=CheckpointConfig)
+    """What is saved when, and what stays."""
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """What follows a leap of the loss."""
 
     @property
     def sentinel_position(self) -> int | None:
@@ -40,6 +57,47 @@ class RunConfig:
                 f"train.row_length={self.train.row_length} is longer than "
                 f"model.max_position={self.model.max_position}; raise max_position"
             )
+        if self.checkpoint.keep_best and not self.validation.every:
+            raise ConfigError("checkpoint.keep_best=True needs validations; set validation.every")
+        self.schedule.check_end(self.train.steps)
+        self._check_decay()
+
+    def _check_decay(self) -> None:
+        """Refuse a decay and a rate that are in their ranges and together turn weights over."""
+        # Decay multiplies a weight by one less this product, which must stay above 0.
+        decay, peak = self.optimizer.weight_decay, self.schedule.peak_lr
+        ratio = self.optimizer.embedding_lr_ratio
+        shrinks = decay * peak * max(1.0, ratio)
+        if shrinks >= 1:
+            raise ConfigError(
+                f"optimizer.weight_decay={decay:g} takes {shrinks:g} of each weight at the peak "
+                f"learning rate; its product with schedule.peak_lr={peak:g} and, where that is "
+                f"above 1, optimizer.embedding_lr_ratio={ratio:g} must be below 1"
+            )
+
+    def changed(self, values: Mapping[str, Any]) -> RunConfig:
+        """Give this run with other values of some fields.
+
+        Args:
+            values: by dotted name, such as `schedule.peak_lr`.
+
+        Raises:
+            ConfigError: a field is unknown, or a value cannot be used.
+        """
+        of_sections: dict[str, dict[str, Any]] = {}
+        for dotted, value in values.items():
+            section, _, name = dotted.partition(".")
+            known = section in RunConfig.__slots__
+            if not known or name not in getattr(self, section).__slots__:
+                raise ConfigError(f"a run has no field {dotted!r}")
+            of_sections.setdefault(section, {})[name] = value
+        return dataclasses.replace(
+            self,
+            **{
+                section: dataclasses.replace(getattr(self, section), **named)
+                for section, named in of_sections.items()
+            },
+        )
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -180,9 +180,12 @@ class LocalEngine:
         self.attention: AttentionKind = attention or choose_attention(
             train.attention, self.device.type, self.dtype, dropout=cfg.model.attention_dropout_rate
         )
-        self.optimizer = build_optimizer(model, train, muon_dtype=lowest_precision(self.device))
+        self.optimizer = build_optimizer(
+            model, cfg.optimizer, lr=cfg.schedule.peak_lr,
+            muon_dtype=lowest_precision(self.device),
+        )  # fmt: skip
         self.scaler = LossScaler(train.loss_scale_window) if self.dtype == torch.float16 else None
-        self.ema = _copies(model) if train.ema_decay else {}
+        self.ema = _copies(model) if cfg.optimizer.ema_decay else {}
         self._cfg = cfg
         self._norm: torch.Tensor | None = None
         if compiled:
@@ -206,7 +209,8 @@ class LocalEngine:
         train = self._cfg.train
         # Dropout is drawn from the step's own seed, so a resumed run drops the same units.
         torch.manual_seed((train.seed * 1_000_003 + step) % 2**64)  # torch takes 64 bits
-        self.model.embed.shrink = shrink_at(step, self._cfg.model.embedding_gradient_shrink, train)
+        share = self._cfg.model.embedding_gradient_shrink
+        self.model.embed.shrink = shrink_at(step, share, self._cfg.schedule)
         losses, of_targets = forward_backward(
             self.model, batches, self.dtype, total_weight, z_loss=train.z_loss,
             scale=self.scaler.scale if self.scaler else None,
@@ -241,7 +245,7 @@ class LocalEngine:
         self.optimizer.set_lr(lr)
         self.optimizer.step()
         self.drop_gradient()
-        move_average(self.ema, self.model, self._cfg.train.ema_decay)
+        move_average(self.ema, self.model, self._cfg.optimizer.ema_decay)
 
     def drop_gradient(self) -> None:
         """Forget the gradient of a step that is not applied."""

@@ -34,7 +34,7 @@ class BlankWatch:
     """Fills the same held-out blanks of each language whenever it is called.
 
     Args:
-        cfg: the run; `train.validate_blanks` says how many blanks of a language.
+        cfg: the run; `validation.blanks` says how many blanks of a language.
         tokenizer: the run's.
         stores: held-out documents.
     """
@@ -45,7 +45,7 @@ class BlankWatch:
         self._cfg, self._tokenizer = cfg, tokenizer
         self._items = draw_items(
             stores, cfg.objective, row_length=cfg.train.row_length,
-            max_items=cfg.train.validate_blanks,
+            max_items=cfg.validation.blanks,
         )  # fmt: skip
 
     def __call__(self, model: GLM) -> Validation:
@@ -64,7 +64,7 @@ class BlankWatch:
             samples += [
                 self._sample(item, fill, correct=correct)
                 for item, fill, correct in list(zip(items, fills, exact, strict=True))[
-                    : self._cfg.train.show_fills
+                    : self._cfg.validation.show_fills
                 ]
             ]
         return Validation(values=values, samples=samples)

@@ -97,7 +97,7 @@ class LanguageModel:
         model = model.to_empty(device=where)
         if name == "ema" and f"{name}.safetensors" not in checkpoint.state["files"]:
             raise CheckpointError(f"{checkpoint.path} has no moving average of its weights; train "
-                                  "with --train.ema-decay 0.999 to have one")  # fmt: skip
+                                  "with --optimizer.ema-decay 0.999 to have one")  # fmt: skip
         load_weights(model, checkpoint.path, name)
         model.eval()
         set_threads(cfg.train.threads)

@@ -69,7 +69,7 @@ class ForgettingGuard:
                 text = (
                     f"the loss on {name} is {values[key]:.4f} nats, {share:.1%} above its best, "
                     f"{best:.4f}; mix in more of the old text with --replay, or lower "
-                    "--train.peak-lr"
+                    "--schedule.peak-lr"
                 )
                 if self._policy == "stop":
                     raise TrainingError(f"{text}; the checkpoints before it stay")

@@ -1,6 +1,6 @@
 """What is done about a step that a guard stops at.
 
-The batch is always written as text (`incidents/`). Then, by `train.on_spike`: `log` goes on, `skip`
+The batch is always written as text (`incidents/`). Then, by `guard.on_spike`: `log` goes on, `skip`
 drops the update, `rollback` returns to the last checkpoint and leaves the step's rows out when it
 comes again, `stop` saves and ends. Damaged weights are not the batch's fault: the run returns to
 the last checkpoint and does the same step again.
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from blankfill.atomic import write_json
-from blankfill.config.train import TrainConfig
+from blankfill.config.run import RunConfig
 from blankfill.engine.engine import Engine, StepNumbers
 from blankfill.errors import CheckpointError
 from blankfill.guard.guards import Guard, Trouble
@@ -55,21 +55,21 @@ class Watch:
     """Guards one run.
 
     Args:
-        cfg: the policy.
+        cfg: the run, whose `guard` is the policy.
         run: the run's folder.
         tokenizer: turns a batch into text.
     """
 
-    def __init__(self, cfg: TrainConfig, run: Path, tokenizer: TextTokenizer | None) -> None:
+    def __init__(self, cfg: RunConfig, run: Path, tokenizer: TextTokenizer | None) -> None:
         self._cfg, self._run, self._tokenizer = cfg, run, tokenizer
-        self._guard = Guard(cfg.spike_window, cfg.spike_threshold)
+        self._guard = Guard(cfg.guard.spike_window, cfg.guard.spike_threshold)
         self._left_out = _read_left_out(run / LEFT_OUT)
         self._skips_in_a_row = 0
         self._returns: Counter[int] = Counter()
 
     def leaves_out(self, step: int) -> bool:
         """Tell whether a step's rows are left out, by the configuration or after a return."""
-        return step in self._left_out or self._cfg.skips(step)
+        return step in self._left_out or self._cfg.train.skips(step)
 
     def check(
         self, engine: Engine, found: StepNumbers, batches: Sequence[Batch], *, step: int, row: int
@@ -120,7 +120,7 @@ class Watch:
         self._skips_in_a_row = state.get("skips_in_a_row", 0)
 
     def _action(self, trouble: Trouble, step: int) -> Action:
-        policy = self._cfg.on_spike
+        policy = self._cfg.guard.on_spike
         if trouble.kind == "weights not finite":
             self._returns[step] += 1
             helps = self._returns[step] <= MOST_RETURNS and list_checkpoints(self._run)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from blankfill.config.train import TrainConfig
+from blankfill.config.optimizer import OptimizerConfig
 from blankfill.errors import CheckpointError
 from blankfill.optim.muon import Muon
 
@@ -106,7 +106,7 @@ class SplitOptimizer:
 
 
 def build_optimizer(
-    model: nn.Module, cfg: TrainConfig, *, muon_dtype: torch.dtype = torch.float32
+    model: nn.Module, cfg: OptimizerConfig, *, lr: float, muon_dtype: torch.dtype = torch.float32
 ) -> SplitOptimizer:
     """Build the optimizer that `cfg` names.
 
@@ -116,17 +116,18 @@ def build_optimizer(
 
     Args:
         model: whose parameters are trained.
-        cfg: the recipe.
+        cfg: which, and its settings.
+        lr: learning rate until another one is set.
         muon_dtype: of the products that make Muon's updates orthogonal.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    matrices = [(name, p) for name, p in _matrices(named) if cfg.optimizer == "muon"]
+    matrices = [(name, p) for name, p in _matrices(named) if cfg.kind == "muon"]
     taken = {name for name, _ in matrices}
     rest = [(name, p) for name, p in named if name not in taken]
     parts: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(
             parameter_groups(rest, cfg.weight_decay, cfg.embedding_lr_ratio),
-            lr=cfg.peak_lr,
+            lr=lr,
             betas=(cfg.beta1, cfg.beta2),
             eps=cfg.eps,
             fused=True,
@@ -136,7 +137,7 @@ def build_optimizer(
         parts.append(
             Muon(
                 [parameter for _, parameter in matrices],
-                lr=cfg.peak_lr,
+                lr=lr,
                 momentum=cfg.muon_momentum,
                 weight_decay=cfg.weight_decay,
                 dtype=muon_dtype,

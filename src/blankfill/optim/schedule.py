@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from blankfill.config.train import TrainConfig
+from blankfill.config.schedule import ScheduleConfig
 
 __all__ = ["annealing_lr", "lr_at", "shrink_at"]
 
 
-def lr_at(step: int, cfg: TrainConfig) -> float:
+def lr_at(step: int, cfg: ScheduleConfig, steps: int) -> float:
     """Give the learning rate that step number `step` uses.
 
     Warm-up rises linearly from `peak / warmup_steps` at step 0 to the peak at step
@@ -21,27 +21,28 @@ def lr_at(step: int, cfg: TrainConfig) -> float:
 
     Args:
         step: 0-based optimizer step.
-        cfg: peak, warm-up, decay and length.
+        cfg: peak, warm-up and decay.
+        steps: of the run.
     """
-    last = cfg.decay_steps or cfg.steps
-    if cfg.schedule == "glm_cosine" or cfg.schedule == "glm_linear":
+    last = cfg.decay_steps or steps
+    if cfg.kind == "glm_cosine" or cfg.kind == "glm_linear":
         return annealing_lr(
-            step, style="cosine" if cfg.schedule == "glm_cosine" else "linear",
+            step, style="cosine" if cfg.kind == "glm_cosine" else "linear",
             peak=cfg.peak_lr, warmup=cfg.warmup_steps, span=last - cfg.warmup_steps,
             ratio=cfg.min_lr_ratio,
         )  # fmt: skip
     if step < cfg.warmup_steps:
         return cfg.peak_lr * (step + 1) / cfg.warmup_steps
-    if cfg.schedule == "constant":
+    if cfg.kind == "constant":
         return cfg.peak_lr
     start = cfg.warmup_steps
-    if cfg.schedule == "wsd":
+    if cfg.kind == "wsd":
         start = max(start, last - 1 - (cfg.cooldown_steps or max(1, last // 10)))
         if step <= start:
             return cfg.peak_lr
     span = last - 1 - start
     done = 1.0 if span <= 0 else min(1.0, (step - start) / span)
-    left = 0.5 * (1 + math.cos(math.pi * done)) if cfg.schedule == "cosine" else 1 - done
+    left = 0.5 * (1 + math.cos(math.pi * done)) if cfg.kind == "cosine" else 1 - done
     return cfg.peak_lr * (cfg.min_lr_ratio + (1 - cfg.min_lr_ratio) * left)
 
 
@@ -79,7 +80,7 @@ def annealing_lr(
     return peak * (ratio + (1 - ratio) * (1 + math.cos(math.pi * min(1.0, u))) / 2)
 
 
-def shrink_at(step: int, share: float, cfg: TrainConfig) -> float:
+def shrink_at(step: int, share: float, cfg: ScheduleConfig) -> float:
     """Give the share of the gradient that reaches the word embedding at step number `step`.
 
     GLM-130B's schedule (LargeScale, `shrink_embedding_gradient_steps`): `share` is held for

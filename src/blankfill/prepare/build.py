@@ -117,7 +117,7 @@ def build_trainer(
         validation: token stores to validate on.
         resume: go on from the newest checkpoint of `run`, where there is one.
         init: a run whose newest weights this one starts from.
-        allow_change: fields that a resumed run may change, such as `train.peak_lr`.
+        allow_change: fields that a resumed run may change, such as `schedule.peak_lr`.
         shares: share of each store in the rows; see `settle_shares`. Without any, all documents are
             read in one order.
         vocab_size: rows of the embedding, where the user has asked for a number.
@@ -142,9 +142,9 @@ def build_trainer(
     known = read_run(init) if old is None and init is not None else old
     cfg = _with_vocabulary(cfg, tokenizer.vocab_size, known, asked=vocab_size)
     require_memory(cfg, device)
-    if cfg.train.validate_every and not held_out:
+    if cfg.validation.every and not held_out:
         raise ConfigError(
-            f"train.validate_every={cfg.train.validate_every} needs held-out data; name a store "
+            f"validation.every={cfg.validation.every} needs held-out data; name a store "
             "with --validation"
         )
     settled = settle_shares(shares, [store.num_tokens for store in stores]) if shares else None
@@ -169,7 +169,7 @@ def build_trainer(
         require_new_run(run)  # another process may have begun one since
     sweep(run)
     threads = set_threads(cfg.train.threads)
-    newest = newest_checkpoint(run, restored_parts(cfg.train)) if going_on else None
+    newest = newest_checkpoint(run, restored_parts(cfg.optimizer)) if going_on else None
     if newest is not None and newest.step > cfg.train.steps:
         raise ConfigError(
             f"{run} has done {newest.step} steps already, which is more than --train.steps "
@@ -189,7 +189,7 @@ def build_trainer(
     checks: list[Check] = []
     if held_out:
         checks.append(_loss_check(cfg, run, validation, held_out, tokenizer, dtype))
-        if check_blanks is not None and cfg.train.validate_blanks:
+        if check_blanks is not None and cfg.validation.blanks:
             checks.append(check_blanks(cfg, tokenizer, held_out))
     peak = find_peak(dtype, device.type)
     info["hardware"] |= {
@@ -299,9 +299,9 @@ def _loss_check(
 def _forgetting_guard(
     cfg: RunConfig, run: Path, validation: Sequence[Path]
 ) -> ForgettingGuard | None:
-    if not cfg.train.forgetting_limit:
+    if not cfg.validation.forgetting_limit:
         return None
     return ForgettingGuard(
-        run, unique_names(validation), limit=cfg.train.forgetting_limit,
-        policy=cfg.train.on_forgetting,
+        run, unique_names(validation), limit=cfg.validation.forgetting_limit,
+        policy=cfg.validation.on_forgetting,
     )  # fmt: skip

@@ -48,10 +48,10 @@ class Pace:
         return max(0, int(left / of_step))
 
 
-def with_steps(train: TrainConfig, steps: int) -> TrainConfig:
+def with_steps(cfg: RunConfig, steps: int) -> RunConfig:
     """Give a run this many steps, of which warm-up takes a tenth at most."""
-    warmup_steps = min(train.warmup_steps, steps // 10)
-    return dataclasses.replace(train, steps=steps, warmup_steps=warmup_steps)
+    warmup_steps = min(cfg.schedule.warmup_steps, steps // 10)
+    return cfg.changed({"train.steps": steps, "schedule.warmup_steps": warmup_steps})
 
 
 def measure_pace(
@@ -69,12 +69,12 @@ def measure_pace(
     Raises:
         OutputError: another process prepares this run, or nothing can be written there.
     """
-    train = dataclasses.replace(
-        cfg.train, compile="off", embedding_init="random", ramp_from_rows=0, ramp_rows=0,
-        on_spike="log", wandb="",
-    )  # fmt: skip
+    tried = cfg.changed({
+        "train.compile": "off", "train.embedding_init": "random", "train.ramp_from_rows": 0,
+        "train.ramp_rows": 0, "train.wandb": "", "guard.on_spike": "log",
+    })  # fmt: skip
     with scratch_folder(run) as folder:
-        trial = build(dataclasses.replace(cfg, train=train), folder)
+        trial = build(tried, folder)
         times: list[float] = []
         with trial.open_loader() as loader:
             for _ in range(WARM_STEPS):

@@ -1,49 +1,30 @@
 """Whether a run goes on as the run that was started, and what may change on the way.
 
-Without being named: what only says when something is written, and where the run computes. By name
-(`--allow-change train.peak_lr`): the recipe, and the shares of the stores from the next row on.
-Never: the data, the tokenizer, the objective and the plan of rows, and the shape of the model, for
-with another of these it is another run.
+Each field of the configuration says of itself whether it may (`blankfill.config.on_resume`). Of the
+rest, the shares of the stores may change by name, from the next row on; the held-out data without
+a word; the data, the tokenizer and the weights that the run began from never, for with others it
+is another run.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from blankfill.config.on_resume import OnResume, on_resume
 from blankfill.config.run import RunConfig, from_dict, to_dict
-from blankfill.config.train import TrainConfig
 from blankfill.errors import ConfigError
 
 __all__ = ["Change", "changes_on_resume", "start_on_resume"]
 
 log = logging.getLogger(__name__)
 
-FREE = frozenset(
-    f"train.{name}"
-    for name in (
-        "log_every", "checkpoint_every", "keep_checkpoints", "keep_every", "keep_best",
-        "save_in_background", "on_save_error", "validate_every", "device", "threads",
-        "validate_blanks", "show_fills", "forgetting_limit", "on_forgetting", "wandb",
-    )
-)  # fmt: skip
-"""What changes neither weights nor losses, or belongs to the machine."""
 HELD_OUT = "validation"
 """Name of the change of the held-out data: it may change, and is said and kept, for losses before
 and after it are of different text."""
-FIXED = frozenset(("train.row_length", "train.seed"))
-"""What the plan of rows depends on, with the objective and the data."""
-BY_NAME = frozenset(f"train.{field.name}" for field in fields(TrainConfig)) - FREE - FIXED
-"""The recipe."""
-MODEL_BY_NAME = frozenset(
-    f"model.{name}"
-    for name in ("dropout", "attention_dropout", "embedding_dropout", "embedding_gradient_shrink",
-                 "pb_relax")
-)  # fmt: skip
-"""Fields of the model that change no weight's shape or meaning."""
 SHARES = "shares"
 """Name of the change of stores' shares."""
 OPEN_ENDED = ("constant", "wsd")
@@ -80,16 +61,18 @@ def changes_on_resume(
     Raises:
         ConfigError: something differs and may not, or a name in `allow` is not one that may.
     """
-    changeable = BY_NAME | MODEL_BY_NAME | {SHARES}
+    may = on_resume(RunConfig)
+    changeable = {name for name, how in may.items() if how is OnResume.BY_NAME} | {SHARES}
+    unsaid = {name for name, how in may.items() if how is OnResume.FREE}
     for name in allow:
-        if name not in changeable | FREE:
+        if name not in changeable | unsaid:
             raise ConfigError(
                 f"--allow-change {name}: that is not a field that may change; these may: "
                 + ", ".join(sorted(changeable))
             )
     found = [*_config_changes(old, new), *_other_changes(old, new)]
-    free = FREE | {HELD_OUT} | set(allow)
-    if new["config"]["train"]["schedule"] in OPEN_ENDED:
+    free = unsaid | {HELD_OUT} | set(allow)
+    if new["config"]["schedule"]["kind"] in OPEN_ENDED:
         free |= {"train.steps"}
     refused = [change for change in found if change.name not in free]
     if refused:
@@ -138,8 +121,8 @@ def _config_changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
             name=f"{part}.{name}", before=before[part][name], after=value,
             text=f"{part}.{name} was {before[part][name]!r}, is {value!r}",
         )
-        for part in ("model", "objective", "train")
-        for name, value in new["config"][part].items()
+        for part, values in new["config"].items()
+        for name, value in values.items()
         if before[part][name] != value
     ]  # fmt: skip
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from blankfill.config.on_resume import OnResume, on_resume
 from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.config.train import TrainConfig
 from blankfill.data.neighbours import count_neighbours
@@ -17,7 +18,6 @@ from blankfill.data.store import TokenStore
 from blankfill.errors import ConfigError
 from blankfill.model.embedding_init import embed_neighbours
 from blankfill.model.glm import GLM
-from blankfill.prepare.resume import MODEL_BY_NAME
 from blankfill.runs import newest_checkpoint, read_run
 from blankfill.runs.tensors import part_files
 
@@ -49,10 +49,11 @@ def read_start(path: Path, cfg: RunConfig, tokenizer_fingerprint: str) -> Start:
             f"them with --tokenizer {path / 'tokenizer'}"
         )
     theirs, ours = to_dict(from_dict(RunConfig, info["config"]).model), to_dict(cfg.model)
+    may = on_resume(RunConfig)
     differ = [
         f"model.{name} is {theirs[name]!r} there and {value!r} here"
         for name, value in ours.items()
-        if theirs[name] != value and f"model.{name}" not in MODEL_BY_NAME
+        if theirs[name] != value and may[f"model.{name}"] is OnResume.NEVER
     ]
     if differ:
         raise ConfigError(f"the weights of {path} do not fit this model: {'; '.join(differ)}")

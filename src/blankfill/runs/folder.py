@@ -22,7 +22,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,7 +55,7 @@ VERSION = 1
 RUN = Description(
     "format", "blankfill run", VERSION,
     {
-        "config": {"model": dict, "objective": dict, "train": dict},
+        "config": {section.name: dict for section in fields(RunConfig)},
         "tokenizer?": {"fingerprint": str},
         "data": [{"path": str, "fingerprint": str, "documents": int, "tokens": int}],
         "validation": list, "started": str, "software": dict, "hardware": dict,

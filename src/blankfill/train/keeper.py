@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from blankfill.config.train import TrainConfig
+from blankfill.config.checkpoint import CheckpointConfig
+from blankfill.config.optimizer import OptimizerConfig
 from blankfill.errors import CheckpointError
 from blankfill.runs import Part, Saver, save_checkpoint
 
@@ -25,11 +26,11 @@ class Keeper:
         run: the run's folder.
     """
 
-    def __init__(self, cfg: TrainConfig, run: Path) -> None:
+    def __init__(self, cfg: CheckpointConfig, run: Path) -> None:
         self.saved_at = -1
         """Step that was saved last, or is being saved."""
         self._cfg, self._run = cfg, run
-        self._saver = Saver(background=cfg.save_in_background)
+        self._saver = Saver(background=cfg.in_background)
         self._failing = False
 
     def save(
@@ -49,7 +50,7 @@ class Keeper:
         def write(copies: dict[str, dict[str, torch.Tensor]]) -> None:
             save_checkpoint(
                 self._run, step, copies["model"], copies["optimizer"], state,
-                keep=self._cfg.keep_checkpoints, keep_every=self._cfg.keep_every,
+                keep=self._cfg.keep, keep_every=self._cfg.keep_every,
                 keep_best=self._cfg.keep_best, ema=copies["ema"],
             )  # fmt: skip
             if self._failing:
@@ -66,7 +67,7 @@ class Keeper:
             wait: wait until it has ended.
 
         Raises:
-            CheckpointError: it has, and train.on_save_error is stop.
+            CheckpointError: it has, and checkpoint.on_error is stop.
         """
         try:
             if wait:
@@ -80,10 +81,10 @@ class Keeper:
         """End the run, or warn once that training goes on without the checkpoint.
 
         Raises:
-            CheckpointError: train.on_save_error is stop.
+            CheckpointError: checkpoint.on_error is stop.
         """
         self.saved_at = -1
-        if self._cfg.on_save_error == "stop":
+        if self._cfg.on_error == "stop":
             raise error
         if not self._failing:
             log.warning("%s. Training goes on; the next checkpoint is tried when it is due", error)
@@ -98,6 +99,6 @@ class Keeper:
         self._saver.wait()
 
 
-def restored_parts(cfg: TrainConfig) -> list[Part]:
+def restored_parts(cfg: OptimizerConfig) -> list[Part]:
     """List what a run takes up again of a checkpoint, and so has to be as it was written."""
     return ["model", "optimizer", *(["ema"] if cfg.ema_decay else [])]

@@ -78,8 +78,8 @@ class Trainer:
         self._validate, self._lock = validate, lock
         self._losses = LossMeter()
         self._rates, self._peak = RateMeter(), peak.flops_per_second if peak else 0.0
-        self._watch = Watch(cfg.train, run, tokenizer)
-        self._keeper = Keeper(cfg.train, run)
+        self._watch = Watch(cfg, run, tokenizer)
+        self._keeper = Keeper(cfg.checkpoint, run)
         self._validation: tuple[int, dict[str, float]] = (-1, {})
         self._stop = threading.Event()
 
@@ -102,7 +102,8 @@ class Trainer:
             TrainingError: a guard ended the run.
         """
         train, engine = self.cfg.train, self.engine
-        num_rows, lr = train.rows_at(self.row), lr_at(self.index, train)
+        num_rows = train.rows_at(self.row)
+        lr = lr_at(self.index, self.cfg.schedule, train.steps)
         if self._watch.leaves_out(self.index):
             log.info("step %d: its rows are left out", self.index)
             return self._leave_out(num_rows, lr)
@@ -119,7 +120,7 @@ class Trainer:
             return self._roll_back(lr)
         if action == "skip":
             return self._leave_out(num_rows, lr)
-        engine.clip(train.max_grad_norm)
+        engine.clip(self.cfg.optimizer.max_grad_norm)
         engine.step(lr)
         self._watch.accept(found)
         for batch, nll in zip(batches, found.nlls, strict=True):
@@ -145,7 +146,7 @@ class Trainer:
         """Return to the last checkpoint."""
         self.engine.drop_gradient()
         self._keeper.check_background_save(wait=True)
-        self.restore(newest_checkpoint(self.run, restored_parts(self.cfg.train)))
+        self.restore(newest_checkpoint(self.run, restored_parts(self.cfg.optimizer)))
         return StepInfo(loss_nats=math.nan, grad_norm=math.nan, lr=lr, num_rows=0, num_targets=0)
 
     def _end(self, incident: Incident) -> NoReturn:
@@ -156,8 +157,8 @@ class Trainer:
         self._keeper.finish()
         raise TrainingError(
             f"step {self.index}: {incident.found}; its batch is in {self.run / 'incidents'}; go on "
-            f"with --resume and --train.skip-steps {self.index}, a lower --train.peak-lr or "
-            "--train.on-spike skip, each named to --allow-change"
+            f"with --resume and --train.skip-steps {self.index}, a lower --schedule.peak-lr or "
+            "--guard.on-spike skip, each named to --allow-change"
         )
 
     # -- the loop ---------------------------------------------------------------------------------
@@ -183,7 +184,8 @@ class Trainer:
             ):
                 if self.index == 0:
                     self._run_validation(writer)
-                    if train.on_spike in ("rollback", "skip") and not list_checkpoints(self.run):
+                    returns = self.cfg.guard.on_spike in ("rollback", "skip")
+                    if returns and not list_checkpoints(self.run):
                         self._save_if_possible(writer)  # so that there is something to return to
                         self._keeper.check_background_save(wait=True)
                 while self.index < train.steps and not self._stop.is_set():
@@ -214,18 +216,18 @@ class Trainer:
 
     def _after_step(self, writer: MetricsWriter, info: StepInfo, rates: RateMeter) -> None:
         """Do what is due: log, validate, save."""
-        train = self.cfg.train
+        train, validate_every = self.cfg.train, self.cfg.validation.every
         last = self.index == train.steps
         if self.index % train.log_every == 0 or last:
             writer.write(self.index, self._metrics(info, rates))
-        if last or (train.validate_every and self.index % train.validate_every == 0):
+        if last or (validate_every and self.index % validate_every == 0):
             try:
                 self._run_validation(writer)
             except TrainingError:  # of a guard, which may end a run but not lose its last steps
                 if last:
                     self._save_if_possible(writer)
                 raise
-        if self.index % train.checkpoint_every == 0 or last:
+        if self.index % self.cfg.checkpoint.every == 0 or last:
             self._save_if_possible(writer)
             rates.pause("save")
 
