@@ -177,7 +177,12 @@ class _Reader:
             raise ConfigError(f"{self._verb} lacks {names}; {hint}")
 
     def _unknown(self, name: str) -> str:
-        close = difflib.get_close_matches(name.replace("_", "-"), self._options, 1)
+        wanted = name.replace("_", "-")
+        # A field under another section is nearer than another field of the same section.
+        last = wanted.removeprefix("--").rpartition(".")[2]
+        close = [option for option in self._options if option.rpartition(".")[2] == last]
+        close += [option for option in self._options if option == f"--{last}"]
+        close = close[:1] or difflib.get_close_matches(wanted, self._options, 1)
         hint = f"did you mean {close[0]}?" if close else f"see `blankfill {self._verb} --help`"
         texts = "; -- before a text that begins with a dash makes it one" * bool(self._arguments)
         return f"{self._verb} has no option {_shown(name)}; {hint}{texts}"
