@@ -44,7 +44,7 @@ def first_ranks_only(folder):
     learned(folder, 4)
     for rank in (2, 3):
         (folder / f"mp_rank_{rank:02d}_model_states.pt").unlink()
-    return [], ["2 tensor-parallel ranks", "shared by 4", "rank 02", "query_key_value.weight"]
+    return [], ["2 tensor-parallel ranks", "split over 4", "rank 02", "query_key_value.weight"]
 
 
 def a_rank_in_the_middle(folder):

@@ -72,11 +72,11 @@ def test_a_tie_ends_the_comparison_of_its_row_and_no_more(run):
 
 def test_a_token_that_the_run_scores_lower_is_refused(run):
     model, one, other = with_twins(run, 0.02)
-    with pytest.raises(ConversionError, match="greedy tokens are others"):
+    with pytest.raises(ConversionError, match="greedy tokens differ"):
         compared(run, model, Swapped(run, model, one, other))
     ids = run.tokenizer.ids
     for wrong in (ids.sop, ids.eop):
-        with pytest.raises(ConversionError, match="greedy tokens are others"):
+        with pytest.raises(ConversionError, match="greedy tokens differ"):
             compared(run, model, Swapped(run, model, one, wrong))
 
 

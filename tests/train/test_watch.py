@@ -93,7 +93,7 @@ def test_a_batch_of_garbage_is_left_out_as_if_it_had_been_named_before(run, poli
     )
     assert same(poisoned, clean)
     found = incident(poisoned)
-    assert found["found"].startswith("loss leap")
+    assert found["found"].startswith("loss spike")
     assert {e["row"] for e in found["examples"]} == {POISONED_STEP * ROWS + i for i in range(ROWS)}
     assert len(list((poisoned.run / "incidents").iterdir())) == 2
     rows = read_metrics(poisoned.run)
@@ -200,11 +200,11 @@ def test_log_writes_the_batch_and_goes_on(run, caplog):
     trainer = run("run", garbage, changes={"guard.on_spike": "log"})
     assert trainer.index == 40
     assert incident(trainer)["done"] == "the update was applied"
-    assert "step 30: loss leap" in caplog.text
+    assert "step 30: loss spike" in caplog.text
 
 
-def test_a_run_whose_every_step_leaps_ends(run, caplog):
-    with pytest.raises(TrainingError, match="leap"):
+def test_a_run_whose_every_step_spikes_ends(run, caplog):
+    with pytest.raises(TrainingError, match="spike"):
         run(
             "run",
             changes={

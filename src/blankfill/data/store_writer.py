@@ -1,4 +1,4 @@
-"""Writing a token store, under a temporary name beside its place; renamed when it is complete."""
+"""Writing a token store under a temporary name beside its target; renamed when it is complete."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ class StoreWriter:
 
     @contextmanager
     def _writing(self) -> Generator[None]:
-        """Turn what the disk refuses into one sentence, and leave nothing."""
+        """Turn an error of the disk into one sentence, and remove what was written."""
         try:
             with refused_by_disk(self._path):
                 yield

@@ -4,8 +4,8 @@ Paths are kept as the system gives them. One that is not UTF-8 reaches Python wi
 in place of its bytes; these are written as the escapes of JSON (`\\udce9`), so every file is UTF-8
 and gives the same path back when it is read.
 
-A file that was cut off, emptied, or holds something else is told apart field by field, so that
-whoever reads one never meets a value of another type than it expects.
+Every field that is needed is checked, so that a file that was cut off, emptied or replaced raises
+an error here, and no reader meets a value of another type than it expects.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Description(NamedTuple):
     field: str
     """The field that names its format."""
     value: str
-    """What stands in it, where it is there: early files may lack it."""
+    """The value of that field, if it is present: early files may lack it."""
     version: int
     """The latest version that this blankfill knows; the first is 1."""
     needs: Needs

@@ -1,4 +1,4 @@
-"""Locks that end with the process, whatever ends it."""
+"""Locks that are released when the process ends, for whatever reason."""
 
 from __future__ import annotations
 
@@ -42,4 +42,4 @@ def lock_file(path: Path) -> tuple[int, bool | None]:
             current = False
         if current or locked is False:
             return handle, locked
-        os.close(handle)  # whoever held it has removed it meanwhile; the next one is another file
+        os.close(handle)  # its holder has removed it meanwhile; a file made now is another one

@@ -1,4 +1,4 @@
-"""Names that are not UTF-8, for libraries that take no others."""
+"""Access to paths that are not UTF-8, for libraries that take only UTF-8 names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["readable_name"]
 def readable_name(path: Path) -> Generator[str]:
     """Give a name by which a library can open a file, or what lies in a folder.
 
-    It is the path itself, or where that is not UTF-8 another name, which holds inside the block.
+    It is the path itself, or where that is not UTF-8 another name, valid inside the block.
 
     Only Linux has such names, and there an open file has a second one.
 

@@ -1,9 +1,9 @@
 """What blankfill has written, and may therefore replace.
 
-A folder is ours where the file that describes it says so, in our format and a version that we know,
-and where nothing lies in it that we do not write: one foreign file, folder or link at any depth
-makes the whole foreign. Names alone say nothing, for others use the same: a `manifest.json`, a
-`tokenizer.model`. Each kind of folder is described where its format is (`KIND`).
+A folder is ours if the file that describes it says so, in our format and a version that we know,
+and if it holds nothing that we do not write: one foreign file, folder or link at any depth makes
+the whole folder foreign. Names alone prove nothing, because other programs use the same ones, such
+as `manifest.json` or `tokenizer.model`. The description of each kind (`KIND`) is beside its format.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from blankfill.disk.json_files import Description, read_object
 __all__ = ["FolderKind", "foreign_in", "temporaries"]
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(\d+\.(tmp|old)|lock)", re.DOTALL)
-"""Names of what is being written, and of the locks beside (`publish.py`, `atomic.py`)."""
+"""Names of files that are being written, and of their locks (`publish.py`, `atomic.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FolderKind:
-    """What tells one kind of our folders from all others."""
+    """What distinguishes one kind of our folders from all other folders."""
 
     title: str
     """What it is called: "a token store"."""
     marker: str = ""
-    """The file that describes it; "" for a folder that is ours by where it lies."""
+    """The file that describes it; "" for a folder that is ours because of its place."""
     description: Description | None = None
     """What that file says of itself."""
     files: tuple[str, ...] = ()
@@ -40,11 +40,11 @@ class FolderKind:
     told_by_content: Mapping[str, Callable[[Path], bool]] = field(
         default_factory=dict[str, "Callable[[Path], bool]"]
     )
-    """Names of files that users choose, and what tells by their content that they are ours."""
+    """Names of files that users choose, and a check of their content that they are ours."""
 
 
 def foreign_in(folder: Path, kind: FolderKind) -> str:
-    """Tell what makes a folder another's.
+    """Say why a folder is not ours.
 
     Args:
         folder: it exists.
@@ -93,7 +93,7 @@ def _kind_of(name: str, kind: FolderKind) -> FolderKind | None:
 
 def _ours(entry: os.DirEntry[str], kind: FolderKind) -> bool:
     files = (*kind.files, kind.marker)
-    if unfinished := _TEMPORARY.fullmatch(entry.name):  # a killed process left it
+    if unfinished := _TEMPORARY.fullmatch(entry.name):  # left by a killed process
         return _fits(unfinished["name"], (*files, *kind.folders))
     if not entry.is_file():
         return False

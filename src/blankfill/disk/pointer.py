@@ -1,4 +1,4 @@
-"""Files that Git LFS has named and not downloaded.
+"""Git LFS pointers: files whose content was not downloaded.
 
 A repository cloned without Git LFS has, in place of each large file, a text of three lines: the
 pointer's format, the hash of the real content, and its size
@@ -13,7 +13,7 @@ __all__ = ["is_pointer", "pointer_sentence"]
 
 _START = b"version https://git-lfs.github.com/spec/"
 _LONGEST = 1024
-"""Bytes that no pointer exceeds, says the format's page."""
+"""The largest size of a pointer, according to the format's page."""
 
 
 def is_pointer(content: Path | bytes) -> bool:
@@ -33,7 +33,7 @@ def is_pointer(content: Path | bytes) -> bool:
 
 
 def pointer_sentence(path: Path | str) -> str:
-    """Say that a file is a pointer, and what brings its content."""
+    """Say that a file is a pointer, and how to get its content."""
     return (
         f"{path} is a Git LFS pointer and stands for a file that was not downloaded; run "
         "`git lfs install && git lfs pull` in the repository, or download the file itself"

@@ -63,7 +63,7 @@ def why(error: OSError, place: Path | str) -> str:
 
 @contextmanager
 def refused_by_disk(place: Path | str) -> Generator[None]:
-    """Turn what the disk refuses into one sentence.
+    """Turn an error of the disk into one sentence.
 
     Args:
         place: what is being written, as the user named it.
@@ -100,7 +100,7 @@ def followed(out: Path) -> Path:
 class NameLock:
     """A name that this process alone writes, from here to `release`.
 
-    Folders above it are made, and go again at `release` where nothing was put into them.
+    Missing parent folders are made, and removed at `release` if nothing was put into them.
 
     Args:
         out: the name, as the user gave it.
@@ -134,7 +134,7 @@ class NameLock:
                 raise
 
     def release(self) -> None:
-        """Let other processes have the name; more than once does no harm."""
+        """Release the name for other processes; calling it again does no harm."""
         if self._handle >= 0:
             self._lock.unlink(missing_ok=True)  # before the lock ends: see `lock_file`
             os.close(self._handle)
@@ -156,7 +156,7 @@ class NameLock:
         self.release()
 
     def _sweep(self) -> None:
-        """Remove what processes left that were killed; the lock says that none of them lives."""
+        """Remove what killed processes left; the lock proves that none of them is still running."""
         for path in temporaries(self.path.parent, self.path.name):
             if path.suffix == ".old" and not os.path.lexists(self.path):
                 os.rename(path, self.path)  # it was killed between two renames
@@ -261,7 +261,7 @@ def new_folder(
 ) -> Generator[Path]:
     """Give an empty folder to fill, which becomes `out` at the end and vanishes where that fails.
 
-    Takes and raises what `NewFolder` does; what the disk refuses becomes an OutputError.
+    Takes and raises what `NewFolder` does; an error of the disk becomes an OutputError.
     """
     with NewFolder(out, kind, overwrite=overwrite) as folder:
         with refused_by_disk(out):
@@ -307,7 +307,9 @@ def emptied(name: NameLock, kind: FolderKind) -> Path:
             old = atomic.beside(target, "old")
             if not (reason := foreign_in(target, kind)):
                 os.rename(target, old)
-                if reason := foreign_in(old, kind):  # something came between the look and the step
+                if reason := foreign_in(
+                    old, kind
+                ):  # something changed between the check and the rename
                     os.rename(old, target)
             if reason:
                 raise OutputError(f"{shown} {reason}; it is not replaced: name another --out")
@@ -387,7 +389,9 @@ class NewFile:
         return found.st_dev, found.st_ino
 
     def _foreign(self, path: Path) -> str:
-        empty = path.is_file() and not path.stat().st_size  # as `mktemp` and `touch` make them
+        empty = (
+            path.is_file() and not path.stat().st_size
+        )  # an empty file, as `mktemp` and `touch` make it
         return "" if empty or (path.is_file() and self._is_ours(path)) else "has come to be"
 
     def __enter__(self) -> NewFile:
@@ -411,6 +415,6 @@ def _is_stream(out: Path) -> bool:
         return False  # what it is will be said when it is locked
     if stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
         raise OutputError(f"{out} is a disk or a socket; name a file")
-    # What a descriptor leads to is open already; another file of its name would not be read.
+    # What a descriptor leads to is already open; a new file of that name would not be read.
     held = os.path.abspath(out).startswith(("/dev/fd/", "/dev/std", "/proc/"))
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or (held and stat.S_ISREG(mode))

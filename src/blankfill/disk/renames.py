@@ -1,8 +1,8 @@
 """Renames that replace only what they should, in one step where the system can.
 
-Linux exchanges two names atomically (renameat2): what is replaced is looked at when it has left its
-place, and goes back where it is not what was expected. Elsewhere there are two steps between which
-the place is empty for a moment.
+Linux exchanges two names atomically (renameat2). The replaced item is checked after the exchange,
+and put back if it is not what was expected. Other systems need two steps, and between them the
+place is empty for a moment.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 def put(
     new: Path, target: Path, before: tuple[int, int] | None, foreign: Callable[[Path], str]
 ) -> str:
-    """Rename `new` to `target`, where nothing else came to be since `before` was seen there.
+    """Rename `new` to `target`, unless what stands there has changed since `before` was read.
 
     Returns:
         "", or what stands there now, as the rest of a sentence; then nothing was changed.
@@ -46,7 +46,9 @@ def put(
     if reason := _changed(target, before, foreign):
         return reason
     old = _exchange(new, target)
-    if reason := _changed(old, before, foreign):  # something came between the look and the step
+    if reason := _changed(
+        old, before, foreign
+    ):  # something changed between the check and the rename
         _exchange_back(old, new, target)
         return reason
     remove(old)
@@ -70,7 +72,7 @@ def keep_beside(folder: Path, target: Path) -> Path:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it; what cannot be removed is said."""
+    """Remove a file, or a folder with its content; log a warning where that fails."""
     try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -85,7 +87,7 @@ _NOT_HERE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
 
 
 def _renameat2(source: Path, target: Path, flags: int) -> int | None:
-    """Call renameat2(2): an error number, 0 when it is done, None where there is no such thing."""
+    """Call renameat2(2): an error number, 0 on success, None where the system has no such call."""
     if not sys.platform.startswith("linux"):
         return None
     try:

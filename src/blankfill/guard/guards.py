@@ -1,12 +1,13 @@
-"""What is unusual about a step: leaps of loss and gradient norm, and values that are not finite.
+"""Unusual steps: sudden rises of loss or gradient norm, and values that are not finite.
 
-A leap is judged by robust statistics over a window of steps whose updates were applied: more than
-`threshold` robust standard deviations (1.4826 times the median absolute deviation) above the
-median. Gradient norms are compared by their logarithm, which is closer to normal. A collapse lags
-a leap of the gradient norm by a few steps (Zeng et al. 2022, section 3), so both are watched.
+A spike is found by robust statistics over a window of steps whose updates were applied: a value
+more than `threshold` robust standard deviations (1.4826 times the median absolute deviation) above
+the median. Gradient norms are compared by their logarithm, which is closer to normal. A collapse
+follows a spike of the gradient norm by a few steps (Zeng et al. 2022, section 3), so both are
+watched.
 
-Pure functions and the window: the same losses give the same verdicts, so a resumed run decides as
-the uninterrupted one does.
+The result depends only on the window: the same losses give the same decisions, so a resumed run
+decides as the uninterrupted one does.
 """
 
 from __future__ import annotations
@@ -32,23 +33,23 @@ LEAST_LOG_NORM = 0.05
 class Trouble:
     """What a guard found."""
 
-    kind: Literal["loss leap", "gradient leap", "not finite", "weights not finite"]
+    kind: Literal["loss spike", "gradient spike", "not finite", "weights not finite"]
     """What is unusual."""
     detail: str
-    """It with its numbers, in one sentence."""
+    """The trouble with its numbers, in one sentence."""
 
     @property
     def finite(self) -> bool:
         """Whether an update could be applied all the same."""
-        return self.kind in ("loss leap", "gradient leap")
+        return self.kind in ("loss spike", "gradient spike")
 
 
 class Guard:
     """Judges steps by those before them.
 
     Args:
-        window: most steps to remember; a quarter of them must be known before a leap is called.
-        threshold: robust standard deviations above the median that make a leap.
+        window: most steps to remember; a quarter of them must be known before a spike is reported.
+        threshold: robust standard deviations above the median that make a spike.
     """
 
     def __init__(self, window: int, threshold: float) -> None:
@@ -69,13 +70,13 @@ class Guard:
         )
         if loss_nats > limit:
             return Trouble(
-                kind="loss leap",
+                kind="loss spike",
                 detail=f"loss {loss_nats:.4g} nats, usual {middle:.4g}, limit {limit:.4g}",
             )
         middle, limit = robust_limit(self._log_norms, self._threshold, least=LEAST_LOG_NORM)
         if _log(grad_norm) > limit:
             return Trouble(
-                kind="gradient leap",
+                kind="gradient spike",
                 detail=f"gradient norm {grad_norm:.4g}, usual {math.exp(middle):.4g}, "
                 f"limit {math.exp(limit):.4g}",
             )
@@ -91,7 +92,7 @@ class Guard:
         return {"losses": list(self._losses), "log_norms": list(self._log_norms)}
 
     def load(self, state: dict[str, list[float]]) -> None:
-        """Take up what `state` gave."""
+        """Restore what `state` gave."""
         for kept, name in ((self._losses, "losses"), (self._log_norms, "log_norms")):
             kept.clear()
             kept.extend(state.get(name, []))

@@ -24,9 +24,9 @@ from blankfill.text.tokenizer import TextTokenizer
 __all__ = ["Incident", "write_incident"]
 
 MOST_EXAMPLES = 512
-"""Examples of the JSON file; a batch of thousands of rows has its worst ones there."""
+"""Most examples in the JSON file, those of the highest loss."""
 SHOWN_EXAMPLES = 12
-"""Examples of the page."""
+"""Most examples on the page."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +46,7 @@ class Incident:
     grad_norm: float
     """Global gradient norm before clipping."""
     gradient_norms: dict[str, float]
-    """The same layer by layer."""
+    """Gradient norm of each layer."""
     bad_weights: list[str]
     """Weights that are not finite."""
     batches: Sequence[Batch]
@@ -64,7 +64,7 @@ def write_incident(run: Path, incident: Incident, tokenizer: TextTokenizer | Non
         tokenizer: turns ids into text; without it ids are shown.
 
     Raises:
-        OSError: the disk does not take them.
+        OSError: they cannot be written.
     """
     examples = _examples(incident, tokenizer)
     record = {

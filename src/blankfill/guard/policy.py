@@ -1,12 +1,12 @@
 """What is done about a step that a guard stops at.
 
 The batch is always written as text (`incidents/`). Then, by `guard.on_spike`: `log` goes on, `skip`
-drops the update, `rollback` returns to the last checkpoint and leaves the step's rows out when it
-comes again, `stop` saves and ends. Damaged weights are not the batch's fault: the run returns to
+drops the update, `rollback` returns to the last checkpoint and then leaves out the step's rows,
+`stop` saves and ends. Damaged weights are not the batch's fault: the run returns to
 the last checkpoint and does the same step again.
 
-All of it follows from the losses and from `skipped_steps.json`, which is written before a return:
-a run that is killed in the middle of it decides the same when it is resumed.
+All decisions follow from the losses and from `skipped_steps.json`, which is written before a
+rollback: a run that is killed during it decides the same when it is resumed.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ DONE: Final[dict[Action, str]] = {
 LEFT_OUT = "skipped_steps.json"
 """File of a run: steps that a return to a checkpoint leaves out."""
 MOST_SKIPS = 16
-"""A run that leaves out this many steps in a row is not helped by leaving out more."""
+"""Steps in a row that a run may leave out; leaving out more would not help it."""
 MOST_INCIDENTS = 100
-"""Incidents that are written; a run with more has its reasons in the first ones."""
+"""Most incidents that are written; the first ones show the cause."""
 MOST_RETURNS = 2
 """Returns to a checkpoint for damaged weights at one step; after that it is not chance."""
 
@@ -115,7 +115,7 @@ class Watch:
         return {**self._guard.state(), "skips_in_a_row": self._skips_in_a_row}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take up what `state` gave."""
+        """Restore what `state` gave."""
         self._guard.load(state)
         self._skips_in_a_row = state.get("skips_in_a_row", 0)
 

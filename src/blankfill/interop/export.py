@@ -75,7 +75,7 @@ def export_foreign(
             write_glm(folder, lm, max_shard_bytes=max_shard_bytes)
         else:
             write_sat(folder, lm)
-        if is_published(lm.tokenizer):  # its vocabulary is the layout's own
+        if is_published(lm.tokenizer):  # the layout has its own vocabulary
             for name, data in lm.tokenizer.files.items():
                 (folder / name).write_bytes(data)
         parity = compare(lm, ReloadedForeign(folder, lm, family), advance=advance)

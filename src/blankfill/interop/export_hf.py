@@ -8,8 +8,8 @@
       blankfill_export.json                    the run's configuration and tokenizer manifest
       README.md                                how to use it
 
-Every weight has the name that it has in the run, after `network.`; so reading it back is taking
-that away, and bit for bit the same.
+Every weight has its name in the run with the prefix `network.`. Reading an export back removes the
+prefix and gives the same weights bit for bit.
 """
 
 from __future__ import annotations
@@ -224,14 +224,14 @@ def _write_vocabulary(folder: Path, cfg: RunConfig, tokenizer: TextTokenizer) ->
     shown: Mapping[str, str] = DISPLAY
     if isinstance(tokenizer, Tokenizer):
         tokenizer.save(folder)
-        # transformers takes a tokenizer.json for one of its own; ours is in blankfill_export.json.
+        # transformers would read a tokenizer.json as its own; ours is in blankfill_export.json.
         (folder / "tokenizer.json").unlink()
     elif is_published(tokenizer):
         published = tokenizer.portable()
         (folder / published.name).write_bytes(published.data)
         settings = {"published": published.settings}
         texts = texts[:1] if "gmask" in published.settings["untrained"] else texts
-        shown = {}  # the pieces are their own; the tokenizer finds them by their ids
+        shown = {}  # special tokens are pieces of the vocabulary, found by their ids
     else:
         for name in TOKENIZER_FILES:
             (folder / name).unlink()

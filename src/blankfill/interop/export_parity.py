@@ -54,11 +54,11 @@ class Parity:
     max_logit_difference: float
     """The largest."""
     tolerance: float
-    """What it must not be above."""
+    """The largest difference that is allowed."""
     num_greedy_tokens: int
     """Greedily chosen tokens compared."""
     num_different_tokens: int
-    """Those that were another token; must be 0."""
+    """How many of them differ; must be 0."""
     num_ties: int
     """Rows that are compared up to a token only, because the two best there have the same score,
     up to the tolerance: rounding decides between them."""
@@ -66,7 +66,7 @@ class Parity:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One prompt, and fills for it that stand in no relation to it."""
+    """One prompt, and random fills for it, unrelated to its text."""
 
     prompt: Int32
     """Part A, with mask ids where the blanks are."""
@@ -230,7 +230,7 @@ def compare(
         raise ConversionError(
             f"the export is not the run: through {parity.through}, logits differ by up to "
             f"{worst:.3g} (tolerance {parity.tolerance:.3g}) and {num_different} of "
-            f"{num_tokens_seen} greedy tokens are others; nothing was written; this is a fault of "
+            f"{num_tokens_seen} greedy tokens differ; nothing was written; this is a fault of "
             "blankfill, please report it with the run's run.json"
         )
     return parity

@@ -1,9 +1,9 @@
 """Where the released code computes something else than the run whose weights it is given.
 
-An export in a released layout comes back bit for bit, and still another result comes out where that
-code has a constant of its own: the form of GeLU, the epsilon of its norms, the precision of RoPE's
-angles. Each is said beside the proof, with how far the logits are apart, measured by a model of
-ours that computes as the released code does.
+The weights of an export in a released layout are the run's bit for bit. The results still differ
+where the released code has a constant of its own: the form of GeLU, the epsilon of its norms, the
+precision of RoPE's angles. Each difference is listed in the export's notes with the largest
+difference of the logits, measured by a model of ours that computes as the released code does.
 
 Sources: `modeling_glm.py` of GLM on Hugging Face (`gelu_impl` is erf, `layernorm_epsilon` is not
 read from config.json); SwissArmyTransformer (`gelu` is tanh; `rotary_embeddings.py` casts

@@ -1,4 +1,4 @@
-"""Exports, read back from their files to be compared with their run.
+"""Exports, read back from their files and compared with their run.
 
 One for Hugging Face goes through transformers where that is installed. Where it is not, the plain
 torch files of the export (network and layout) are loaded alone, which proves the weights, the
@@ -136,7 +136,7 @@ class ReloadedByTorch:
 
 
 class _Cache:
-    """Keys and values, joined as they come."""
+    """Keys and values, appended at every call."""
 
     def __init__(self) -> None:
         self._stored: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -194,7 +194,7 @@ def _load(path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their own module up
+    sys.modules[name] = module  # dataclasses look up their own module
     try:
         spec.loader.exec_module(module)
     finally:

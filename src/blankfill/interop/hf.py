@@ -1,4 +1,4 @@
-"""Makes transformers know blankfill's models: `import blankfill.interop.hf` is all.
+"""Registers blankfill's models with transformers when it is imported.
 
     import blankfill.interop.hf
     from transformers import AutoModelForCausalLM, AutoTokenizer

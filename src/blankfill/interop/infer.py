@@ -82,7 +82,7 @@ def infer_config(
 
 
 def preset_of(cfg: ModelConfig) -> str:
-    """Name the published preset that has this configuration's shapes, or say ''."""
+    """Name the published preset that has this configuration's shapes, or return ''."""
     for name in PRESETS:
         known = preset(name).model
         if _shapes(known) == _shapes(cfg) and known.num_heads == cfg.num_heads:
@@ -100,8 +100,8 @@ def _number(source: Source, name: str, default: float) -> float:
     """Take a number from config.json, or the default where it says none."""
     said = source.config.get(name, default)
     if isinstance(said, bool) or not isinstance(said, int | float):
-        raise ConversionError(f"{source.config_path} says {name}={said!r}, which is no number; put "
-                              "it right or take it out")  # fmt: skip
+        raise ConversionError(f"{source.config_path} says {name}={said!r}, which is no number; "
+                              "correct it or remove it")  # fmt: skip
     return said
 
 
@@ -121,20 +121,20 @@ def _find(source: Source, ending: str) -> StoredTensor:
 
 
 def _check_ranks(source: Source, hidden: int) -> None:
-    """Compare the ranks that each matrix was shared by with the files that are there."""
+    """Compare the number of ranks that each matrix was split over with the files that are there."""
     qkv = _find(source, "layers.0.attention.query_key_value.weight")
     needed, rest = divmod(3 * hidden, qkv.shape[0] or 1)
     if rest or not qkv.shape[0]:
         raise ConversionError(
-            f"{qkv.path} holds {qkv.name} with {qkv.shape[0]} rows, which is no part of three "
+            f"{qkv.path} holds {qkv.name} with {qkv.shape[0]} rows, which does not divide three "
             f"times the hidden size {hidden}; the file is damaged or of another model"
         )
     found = len(source.ranks)
     if needed != found:
-        what = f"the rank {found:02d} is missing" if needed > found else "there are files too many"
+        what = f"the rank {found:02d} is missing" if needed > found else "there are too many files"
         raise ConversionError(
             f"{source.path} holds {found} tensor-parallel rank{'s' * (found != 1)} and "
-            f"{qkv.name} in {qkv.path.name} was shared by {needed}: {what}; copy the files of "
+            f"{qkv.name} in {qkv.path.name} was split over {needed}: {what}; copy the files of "
             "every rank and no others"
         )
 
@@ -158,18 +158,18 @@ def _check_config(source: Source, shape: dict[str, Any]) -> None:
                 what = told.get(size, f"the tensor {tensor.name}")
                 raise ConversionError(
                     f"{source.config_path} says {name}={said!r}, and {what} of {source.path} "
-                    f"make{'s' * (size != 'num_layers')} it {shape[size]}; put right the file that "
+                    f"make{'s' * (size != 'num_layers')} it {shape[size]}; correct the file that "
                     "does not belong to the weights"
                 )
 
 
 def _check_table(source: Source, table: StoredTensor) -> None:
-    """Compare the table of positions with config.json; GLM's own has a row more than it says."""
+    """Compare the table of positions with config.json; GLM's own has one row more than it says."""
     said = source.config.get("max_sequence_length")
     if said is not None and said not in (table.shape[0], table.shape[0] - 1):
         raise ConversionError(
             f"{source.config_path} says max_sequence_length={said!r}, and {table.path} holds "
-            f"{table.name} with {table.shape[0]} rows; put right the file that does not belong to "
+            f"{table.name} with {table.shape[0]} rows; correct the file that does not belong to "
             "the weights"
         )
 
@@ -186,7 +186,7 @@ def _heads(source: Source, cfg: ModelConfig) -> int:
         return fitting.pop()
     raise ConversionError(
         f"{source.path} does not say how many attention heads a layer has, and no preset has its "
-        f"shapes ({cfg.num_layers} layers of {cfg.hidden_size}); say it with --num-heads"
+        f"shapes ({cfg.num_layers} layers of {cfg.hidden_size}); give it with --num-heads"
     )
 
 
@@ -195,5 +195,5 @@ def _check_heads(source: Source, hidden: int, heads: int, num_ranks: int) -> Non
         ranks = f" and be a multiple of its {num_ranks} ranks" if num_ranks > 1 else ""
         raise ConversionError(
             f"num_heads={heads} cannot be that of {source.path}: it must divide the hidden size "
-            f"{hidden}{ranks}; say the right number with --num-heads"
+            f"{hidden}{ranks}; give the right number with --num-heads"
         )

@@ -1,4 +1,4 @@
-"""Names and layouts of the released checkpoints beside ours: one two-way table per family.
+"""Names and layouts of the released checkpoints and of ours: one two-way table per family.
 
 A line of the table is a `Tensor`: what we call it, what they call it, how its rows are laid out
 there, and how tensor-parallel ranks share it. Reading and writing a checkpoint are the same table

@@ -1,4 +1,4 @@
-"""Recognise how a checkpoint is laid out, and put its tensors into one table per rank.
+"""Recognise the layout of a checkpoint, and list its tensors in one table per rank.
 
 | layout | files | written by |
 |---|---|---|
@@ -9,7 +9,7 @@
 | chatglm-hf | `pytorch_model*.bin` or safetensors | ChatGLM-6B on Hugging Face |
 | blankfill | `run.json` and checkpoints | this project |
 
-What files there are says how to read them; the names of the tensors say which family they are.
+The file names decide how to read the files; the tensor names decide the family.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Source:
     config_path: Path | None = None
     """That file."""
     dropped: str = ""
-    """What wrappers had put before the names of the tensors, and was left out."""
+    """The wrappers whose prefixes were removed from the names of the tensors."""
 
     @property
     def files(self) -> list[Path]:
@@ -66,7 +66,7 @@ def recognise(path: Path, layout: LayoutName | None = None) -> Source:
 
     Args:
         path: a file, a folder, or a folder whose `latest` names one inside.
-        layout: take it for this one without asking.
+        layout: use this one instead of recognising it.
 
     Raises:
         ConversionError: nothing there is a known layout, or a file is missing or damaged.
@@ -114,7 +114,7 @@ def _follow(path: Path) -> Path:
 
 def _check(path: Path, asked: LayoutName | None, found: LayoutName) -> None:
     if asked is not None and asked != found:
-        raise ConversionError(f"{path} is laid out as {found}, not as {asked}; leave --layout away")
+        raise ConversionError(f"{path} is laid out as {found}, not as {asked}; leave out --layout")
 
 
 def _matching(folder: Path, pattern: re.Pattern[str]) -> dict[tuple[str, ...], Path]:
@@ -172,7 +172,7 @@ def _add(found: Rank, name: str, stored: StoredTensor) -> None:
 
 
 def _named(path: Path, asked: LayoutName | None, ranks: list[Rank], folder: Path) -> Source:
-    """Tell the layout by the names of the tensors, wrappers left out."""
+    """Recognise the layout by the names of the tensors without wrappers."""
     inner, dropped = unwrap([name for rank in ranks for name in rank])
     refuse_others(path, inner.values())
     ranks = [_renamed(rank, inner) for rank in ranks]

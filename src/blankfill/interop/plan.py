@@ -1,6 +1,6 @@
 """What an import will do, decided before a weight is read: which tensor comes from where.
 
-Here is checked that every tensor of the checkpoint is used once or ignored by name, that none is
+This checks that every tensor of the checkpoint is used once or ignored by name, that none is
 missing, and that all have the shapes of the configuration.
 """
 
@@ -63,7 +63,7 @@ class Reader:
         if not taken.parts:
             return torch.zeros(spec.shape, dtype=spec.dtype)
         if entry.theirs != self._theirs:
-            self._ours = {}  # the tensor before goes before this one comes
+            self._ours = {}  # free the previous tensor before reading this one
             self._ours = entry.read(merge(taken.parts, entry.sharding), self._num_heads)
             self._theirs = entry.theirs
         return self._ours.pop(spec.name)[taken.first_row :]
@@ -119,7 +119,7 @@ def plan_import(
     if drop_image_rows and cfg.vocab_size <= NUM_IMAGE_ROWS:
         raise ConversionError(
             f"{source.path} has {cfg.vocab_size} rows and so no {NUM_IMAGE_ROWS} rows of images; "
-            "leave --drop-image-rows away"
+            "leave out --drop-image-rows"
         )
     ignored = _check_names(source, [entry for _, entry in entries])
     taken: list[Taken] = []

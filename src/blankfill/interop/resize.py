@@ -1,4 +1,4 @@
-"""Give a model another vocabulary: rows that both know are kept, new ones start from their pieces.
+"""Give a model another vocabulary: shared pieces keep their rows, new ones start from old pieces.
 
 Every id of the new tokenizer gets its row from the first of these that has one: the embeddings
 that were made elsewhere; the same special token, by its role; the same piece of the old tokenizer;
@@ -159,7 +159,7 @@ def write_resized(
         cfg: its configuration.
         weights: the new model's.
         tokenizer: the new one.
-        origin: what run.json tells of where the weights are from.
+        origin: what run.json records about where the weights come from.
     """
     model = dataclasses.replace(cfg.model, vocab_size=weights["embed.word.weight"].shape[0])
     described = copy.deepcopy(dict(info))

@@ -1,4 +1,4 @@
-"""Does a vocabulary belong to a model? Its ids beside the rows of the embedding."""
+"""Whether a vocabulary belongs to a model: its ids compared with the rows of the embedding."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_vocabulary(vocabulary: Vocabulary | Tokenizer, plan: ImportPlan) -> No
 
 
 def vocabulary_notes(vocabulary: Vocabulary | Tokenizer, plan: ImportPlan) -> list[str]:
-    """Say what makes it doubtful that a vocabulary is the model's."""
+    """List the reasons to doubt that a vocabulary is the model's."""
     kind = getattr(vocabulary, "kind", "")
     rows, ids = plan.cfg.vocab_size, vocabulary.vocab_size
     notes: list[str] = []

@@ -2,9 +2,9 @@
 
 Opening a file reads names, shapes and places, no weights. A file of `torch.save` is opened with
 `torch.load(weights_only=True, mmap=True)`, which knows tensors and plain containers and refuses
-everything else. The mapped storages are never touched, only their place in the archive is taken: a
-tensor is later read with an ordinary `read`, and the process holds nothing but it. Bookkeeping that
-training leaves beside the weights (random states, arguments) becomes an inert `_Ignored`.
+everything else. The mapped storages are never read; only their place in the archive is noted. A
+tensor is later read with an ordinary `read`, so the process holds one tensor at a time. Bookkeeping
+that training saves with the weights (random states, arguments) becomes an inert `_Ignored`.
 
 A safetensors file is opened by its library, which checks the header against the file.
 """
@@ -36,7 +36,7 @@ _DTYPES: Final[dict[str, torch.dtype]] = {
 _WRAPPERS = ("module", "model", "state_dict")
 """Keys under which training code puts the weights of a model (DeepSpeed, SAT, Lightning)."""
 _BOOKKEEPING = ("numpy", "argparse", "deepspeed", "megatron", "apex", "sat", "SwissArmyTransformer")
-"""Packages whose objects stand beside the weights of published checkpoints."""
+"""Packages whose objects are saved with the weights of published checkpoints."""
 _AGAIN = "download or copy it again"
 
 
@@ -64,7 +64,7 @@ class StoredTensor:
     stride: tuple[int, ...]
     """Steps between neighbours along each dimension, in elements."""
     offset: int
-    """Byte of the file at which its first element stands."""
+    """Byte of the file at which its first element starts."""
     record: _Record | None = None
     """The storage it lies in, where the file has checksums."""
     held: torch.Tensor | None = None
@@ -169,7 +169,7 @@ def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class _Ignored:
-    """Stands for an object that is not needed; takes any arguments and does nothing."""
+    """Takes the place of an object that is not needed; takes any arguments and does nothing."""
 
     def __new__(cls, *_args: object, **_kwargs: object) -> _Ignored:
         return object.__new__(cls)
@@ -197,7 +197,7 @@ def _open_torch(path: Path, *, archive: bool) -> dict[str, StoredTensor]:
             loaded: object = torch.load(path, map_location=stay, weights_only=True, mmap=archive)
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error).split("\n", 1)[0]) from error
-    except Exception as error:  # torch reports a damaged file by many types
+    except Exception as error:  # torch reports a damaged file with many types of exceptions
         reason = str(error).split("\n", 1)[0]
         raise ConversionError(f"{path} cannot be read ({reason}); {_AGAIN}") from error
     state = _state_dict(path, loaded)
@@ -223,7 +223,7 @@ _USUAL = (
 
 
 def _check_globals(path: Path) -> list[str]:
-    """List what the pickle names beside tensors, if it is nothing but bookkeeping."""
+    """List the classes other than tensors that the pickle names, if all are bookkeeping."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception as error:  # an opcode it does not know, or no pickle inside the archive

@@ -1,11 +1,11 @@
 """Fields of a foreign configuration that change what its code computes, beside the sizes.
 
-Each is honoured or has to have the values with which the released code computes what a model of
-ours does; any other value is refused by name. Honoured elsewhere: `position_encoding_2d`,
+Each is either supported, or must have the values with which the released code computes what a model
+of ours does; any other value is refused by name. Handled elsewhere: `position_encoding_2d`,
 `layernorm_epsilon`, `num_attention_heads`, `max_sequence_length` (`infer.py`); scales of quantised
-weights (`merge.py`). Without effect on logits, and so not asked: rates of dropout, the objective's
-and the optimizer's settings, `use_cache`, `torch_dtype`, `parallel_output`, `checkpoint_*`, and
-`attention_scale`, which is divided and multiplied by.
+weights (`merge.py`). Without effect on logits, and so not checked: rates of dropout, the
+objective's and the optimizer's settings, `use_cache`, `torch_dtype`, `parallel_output`,
+`checkpoint_*`, and `attention_scale`, which is divided and multiplied by.
 
 Sources: `configuration_glm.py` and its later versions, `configuration_chatglm.py` (Hugging Face);
 `arguments.py` and `model/official/` of SwissArmyTransformer; `arguments.py` of GLM.
@@ -47,7 +47,7 @@ _SAME: Final[dict[str, dict[str, _Values]]] = {
     "sat-chatglm": _SAT | {"layernorm_order": ("post",), "position_encoding_2d": (True,)},
     "chatglm-hf": {"pre_seq_len": (0,), "tie_word_embeddings": (False,)},
 }
-"""For each layout, fields and the values that are ours; null is what is not said."""
+"""For each layout, fields and the values that a model of ours has; None is a missing field."""
 
 
 def check_switches(source: Source) -> None:
@@ -74,13 +74,13 @@ def check_switches(source: Source) -> None:
         wanted = " or ".join(map(repr, values)) or "null"
         raise ConversionError(
             f"{source.config_path} says {name}={said!r}, and blankfill computes what "
-            f"{source.layout} does with {name}={wanted}; this model cannot be imported, or take "
-            "the field out if it does not belong to the weights"
+            f"{source.layout} does with {name}={wanted}; this model cannot be imported; or "
+            "remove the field if it does not belong to the weights"
         )
 
 
 def _by_tensors(source: Source) -> dict[str, _Values]:
-    """List fields whose value shows in the tensors."""
+    """List fields whose value the tensors show."""
     rank = source.ranks[0]
     same: dict[str, _Values] = {}
     if source.layout == "sat-glm":
@@ -108,6 +108,6 @@ def flag(source: Source, name: str, default: bool) -> bool:
     if said in (True, False):
         return bool(said)
     raise ConversionError(
-        f"{source.config_path} says {name}={said!r}, which is neither true nor false; put it right "
-        "or take it out"
+        f"{source.config_path} says {name}={said!r}, which is neither true nor false; "
+        "correct it or remove it"
     )

@@ -35,7 +35,7 @@ FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-m
 
 
 TYPES = frozenset({torch.float32, torch.bfloat16})
-"""Of the inputs and the results, all of one; what is computed between is float32."""
+"""Type of all inputs and results; intermediate values are float32."""
 
 
 class _View(ctypes.Structure):

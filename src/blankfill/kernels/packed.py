@@ -1,9 +1,9 @@
 """Attention inside each example of packed rows, as one operator with its own backward.
 
 An example is a few rectangles (`model.rectangles`): Part A's queries see all of Part A's keys; Part
-B's see Part A's and, causally, Part B's, strip by strip. Only these are multiplied, each straight
-between the rows' own memory, so nothing is padded, gathered or scattered, and the cost of a
-position depends on its example and not on the length of the row. The rule that this follows, and is
+B's see Part A's and, causally, Part B's, strip by strip. Only these are multiplied, directly in the
+memory of the rows, so nothing is padded, gathered or scattered, and the cost of a position depends
+on its example and not on the length of the row. The rule that this follows, and is
 tested against, is `objective.mask.visible`.
 
 `torch.library` knows the operator, its shapes and its gradient, so `torch.compile` keeps a block in
@@ -27,7 +27,7 @@ from blankfill.kernels.rectangles import STRIP, count_pairs, rectangles
 __all__ = ["block_attention", "in_c"]
 
 WIDE = frozenset({torch.float32, torch.float64})
-"""Types whose softmax is computed in themselves; it is computed in float32 for the others."""
+"""Types whose softmax is computed in the same type; for the others it is computed in float32."""
 
 
 def block_attention(

@@ -5,8 +5,8 @@ al. 2020, section 2.1; Narayanan et al. 2021). Two countings, because rates of d
 are quoted in both. `dense` is the convention: every position is scored against the vocabulary and
 attends to its whole row. `model` is what this program multiplies: in attention the rectangles of
 `model.rectangles`, little more than what is visible; in the head, positions with a target.
-A rate by `dense` flatters a program that skips work; a rate by `model` does not. Neither leaves
-out padding, which passes through every linear layer.
+A rate by `dense` overstates a program that skips work; a rate by `model` does not. Both count
+padding, which passes through every linear layer.
 
 Shapes: B rows, T positions in a row, K examples, D hidden, F feed-forward, V vocabulary, P the
 largest position id, H head size.

@@ -175,7 +175,7 @@ class RateMeter:
         return rates
 
     def note(self) -> str:
-        """Say the rates of the last steps as a progress bar shows them."""
+        """Write the rates of the last steps as a progress bar shows them."""
         rates = self._rates(np.sum(self._recent, axis=0)) if self._recent else {}
         targets = f"{rates.get('targets_per_second', 0):,.0f} targets/s"
         return f"{targets}  MFU {100 * rates['mfu']:.0f} %" if "mfu" in rates else targets

@@ -22,7 +22,7 @@ __all__ = ["KNOWN", "KnownPeak", "Peak", "find_peak", "known_peak", "measure_pea
 SHAPES = ((512, 512, 512), (1024, 1024, 1024), (2048, 1024, 2048), (1024, 4096, 1024))
 """Rows, inner size and columns of the products that measure a peak."""
 MEASURING_SECONDS = 0.8
-"""Time that measuring takes in all."""
+"""Total time that measuring takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Peak:
     """A device's peak rate."""
 
     flops_per_second: float
-    """Operations a second; a multiply and an add are two."""
+    """Operations per second; a multiply and an add are two."""
     source: str
     """Where the number comes from."""
 

@@ -68,7 +68,7 @@ class StepSample(NamedTuple):
 
 
 def append_samples(run: Path, step: int, samples: Sequence[Sample]) -> None:
-    """Append what the model filled at `step`; a disk that takes no more is only warned of."""
+    """Append what the model filled at `step`; where the disk is full, only warn."""
     lines = [StepSample(step, sample).line() for sample in samples]
     try:
         with (run / FILE).open("a", encoding="utf-8", errors="backslashreplace") as file:

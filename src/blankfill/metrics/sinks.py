@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 class MetricsWriter:
     """Appends flat dictionaries of numbers to a run's metrics.
 
-    A disk that takes no more does not end the run: lines wait in memory until it does again.
+    A full disk does not end the run: lines wait in memory until there is room again.
 
     Args:
         run: the run's folder.

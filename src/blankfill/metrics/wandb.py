@@ -1,8 +1,8 @@
-"""Weights & Biases, for those who want it: an extra, off unless a project is named.
+"""Weights & Biases, an optional extra: off unless a project is named.
 
 The package is imported only then. Nothing else of a run depends on it: every number is in
-metrics.jsonl first. So who cannot be logged in is told before a run begins, and a page that fails
-later is given up with a warning while the run goes on.
+metrics.jsonl first. A login that fails is reported before a run begins; a page that fails later is
+given up with a warning while the run goes on.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ID_FILE = "wandb-id"
 
 FORBIDDEN = "/\\#?%:"
 LONGEST_NAME = 128
-"""What the server does not take in the name of a project, and how long one may be."""
+"""Characters that the server refuses in the name of a project, and how long a name may be."""
 
 
 def require_wandb() -> Any:
@@ -53,7 +53,7 @@ def log_in_to_wandb(project: str) -> None:
 
     Raises:
         ConfigError: the package is not installed, the name cannot be one, nobody is logged in, or
-            the server does not answer or takes the key.
+            the server does not answer or rejects the key.
     """
     wandb = require_wandb()
     if wrong := [c for c in FORBIDDEN if c in project]:
@@ -123,7 +123,7 @@ class WandbLog:
             return None
         try:
             return call()
-        except Exception as error:  # its process may be gone, the network, the disk
+        except Exception as error:  # its process, the network or the disk may have failed
             self._given_up = True
             reason = " ".join(str(error).split()) or type(error).__name__
             log.warning(

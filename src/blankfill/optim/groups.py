@@ -90,7 +90,7 @@ class SplitOptimizer:
         }
 
     def load(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Take the state up from what `tensors` gave.
+        """Restore the state from what `tensors` gave.
 
         Raises:
             CheckpointError: the state of a parameter is missing.

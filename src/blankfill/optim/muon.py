@@ -2,9 +2,9 @@
 
 As `torch.optim.Muon`, with two differences. Torch's Newton-Schulz iteration always multiplies in
 bfloat16, which a CPU without instructions for it emulates: there it took twice as long as the rest
-of the training step of a small model. Ours is told its precision, which changes the loss by less
-than another seed does (`benchmarks/muon.py`). And it takes three iterations where torch's takes
-five.
+of the training step of a small model. Ours takes the precision as an argument, which changes the
+loss by less than another seed does (`benchmarks/muon.py`). And it takes three iterations where
+torch's takes five.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NEWTON_SCHULZ = (
 range that the iteration before leaves (the construction of Amsel et al. 2025, "Polar Express"),
 from [0.01, 1] on. Three of them do what five of the fixed polynomial of Jordan et al. 2024 do."""
 LONG = 2
-"""From this ratio of its sides on, a matrix costs less as its Gram matrix."""
+"""From this ratio of its sides on, iterating on a matrix's Gram matrix costs less."""
 _EPS = 1e-7
 _RMS = 0.2
 """Size of AdamW's update, that Muon's is scaled to (Liu et al. 2025, "Muon is Scalable")."""

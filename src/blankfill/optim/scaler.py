@@ -14,7 +14,7 @@ __all__ = ["LossScaler"]
 FIRST_SCALE = 2.0**16
 """Zeng et al. 2022 (GLM-130B), table 11."""
 HYSTERESIS = 2
-"""Overflows that are borne before the scale falls (same table)."""
+"""Overflows after which the scale falls (same table)."""
 LEAST_SCALE = 1.0
 """The scale falls no further (same table)."""
 
@@ -55,5 +55,5 @@ class LossScaler:
         return [self.scale, self._good_steps, self._patience]
 
     def load(self, state: list[float]) -> None:
-        """Take up what `state` gave."""
+        """Restore what `state` gave."""
         self.scale, self._good_steps, self._patience = state[0], int(state[1]), int(state[2])

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 MAX_NEW_TOKENS = 64
-"""What `generate()` writes at most where its caller does not say; as `blankfill fill`."""
+"""Default of max_new_tokens in `generate()`; the same as in `blankfill fill`."""
 
 
 INPUTS = ("mask", "smask", "gmask", "sop", "pad", "dblock")
@@ -34,8 +34,7 @@ INPUTS = ("mask", "smask", "gmask", "sop", "pad", "dblock")
 class FillRules(LogitsProcessor):
     """What may come next: no token that only stands in inputs; `[S]` after the end of a blank.
 
-    A blank that has grown as long as the positions reach is ended; so is a row that was filled
-    already.
+    A blank that has reached the last position is ended; so is a row that was filled already.
     """
 
     def __init__(self, config, lay_out):
@@ -75,7 +74,7 @@ class AllFilled(StoppingCriteria):
 
 
 def names_length(generation_config, kwargs):
-    """Tell whether a call or its configuration says how long the answer may be.
+    """Tell whether a call or its configuration limits the length of the answer.
 
     transformers lets max_new_tokens overrule max_length, so a default of ours must not stand beside
     a max_length of the caller's.

@@ -46,7 +46,7 @@ _NO_VOCABULARY = (
     "known; give config.special_ids (mask, smask, gmask, sop, eop, eos, pad, dblock) to "
     "from_pretrained, or positions [B, 2, T] and a 4D attention_mask to forward"
 )
-# transformers calls the cache of an output and of a call by another name since 5.x.
+# transformers 5.x renamed the cache in outputs and calls.
 _CACHE = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
 
 
@@ -89,7 +89,7 @@ class BlankfillPreTrainedModel(PreTrainedModel):
         return layout.positions[:, :, num_cached:], layout.visible(num_cached)[:, None]
 
     def resize_token_embeddings(self, new_num_tokens=None, *args, **kwargs):
-        """Take away or round up the rows that pad the embedding.
+        """Remove or add rows that only pad the embedding.
 
         Raises:
             ValueError: rows of tokens would be taken away, or added for tokens of which the
@@ -352,7 +352,7 @@ class BlankfillForCausalLM(BlankfillPreTrainedModel, GenerationMixin):
 
 
 class _Columns:
-    """A cache, told which columns are written: a fixed one of transformers 4 needs to know."""
+    """A cache with the columns that are written: a static cache of transformers 4 needs them."""
 
     def __init__(self, cache):
         self.cache, self.start = cache, int(cache.get_seq_length())

@@ -1,4 +1,4 @@
-"""A GLM in plain torch: embedding, blocks, norm, output layer; every arrangement that is published.
+"""A GLM in plain torch: embedding, blocks, norm, output layer; every published architecture.
 
 Sources: Du et al. 2022 (GLM), Zeng et al. 2022 (GLM-130B), and their released code. The names of
 the weights are those of blankfill's own checkpoints. No buffers: everything but the weights is
