@@ -16,7 +16,7 @@ def test_one_outlier_does_not_move_the_limit():
     assert robust_limit([*values, 1e6], 8.0)[1] == pytest.approx(robust_limit(values, 8.0)[1], 0.2)
 
 
-def test_ordinary_noise_on_a_falling_loss_is_no_leap():
+def test_ordinary_noise_on_a_falling_loss_is_no_spike():
     rng, guard = random.Random(0), Guard(128, 8.0)
     for step in range(5000):
         loss = 3 + 6 * math.exp(-step / 300) + rng.gauss(0, 0.05)
@@ -27,10 +27,10 @@ def test_ordinary_noise_on_a_falling_loss_is_no_leap():
 
 @pytest.mark.parametrize(
     ("loss", "norm", "kind"),
-    [(4.0, 1.0, "loss leap"), (3.0, 50.0, "gradient leap"), (math.nan, 1.0, "not finite"),
+    [(4.0, 1.0, "loss spike"), (3.0, 50.0, "gradient spike"), (math.nan, 1.0, "not finite"),
      (3.0, math.inf, "not finite")],
 )  # fmt: skip
-def test_leaps_and_values_that_are_not_finite_are_told_apart(loss, norm, kind):
+def test_spikes_and_values_that_are_not_finite_are_told_apart(loss, norm, kind):
     rng, guard = random.Random(1), Guard(32, 8.0)
     for _ in range(32):
         guard.accept(3 + rng.gauss(0, 0.05), math.exp(rng.gauss(0, 0.3)))
@@ -39,7 +39,7 @@ def test_leaps_and_values_that_are_not_finite_are_told_apart(loss, norm, kind):
     assert found.kind == kind
 
 
-def test_a_guard_needs_a_quarter_of_its_window_before_it_calls_a_leap():
+def test_a_guard_needs_a_quarter_of_its_window_before_it_reports_a_spike():
     guard = Guard(32, 8.0)
     for _ in range(7):
         guard.accept(3.0, 1.0)

@@ -44,7 +44,7 @@ class RunConfig:
     checkpoint: Annotated[CheckpointConfig, FREE] = field(default_factory=CheckpointConfig)
     """What is saved when, and what stays."""
     guard: GuardConfig = field(default_factory=GuardConfig)
-    """What follows a leap of the loss."""
+    """What follows a spike of the loss."""
 
     @property
     def sentinel_position(self) -> int | None:
