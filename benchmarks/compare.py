@@ -15,6 +15,7 @@ from pathlib import Path
 
 from result_file import result_path
 
+from blankfill.config.run import to_dict
 from blankfill.data.store import TokenStore
 from blankfill.evaluate.blanks import evaluate_blanks
 from blankfill.generate import LanguageModel
@@ -35,11 +36,11 @@ def main():
     runs = {name: LanguageModel.load(Path(folder)) for name, folder in named}
     first = next(iter(runs.values()))
     held_out = [TokenStore.open(path) for path in args.data]
-    infos = {name: read_run(run.path) for name, run in runs.items()}
-    info = next(iter(infos.values()))
-    trained = [TokenStore.open(Path(entry["path"])) for entry in info["data"]]
+    configs = {name: to_dict(run.cfg) for name, run in runs.items()}
+    config = next(iter(configs.values()))
+    trained = [TokenStore.open(Path(entry.path)) for entry in read_run(first.path).data]
     record = {
-        "cpu": cpu_name(), "cores": os.cpu_count(), "config": info["config"], "runs": {},
+        "cpu": cpu_name(), "cores": os.cpu_count(), "config": config, "runs": {},
     }  # fmt: skip
     for name, run in runs.items():
         report = evaluate_blanks(
@@ -48,7 +49,7 @@ def main():
         )  # fmt: skip
         rates = [r["positions_per_second"] for r in read_metrics(run.path) if "loss_nats" in r]
         record["runs"][name] = {
-            "differs": differences(info["config"], infos[name]["config"]),
+            "differs": differences(config, configs[name]),
             "steps": run.step,
             "positions_per_second": round(statistics.median(rates)),
             "languages": [dataclasses.asdict(language) for language in report.languages],

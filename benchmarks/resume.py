@@ -10,6 +10,7 @@ first step, fresh, and resumed at step 1,000,000. Prints a table and writes resu
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import itertools
 import json
@@ -119,15 +120,14 @@ def start_times(cfg, folder):
     run = folder / "background"
     newest = newest_checkpoint(run)
     rows = LATE * cfg.train.batch_rows
-    window, _ = newest.state["anchor"]
-    per_window = max(1, newest.state["row"] // max(1, window))
-    written = ("files", "version", "step")
-    state = {key: value for key, value in newest.state.items() if key not in written}
-    state |= {"row": rows + 3, "anchor": [rows // per_window, rows]}
-    save_checkpoint(
-        run, LATE, load_tensors(newest.path / "model.safetensors"),
-        load_tensors(newest.path / "optimizer.safetensors"), state, keep=1,
-    )  # fmt: skip
+    training = newest.state.training
+    ((window, _),) = training.anchors
+    per_window = max(1, training.row // max(1, window))
+    late_state = dataclasses.replace(training, row=rows + 3, anchors=((rows // per_window, rows),))
+    parts = {
+        part: load_tensors(newest.path / f"{part}.safetensors") for part in ("model", "optimizer")
+    }
+    save_checkpoint(run, LATE, parts, late_state, keep=1)
     longer = cfg.changed({"train.steps": LATE + 10})
     fresh, late = [], []
     for number in range(REPEATS):

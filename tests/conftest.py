@@ -151,3 +151,16 @@ def root_logger_as_found():
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+def run_record(cfg, tokenizer=None, **fields):
+    """What a run says of itself that nobody trained."""
+    from blankfill.runs.record import Hardware, RunRecord, Software, TokenizerEntry
+
+    of_run = {
+        "tokenizer": TokenizerEntry(fingerprint=tokenizer.fingerprint) if tokenizer else None,
+        "data": (), "validation": (), "started": "2025-01-01T00:00:00+00:00",
+        "software": Software(blankfill="0", python="3", torch="2", numpy="2"),
+        "hardware": Hardware(machine="x86_64", system="Linux", cpu="x", cores=1),
+    }  # fmt: skip
+    return RunRecord(config=cfg, **of_run | fields)

@@ -6,19 +6,18 @@ import time
 
 import numpy as np
 import pytest
-import torch
 
-from blankfill.atomic import write_json
 from blankfill.cli.main import VERBS, main
 from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig
-from blankfill.config.run import RunConfig, to_dict
+from blankfill.config.run import RunConfig
 from blankfill.config.train import TrainConfig
 from blankfill.demo.corpus import generate
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
-from blankfill.runs import save_checkpoint
+from blankfill.runs import save_checkpoint, write_run
 from blankfill.text.tokenizer import Tokenizer
+from conftest import run_record
 from shared import shared_path
 
 FOX = "The quick brown fox jumps over the lazy dog."
@@ -48,12 +47,8 @@ def world(tmp_path_factory):
     run = folder / "run"
     run.mkdir()
     (folder / "tok").rename(run / "tokenizer")
-    write_json(run / "run.json", {
-        "version": 1, "config": to_dict(cfg), "started": "now", "data": [], "validation": [],
-        "tokenizer": {"fingerprint": tokenizer.fingerprint},
-        "software": {"blankfill": "0", "torch": "0"}, "hardware": {"cpu": "x", "cores": 1},
-    })  # fmt: skip
-    save_checkpoint(run, 0, model.state_dict(), {"step": torch.tensor(0.0)}, {}, keep=1)
+    write_run(run, run_record(cfg, tokenizer))
+    save_checkpoint(run, 0, {"model": model.state_dict()}, keep=1)
     return folder
 
 

@@ -9,20 +9,18 @@ import threading
 import time
 
 import pytest
-import torch
 
-from blankfill.atomic import write_json
 from blankfill.cli.main import main
 from blankfill.config.model import ModelConfig
-from blankfill.config.run import RunConfig, to_dict
+from blankfill.config.run import RunConfig
 from blankfill.config.train import TrainConfig
 from blankfill.data import ingest
 from blankfill.data.store import TokenStore
 from blankfill.disk.publish import NameLock
 from blankfill.model import GLM, init_weights
-from blankfill.runs import save_checkpoint
+from blankfill.runs import save_checkpoint, write_run
 from blankfill.text.tokenizer import Tokenizer, copy_tokenizer
-from conftest import small_corpus
+from conftest import run_record, small_corpus
 
 FOX = "The quick brown fox jumps over the lazy dog."
 
@@ -49,12 +47,8 @@ def make_run(run, tok):
     init_weights(model, 0)
     run.mkdir()
     copy_tokenizer(tok, run / "tokenizer")
-    write_json(run / "run.json", {
-        "format": "blankfill run", "version": 1, "config": to_dict(cfg), "started": "now",
-        "data": [], "validation": [], "tokenizer": {"fingerprint": Tokenizer.load(tok).fingerprint},
-        "software": {"blankfill": "0", "torch": "0"}, "hardware": {"cpu": "x", "cores": 1},
-    })  # fmt: skip
-    save_checkpoint(run, 0, model.state_dict(), {"step": torch.tensor(0.0)}, {}, keep=1)
+    write_run(run, run_record(cfg, Tokenizer.load(tok)))
+    save_checkpoint(run, 0, {"model": model.state_dict()}, keep=1)
 
 
 WORDS = {
@@ -261,8 +255,9 @@ def test_a_field_of_another_type_is_named(key, value, world, tmp_path, capsys):
     (tmp_path / "run" / "run.json").write_text(json.dumps(info | {key: value}))
     capsys.readouterr()
     code = main(["info", str(tmp_path / "run")])
-    assert code == 0 if type(value) is type(info[key]) and key in ("started", "hardware") else 2
-    assert "Traceback" not in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert code == (0 if (key, value) == ("started", "x") else 2)
+    assert code == 0 or f"run.json is damaged, or another's: its '{key}" in err
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"step": 1}', '{"accuracy": 0.5}'])

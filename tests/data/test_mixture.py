@@ -83,7 +83,7 @@ def test_a_late_row_from_its_anchor_is_the_row_that_was_counted_to(ids):
     counted = mixture(ids, shares)[0]
     whole = counted.rows(200, 6)
     late = mixture(ids, shares)[0]
-    late.start_at(*counted.anchor(200))
+    late.start_at(counted.anchors(200))
     parts = [late.rows(200, 2), late.rows(202, 4)]
     for field in dataclasses.fields(Batch):
         value = getattr(whole, field.name)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from blankfill.config.run import RunConfig, from_dict
 from blankfill.errors import CheckpointError
 from blankfill.generate import LanguageModel, fill_tokens
 from blankfill.model.glm import GLM
@@ -25,7 +24,7 @@ def run(tmp_path, tokenizer_folder):
 
 def test_what_is_loaded_is_what_the_run_holds(run, tokenizer_folder):
     lm = LanguageModel.load(run)
-    assert lm.cfg == from_dict(RunConfig, read_run(run)["config"])
+    assert lm.cfg == read_run(run).config
     assert (lm.path, lm.step, lm.scheme, lm.dtype) == (run, 0, "linear", torch.float32)
     assert lm.ids == Tokenizer.load(tokenizer_folder).ids
     assert lm.sentinel_position is None

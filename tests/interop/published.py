@@ -8,11 +8,12 @@ import sentencepiece
 
 from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig
-from blankfill.config.run import RunConfig, to_dict
+from blankfill.config.run import RunConfig
 from blankfill.config.train import TrainConfig
 from blankfill.interop.resize import write_resized
 from blankfill.text.vocabularies import NoVocabulary, open_vocabulary, save_vocabulary
-from interop.runs import ARCHITECTURES, SMALL, make_model
+from conftest import run_record
+from interop.runs import ARCHITECTURES, RESIZED, SMALL, make_model
 
 LINES = [
     "the quick brown fox jumps over the lazy dog", "a b c d e f g h i j k l m n o p q r s t u v",
@@ -93,13 +94,7 @@ def make_published_run(folder, vocabulary, architecture="glm-10b", scheme="corru
     folder.mkdir(parents=True)
     # Without a vocabulary no id is known for an end, so it is another that is favoured.
     model = make_model(cfg.model, 7 if vocabulary is None else tokenizer.ids.eop, architecture)
-    info = {
-        "format": "blankfill run", "version": 1, "started": "2025-01-01T00:00:00+00:00",
-        "data": [], "validation": [], "config": to_dict(cfg),
-        "software": {"blankfill": "0", "python": "3", "torch": "2", "numpy": "2"},
-        "hardware": {"machine": "", "system": "", "cpu": "", "cores": 1},
-    }  # fmt: skip
-    write_resized(folder, info, cfg, model.state_dict(), _Saved(vocabulary), origin={})
+    write_resized(folder, run_record(cfg), model.state_dict(), _Saved(vocabulary), RESIZED)
     if vocabulary is None:
         described = json.loads((folder / "run.json").read_text())
         (folder / "run.json").write_text(json.dumps(described | {"tokenizer": None}))

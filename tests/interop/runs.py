@@ -10,8 +10,11 @@ from blankfill.config.run import RunConfig
 from blankfill.config.train import TrainConfig
 from blankfill.interop.resize import write_resized
 from blankfill.model import GLM, init_weights
+from blankfill.runs.record import ResizedFrom
 from blankfill.text.tokenizer import Tokenizer
+from conftest import run_record
 
+RESIZED = ResizedFrom(run="", step=0, tokenizer="", num_kept=0, num_from_file=0)
 SMALL = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "ffn_size": 48, "max_position": 128}
 
 ARCHITECTURES = {
@@ -62,12 +65,6 @@ def make_run(folder, tokenizer_folder, architecture="ours", scheme="corrupted", 
         train=TrainConfig(row_length=128, threads=1),
     )
     folder.mkdir(parents=True)
-    info = {
-        "format": "blankfill run", "version": 1, "started": "2025-01-01T00:00:00+00:00",
-        "data": [], "validation": [],
-        "software": {"blankfill": "0", "python": "3", "torch": "2", "numpy": "2"},
-        "hardware": {"machine": "", "system": "", "cpu": "", "cores": 1},
-    }  # fmt: skip
     model = make_model(cfg.model, tokenizer.ids.eop, architecture)
-    write_resized(folder, info, cfg, model.state_dict(), tokenizer, origin={})
+    write_resized(folder, run_record(cfg), model.state_dict(), tokenizer, RESIZED)
     return folder

@@ -12,7 +12,7 @@ from blankfill.api import import_
 from blankfill.cli.main import main
 from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig
-from blankfill.config.run import RunConfig, from_dict
+from blankfill.config.run import RunConfig
 from blankfill.errors import ConversionError
 from blankfill.interop.export_foreign import family_of
 from blankfill.model.glm import GLM
@@ -157,7 +157,7 @@ def test_positions_are_recorded_as_the_released_code_numbers_them(
 ):
     folder = write(tmp_path / "theirs", layout, position_encoding_2d=two)
     import_(folder, out=tmp_path / "ours")
-    cfg = from_dict(RunConfig, read_run(tmp_path / "ours")["config"])
+    cfg = read_run(tmp_path / "ours").config
     assert (cfg.model.positions, cfg.objective.positions) == (positions, scheme)
 
 
@@ -166,7 +166,7 @@ def test_a_chatglm_of_one_position_is_asked_at_the_positions_of_its_own_code(tmp
     """Its `get_position_ids`: 0, 1, 2, ...; behind a [MASK], not behind a [gMASK], the mask's."""
     folder = write(tmp_path / "theirs", "chatglm-hf", position_encoding_2d=False)
     import_(folder, out=tmp_path / "ours")
-    cfg = from_dict(RunConfig, read_run(tmp_path / "ours")["config"])
+    cfg = read_run(tmp_path / "ours").config
     tokens = np.array([20, 21, getattr(ids, mask), 22, 23][: 5 if mask == "mask" else 3], np.int32)
     prompt = build_prompt(tokens, ids)
     generated = [
@@ -189,7 +189,7 @@ def test_the_imported_rotation_of_one_position_is_that_of_the_released_code(tmp_
     save_file(state, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config))
     import_(folder, out=tmp_path / "ours")
-    cfg = from_dict(RunConfig, read_run(tmp_path / "ours")["config"]).model
+    cfg = read_run(tmp_path / "ours").config.model
     assert (cfg.positions, cfg.rope_angles) == ("rope_1d", "float16")
     model = GLM(cfg)
     model.load_state_dict(load_file(next((tmp_path / "ours").rglob("model.safetensors"))))

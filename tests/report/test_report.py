@@ -16,6 +16,9 @@ from blankfill.errors import CheckpointError, OutputError
 from blankfill.report.chart import MAX_POINTS, Chart, Line, draw_chart
 from blankfill.report.read import Point
 from blankfill.report.words import WORDS
+from blankfill.runs import write_run
+from blankfill.runs.record import Hardware, StoreEntry
+from conftest import run_record
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 
@@ -86,13 +89,11 @@ def make_run(tmp_path):
             objective=ObjectiveConfig(),
             train=TrainConfig(steps=30, row_length=128, batch_rows=4, micro_batch_rows=4),
         ).changed(changes or {})
-        info = {
-            "version": 1, "started": "2026-01-02T03:04:05+00:00", "config": to_dict(cfg),
-            "data": [{"path": "/d/en", "documents": 12, "tokens": 3456, "fingerprint": "ab" * 20}],
-            "validation": [], "software": {"torch": "2"},
-            "hardware": {"cpu": "x", "peak_source": "measured peak, float32, 1 thread"},
-        }  # fmt: skip
-        (run / "run.json").write_text(json.dumps(info), encoding="utf-8")
+        machine = Hardware(machine="x86_64", system="Linux", cpu="x", cores=1,
+                           peak_source="measured peak, float32, 1 thread")  # fmt: skip
+        store = StoreEntry(path="/d/en", documents=12, tokens=3456, fingerprint="ab" * 20)
+        started = "2026-01-02T03:04:05+00:00"
+        write_run(run, run_record(cfg, data=(store,), started=started, hardware=machine))
         if rows is None:
             rows = [*(line(step) for step in (10, 20, 30)), {"step": 30, **VALIDATION}]
         (run / "metrics.jsonl").write_text(
@@ -157,11 +158,8 @@ def test_what_a_resumed_run_changed_is_told_with_its_step(make_run):
     run = make_run("mine")
     assert "Changed on the way" not in page_of(run).text
     info = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    info["changes"] = [
-        {"step": 1200, "schedule.peak_lr": 1e-4, "shares": [0.5, 0.5]},
-        "nonsense",
-        {},
-    ]
+    values = {"schedule.peak_lr": 1e-4, "shares": [0.5, 0.5]}
+    info["changes"] = [{"step": 1200, "values": values}]
     (run / "run.json").write_text(json.dumps(info), encoding="utf-8")
     page = page_of(run)
     assert "Changed on the way" in page.text
@@ -267,7 +265,7 @@ def test_every_word_is_in_both_languages():
 
 def test_a_chinese_report_has_no_english_headings(make_run):
     text = page_of(make_run("mine"), lang="zh").text
-    names = set(to_dict(RunConfig()))  # of the configuration, as it is written
+    names = {*to_dict(RunConfig()), *Hardware.__slots__}  # of fields, which are not translated
     assert not {en for en, _ in WORDS.values()} & {t.strip() for t in text} - names
 
 

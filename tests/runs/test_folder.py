@@ -1,7 +1,7 @@
 import errno
-import json
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,22 +9,30 @@ import torch
 from blankfill import atomic
 from blankfill.errors import CheckpointError
 from blankfill.runs import (
+    checkpoint_folder,
     list_checkpoints,
     load_tensors,
     newest_checkpoint,
-    read_run,
     save_checkpoint,
     set_aside,
     sweep,
+    write_state,
 )
 from blankfill.runs import save as saving
-from blankfill.runs.folder import hash_of_state
+from blankfill.runs.record import CheckpointState, GuardState, LossSums, TrainingState
+from blankfill.runs.tensors import write_tensors
 
+TRAINING = TrainingState(
+    row=8, anchors=((0, 0), (3, 7)), losses=LossSums(sources=2, groups=((0, 1, 1, 2.5, 3),)),
+    guard=GuardState(losses=(1.0, 2.5), log_norms=(0.1,), skips_in_a_row=1),
+    loss_scale=(8.0, 1.0, 2.0), validation_loss_nats=1.25,
+)  # fmt: skip
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2)}
 
 
 def save(run, step, keep=2):
-    return save_checkpoint(run, step, WEIGHTS, {"step.a": torch.tensor(1.0)}, {}, keep=keep)
+    parts = {"model": WEIGHTS, "optimizer": {"step.a": torch.tensor(1.0)}}
+    return save_checkpoint(run, step, parts, keep=keep)
 
 
 def test_what_was_saved_comes_back_bit_equal(tmp_path):
@@ -44,8 +52,10 @@ def test_only_the_newest_checkpoints_stay(tmp_path):
 def test_multiples_and_the_best_stay_beside_the_newest(tmp_path):
     losses = {2: 3.0, 3: 1.5, 5: 2.0, 7: 2.5, 10: 1.9, 11: None, 12: 2.2}
     for step, loss in losses.items():
-        extra = {} if loss is None else {"validation_loss_nats": loss}
-        save_checkpoint(tmp_path, step, WEIGHTS, {}, extra, keep=1, keep_every=5, keep_best=True)
+        training = replace(TRAINING, validation_loss_nats=loss)
+        save_checkpoint(
+            tmp_path, step, {"model": WEIGHTS}, training, keep=1, keep_every=5, keep_best=True
+        )
     assert [int(p.name[5:]) for p in list_checkpoints(tmp_path)] == [3, 5, 10, 12]
 
 
@@ -110,7 +120,7 @@ def test_a_real_disk_that_is_full_or_read_only_keeps_the_last_good_checkpoint(tm
             subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         large = {"a": torch.ones(400_000)}
         with pytest.raises(CheckpointError, match=rf"is {how}\); step-00000001 is untouched"):
-            save_checkpoint(disk, 2, large, {}, {}, keep=1)
+            save_checkpoint(disk, 2, {"model": large}, keep=1)
         assert newest_checkpoint(disk).step == 1
         assert [p.name for p in (disk / "checkpoints").iterdir()] == ["step-00000001"]
     finally:
@@ -173,18 +183,6 @@ def test_a_crash_between_write_and_rename_leaves_nothing_that_counts(tmp_path, m
     assert newest_checkpoint(tmp_path).step == 1
 
 
-def test_a_folder_without_run_json_is_not_a_run(tmp_path):
-    with pytest.raises(CheckpointError, match=r"run\.json"):
-        read_run(tmp_path)
-
-
-@pytest.mark.parametrize("content", ["{", "[]", json.dumps({"version": 99})])
-def test_a_damaged_run_json_is_one_sentence(tmp_path, content):
-    (tmp_path / "run.json").write_text(content)
-    with pytest.raises(CheckpointError, match=r"run\.json"):
-        read_run(tmp_path)
-
-
 def spoil(path, how):
     if how == "gone":
         path.unlink()
@@ -204,22 +202,21 @@ def spoil(path, how):
     ],
 )  # fmt: skip
 def test_only_the_parts_that_are_read_have_to_be_whole(tmp_path, how, parts, spoilt, step):
+    all_parts = {"model": WEIGHTS, "optimizer": {"m": torch.zeros(2)}, "ema": WEIGHTS}
     for at in (1, 2):
-        save_checkpoint(tmp_path, at, WEIGHTS, {"m": torch.zeros(2)}, {}, keep=2, ema=WEIGHTS)
+        save_checkpoint(tmp_path, at, all_parts, keep=2)
     spoil(tmp_path / "checkpoints" / "step-00000002" / f"{spoilt}.safetensors", how)
     assert newest_checkpoint(tmp_path, parts).step == step
 
 
 def test_weights_in_several_files_are_one_part(tmp_path):
-    folder = save(tmp_path, 1)
-    state = json.loads((folder / "state.json").read_text())
-    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
-    state["files"]["model-00001-of-00001.safetensors"] = state["files"].pop("model.safetensors")
-    del state["sha256"]
-    state["sha256"] = hash_of_state(state)
-    (folder / "state.json").write_text(json.dumps(state))
+    folder = checkpoint_folder(tmp_path, 1)
+    folder.mkdir(parents=True)
+    files = write_tensors(folder, "model", WEIGHTS, max_file_bytes=8).files
+    assert len(files) == 2
+    write_state(folder, CheckpointState(step=1, files=files))
     assert newest_checkpoint(tmp_path, ["model"]).step == 1
-    spoil(folder / "model-00001-of-00001.safetensors", "flipped")
+    spoil(folder / "model-00001-of-00002.safetensors", "flipped")
     with pytest.raises(CheckpointError, match="damaged"):
         newest_checkpoint(tmp_path, ["model"])
 

@@ -52,7 +52,7 @@ def test_a_guard_goes_on_from_its_state():
     first, second = Guard(16, 8.0), Guard(16, 8.0)
     for i in range(40):
         first.accept(3 + 0.1 * (i % 3), 1.0)
-    second.load(first.state())
-    assert second.state() == first.state()
+    second.load(*first.window())
+    assert second.window() == first.window()
     assert first.judge(9.0, 1.0) is not None
     assert second.judge(9.0, 1.0) == first.judge(9.0, 1.0)

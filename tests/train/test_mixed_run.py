@@ -77,7 +77,9 @@ def test_shares_change_by_name_at_the_step_that_is_resumed(stores, tmp_path):
     rows = [{"row": 0, "shares": [0.75, 0.25]}, {"row": 12, "shares": [0.25, 0.75]}]
     assert described["mixtures"] == rows
     assert [entry["share"] for entry in described["data"]] == [0.25, 0.75]
-    assert described["changes"] == [{"step": 3, "train.steps": 6, "shares": [0.25, 0.75]}]
+    assert described["changes"] == [
+        {"step": 3, "values": {"train.steps": 6, "shares": [0.25, 0.75]}}
+    ]
     whole = train(stores, run, 9, [0.25, 0.75], resume=True)
     # 12 rows of the first store in 3 : 1, then 24 in 1 : 3; a second resume changes nothing.
     trainer = build_trainer(

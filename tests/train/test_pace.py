@@ -152,7 +152,7 @@ def test_a_run_is_given_minutes_and_keeps_its_steps(tmp_path, tokenizer_folder, 
     monkeypatch.setattr(pace, "measure_pace", None)  # a resumed run is not measured again
     result = pretrain("tiny", minutes=99, resume=True, **words)
     assert (result.step, result.steps) == (6, 6)
-    assert read_run(tmp_path / "run")["config"]["schedule"]["warmup_steps"] == 0
+    assert read_run(tmp_path / "run").config.schedule.warmup_steps == 0
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_a_changed_recipe_is_refused_by_name_and_allowed_by_name(build, tmp_path
     assert (trainer.index, trainer.row) == (20, 20 + 15 * 8)
     info = json.loads((tmp_path / "run" / "run.json").read_text())
     assert info["changes"][0]["step"] == 5
-    assert info["changes"][0]["schedule.peak_lr"] == 0.002
+    assert info["changes"][0]["values"]["schedule.peak_lr"] == 0.002
 
 
 def test_what_does_not_touch_the_result_may_change_without_a_word(build):
@@ -173,7 +173,9 @@ def test_other_text_in_place_of_the_held_out_store_is_said_and_kept(
     again._lock.release()
     assert "from step 4 on, the held-out data was " in caplog.text
     info = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert info["changes"] == [{"step": 4, "validation": [info["validation"][0]["fingerprint"]]}]
+    assert info["changes"] == [
+        {"step": 4, "values": {"validation": [info["validation"][0]["fingerprint"]]}}
+    ]
 
 
 def test_other_text_in_place_of_the_training_store_is_refused(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,6 +17,7 @@ from blankfill.errors import DataError
 if TYPE_CHECKING:
     from blankfill.data.store import TokenStore
     from blankfill.evaluate.blanks import BlankReport
+    from blankfill.runs.record import StoreEntry
 
 __all__ = ["EvaluateResult", "evaluate", "record_evaluation"]
 
@@ -88,12 +89,12 @@ def evaluate(
     from blankfill.runs import read_evaluation, read_run
     from blankfill.train.validate import score_batches, validation_batches
 
-    info = read_run(as_path(run, "run"))
+    record = read_run(as_path(run, "run"))
     read_evaluation(as_path(run, "run"))  # what is there will be replaced, so it has to be ours
     # What cannot be evaluated on is found before a model is loaded, which may take minutes.
-    fingerprint = (info["tokenizer"] or {}).get("fingerprint")
+    fingerprint = record.tokenizer_fingerprint
     stores = open_stores([Path(path) for path in as_list(data, "data")], fingerprint)
-    train_stores, notes = _training_stores(info["data"], fingerprint) if baselines else ([], [])
+    train_stores, notes = _training_stores(record.data, fingerprint) if baselines else ([], [])
     for note in notes:
         log.warning("%s", note)
     lm = LanguageModel.load(Path(run), weights=weights, device=device)
@@ -113,12 +114,12 @@ def evaluate(
 
 
 def _training_stores(
-    entries: Sequence[Mapping[str, str]], fingerprint: str | None
+    entries: Sequence[StoreEntry], fingerprint: str | None
 ) -> tuple[list[TokenStore], list[str]]:
     """Open what a run was trained on; nothing, and why, where it is not that any more.
 
     Args:
-        entries: what run.json says of each store: its `path` and `fingerprint` among others.
+        entries: what run.json says of it.
         fingerprint: of the run's tokenizer.
     """
     from blankfill.prepare import open_stores
@@ -126,14 +127,14 @@ def _training_stores(
     if not entries:
         return [], ["no n-gram models: run.json names no training store"]
     try:
-        stores = open_stores([Path(entry["path"]) for entry in entries], fingerprint)
+        stores = open_stores([Path(entry.path) for entry in entries], fingerprint)
     except DataError as error:
         return [], [f"no n-gram models: what the run was trained on cannot be read ({error})"]
     for entry, store in zip(entries, stores, strict=True):
-        if entry["fingerprint"] != store.fingerprint:
+        if entry.fingerprint != store.fingerprint:
             return [], [
                 f"no n-gram models: {store.path} does not hold what the run was trained on any "
-                f"more (fingerprint {store.fingerprint[:12]}, then {entry['fingerprint'][:12]}); "
+                f"more (fingerprint {store.fingerprint[:12]}, then {entry.fingerprint[:12]}); "
                 "build the store of that text again at this path"
             ]
     return stores, []

@@ -169,6 +169,7 @@ def resize(
     from blankfill.generate import LanguageModel
     from blankfill.interop.resize import plan_rows, read_new_rows, resized, write_resized
     from blankfill.runs import read_run
+    from blankfill.runs.record import ResizedFrom
     from blankfill.text.tokenizer import Tokenizer
 
     require_free(out)
@@ -185,11 +186,11 @@ def resize(
     grown = resized(weights, plan, new_rows)
     with new_folder(out) as folder:
         write_resized(
-            folder, read_run(as_path(run, "run")), lm.cfg, grown, new,
-            origin={
-                "run": str(run), "step": lm.step, "tokenizer": lm.tokenizer.fingerprint,
-                "num_kept": plan.num_kept, "num_from_file": num_from_file,
-            },
+            folder, read_run(as_path(run, "run")), grown, new,
+            ResizedFrom(
+                run=str(run), step=lm.step, tokenizer=lm.tokenizer.fingerprint,
+                num_kept=plan.num_kept, num_from_file=num_from_file,
+            ),
         )  # fmt: skip
     return ResizeResult(
         run=str(run), out=str(out), num_tokens=(lm.tokenizer.vocab_size, new.vocab_size),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,30 +118,28 @@ def _model(cfg: ModelConfig) -> dict[str, str | int | float]:
 
 
 def _run(folder: Path) -> dict[str, str | int | float]:
-    from blankfill.config.run import RunConfig, from_dict
     from blankfill.metrics import read_metrics
     from blankfill.runs import list_checkpoints, newest_checkpoint, read_run
 
-    described = read_run(folder)
-    cfg = from_dict(RunConfig, described["config"])
+    record = read_run(folder)
+    cfg, software, hardware = record.config, record.software, record.hardware
     facts: dict[str, str | int | float] = {
-        "started": described["started"],
-        "blankfill / torch": " / ".join(_part(described, "software", "blankfill", "torch")),
-        "machine": "{}, {} cores".format(*_part(described, "hardware", "cpu", "cores")),
-        "device": described["hardware"].get("device", "cpu"),
+        "started": record.started,
+        "blankfill / torch": f"{software.blankfill} / {software.torch}",
+        "machine": f"{hardware.cpu}, {hardware.cores} cores",
+        "device": hardware.device,
         **_model(cfg.model),
         **_size(cfg.model, cfg.train.row_length),
-        "training tokens": sum(entry["tokens"] for entry in described["data"]),
-        "training data": ", ".join(entry["path"] for entry in described["data"]),
+        "training tokens": sum(entry.tokens for entry in record.data),
+        "training data": ", ".join(entry.path for entry in record.data),
         "steps planned": cfg.train.steps,
     }
-    if "imported" in described:
-        source, layout, checksum = _part(described, "imported", "source", "layout", "checksum")
-        facts["imported from"] = f"{source} ({layout})"
-        facts["checksum"] = checksum
+    if record.imported is not None:
+        facts["imported from"] = f"{record.imported.source} ({record.imported.layout})"
+        facts["checksum"] = record.imported.checksum
         facts["tokenizer"] = (
             str(folder / "tokenizer")
-            if described["tokenizer"]
+            if record.tokenizer
             else "none; import it again with --tokenizer"
         )
     if list_checkpoints(folder):
@@ -154,11 +152,6 @@ def _run(folder: Path) -> dict[str, str | int | float]:
     return facts
 
 
-def _part(described: Mapping[str, Mapping[str, object]], name: str, *keys: str) -> list[str]:
-    """Give what run.json says of some things; a question mark where it does not."""
-    return [str(described[name].get(key, "?")) for key in keys]
-
-
 def _checkpoint(folder: Path) -> dict[str, str | int | float]:
     from blankfill.runs import read_state
 
@@ -169,8 +162,8 @@ def _checkpoint(folder: Path) -> dict[str, str | int | float]:
             f"{folder} is a damaged checkpoint ({error}); take another of its run"
         ) from error
     return {
-        "step": state["step"],
-        **{f"{name} (bytes)": entry["bytes"] for name, entry in state["files"].items()},
+        "step": state.step,
+        **{f"{name} (bytes)": file.bytes for name, file in state.files.items()},
     }
 
 

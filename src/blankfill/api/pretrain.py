@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from blankfill.api.parameters import PathLike, Paths, Texts, as_list, as_path
 from blankfill.config.presets import preset as find_preset
 from blankfill.config.ranges import Range, checks_numbers
-from blankfill.config.run import RunConfig, from_dict
+from blankfill.config.run import RunConfig
 from blankfill.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _in_minutes(
     from blankfill.runs import read_run
 
     if resume and (run / "run.json").exists():
-        had = from_dict(RunConfig, read_run(run)["config"])
+        had = read_run(run).config
         return cfg.changed({
             "train.steps": had.train.steps, "schedule.warmup_steps": had.schedule.warmup_steps,
         })  # fmt: skip

@@ -97,17 +97,15 @@ class RowMixture:
             f"epoch_source_{s}": epoch for s, epoch in enumerate(each)
         }
 
-    def anchor(self, row: int) -> tuple[tuple[int, int], ...]:
-        """Tell where the plan of a row begins in each source; see `RowSource.anchor`."""
-        return tuple(
-            source.anchor(count)
-            for source, count in zip(self._sources, self.counts(row), strict=True)
-        )
+    def anchors(self, row: int) -> tuple[tuple[int, int], ...]:
+        """Tell where the plan of a row begins in each source; see `RowSource.anchors`."""
+        each = zip(self._sources, self.counts(row), strict=True)
+        return tuple(anchor for source, count in each for anchor in source.anchors(count))
 
-    def start_at(self, *anchors: tuple[int, int]) -> None:
-        """Take over an anchor of the same mixture."""
+    def start_at(self, anchors: Sequence[tuple[int, int]]) -> None:
+        """Take over the anchors of the same mixture."""
         for source, anchor in zip(self._sources, anchors, strict=True):
-            source.start_at(*anchor)
+            source.start_at([anchor])
 
     def _span(self, row: int) -> tuple[int, list[int], list[int]]:
         return next(span for span in reversed(self._spans) if span[0] <= row)

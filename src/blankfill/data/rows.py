@@ -173,17 +173,18 @@ class RowSource:
         """Name the passes over the data as metrics do."""
         return {"epoch": self.epoch_at(row)}
 
-    def anchor(self, row: int) -> tuple[int, int]:
+    def anchors(self, row: int) -> tuple[tuple[int, int], ...]:
         """Tell where the plan of a row begins: its window, and that window's first row.
 
         `start_at` takes it, so that a late row is found without planning all that come before it.
         """
         with self._lock:
             number, within = self._locate(row)
-            return number, row - within
+            return ((number, row - within),)
 
-    def start_at(self, window: int, first_row: int) -> None:
-        """Take over an anchor of the same stream; rows before it can still be asked for."""
+    def start_at(self, anchors: Sequence[tuple[int, int]]) -> None:
+        """Take over the anchor of the same stream; rows before it can still be asked for."""
+        ((window, first_row),) = anchors
         with self._lock:
             self._base, self._first_rows = window, [first_row]
 

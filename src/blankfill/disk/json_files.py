@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 from blankfill.disk.pointer import is_pointer, pointer_sentence
 
-__all__ = ["Description", "Needs", "check", "encode", "read_object"]
+__all__ = ["Description", "EarlierFormatError", "Needs", "check", "encode", "read_object"]
 
 Needs: TypeAlias = Mapping[str, Any]
 """What an object must hold: for each field a type; the fields of the object that it is; or, in a
@@ -42,6 +42,24 @@ class Description(NamedTuple):
     """The latest version that this blankfill knows; the first is 1."""
     needs: Needs
     """What else it holds."""
+    oldest: int = 1
+    """The earliest version that this blankfill still reads."""
+
+
+class EarlierFormatError(ValueError):
+    """A file is ours and of a version that is not read any more.
+
+    Args:
+        found: its version.
+        oldest: the earliest one that is read.
+    """
+
+    def __init__(self, found: int, oldest: int) -> None:
+        super().__init__(
+            f"it was written by an earlier blankfill, in format {found}, and this one reads "
+            f"{oldest} and later"
+        )
+        self.found = found
 
 
 def encode(value: Any, *, indent: int | None = 2) -> bytes:
@@ -59,6 +77,7 @@ def read_object(path: Path, description: Description | None = None) -> dict[str,
 
     Raises:
         OSError: it cannot be read.
+        EarlierFormatError: its version is not read any more.
         ValueError: it is something else; the message begins with "it".
     """
     data = path.read_bytes()
@@ -113,7 +132,7 @@ def _check_value(value: Any, wanted: Any, where: str) -> None:
 
 
 def _check_description(value: dict[str, Any], description: Description) -> None:
-    field, name, version, _ = description
+    field, name, version, _, oldest = description
     if value.get(field, name) != name:
         raise ValueError(f"it is not that of a {name}: its {field!r} is {str(value[field])[:40]!r}")
     found = value.get("version")
@@ -121,6 +140,8 @@ def _check_description(value: dict[str, Any], description: Description) -> None:
         raise ValueError("it has no version")
     if found < 1:
         raise ValueError(f"its version {found} is none that blankfill ever wrote")
+    if found < oldest:
+        raise EarlierFormatError(found, oldest)
     if found > version:
         raise ValueError(
             f"its version {found} is newer than this blankfill knows ({version}); update blankfill"

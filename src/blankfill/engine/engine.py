@@ -30,7 +30,7 @@ from blankfill.model.glm import GLM, device_of
 from blankfill.model.masks import choose_attention
 from blankfill.objective.batch import Batch, Float32
 from blankfill.optim import LossScaler, build_optimizer, shrink_at
-from blankfill.runs import Checkpoint, load_tensors
+from blankfill.runs import Checkpoint, Part, load_tensors
 from blankfill.runs.tensors import load_weights
 
 __all__ = ["Engine", "LocalEngine", "StepNumbers"]
@@ -125,16 +125,16 @@ class Engine(Protocol):
         """Give what the engine has to say in a line of metrics."""
         ...
 
-    def tensors(self) -> dict[str, dict[str, torch.Tensor]]:
+    def tensors(self) -> dict[Part, dict[str, torch.Tensor]]:
         """Give the tensors of a checkpoint by part and name; a later step changes them."""
         ...
 
-    def state(self) -> dict[str, list[float]]:
-        """Give what else a checkpoint keeps."""
+    def loss_scale(self) -> tuple[float, ...] | None:
+        """Give the state of the loss scale, where there is one, for a checkpoint."""
         ...
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Take up what `tensors` and `state` gave.
+        """Take up what `tensors` and `loss_scale` gave.
 
         Raises:
             CheckpointError: the checkpoint does not fit the model.
@@ -277,19 +277,19 @@ class LocalEngine:
 
     # -- state ------------------------------------------------------------------------------------
 
-    def tensors(self) -> dict[str, dict[str, torch.Tensor]]:
+    def tensors(self) -> dict[Part, dict[str, torch.Tensor]]:
         """Give the tensors of a checkpoint by part and name; a later step changes them."""
         return {
             "model": self.model.state_dict(), "optimizer": self.optimizer.tensors(),
             "ema": self.ema,
         }  # fmt: skip
 
-    def state(self) -> dict[str, list[float]]:
-        """Give what else a checkpoint keeps."""
-        return {} if self.scaler is None else {"loss_scale": self.scaler.state()}
+    def loss_scale(self) -> tuple[float, ...] | None:
+        """Give the state of the loss scale of float16, for a checkpoint."""
+        return None if self.scaler is None else self.scaler.state()
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Take up what `tensors` and `state` gave.
+        """Take up what `tensors` and `loss_scale` gave.
 
         Raises:
             CheckpointError: the checkpoint does not fit the model.
@@ -306,13 +306,14 @@ class LocalEngine:
                 f"{folder} does not fit this model ({error}); resume with the configuration that "
                 "the run was started with"
             ) from error
-        if self.ema and "ema.safetensors" in checkpoint.state["files"]:
+        if self.ema and checkpoint.holds("ema"):
             average = load_tensors(folder / "ema.safetensors")
             self.ema = {name: value.to(self.device) for name, value in average.items()}
         elif self.ema:
             self.ema = _copies(self.model)
-        if self.scaler is not None and "loss_scale" in checkpoint.state:
-            self.scaler.load(checkpoint.state["loss_scale"])
+        training = checkpoint.state.training
+        if self.scaler is not None and training is not None and training.loss_scale is not None:
+            self.scaler.load(training.loss_scale)
 
     def load_weights(self, folder: Path) -> None:
         """Start from the weights in a checkpoint's folder, with everything else fresh.

@@ -13,13 +13,13 @@ from typing import Literal
 import torch
 
 from blankfill.config.objective import PositionScheme
-from blankfill.config.run import RunConfig, from_dict
+from blankfill.config.run import RunConfig
 from blankfill.config.train import DeviceKind
 from blankfill.engine.device import choose_device
 from blankfill.errors import CheckpointError
 from blankfill.model.glm import GLM
 from blankfill.objective.special import SpecialIds
-from blankfill.runs import newest_checkpoint, read_run
+from blankfill.runs import Part, RunRecord, newest_checkpoint, read_run
 from blankfill.runs.tensors import load_weights
 from blankfill.runtime import set_threads
 from blankfill.text.tokenizer import TextTokenizer
@@ -85,17 +85,15 @@ class LanguageModel:
             ConfigError: the device is not there.
         """
         where = choose_device(device)
-        info = read_run(path)
-        cfg = from_dict(RunConfig, info["config"])
-        known = info["tokenizer"]
-        fingerprint = None if known is None else str(known["fingerprint"])
-        tokenizer = _load_tokenizer(path, fingerprint, cfg, needs_text=needs_text)
-        name = "ema" if weights == "ema" else "model"
+        record = read_run(path)
+        cfg = record.config
+        tokenizer = _load_tokenizer(path, record, needs_text=needs_text)
+        name: Part = "ema" if weights == "ema" else "model"
         checkpoint = newest_checkpoint(path, [name])
         with torch.device("meta"):
             model = GLM(cfg.model)
         model = model.to_empty(device=where)
-        if name == "ema" and f"{name}.safetensors" not in checkpoint.state["files"]:
+        if not checkpoint.holds(name):
             raise CheckpointError(f"{checkpoint.path} has no moving average of its weights; train "
                                   "with --optimizer.ema-decay 0.999 to have one")  # fmt: skip
         load_weights(model, checkpoint.path, name)
@@ -104,19 +102,17 @@ class LanguageModel:
         return cls(model=model, tokenizer=tokenizer, cfg=cfg, path=path, step=checkpoint.step)
 
 
-def _load_tokenizer(
-    run: Path, fingerprint: str | None, cfg: RunConfig, *, needs_text: bool
-) -> TextTokenizer:
+def _load_tokenizer(run: Path, record: RunRecord, *, needs_text: bool) -> TextTokenizer:
     """Load the tokenizer in a run's folder, which must be the one that it was trained with."""
-    if fingerprint is None:
+    if record.tokenizer is None:
         if not needs_text:
-            return NoVocabulary(cfg.model.vocab_size)
+            return NoVocabulary(record.config.model.vocab_size)
         raise CheckpointError(
             f"{run} was imported without a tokenizer, so it reads and writes no text; import it "
             f"again: blankfill import {run} --tokenizer PATH --out NEW"
         )
     tokenizer = load_tokenizer(run / "tokenizer")
-    if tokenizer.fingerprint != fingerprint:
+    if tokenizer.fingerprint != record.tokenizer.fingerprint:
         raise CheckpointError(f"{run / 'tokenizer'} is not the tokenizer that {run} was trained "
                               "with; restore it")  # fmt: skip
     return tokenizer

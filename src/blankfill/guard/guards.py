@@ -87,15 +87,15 @@ class Guard:
         self._losses.append(loss_nats)
         self._log_norms.append(_log(grad_norm))
 
-    def state(self) -> dict[str, list[float]]:
-        """Give what a checkpoint keeps."""
-        return {"losses": list(self._losses), "log_norms": list(self._log_norms)}
+    def window(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Give the losses and the logarithms of the gradient norms that it remembers."""
+        return tuple(self._losses), tuple(self._log_norms)
 
-    def load(self, state: dict[str, list[float]]) -> None:
-        """Restore what `state` gave."""
-        for kept, name in ((self._losses, "losses"), (self._log_norms, "log_norms")):
+    def load(self, losses: Sequence[float], log_norms: Sequence[float]) -> None:
+        """Restore what `window` gave."""
+        for kept, values in ((self._losses, losses), (self._log_norms, log_norms)):
             kept.clear()
-            kept.extend(state.get(name, []))
+            kept.extend(values)
 
 
 def robust_limit(

@@ -16,7 +16,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from blankfill.atomic import write_json
 from blankfill.config.run import RunConfig
@@ -26,6 +26,7 @@ from blankfill.guard.guards import Guard, Trouble
 from blankfill.guard.incident import Incident, write_incident
 from blankfill.objective.batch import Batch
 from blankfill.runs import list_checkpoints
+from blankfill.runs.record import GuardState
 from blankfill.text.tokenizer import TextTokenizer
 
 __all__ = ["Action", "Watch"]
@@ -110,14 +111,15 @@ class Watch:
         self._guard.accept(found.loss_nats, found.grad_norm)
         self._skips_in_a_row = 0
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> GuardState:
         """Give what a checkpoint keeps."""
-        return {**self._guard.state(), "skips_in_a_row": self._skips_in_a_row}
+        losses, log_norms = self._guard.window()
+        return GuardState(losses=losses, log_norms=log_norms, skips_in_a_row=self._skips_in_a_row)
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: GuardState) -> None:
         """Restore what `state` gave."""
-        self._guard.load(state)
-        self._skips_in_a_row = state.get("skips_in_a_row", 0)
+        self._guard.load(state.losses, state.log_norms)
+        self._skips_in_a_row = state.skips_in_a_row
 
     def _action(self, trouble: Trouble, step: int) -> Action:
         policy = self._cfg.guard.on_spike

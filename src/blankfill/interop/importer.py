@@ -14,26 +14,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-import os
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from blankfill import __version__
 from blankfill.atomic import write_json
 from blankfill.config.objective import MIXTURES, ObjectiveConfig
 from blankfill.config.presets import preset
-from blankfill.config.run import RunConfig, from_dict, to_dict
+from blankfill.config.run import RunConfig
 from blankfill.config.train import TrainConfig
 from blankfill.disk.publish import new_folder
 from blankfill.interop.plan import ImportPlan, Reader, Taken
 from blankfill.interop.rows import check_vocabulary
-from blankfill.runs.folder import VERSION, hash_of_state
+from blankfill.runs import CheckpointState, RunRecord, checkpoint_folder, write_run, write_state
+from blankfill.runs.record import Hardware, ImportedFrom, Software, TokenizerEntry, begun_now
 from blankfill.runs.tensors import TensorWriter, part_files, read_tensors
 from blankfill.text.tokenizer import Tokenizer
 from blankfill.text.vocabularies import Vocabulary, save_vocabulary
@@ -93,7 +90,7 @@ def _write(
     plan: ImportPlan, folder: Path, vocabulary: Vocabulary | Tokenizer | None,
     max_file_bytes: int, advance: Callable[[int], None],
 ) -> Written:  # fmt: skip
-    checkpoint = folder / "checkpoints" / "step-00000000"
+    checkpoint = checkpoint_folder(folder, 0)
     checkpoint.mkdir(parents=True)
     tensors: dict[str, str] = {}
     differing: list[str] = []
@@ -107,15 +104,13 @@ def _write(
             if _differs(taken):
                 differing.append(taken.entry.theirs)
             advance(1)
-    files = {name: dataclasses.asdict(file) for name, file in writer.files.items()}
     _verify(checkpoint, plan)
     checksum = hashlib.sha256("\n".join(sorted(tensors.values())).encode()).hexdigest()
-    state = {"version": VERSION, "step": 0, "files": files}
-    write_json(checkpoint / "state.json", state | {"sha256": hash_of_state(state)})
-    cfg = _run_config(plan)
-    write_json(folder / "run.json", _describe(plan, cfg, vocabulary, checksum))
+    write_state(checkpoint, CheckpointState(step=0, files=writer.files))
+    record = _describe(plan, vocabulary, checksum)
+    write_run(folder, record)
     write_json(folder / "import.json", {
-        "format": "blankfill import", "version": VERSION, "source": str(plan.source.path),
+        "format": "blankfill import", "version": 1, "source": str(plan.source.path),
         "layout": plan.source.layout, "files": [str(path) for path in plan.source.files],
         "ranks": len(plan.source.ranks), "checksum": checksum, "ignored": plan.ignored,
         "absent": list(plan.absent), "differing": differing,
@@ -125,7 +120,7 @@ def _write(
         (folder / "tokenizer").mkdir()
         save_vocabulary(vocabulary, folder / "tokenizer")
     return Written(
-        cfg=cfg, tensors=tensors, checksum=checksum, differing=tuple(differing),
+        cfg=record.config, tensors=tensors, checksum=checksum, differing=tuple(differing),
         num_bytes=sum(file.bytes for file in writer.files.values()),
     )  # fmt: skip
 
@@ -158,9 +153,8 @@ def _entry(taken: Taken, tensors: dict[str, str]) -> dict[str, Any]:
 
 def _run_config(plan: ImportPlan) -> RunConfig:
     """Give the imported model the objective and lengths that it was trained with."""
-    if plan.source.layout == "blankfill":
-        cfg = from_dict(RunConfig, plan.source.config["config"])
-        return dataclasses.replace(cfg, model=plan.cfg)
+    if plan.source.record is not None:
+        return dataclasses.replace(plan.source.record.config, model=plan.cfg)
     train = TrainConfig()
     row_length = min(train.row_length, plan.cfg.max_position)
     return RunConfig(
@@ -193,26 +187,19 @@ def _mixture(plan: ImportPlan) -> ObjectiveConfig:
 
 
 def _describe(
-    plan: ImportPlan, cfg: RunConfig, vocabulary: Vocabulary | Tokenizer | None, checksum: str
-) -> dict[str, Any]:
-    own = plan.source.config if plan.source.layout == "blankfill" else {}
-    return {
-        "format": "blankfill run",
-        "version": VERSION,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "config": to_dict(cfg),
-        "tokenizer": None if vocabulary is None else {"fingerprint": vocabulary.fingerprint},
-        "data": own.get("data", []),
-        "validation": own.get("validation", []),
-        "software": {
-            "blankfill": __version__, "python": platform.python_version(),
-            "torch": torch.__version__,
-        },
-        "hardware": {"machine": platform.machine(), "system": platform.system(),
-                     "cpu": platform.processor() or platform.machine(),
-                     "cores": os.cpu_count() or 1},
-        "imported": {
-            "source": str(plan.source.path), "layout": plan.source.layout, "preset": plan.preset,
-            "checksum": checksum,
-        },
-    }  # fmt: skip
+    plan: ImportPlan, vocabulary: Vocabulary | Tokenizer | None, checksum: str
+) -> RunRecord:
+    own = plan.source.record
+    return RunRecord(
+        config=_run_config(plan),
+        tokenizer=TokenizerEntry(fingerprint=vocabulary.fingerprint) if vocabulary else None,
+        data=own.data if own else (),
+        validation=own.validation if own else (),
+        started=begun_now(),
+        software=Software.here(),
+        hardware=Hardware.here(),
+        imported=ImportedFrom(
+            source=str(plan.source.path), layout=plan.source.layout, preset=plan.preset,
+            checksum=checksum,
+        ),
+    )  # fmt: skip

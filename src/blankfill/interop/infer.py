@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from blankfill.config.model import Activation, ModelConfig
 from blankfill.config.presets import PRESETS, preset
-from blankfill.config.run import RunConfig, from_dict
 from blankfill.errors import ConversionError
 from blankfill.interop.keymap import TEMPLATES
 from blankfill.interop.layouts import FAMILY_OF, Source
@@ -36,8 +35,8 @@ def infer_config(
         ConversionError: the tensors contradict each other or config.json, a rank is missing, or the
             number of heads is unknown or impossible.
     """
-    if source.layout == "blankfill":
-        return from_dict(RunConfig, source.config["config"]).model
+    if source.record is not None:
+        return source.record.config.model
     names = source.ranks[0]
     num_ranks = len(source.ranks)
     word = _find(source, "word_embeddings.weight")

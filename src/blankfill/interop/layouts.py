@@ -24,7 +24,8 @@ from blankfill.disk.pointer import is_pointer, pointer_sentence
 from blankfill.errors import ConversionError
 from blankfill.interop.names import FAMILY_OF, LAYOUTS, LayoutName, layout_of, refuse_others, unwrap
 from blankfill.interop.shards import StoredTensor, open_shard
-from blankfill.runs import newest_checkpoint, read_run
+from blankfill.runs import RunRecord, newest_checkpoint, read_run
+from blankfill.runs.tensors import part_files
 
 __all__ = ["FAMILY_OF", "LAYOUTS", "LayoutName", "Source", "recognise"]
 
@@ -52,6 +53,8 @@ class Source:
     """What its config.json or model_config.json says."""
     config_path: Path | None = None
     """That file."""
+    record: RunRecord | None = None
+    """What its run.json says, where it is a run of ours."""
     dropped: str = ""
     """The wrappers whose prefixes were removed from the names of the tensors."""
 
@@ -223,11 +226,10 @@ def _pipeline(files: dict[tuple[str, ...], Path]) -> list[Rank]:
 
 
 def _own(folder: Path) -> Source:
-    described = read_run(folder)
+    record = read_run(folder)
     checkpoint = newest_checkpoint(folder, ["model"])
-    files = sorted(checkpoint.path.glob("model*.safetensors"))
-    ranks = [_union([open_shard(file) for file in files])]
-    return Source(path=folder, layout="blankfill", ranks=ranks, config=described,
+    ranks = [_union([open_shard(file) for file in part_files(checkpoint.path)])]
+    return Source(path=folder, layout="blankfill", ranks=ranks, record=record,
                   config_path=folder / "run.json")  # fmt: skip
 
 

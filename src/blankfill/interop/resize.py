@@ -14,20 +14,17 @@ Shapes: V ids of the new tokenizer, R rows (V rounded up), D hidden.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from blankfill.atomic import write_json
-from blankfill.config.run import RunConfig, to_dict
 from blankfill.errors import CheckpointError, ConversionError
 from blankfill.objective.special import DISPLAY
-from blankfill.runs.folder import VERSION, hash_of_state
+from blankfill.runs import CheckpointState, RunRecord, checkpoint_folder, write_run, write_state
+from blankfill.runs.record import ResizedFrom, TokenizerEntry
 from blankfill.runs.tensors import load_tensors, write_tensors
 from blankfill.text.tokenizer import TextTokenizer, Tokenizer
 
@@ -144,40 +141,37 @@ def resized(
 
 def write_resized(
     folder: Path,
-    info: Mapping[str, object],
-    cfg: RunConfig,
+    record: RunRecord,
     weights: dict[str, torch.Tensor],
     tokenizer: Tokenizer,
-    *,
-    origin: Mapping[str, object],
+    origin: ResizedFrom,
 ) -> None:
     """Write a run folder of one checkpoint into an existing, empty folder.
 
     Args:
         folder: where to.
-        info: run.json of the old run.
-        cfg: its configuration.
+        record: what run.json of the old run says.
         weights: the new model's.
         tokenizer: the new one.
-        origin: what run.json records about where the weights come from.
+        origin: where the weights are from.
     """
+    cfg = record.config
     model = dataclasses.replace(cfg.model, vocab_size=weights["embed.word.weight"].shape[0])
-    described = copy.deepcopy(dict(info))
-    described["config"] = to_dict(dataclasses.replace(cfg, model=model))
-    described["tokenizer"] = {"fingerprint": tokenizer.fingerprint}
-    described["data"], described["validation"] = [], []  # theirs were cut by the old tokenizer
-    described["resized"] = origin
-    write_json(folder / "run.json", described)
+    write_run(
+        folder,
+        dataclasses.replace(
+            record, config=dataclasses.replace(cfg, model=model), resized=origin,
+            tokenizer=TokenizerEntry(fingerprint=tokenizer.fingerprint),
+            data=(), validation=(),  # theirs were cut by the old tokenizer
+            mixtures=(),
+        ),
+    )  # fmt: skip
     (folder / "tokenizer").mkdir()
     tokenizer.save(folder / "tokenizer")
-    checkpoint = folder / "checkpoints" / "step-00000000"
+    checkpoint = checkpoint_folder(folder, 0)
     checkpoint.mkdir(parents=True)
-    written = write_tensors(checkpoint, "model", weights)
-    state: dict[str, object] = {
-        "version": VERSION, "step": 0,
-        "files": {name: dataclasses.asdict(file) for name, file in written.files.items()},
-    }  # fmt: skip
-    write_json(checkpoint / "state.json", state | {"sha256": hash_of_state(state)})
+    files = write_tensors(checkpoint, "model", weights).files
+    write_state(checkpoint, CheckpointState(step=0, files=files))
 
 
 def _rows(old: torch.Tensor, plan: RowPlan) -> torch.Tensor:

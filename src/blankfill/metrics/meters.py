@@ -48,7 +48,7 @@ class LossState(TypedDict):
 
     sources: int
     """Number of sources."""
-    groups: list[tuple[int, int, int, float, int]]
+    groups: tuple[tuple[int, int, int, float, int], ...]
     """Kind, language, source, nats and number of targets of each group that has targets."""
 
 
@@ -84,10 +84,10 @@ class LossMeter:
         """Give what a checkpoint keeps."""
         return {
             "sources": self._nll.shape[2],
-            "groups": [
+            "groups": tuple(
                 (k, i, s, float(self._nll[k, i, s]), int(self._count[k, i, s]))
                 for k, i, s in np.argwhere(self._count).tolist()
-            ],
+            ),
         }
 
     def load(self, state: LossState) -> None:

@@ -9,6 +9,8 @@ Rule: Megatron-LM's DynamicGradScaler, which DeepSpeed's agrees with.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 __all__ = ["LossScaler"]
 
 FIRST_SCALE = 2.0**16
@@ -50,10 +52,10 @@ class LossScaler:
             self._good_steps, self._patience = 0, HYSTERESIS
             self.scale *= 2
 
-    def state(self) -> list[float]:
+    def state(self) -> tuple[float, ...]:
         """Give what a checkpoint keeps."""
-        return [self.scale, self._good_steps, self._patience]
+        return (self.scale, self._good_steps, self._patience)
 
-    def load(self, state: list[float]) -> None:
+    def load(self, state: Sequence[float]) -> None:
         """Restore what `state` gave."""
         self.scale, self._good_steps, self._patience = state[0], int(state[1]), int(state[2])

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from blankfill import atomic
-from blankfill.config.run import RunConfig, from_dict
-from blankfill.data.mixture import RowMixture, settle_shares
+from blankfill.config.run import RunConfig
+from blankfill.data.mixture import RowMixture, RowStream, settle_shares
 from blankfill.data.rows import RowSource
 from blankfill.data.store import TokenStore
 from blankfill.disk.publish import followed, new_folder, refused_by_disk
@@ -40,12 +38,15 @@ from blankfill.runs import (
     RUN_FILES,
     RUN_FOLDERS,
     RunLock,
+    RunRecord,
     list_checkpoints,
     newest_checkpoint,
     read_run,
     set_aside,
     sweep,
+    write_run,
 )
+from blankfill.runs.record import ChangeEntry, MixtureEntry
 from blankfill.runtime import set_threads
 from blankfill.text.tokenizer import TextTokenizer, copy_tokenizer
 from blankfill.text.vocabularies import load_tokenizer
@@ -150,7 +151,7 @@ def build_trainer(
     settled = settle_shares(shares, [store.num_tokens for store in stores]) if shares else None
     going_on = old is not None and bool(list_checkpoints(run))
     start = None if init is None or going_on else read_start(init, cfg, fingerprint)
-    info = describe_run(
+    record = describe_run(
         cfg, device, data=data, stores=stores, shares=settled, validation=validation,
         held_out=held_out, start=start,
     )  # fmt: skip
@@ -159,9 +160,9 @@ def build_trainer(
         require_new_run(run)
     else:
         if going_on:
-            info |= start_on_resume(old, init)
-        changes = changes_on_resume(old, info, allow_change)
-        info |= {"started": old["started"], "changes": old.get("changes", [])}
+            record = replace(record, init=start_on_resume(old, init))
+        changes = changes_on_resume(old, record, allow_change)
+        record = replace(record, started=old.started, changes=old.changes)
     with refused_by_disk(run):
         run.mkdir(parents=True, exist_ok=True)
         lock = RunLock(run)
@@ -181,33 +182,27 @@ def build_trainer(
         begin_embedding(model, stores, cfg.train)
     model.to(device)
     rows = build_stream(cfg, stores, _mixtures(old, settled), tokenizer.ids)
-    here_before = old if old and _device_of(old) == _device_of(info) else {}
+    here_before = old if old and old.hardware.device == record.hardware.device else None
     dtype = settle_precision(
-        cfg, model, lambda n: rows.rows(0, n), before=here_before.get("precision")
+        cfg, model, lambda n: rows.rows(0, n), before=here_before.precision if here_before else None
     )
-    info["precision"] = str(dtype).removeprefix("torch.")
     checks: list[Check] = []
     if held_out:
         checks.append(_loss_check(cfg, run, validation, held_out, tokenizer, dtype))
         if check_blanks is not None and cfg.validation.blanks:
             checks.append(check_blanks(cfg, tokenizer, held_out))
     peak = find_peak(dtype, device.type)
-    info["hardware"] |= {
-        "peak_flops_per_second": round(peak.flops_per_second), "peak_source": peak.source
-    }  # fmt: skip
 
     def sample() -> Batch:
         return rows.rows(0, cfg.train.micro_batch_rows)
 
-    info["attention"] = settle_attention(
-        cfg, device, dtype, sample, before=here_before.get("attention")
+    attention = settle_attention(
+        cfg, device, dtype, sample, before=here_before.attention if here_before else None
     )
-    info["compiled"] = settle_compile(
-        cfg, model, dtype, info["attention"], sample, before=here_before.get("compiled")
+    compiled = settle_compile(
+        cfg, model, dtype, attention, sample, before=here_before.compiled if here_before else None
     )
-    engine = LocalEngine(
-        cfg, model, dtype=dtype, attention=info["attention"], compiled=info["compiled"]
-    )
+    engine = LocalEngine(cfg, model, dtype=dtype, attention=attention, compiled=compiled)
     trainer = Trainer(
         cfg, engine, rows, run, tokenizer=tokenizer, lock=lock, peak=peak,
         validate=functools.partial(run_checks, checks=checks) if checks else None,
@@ -218,24 +213,31 @@ def build_trainer(
         trainer.restore(newest)
     elif start is not None:
         engine.load_weights(start.weights)
-    if isinstance(rows, RowMixture):
-        if settled and settled != rows.mixtures[-1][1]:
-            rows.change(trainer.row, settled)
-        info["mixtures"] = [{"row": row, "shares": of_each} for row, of_each in rows.mixtures]
+    if isinstance(rows, RowMixture) and settled and settled != rows.mixtures[-1][1]:
+        rows.change(trainer.row, settled)
+    record = replace(
+        record, attention=attention, compiled=compiled,
+        precision=str(dtype).removeprefix("torch."), mixtures=_mixtures_of(rows),
+        hardware=replace(
+            record.hardware, peak_flops_per_second=round(peak.flops_per_second),
+            peak_source=peak.source,
+        ),
+    )  # fmt: skip
     if changes:
         for change in changes:
             log.info("from step %d on, %s", trainer.index, change.text)
-        info["changes"].append({"step": trainer.index} | {c.name: c.after for c in changes})
-    atomic.write_json(run / "run.json", info)
+        made = ChangeEntry(step=trainer.index, values={c.name: c.after for c in changes})
+        record = replace(record, changes=(*record.changes, made))
+    write_run(run, record)
     if not (run / "tokenizer").exists():
         with new_folder(run / "tokenizer") as folder:
             copy_tokenizer(data[0] / "tokenizer", folder)
-    say_what_was_chosen(trainer, info, threads)
+    say_what_was_chosen(trainer, record, threads)
     return trainer
 
 
 def _with_vocabulary(
-    cfg: RunConfig, num_ids: int, known: dict[str, Any] | None, *, asked: int | None
+    cfg: RunConfig, num_ids: int, known: RunRecord | None, *, asked: int | None
 ) -> RunConfig:
     """Give the model the rows that were asked for, or a known run's, or the ids' rounded up.
 
@@ -250,31 +252,31 @@ def _with_vocabulary(
                 "tokenizer"
             )
         log.info("model.vocab_size is %d, as asked for; the tokenizer has %d ids", asked, num_ids)
-        return dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, vocab_size=asked))
+        return replace(cfg, model=replace(cfg.model, vocab_size=asked))
     vocab_size = -(-num_ids // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
     if known is not None:  # released models have more rows than ours would round up to
-        rows = from_dict(RunConfig, known["config"]).model.vocab_size
+        rows = known.config.model.vocab_size
         vocab_size = rows if rows >= num_ids else vocab_size
     if vocab_size == cfg.model.vocab_size:
         return cfg
     log.info("model.vocab_size is %d, the tokenizer's %d ids rounded up", vocab_size, num_ids)
-    return dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, vocab_size=vocab_size))
+    return replace(cfg, model=replace(cfg.model, vocab_size=vocab_size))
 
 
-def _mixtures(
-    old: dict[str, Any] | None, settled: Sequence[float] | None
-) -> Sequence[dict[str, Any]]:
+def _mixtures(old: RunRecord | None, settled: Sequence[float] | None) -> Sequence[MixtureEntry]:
     """Give the shares so far, each with its first row; nothing where there are none."""
     if settled is None:
         return []
     if old is None:
-        return [{"row": 0, "shares": settled}]
-    before = [entry.get("share") for entry in old["data"]]
-    return old.get("mixtures", [{"row": 0, "shares": before}])
+        return [MixtureEntry(row=0, shares=tuple(settled))]
+    return old.mixtures
 
 
-def _device_of(info: dict[str, Any]) -> str | None:
-    return info.get("hardware", {}).get("device")
+def _mixtures_of(rows: RowStream) -> tuple[MixtureEntry, ...]:
+    """Give the shares that a stream has had, each with its first row."""
+    if not isinstance(rows, RowMixture):
+        return ()
+    return tuple(MixtureEntry(row=row, shares=tuple(of_each)) for row, of_each in rows.mixtures)
 
 
 def _loss_check(

@@ -12,11 +12,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from blankfill.config.on_resume import OnResume, on_resume
-from blankfill.config.run import RunConfig, from_dict, to_dict
+from blankfill.config.run import RunConfig, to_dict
 from blankfill.errors import ConfigError
+from blankfill.runs.record import InitEntry, RunRecord, StoreEntry
 
 __all__ = ["Change", "changes_on_resume", "start_on_resume"]
 
@@ -39,16 +39,14 @@ class Change:
     """Dotted field, or `shares`, `data`, `tokenizer`, `init`."""
     text: str
     """It in words: what it was and what it is."""
-    before: Any
+    before: object
     """Its value in run.json."""
-    after: Any
+    after: object
     """Its value now."""
 
 
-def changes_on_resume(
-    old: dict[str, Any], new: dict[str, Any], allow: Sequence[str] = ()
-) -> list[Change]:
-    """Compare two descriptions of a run (run.json) and refuse what may not change.
+def changes_on_resume(old: RunRecord, new: RunRecord, allow: Sequence[str] = ()) -> list[Change]:
+    """Compare two records of a run and refuse what may not change.
 
     Args:
         old: as the run was started or last resumed.
@@ -72,7 +70,7 @@ def changes_on_resume(
             )
     found = [*_config_changes(old, new), *_other_changes(old, new)]
     free = unsaid | {HELD_OUT} | set(allow)
-    if new["config"]["schedule"]["kind"] in OPEN_ENDED:
+    if new.config.schedule.kind in OPEN_ENDED:
         free |= {"train.steps"}
     refused = [change for change in found if change.name not in free]
     if refused:
@@ -87,82 +85,82 @@ def changes_on_resume(
     return found
 
 
-def start_on_resume(old: dict[str, Any], init: Path | None) -> dict[str, Any]:
+def start_on_resume(old: RunRecord, init: Path | None) -> InitEntry | None:
     """Settle what a run that has a checkpoint says of the weights that it began from.
 
     They are not needed any more, so they may have moved, changed or gone.
 
     Args:
-        old: run.json.
+        old: as the run was started or last resumed.
         init: what `--init` names now.
 
     Returns:
-        The entry of run.json, as it was.
+        The entry of its record, as it was.
 
     Raises:
         ConfigError: the run did not begin from other weights.
     """
-    began = old.get("init")
-    if began is None and init is not None:
+    if old.init is None and init is not None:
         raise ConfigError(
             f"--init {init}: this run did not begin from another run and goes on from its own "
             "checkpoint; leave out --init, or start anew with another --out"
         )
     if init is not None:
         log.info("it goes on from its own checkpoint; %s is not read again", init)
-    return {} if began is None else {"init": began}
+    return old.init
 
 
-def _config_changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
-    # An older description lacks newer fields; they had their defaults then.
-    before = to_dict(from_dict(RunConfig, old["config"]))
+def _config_changes(old: RunRecord, new: RunRecord) -> list[Change]:
+    before = to_dict(old.config)
     return [
         Change(
             name=f"{part}.{name}", before=before[part][name], after=value,
             text=f"{part}.{name} was {before[part][name]!r}, is {value!r}",
         )
-        for part, values in new["config"].items()
+        for part, values in to_dict(new.config).items()
         for name, value in values.items()
         if before[part][name] != value
     ]  # fmt: skip
 
 
-def _other_changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
+def _other_changes(old: RunRecord, new: RunRecord) -> list[Change]:
     found: list[Change] = []
-    prints, shares = (
-        [[entry.get(key) for entry in part["data"]] for part in (old, new)]
-        for key in ("fingerprint", "share")
-    )
+    prints = [[entry.fingerprint for entry in record.data] for record in (old, new)]
+    shares = [[entry.share for entry in record.data] for record in (old, new)]
     # Stores with shares and stores without are read in different orders from the first row on.
     same = prints[0] == prints[1] and (None in shares[0]) == (None in shares[1])
     if not same or shares[0] != shares[1]:
         before, after = shares if same else prints
-        texts = [", ".join(map(_store, part["data"])) for part in (old, new)]
+        texts = [_stores(record.data) for record in (old, new)]
         found.append(Change(name=SHARES if same else "data", before=before, after=after,
                             text=f"the training data was {texts[0]}, is {texts[1]}"))  # fmt: skip
-    held_out = [part.get(HELD_OUT) or [] for part in (old, new)]
-    before, after = ([entry.get("fingerprint") for entry in part] for part in held_out)
+    before, after = ([entry.fingerprint for entry in of.validation] for of in (old, new))
     if before and after and before != after:
-        texts = [", ".join(map(_store, part)) for part in held_out]
+        texts = [_stores(record.validation) for record in (old, new)]
         found.append(Change(name=HELD_OUT, before=before, after=after,
                             text=f"the held-out data was {texts[0]}, is {texts[1]}"))  # fmt: skip
-    for name in ("tokenizer", "init"):
-        before, after = old.get(name), new.get(name)
-        if before != after:
-            text = f"the {name} was {_print(before)}, is {_print(after)}"
-            found.append(Change(name=name, before=before, after=after, text=text))
+    if old.tokenizer != new.tokenizer:
+        texts = [(record.tokenizer_fingerprint or "none")[:12] for record in (old, new)]
+        found.append(Change(name="tokenizer", before=old.tokenizer, after=new.tokenizer,
+                            text=f"the tokenizer was {texts[0]}, is {texts[1]}"))  # fmt: skip
+    if old.init != new.init:
+        texts = [_weights(record.init) for record in (old, new)]
+        found.append(Change(name="init", before=old.init, after=new.init,
+                            text=f"the init was {texts[0]}, is {texts[1]}"))  # fmt: skip
     return found
 
 
-def _store(entry: dict[str, Any]) -> str:
-    share = f"share {entry['share']:.4g}, " if entry.get("share") else ""
+def _stores(entries: Sequence[StoreEntry]) -> str:
+    return ", ".join(map(_store, entries))
+
+
+def _store(entry: StoreEntry) -> str:
+    share = f"share {entry.share:.4g}, " if entry.share else ""
     return (
-        f"{entry['path']} ({share}{entry['documents']:,} documents, {entry['tokens']:,} tokens, "
-        f"{entry['fingerprint'][:12]})"
+        f"{entry.path} ({share}{entry.documents:,} documents, {entry.tokens:,} tokens, "
+        f"{entry.fingerprint[:12]})"
     )
 
 
-def _print(value: dict[str, Any] | None) -> str:
-    if value is None:
-        return "none"
-    return str(value.get("path", "")) + " " + str(value.get("fingerprint", ""))[:12]
+def _weights(entry: InitEntry | None) -> str:
+    return "none" if entry is None else f"{entry.path} {entry.fingerprint[:12]}"

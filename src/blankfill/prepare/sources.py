@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from blankfill.config.run import RunConfig
 from blankfill.data.mixture import RowMixture, RowStream
@@ -13,6 +12,7 @@ from blankfill.data.rows import RowSource
 from blankfill.data.store import TokenStore
 from blankfill.errors import DataError
 from blankfill.objective.special import SpecialIds
+from blankfill.runs.record import MixtureEntry
 
 __all__ = ["build_stream", "open_stores"]
 
@@ -42,7 +42,7 @@ def open_stores(
 
 
 def build_stream(
-    cfg: RunConfig, stores: Sequence[TokenStore], mixtures: Sequence[dict[str, Any]],
+    cfg: RunConfig, stores: Sequence[TokenStore], mixtures: Sequence[MixtureEntry],
     ids: SpecialIds,
 ) -> RowStream:  # fmt: skip
     """Build a run's stream of rows.
@@ -64,7 +64,7 @@ def build_stream(
         for s, (store, objective) in enumerate(zip(stores, objectives, strict=True))
     ]  # fmt: skip
     first, *later = mixtures
-    mixture = RowMixture(sources, first["shares"], [store.num_tokens for store in stores])
+    mixture = RowMixture(sources, first.shares, [store.num_tokens for store in stores])
     for change in later:
-        mixture.change(change["row"], change["shares"])
+        mixture.change(change.row, change.shares)
     return mixture

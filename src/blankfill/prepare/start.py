@@ -6,12 +6,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from blankfill.config.on_resume import OnResume, on_resume
-from blankfill.config.run import RunConfig, from_dict, to_dict
+from blankfill.config.run import RunConfig, to_dict
 from blankfill.config.train import TrainConfig
 from blankfill.data.neighbours import count_neighbours
 from blankfill.data.store import TokenStore
@@ -19,6 +18,7 @@ from blankfill.errors import ConfigError
 from blankfill.model.embedding_init import embed_neighbours
 from blankfill.model.glm import GLM
 from blankfill.runs import newest_checkpoint, read_run
+from blankfill.runs.record import InitEntry
 from blankfill.runs.tensors import part_files
 
 __all__ = ["Start", "begin_embedding", "read_start"]
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 class Start:
     """Weights of another run."""
 
-    described: dict[str, Any]
+    described: InitEntry
     """What run.json keeps of them."""
     weights: Path
     """Their checkpoint."""
@@ -42,13 +42,13 @@ def read_start(path: Path, cfg: RunConfig, tokenizer_fingerprint: str) -> Start:
     Raises:
         ConfigError: its tokenizer or its model is another.
     """
-    info = read_run(path)
-    if (info["tokenizer"] or {}).get("fingerprint") != tokenizer_fingerprint:
+    record = read_run(path)
+    if record.tokenizer_fingerprint != tokenizer_fingerprint:
         raise ConfigError(
             f"{path} was trained with another tokenizer than the stores were built with; build "
             f"them with --tokenizer {path / 'tokenizer'}"
         )
-    theirs, ours = to_dict(from_dict(RunConfig, info["config"]).model), to_dict(cfg.model)
+    theirs, ours = to_dict(record.config.model), to_dict(cfg.model)
     may = on_resume(RunConfig)
     differ = [
         f"model.{name} is {theirs[name]!r} there and {value!r} here"
@@ -58,8 +58,8 @@ def read_start(path: Path, cfg: RunConfig, tokenizer_fingerprint: str) -> Start:
     if differ:
         raise ConfigError(f"the weights of {path} do not fit this model: {'; '.join(differ)}")
     newest = newest_checkpoint(path, ["model"])
-    files = [newest.state["files"][file.name]["sha256"] for file in part_files(newest.path)]
-    described = {"path": str(path.resolve()), "step": newest.step, "fingerprint": "-".join(files)}
+    files = [newest.state.files[file.name].sha256 for file in part_files(newest.path)]
+    described = InitEntry(path=str(path.resolve()), step=newest.step, fingerprint="-".join(files))
     return Start(described=described, weights=newest.path)
 
 

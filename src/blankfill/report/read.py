@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from blankfill.errors import CheckpointError
 from blankfill.metrics import StepSample, read_metrics, read_samples
-from blankfill.runs import read_evaluation, read_run
+from blankfill.runs import read_evaluation, read_run, run_to_json
 
 __all__ = ["Evaluated", "Point", "RunHistory", "Score", "read_history"]
 
@@ -123,7 +123,7 @@ def read_history(run: Path) -> RunHistory:
     Raises:
         CheckpointError: the folder is not a run.
     """
-    info = read_run(run)
+    info = run_to_json(read_run(run))
     rows = [row for row in read_metrics(run) if _is_number(row["step"])]
     return RunHistory(
         path=run, info=info, rows=rows, samples=read_samples(run), evaluated=_evaluated(run)

@@ -193,8 +193,7 @@ def changes_table(record: RunHistory, lang: Language) -> str:
         [f"{change['step']:,}", f"<code>{escape(name)}</code>", _value(value)]
         for change in part(record.info, "changes")
         if isinstance(change, dict) and isinstance(change.get("step"), int)
-        for name, value in change.items()
-        if name != "step"
+        for name, value in part(change, "values").items()
     ]
     head = [say(key, lang) for key in ("from step", "field", "new value")]
     return table(head, rows, kind="data") if rows else ""

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from blankfill.runs.folder import Part
+
 if TYPE_CHECKING:
     import torch
 
@@ -32,12 +34,12 @@ class Saver:
 
     def __init__(self, *, background: bool = True) -> None:
         self._background = background
-        self._memory: dict[str, Tensors] = {}
+        self._memory: dict[Part, Tensors] = {}
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
     def save(
-        self, parts: dict[str, Tensors], write: Callable[[dict[str, Tensors]], object]
+        self, parts: dict[Part, Tensors], write: Callable[[dict[Part, Tensors]], object]
     ) -> None:
         """Copy tensors to host memory and start writing them; waits for the save before it.
 
@@ -72,7 +74,7 @@ class Saver:
             error, self._error = self._error, None
             raise error
 
-    def _copy(self, part: str, tensors: Tensors) -> Tensors:
+    def _copy(self, part: Part, tensors: Tensors) -> Tensors:
         # The memory is kept from save to save: fresh pages would cost more than the copy.
         import torch
 
@@ -85,7 +87,7 @@ class Saver:
         return {name: memory[name] for name in tensors}
 
     def _run(
-        self, write: Callable[[dict[str, Tensors]], object], copies: dict[str, Tensors]
+        self, write: Callable[[dict[Part, Tensors]], object], copies: dict[Part, Tensors]
     ) -> None:
         with contextlib.suppress(OSError, AttributeError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

@@ -8,12 +8,13 @@
         model.safetensors           weights by name, float32
         optimizer.safetensors       the optimizer's moments by name
         ema.safetensors             averaged weights by name, where the run keeps them
-        state.json                  step, row, sums since the last metrics; size and SHA-256 of the
+        state.json                  step; row, sums since the last metrics; size and SHA-256 of the
                                     files, and a SHA-256 of itself
       incidents/                    what the guards found, with the batch as text
       skipped_steps.json            steps that a rollback left out
 
-`save.py` writes checkpoints; here they are found, verified and read.
+`record.py` says what run.json and state.json hold, `save.py` writes checkpoints; here they are
+found, verified and read.
 """
 
 from __future__ import annotations
@@ -21,16 +22,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Collection
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from blankfill.config.run import RunConfig, from_dict
-from blankfill.disk.json_files import Description, check, read_object
+from blankfill.atomic import write_json
+from blankfill.disk.json_files import Description, EarlierFormatError, check, read_object
 from blankfill.disk.ownership import FolderKind
 from blankfill.disk.pointer import is_pointer, pointer_sentence
-from blankfill.errors import CheckpointError, ConfigError
+from blankfill.disk.typed_json import from_json, to_json
+from blankfill.errors import CheckpointError
+from blankfill.runs.record import VERSION, CheckpointState, earlier_format
 from blankfill.text.tokenizer import INNER_TOKENIZER
 
 __all__ = [
@@ -38,33 +41,20 @@ __all__ = [
     "RUN_FOLDERS",
     "Checkpoint",
     "Part",
+    "checkpoint_folder",
     "hash_of_file",
-    "hash_of_state",
     "list_checkpoints",
     "newest_checkpoint",
     "read_evaluation",
-    "read_run",
     "read_state",
     "verify",
+    "write_state",
 ]
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
-"""Version of the folder's format, in state.json and run.json."""
-RUN = Description(
-    "format", "blankfill run", VERSION,
-    {
-        "config": {section.name: dict for section in fields(RunConfig)},
-        "tokenizer?": {"fingerprint": str},
-        "data": [{"path": str, "fingerprint": str, "documents": int, "tokens": int}],
-        "validation": list, "started": str, "software": dict, "hardware": dict,
-        "imported?": dict, "init?": dict, "changes?": list,
-    },
-)  # fmt: skip
-"""What run.json says of itself."""
-STATE = Description("format", "blankfill checkpoint", VERSION, {"step": int, "files": dict})
-"""What state.json says of itself."""
+STATE = Description("format", "blankfill checkpoint", VERSION, {}, oldest=VERSION)
+"""What state.json says of itself; the rest is `CheckpointState`."""
 RUN_FILES = (
     "run.json", "metrics.jsonl", "samples.jsonl", "skipped_steps.json", "evaluation.json",
     "import.json", "wandb-id",
@@ -92,31 +82,17 @@ class Checkpoint:
 
     path: Path
     """Its folder."""
-    step: int
-    """Optimizer steps done."""
-    state: dict[str, Any]
-    """Content of state.json."""
+    state: CheckpointState
+    """What its state.json says."""
 
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.state.step
 
-def read_run(run: Path) -> dict[str, Any]:
-    """Read a run's run.json.
-
-    Raises:
-        CheckpointError: the folder is not a run, or its run.json is damaged or of another version.
-    """
-    path = run / "run.json"
-    if not path.is_file():
-        raise CheckpointError(f"{run} is not a run: it has no run.json; name a folder that "
-                              "`blankfill pretrain` wrote")  # fmt: skip
-    cure = "restore it, or use the blankfill that wrote it"
-    try:
-        value = read_object(path, RUN)
-        from_dict(RunConfig, value["config"])
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}); {cure}") from error
-    except (ValueError, TypeError, LookupError, AttributeError, ConfigError) as error:
-        raise CheckpointError(f"{path} is damaged, or another's: {error}; {cure}") from error
-    return value
+    def holds(self, part: Part) -> bool:
+        """Tell whether it has a part, such as averaged weights."""
+        return any(_part_of(name) == part for name in self.state.files)
 
 
 def read_evaluation(run: Path) -> dict[str, Any] | None:
@@ -139,6 +115,11 @@ def read_evaluation(run: Path) -> dict[str, Any] | None:
             "the run again"
         ) from error
     return value
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Name the folder of a run's checkpoint, whether it is there or not."""
+    return run / "checkpoints" / f"step-{step:08d}"
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -168,54 +149,73 @@ def newest_checkpoint(run: Path, parts: Collection[Part] | None = None) -> Check
         try:
             state = read_state(folder)
             verify(folder, state, parts)
-            if folder.name != f"step-{state['step']:08d}":
-                raise ValueError(f"it holds step {state['step']}")
-            return Checkpoint(path=folder, step=int(state["step"]), state=state)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if folder != checkpoint_folder(run, state.step):
+                raise ValueError(f"it holds step {state.step}")
+            return Checkpoint(path=folder, state=state)
+        except EarlierFormatError as error:
+            raise CheckpointError(earlier_format(folder / "state.json", error)) from error
+        except (OSError, ValueError) as error:
             log.warning("%s is damaged (%s); taking the checkpoint before it", folder, error)
     raise CheckpointError(f"every checkpoint in {run / 'checkpoints'} is damaged; train it again")
 
 
-def read_state(folder: Path) -> dict[str, Any]:
+def read_state(folder: Path) -> CheckpointState:
     """Read a checkpoint's state.json.
 
     Raises:
         OSError, ValueError: it is missing, damaged or of another version.
     """
     try:
-        state = read_object(folder / "state.json", STATE)
-        check(state["files"], {name: {"bytes": int, "sha256": str} for name in state["files"]})
+        value = read_object(folder / "state.json", STATE)
+        state = from_json(CheckpointState, value)
+    except EarlierFormatError:
+        raise
     except ValueError as error:
         raise ValueError(f"state.json: {error}") from error
-    if state.pop("sha256", None) != hash_of_state(state):
+    if value.pop("sha256", None) != _hash_of_state(value):
         raise ValueError("state.json is not the file that was written")
     return state
 
 
-def verify(folder: Path, state: dict[str, Any], parts: Collection[Part] | None = None) -> None:
+def write_state(folder: Path, state: CheckpointState) -> None:
+    """Write a checkpoint's state.json, which makes its files a checkpoint.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    value = {"format": STATE.value, "version": VERSION, **to_json(state)}
+    write_json(folder / "state.json", {**value, "sha256": _hash_of_state(value)})
+
+
+def verify(folder: Path, state: CheckpointState, parts: Collection[Part] | None = None) -> None:
     """Compare a checkpoint's files with what its state says of them.
 
     Args:
         folder: the checkpoint's.
-        state: its state.json.
+        state: what its state.json says.
         parts: what to compare; all files where not given.
 
     Raises:
-        OSError, ValueError, KeyError: a file is missing or differs.
+        OSError, ValueError: a file is missing or differs.
     """
-    for name, expected in state["files"].items():
-        if parts is not None and name.removesuffix(".safetensors").split("-")[0] not in parts:
+    for name, expected in state.files.items():
+        if parts is not None and _part_of(name) not in parts:
             continue
         path = folder / name
-        if path.stat().st_size != expected["bytes"] or hash_of_file(path) != expected["sha256"]:
+        if path.stat().st_size != expected.bytes or hash_of_file(path) != expected.sha256:
             if is_pointer(path):
                 raise ValueError(pointer_sentence(path))
             raise ValueError(f"{name} is not the file that was written")
 
 
-def hash_of_state(state: dict[str, Any]) -> str:
+def _part_of(name: str) -> str:
+    """Name the part that a file is of."""
+    return name.removesuffix(".safetensors").split("-")[0]
+
+
+def _hash_of_state(value: Mapping[str, object]) -> str:
     """Give the SHA-256 of the content of state.json, less its own hash."""
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def hash_of_file(path: Path) -> str:

@@ -1,17 +1,18 @@
 """Writing a checkpoint so that a crash at any moment loses nothing that was saved.
 
-A checkpoint is written under a temporary name, hashed from memory on the way, flushed, read back
-from the disk and compared, and only then renamed; older ones go after that, and by a rename first,
-so a folder named `step-*` is whole or was damaged from outside.
+First the parts: they are written under a temporary name, hashed from memory on the way and flushed.
+Then the commit: state.json says what they are, all is read back from the disk and compared, and
+only then the folder gets its name. Older ones go after that, and by a rename first, so a folder
+named `step-*` is whole or was damaged from outside.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from blankfill import atomic
 from blankfill.disk.ownership import temporaries
@@ -20,13 +21,15 @@ from blankfill.disk.renames import remove
 from blankfill.errors import CheckpointError
 from blankfill.runs.folder import (
     RUN_FILES,
-    VERSION,
-    hash_of_state,
+    Part,
+    checkpoint_folder,
     list_checkpoints,
     read_state,
     verify,
+    write_state,
 )
-from blankfill.runs.tensors import write_tensors
+from blankfill.runs.record import CheckpointState, TrainingState
+from blankfill.runs.tensors import SavedFile, write_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -40,27 +43,23 @@ TEMPORARY = (".step-*.tmp", ".old-step-*.tmp")
 def save_checkpoint(
     run: Path,
     step: int,
-    model: dict[str, torch.Tensor],
-    optimizer: dict[str, torch.Tensor],
-    extra: dict[str, Any],
+    parts: Mapping[Part, Mapping[str, torch.Tensor]],
+    training: TrainingState | None = None,
     *,
     keep: int,
     keep_every: int = 0,
     keep_best: bool = False,
-    ema: dict[str, torch.Tensor] | None = None,
 ) -> Path:
     """Write the checkpoint of `step`, verify it, and drop older ones that need not stay.
 
     Args:
         run: the run's folder.
         step: optimizer steps done.
-        model: weights by name.
-        optimizer: optimizer state by name.
-        extra: further JSON content of state.json.
+        parts: tensors by part and name; `ema` may be missing or empty.
+        training: what training goes on from.
         keep: newest checkpoints that stay.
         keep_every: checkpoints at multiples of this many steps stay as well; 0 is off.
-        keep_best: the one with the lowest `validation_loss_nats` in `extra` stays as well.
-        ema: averaged weights by name, where the run keeps them.
+        keep_best: the one with the lowest loss on held-out data stays as well.
 
     Returns:
         The checkpoint's folder.
@@ -70,27 +69,16 @@ def save_checkpoint(
             written; older checkpoints are untouched.
     """
     folder = run / "checkpoints"
-    target = folder / f"step-{step:08d}"
-    temporary = folder / f".step-{step:08d}.{os.getpid()}.tmp"
-    parts = {"model": model, "optimizer": optimizer} | ({"ema": ema} if ema else {})
+    target = checkpoint_folder(run, step)
+    temporary = folder / f".{target.name}.{os.getpid()}.tmp"
     try:
         _sweep_checkpoints(run)
         temporary.mkdir(parents=True)
-        files: dict[str, Any] = {}
-        for name, tensors in parts.items():
-            written = write_tensors(temporary, name, dict(sorted(tensors.items())))
-            files |= {name: dataclasses.asdict(file) for name, file in written.files.items()}
-        state = {**extra, "version": VERSION, "step": step, "files": files}
-        atomic.write_json(temporary / "state.json", {**state, "sha256": hash_of_state(state)})
-        atomic.flush(temporary)
-        for path in temporary.iterdir():
-            _forget(path)
-        try:
-            verify(temporary, read_state(temporary))
-        except ValueError as error:
-            raise OSError(f"what was read back differs: {error}") from error
-        _replace(temporary, target)
-        atomic.flush(folder)
+        files: dict[str, SavedFile] = {}
+        for part, tensors in parts.items():
+            if tensors or part != "ema":
+                files |= write_tensors(temporary, part, dict(sorted(tensors.items()))).files
+        _commit(temporary, target, CheckpointState(step=step, files=files, training=training))
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
@@ -102,6 +90,24 @@ def save_checkpoint(
         raise
     _drop_old(run, step, keep=keep, keep_every=keep_every, keep_best=keep_best)
     return target
+
+
+def _commit(temporary: Path, target: Path, state: CheckpointState) -> None:
+    """Make written parts a checkpoint: describe them, read them back, give them their name.
+
+    Raises:
+        OSError: the disk does not take it, or gives back something else.
+    """
+    write_state(temporary, state)
+    atomic.flush(temporary)
+    for path in temporary.iterdir():
+        _forget(path)
+    try:
+        verify(temporary, read_state(temporary))
+    except ValueError as error:
+        raise OSError(f"what was read back differs: {error}") from error
+    _replace(temporary, target)
+    atomic.flush(target.parent)
 
 
 def sweep(run: Path) -> None:
@@ -154,9 +160,11 @@ def _drop_old(run: Path, step: int, *, keep: int, keep_every: int, keep_best: bo
         losses: dict[int, float] = {}
         for s in past:
             try:
-                losses[s] = float(read_state(steps[s])["validation_loss_nats"])
-            except (OSError, ValueError, KeyError, TypeError):
+                training = read_state(steps[s]).training
+            except (OSError, ValueError):
                 continue
+            if training is not None and training.validation_loss_nats is not None:
+                losses[s] = training.validation_loss_nats
         stay |= {min(losses, key=lambda s: losses[s])} if losses else set()
     for s in past:
         if s not in stay:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from blankfill.config.checkpoint import CheckpointConfig
 from blankfill.config.optimizer import OptimizerConfig
 from blankfill.errors import CheckpointError
-from blankfill.runs import Part, Saver, save_checkpoint
+from blankfill.runs import Part, Saver, TrainingState, save_checkpoint
 
 __all__ = ["Keeper", "restored_parts"]
 
@@ -34,24 +33,23 @@ class Keeper:
         self._failing = False
 
     def save(
-        self, step: int, parts: dict[str, dict[str, torch.Tensor]], state: dict[str, Any]
+        self, step: int, parts: dict[Part, dict[str, torch.Tensor]], training: TrainingState
     ) -> None:
         """Copy `parts` and write the checkpoint of `step` beside what follows.
 
         Args:
             step: optimizer steps done.
             parts: `model`, `optimizer` and `ema` tensors; they may change when this returns.
-            state: further content of state.json.
+            training: what training goes on from.
 
         Raises:
             CheckpointError: the save before this one failed, or this one where not in background.
         """
 
-        def write(copies: dict[str, dict[str, torch.Tensor]]) -> None:
+        def write(copies: dict[Part, dict[str, torch.Tensor]]) -> None:
             save_checkpoint(
-                self._run, step, copies["model"], copies["optimizer"], state,
-                keep=self._cfg.keep, keep_every=self._cfg.keep_every,
-                keep_best=self._cfg.keep_best, ema=copies["ema"],
+                self._run, step, copies, training, keep=self._cfg.keep,
+                keep_every=self._cfg.keep_every, keep_best=self._cfg.keep_best,
             )  # fmt: skip
             if self._failing:
                 log.info("checkpoints can be written again; step %d is saved", step)

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from blankfill import progress
 from blankfill.config.run import RunConfig
@@ -28,9 +28,11 @@ from blankfill.optim import lr_at
 from blankfill.runs import (
     Checkpoint,
     RunLock,
+    TrainingState,
     list_checkpoints,
     newest_checkpoint,
 )
+from blankfill.runs.record import LossSums
 from blankfill.train.keeper import Keeper, restored_parts
 from blankfill.train.loader import Loader
 from blankfill.train.signals import stop_on_signals
@@ -285,28 +287,27 @@ class Trainer:
             CheckpointError: the checkpoint does not fit the model.
         """
         self.engine.load(checkpoint)
-        state = checkpoint.state
         self.index = self._keeper.saved_at = checkpoint.step
-        self.row = state.get("row", self.index * self.cfg.train.batch_rows)
-        if "anchor" in state:
-            self.rows.start_at(*state["anchor"])
         self._losses = LossMeter()
-        if "losses" in state:
-            self._losses.load(state["losses"])
-        self._watch.load(state.get("watch", {}))
+        state = checkpoint.state.training
+        if state is None:
+            raise CheckpointError(
+                f"{checkpoint.path} holds weights alone, so training cannot go on from it; begin a "
+                f"run from them with --init {self.run} and another --out"
+            )
+        self.row = state.row
+        self.rows.start_at(state.anchors)
+        self._losses.load({"sources": state.losses.sources, "groups": state.losses.groups})
+        self._watch.load(state.guard)
 
-    def _state(self) -> dict[str, Any]:
-        state: dict[str, Any] = {
-            "row": self.row,
-            "anchor": list(self.rows.anchor(self.row)),
-            "losses": self._losses.state(),
-            "watch": self._watch.state(),
-            **self.engine.state(),
-        }
+    def _state(self) -> TrainingState:
         step, values = self._validation
-        if step == self.index and "validation_loss_nats" in values:
-            state["validation_loss_nats"] = values["validation_loss_nats"]
-        return state
+        return TrainingState(
+            row=self.row, anchors=self.rows.anchors(self.row),
+            losses=LossSums(**self._losses.state()), guard=self._watch.state(),
+            loss_scale=self.engine.loss_scale(),
+            validation_loss_nats=values.get("validation_loss_nats") if step == self.index else None,
+        )  # fmt: skip
 
     def _save_if_possible(self, writer: MetricsWriter) -> None:
         """Save; what cannot be written ends the run or not, as the configuration says."""

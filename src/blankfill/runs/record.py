@@ -1,0 +1,346 @@
+"""What a run says of itself: run.json, and state.json in each of its checkpoints, as values.
+
+Whoever makes a run (pretraining, an import, a change of vocabulary) makes a `RunRecord`, and here
+it is written; whoever reads a run gets it back from `read_run`, complete and checked.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from blankfill import __version__, atomic
+from blankfill.config.run import RunConfig, from_dict, to_dict
+from blankfill.config.train import AttentionKind
+from blankfill.disk.json_files import Description, EarlierFormatError, check, read_object
+from blankfill.disk.typed_json import from_json, to_json
+from blankfill.errors import CheckpointError, ConfigError
+from blankfill.runs.tensors import SavedFile
+from blankfill.runtime import available_cores, cpu_name
+
+__all__ = [
+    "VERSION",
+    "ChangeEntry",
+    "CheckpointState",
+    "GuardState",
+    "Hardware",
+    "ImportedFrom",
+    "InitEntry",
+    "LossSums",
+    "MixtureEntry",
+    "ResizedFrom",
+    "RunRecord",
+    "Software",
+    "StoreEntry",
+    "TokenizerEntry",
+    "TrainingState",
+    "begun_now",
+    "earlier_format",
+    "read_run",
+    "run_to_json",
+    "write_run",
+]
+
+VERSION = 2
+"""Version of the folder's format, in run.json and state.json. Version 1 had one section for the
+whole recipe, and fused tensors for queries, keys and values and for the halves of a gate."""
+RUN = Description("format", "blankfill run", VERSION, {}, oldest=VERSION)
+"""What run.json says of itself; the rest is `RunRecord`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizerEntry:
+    """The tokenizer in the run's folder."""
+
+    fingerprint: str
+    """Its fingerprint."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreEntry:
+    """A token store that a run reads."""
+
+    path: str
+    """Its folder, when the run began."""
+    fingerprint: str
+    """Of its content."""
+    documents: int
+    """How many it holds."""
+    tokens: int
+    """How many it holds."""
+    share: float | None = None
+    """Its share of the rows; None where all documents are read in one order."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Software:
+    """Versions that a run was made with."""
+
+    blankfill: str
+    """Of blankfill."""
+    python: str
+    """Of Python."""
+    torch: str
+    """Of torch."""
+    numpy: str
+    """Of numpy."""
+
+    @classmethod
+    def here(cls) -> Software:
+        """Give those of this process."""
+        import numpy as np
+        import torch
+
+        return cls(
+            blankfill=__version__, python=platform.python_version(), torch=torch.__version__,
+            numpy=np.__version__,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hardware:
+    """The machine that a run was made on."""
+
+    machine: str
+    """Its kind of processor, such as x86_64."""
+    system: str
+    """Its operating system."""
+    cpu: str
+    """Its processor's name."""
+    cores: int
+    """Cores that the process could use."""
+    device: str = "cpu"
+    """What the model computed on."""
+    peak_flops_per_second: int | None = None
+    """What the rate of arithmetic was measured against; None where nothing was trained."""
+    peak_source: str | None = None
+    """Where that number is from."""
+
+    @classmethod
+    def here(cls, device: str = "cpu") -> Hardware:
+        """Describe this machine.
+
+        Args:
+            device: what the model computes on.
+        """
+        return cls(
+            machine=platform.machine(), system=platform.system(), cpu=cpu_name(),
+            cores=available_cores(), device=device,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InitEntry:
+    """Another run whose weights this one began from."""
+
+    path: str
+    """Its folder."""
+    step: int
+    """Optimizer steps that it had done."""
+    fingerprint: str
+    """SHA-256 of its files of weights."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImportedFrom:
+    """Another project's checkpoint that this run was made of."""
+
+    source: str
+    """Its folder or file."""
+    layout: str
+    """How it was laid out."""
+    preset: str
+    """The published preset whose shapes it has, or ''."""
+    checksum: str
+    """SHA-256 over the sorted checksums of the tensors."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResizedFrom:
+    """A run of another vocabulary that this one was made of."""
+
+    run: str
+    """Its folder."""
+    step: int
+    """Optimizer steps that it had done."""
+    tokenizer: str
+    """Fingerprint of its tokenizer."""
+    num_kept: int
+    """Pieces that both tokenizers know."""
+    num_from_file: int
+    """New pieces whose rows were read from a file."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixtureEntry:
+    """The shares of the stores from a row on."""
+
+    row: int
+    """First row of the stream that they hold for."""
+    shares: tuple[float, ...]
+    """Of each store, summing to 1."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChangeEntry:
+    """What a resumed run changed."""
+
+    step: int
+    """From which step on."""
+    values: dict[str, object]
+    """The new value of each thing that changed, by its name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord:
+    """All that run.json says."""
+
+    config: RunConfig
+    """The run's configuration."""
+    tokenizer: TokenizerEntry | None = None
+    """Its tokenizer; None where it was imported without one."""
+    data: tuple[StoreEntry, ...]
+    """What it trains on."""
+    validation: tuple[StoreEntry, ...]
+    """What it is validated on."""
+    started: str
+    """When it was begun, in UTC."""
+    software: Software
+    """What it was made with."""
+    hardware: Hardware
+    """Where it was made."""
+    attention: AttentionKind | None = None
+    """How attention is computed; None where nothing was trained."""
+    compiled: bool | None = None
+    """Whether the blocks are compiled; None where nothing was trained."""
+    precision: str | None = None
+    """Type of the matrix products; None where nothing was trained."""
+    mixtures: tuple[MixtureEntry, ...] = ()
+    """The shares of the stores; none where all documents are read in one order."""
+    init: InitEntry | None = None
+    """Weights of another run that it began from."""
+    imported: ImportedFrom | None = None
+    """What it was imported from."""
+    resized: ResizedFrom | None = None
+    """What it was resized from."""
+    changes: tuple[ChangeEntry, ...] = ()
+    """What was changed on the way, in the order of the steps."""
+
+    @property
+    def tokenizer_fingerprint(self) -> str | None:
+        """Fingerprint of its tokenizer, where it has one."""
+        return None if self.tokenizer is None else self.tokenizer.fingerprint
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossSums:
+    """Losses since the last line of metrics."""
+
+    sources: int
+    """Number of stores."""
+    groups: tuple[tuple[int, int, int, float, int], ...]
+    """Kind, language, store, nats and number of targets of each group that has targets."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GuardState:
+    """What the guard knows of the steps before."""
+
+    losses: tuple[float, ...]
+    """Losses of the steps in its window, in nats."""
+    log_norms: tuple[float, ...]
+    """Logarithms of their gradient norms."""
+    skips_in_a_row: int
+    """Steps before this one that were left out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingState:
+    """What training needs to go on, beside tensors."""
+
+    row: int
+    """Row of the stream at which it stands."""
+    anchors: tuple[tuple[int, int], ...]
+    """For each stream of rows the window of its plan and that window's first row."""
+    losses: LossSums
+    """Losses since the last line of metrics."""
+    guard: GuardState
+    """The guard's window."""
+    loss_scale: tuple[float, ...] | None = None
+    """State of the loss scale, in float16."""
+    validation_loss_nats: float | None = None
+    """Loss on held-out data at this step, where it was measured."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointState:
+    """All that a checkpoint's state.json says."""
+
+    step: int
+    """Optimizer steps done."""
+    files: dict[str, SavedFile]
+    """Size and SHA-256 of the checkpoint's other files, by name."""
+    training: TrainingState | None = None
+    """What training goes on from; None where nothing was trained."""
+
+
+def begun_now() -> str:
+    """Give the time as a run keeps it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def read_run(run: Path) -> RunRecord:
+    """Read what a run's run.json says.
+
+    Raises:
+        CheckpointError: the folder is not a run, or its run.json is damaged or of another version.
+    """
+    path = run / "run.json"
+    if not path.is_file():
+        raise CheckpointError(f"{run} is not a run: it has no run.json; name a folder that "
+                              "`blankfill pretrain` wrote")  # fmt: skip
+    cure = "restore it, or use the blankfill that wrote it"
+    try:
+        value = read_object(path, RUN)
+        return from_json(RunRecord, value, readers={RunConfig: _read_config})
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}); {cure}") from error
+    except EarlierFormatError as error:
+        raise CheckpointError(earlier_format(path, error)) from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged, or another's: {error}; {cure}") from error
+
+
+def earlier_format(path: Path, error: EarlierFormatError) -> str:
+    """Say what can be done about a file of a run that this blankfill does not read any more."""
+    return (
+        f"{path} was written by an earlier blankfill, in format {error.found} (this one has "
+        f"{VERSION}); train the run again, or use the blankfill that wrote it"
+    )
+
+
+def write_run(run: Path, record: RunRecord) -> None:
+    """Write a run's run.json, whole or not at all.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    atomic.write_json(run / "run.json", run_to_json(record))
+
+
+def run_to_json(record: RunRecord) -> Mapping[str, object]:
+    """Give the content of run.json."""
+    told = {"format": RUN.value, "version": VERSION, **to_json(record)}
+    return told | {"config": to_dict(record.config)}  # where None may be a value of its own
+
+
+def _read_config(value: Any, name: str) -> RunConfig:
+    check({name: value}, {name: {section.name: dict for section in fields(RunConfig)}})
+    try:
+        return from_dict(RunConfig, value, f"{name}.")
+    except (ConfigError, TypeError, LookupError, AttributeError) as error:
+        raise ValueError(str(error)) from error
