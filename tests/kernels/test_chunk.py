@@ -121,4 +121,13 @@ def test_loss_and_gradients_are_no_worse_than_the_plain_forms(z_loss, rows, monk
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_other_types_take_the_plain_form(dtype):
-    assert loss._way_to_score(torch.empty(2, 97, dtype=dtype), torch.float32).func is loss._score
+    way = loss._way_for(torch.empty(2, 97, dtype=dtype), torch.float32)
+    assert type(way) is loss._ByTensors
+
+
+def test_a_part_is_added_exactly():
+    require_native()
+    total, part = torch.randn(31, 7), torch.randn(31, 7).bfloat16()
+    expected = total + part.float()
+    load_native().add_part(total, part)
+    assert torch.equal(total, expected)

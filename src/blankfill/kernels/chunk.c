@@ -50,3 +50,9 @@ void score_chunk(uint16_t *scores, int64_t rows, int64_t size, const int64_t *ta
         row[targets[i]] = narrowed(exp_(own - largest) / sum - 1.0f / factor);
     }
 }
+
+/* Add bfloat16 to a float32 total. */
+void add_part(float *total, const uint16_t *part, int64_t count) {
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < count; i++) total[i] += widened(part[i]);
+}

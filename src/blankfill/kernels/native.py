@@ -54,11 +54,11 @@ class Native:
 
     def __init__(self, library: ctypes.CDLL, gemm: ctypes.c_void_p) -> None:
         self._attend, self._attend_backward = library.attend, library.attend_backward
-        self._score_chunk = library.score_chunk
+        self._score_chunk, self._add_part = library.score_chunk, library.add_part
         self._rotate = {
             torch.float32: library.rotate_float32, torch.bfloat16: library.rotate_bfloat16
         }  # fmt: skip
-        functions = (self._attend, self._attend_backward, self._score_chunk)
+        functions = (self._attend, self._attend_backward, self._score_chunk, self._add_part)
         for function in (*functions, *self._rotate.values()):
             function.restype = None
         self._gemm = gemm
@@ -122,6 +122,13 @@ class Native:
             _address(normalizer), _address(nats), ctypes.c_int64(gradient),
             ctypes.c_float(z_loss),
         )  # fmt: skip
+
+    def add_part(self, total: torch.Tensor, part: torch.Tensor) -> None:
+        """Add a bfloat16 tensor to a float32 total of its shape."""
+        assert total.shape == part.shape
+        assert (total.dtype, part.dtype) == (torch.float32, torch.bfloat16)
+        if total.numel():
+            self._add_part(_address(total), _address(part), ctypes.c_int64(total.numel()))
 
     def rotate(
         self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, sign: float

@@ -8,8 +8,6 @@ Shapes: B rows, T positions, n targets, D hidden, V vocabulary.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -133,16 +131,16 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         rows = max(1, min(num_targets, max(MIN_CHUNK_ROWS, CHUNK_ELEMENTS // vocab_size)))
         logits = hidden.new_empty(rows, vocab_size)
-        score = _way_to_score(logits, wide)
+        way = _way_for(logits, wide)
         normalizer = hidden.new_empty(num_targets, dtype=wide)
         nll = torch.empty_like(normalizer)
         grad_hidden = torch.empty_like(hidden)
-        grad_matrix = matrix.new_zeros(matrix.shape, dtype=wide) if needs_grad else None
+        grad_matrix = way.begin_sum(matrix) if needs_grad else None
         for start in range(0, num_targets, rows):
             part = slice(start, min(start + rows, num_targets))
             wanted = targets[part]
             scores = torch.mm(hidden[part], narrow.T, out=logits[: len(wanted)])
-            grad = score(scores, wanted, normalizer[part], nll[part], needs_grad, z_loss)
+            grad = way.score(scores, wanted, normalizer[part], nll[part], needs_grad, z_loss)
             if grad_matrix is None:
                 continue
             # A row's gradient is weight * (factor * p - onehot). What multiplies the whole row is
@@ -151,11 +149,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if scale is not None:
                 factor = factor * scale[part, None]
             torch.mm(grad, narrow, out=grad_hidden[part]).mul_(factor)
-            source = (hidden[part] * factor).to(hidden.dtype)
-            if hidden.dtype == wide:
-                torch.addmm(grad_matrix, grad.T, source, out=grad_matrix)
-            else:
-                grad_matrix += grad.T @ source
+            way.add_product(grad_matrix, grad, (hidden[part] * factor).to(hidden.dtype))
         if grad_matrix is not None:
             ctx.save_for_backward(grad_hidden, grad_matrix)
         ctx.mark_non_differentiable(nll)
@@ -170,41 +164,78 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return grad_hidden.mul_(grad), grad_matrix.mul_(grad), None, None, None
 
 
-def _way_to_score(logits: torch.Tensor, wide: torch.dtype) -> Callable[..., torch.Tensor]:
-    """Give what scores a chunk: the compiled form for bfloat16 on a CPU, or the plain one."""
+class _ByTensors:
+    """What is done with a chunk of logits, by tensor operations.
+
+    Args:
+        logits: `[r, V]` of the largest chunk.
+        wide: type of softmax and sums.
+    """
+
+    def __init__(self, logits: torch.Tensor, wide: torch.dtype) -> None:
+        self._wide = wide
+        self._room = logits if logits.dtype == wide else torch.empty_like(logits, dtype=wide)
+
+    def score(
+        self, scores: torch.Tensor, targets: torch.Tensor, normalizer: torch.Tensor,
+        nll: torch.Tensor, needs_grad: bool, z_loss: float,
+    ) -> torch.Tensor:  # fmt: skip
+        """Fill the log of the softmax's denominator and the nats of each row of a chunk.
+
+        Returns:
+            Softmax, less `1 / (1 + 2 z_loss normalizer)` at the target, in the type of the scores,
+            which it may overwrite; of use where a gradient is needed.
+        """
+        p, wanted = self._room[: len(targets)], targets[:, None]
+        own, largest = scores.gather(1, wanted)[:, 0].to(p.dtype), scores.amax(1).to(p.dtype)
+        torch.softmax(scores, -1, dtype=p.dtype, out=p)
+        # The largest probability is exp(largest - normalizer); it never underflows.
+        torch.sub(largest, p.amax(1).log_(), out=normalizer)
+        torch.sub(normalizer, own, out=nll)
+        if not needs_grad:
+            return p
+        p.scatter_add_(1, wanted, -1 / (1 + 2 * z_loss * normalizer[:, None]))
+        return p if scores.dtype == p.dtype else scores.copy_(p)
+
+    def begin_sum(self, matrix: torch.Tensor) -> torch.Tensor:
+        """Give a matrix's gradient, to which no product has been added."""
+        return matrix.new_zeros(matrix.shape, dtype=self._wide)
+
+    def add_product(self, total: torch.Tensor, grad: torch.Tensor, source: torch.Tensor) -> None:
+        """Add a chunk's part of a matrix's gradient, `grad^T source`."""
+        if grad.dtype == self._wide:
+            torch.addmm(total, grad.T, source, out=total)
+        else:
+            total += grad.T @ source
+
+
+class _InC(_ByTensors):
+    """The same for bfloat16, each in one visit of what it reads."""
+
+    def __init__(self, native: Native) -> None:
+        self._native, self._wide = native, torch.float32
+        self._product: torch.Tensor | None = None
+
+    def score(
+        self, scores: torch.Tensor, targets: torch.Tensor, normalizer: torch.Tensor,
+        nll: torch.Tensor, needs_grad: bool, z_loss: float,
+    ) -> torch.Tensor:  # fmt: skip
+        """As by tensors; the logits are overwritten."""
+        self._native.score_chunk(
+            scores, targets, normalizer, nll, gradient=needs_grad, z_loss=z_loss
+        )
+        return scores
+
+    def add_product(self, total: torch.Tensor, grad: torch.Tensor, source: torch.Tensor) -> None:
+        """As by tensors; one product's memory serves all chunks."""
+        if self._product is None:
+            self._product = source.new_empty(total.shape)
+        self._native.add_part(total, torch.mm(grad.T, source, out=self._product))
+
+
+def _way_for(logits: torch.Tensor, wide: torch.dtype) -> _ByTensors:
+    """Choose by the type of the logits, the device and what is there."""
     fits = logits.dtype == torch.bfloat16 and logits.device.type == "cpu"
     if fits and (native := load_native()):
-        return functools.partial(_score_in_c, native)
-    room = logits if logits.dtype == wide else torch.empty_like(logits, dtype=wide)
-    return functools.partial(_score, room)
-
-
-def _score(
-    room: torch.Tensor, scores: torch.Tensor, targets: torch.Tensor, normalizer: torch.Tensor,
-    nll: torch.Tensor, needs_grad: bool, z_loss: float,
-) -> torch.Tensor:  # fmt: skip
-    """Fill the log of the softmax's denominator and the nats of each row of a chunk.
-
-    Returns:
-        Softmax, less `1 / (1 + 2 z_loss normalizer)` at the target, in the type of the scores,
-        which it may overwrite; of use where a gradient is needed.
-    """
-    p, wanted = room[: len(targets)], targets[:, None]
-    own, largest = scores.gather(1, wanted)[:, 0].to(p.dtype), scores.amax(1).to(p.dtype)
-    torch.softmax(scores, -1, dtype=p.dtype, out=p)
-    # The largest probability is exp(largest - normalizer); it never underflows.
-    torch.sub(largest, p.amax(1).log_(), out=normalizer)
-    torch.sub(normalizer, own, out=nll)
-    if not needs_grad:
-        return p
-    p.scatter_add_(1, wanted, -1 / (1 + 2 * z_loss * normalizer[:, None]))
-    return p if scores.dtype == p.dtype else scores.copy_(p)
-
-
-def _score_in_c(
-    native: Native, scores: torch.Tensor, targets: torch.Tensor, normalizer: torch.Tensor,
-    nll: torch.Tensor, needs_grad: bool, z_loss: float,
-) -> torch.Tensor:  # fmt: skip
-    """As `_score`, in one visit per row."""
-    native.score_chunk(scores, targets, normalizer, nll, gradient=needs_grad, z_loss=z_loss)
-    return scores
+        return _InC(native)
+    return _ByTensors(logits, wide)
