@@ -23,12 +23,13 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from blankfill import progress
+from blankfill.data.store import StoreManifest
 from blankfill.data.store_writer import StoreWriter
 from blankfill.errors import DataError
 from blankfill.runtime import available_cores
@@ -82,7 +83,7 @@ def build_store(
     strict: bool = False,
     overwrite: bool = False,
     num_workers: int = 0,
-) -> tuple[dict[str, Any], Skips]:
+) -> tuple[StoreManifest, Skips]:
     """Build a token store.
 
     Args:

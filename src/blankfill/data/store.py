@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,17 @@ from blankfill.errors import DataError
 from blankfill.objective.drawn import gather
 from blankfill.text.tokenizer import INNER_TOKENIZER
 
-__all__ = ["ARRAYS", "COUNTED", "DTYPES", "KIND", "MANIFEST", "VERSION", "TokenStore"]
+__all__ = [
+    "ARRAYS",
+    "COUNTED",
+    "DTYPES",
+    "KIND",
+    "MANIFEST",
+    "VERSION",
+    "Origin",
+    "StoreManifest",
+    "TokenStore",
+]
 
 MANIFEST = "manifest.json"
 """Its description; a folder without one is no store."""
@@ -59,10 +69,47 @@ CHECKED_TOKENS = 1 << 24
 """Tokens read at a time when a store is verified."""
 
 
+class Origin(TypedDict, total=False):
+    """What a manifest says about the text of a store."""
+
+    sources: list[str]
+    """The files that were read."""
+    skipped: dict[str, int]
+    """Documents that could not be used, by reason."""
+
+
+class StoreManifest(Origin):
+    """What `manifest.json` holds."""
+
+    format: str
+    version: int
+    fingerprint: str
+    dtype: str
+    """One of `DTYPES`."""
+    documents: int
+    tokens: int
+    pairs: int
+    """Documents that are a text and its answer; missing before version 3."""
+    vocab_size: int
+    tokenizer: TokenizerIdentity
+    languages: list[str]
+    """Names of the codes in languages.bin."""
+    by_language: dict[str, dict[str, int]]
+    """What `COUNTED` names, of each language that the store holds."""
+    sha256: dict[str, str]
+    """Of each file."""
+
+
+class TokenizerIdentity(TypedDict):
+    """The tokenizer that a store was built with."""
+
+    fingerprint: str
+
+
 class TokenStore:
     """A complete store, memory-mapped: opening costs nothing, and nothing is copied."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, path: Path, manifest: StoreManifest) -> None:
         """Map the arrays that a manifest describes; use `TokenStore.open` to read one."""
         self.path, self.manifest = path, manifest
         num_documents = int(manifest["documents"])
@@ -136,7 +183,7 @@ class TokenStore:
                 f"{path / MANIFEST} is damaged, or another's: {error}; {cure}"
             ) from error
         try:
-            store = cls(path, manifest)
+            store = cls(path, cast("StoreManifest", manifest))
             if verify:
                 store._verify()
         except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:

@@ -13,7 +13,16 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from blankfill.data.store import ARRAYS, COUNTED, DTYPES, KIND, MANIFEST, VERSION
+from blankfill.data.store import (
+    ARRAYS,
+    COUNTED,
+    DTYPES,
+    KIND,
+    MANIFEST,
+    VERSION,
+    Origin,
+    StoreManifest,
+)
 from blankfill.disk.json_files import encode
 from blankfill.disk.publish import NewFolder, refused_by_disk
 from blankfill.errors import OutputError
@@ -105,11 +114,11 @@ class StoreWriter:
         if len(self._offsets) >= BUFFERED_DOCUMENTS:
             self._flush()
 
-    def finish(self, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+    def finish(self, origin: Origin | None = None) -> StoreManifest:
         """Complete the store and put it in its place.
 
         Args:
-            extra: further content of the manifest.
+            origin: what the manifest says about the text.
 
         Returns:
             The manifest.
@@ -123,12 +132,12 @@ class StoreWriter:
                 file.flush()
                 os.fsync(file.fileno())
                 file.close()
-            manifest = self._manifest() | (extra or {})
+            manifest: StoreManifest = {**self._manifest(), **(origin or Origin())}
             (self._temporary / MANIFEST).write_bytes(encode(manifest))
         self._folder.publish()
         return manifest
 
-    def _manifest(self) -> dict[str, Any]:
+    def _manifest(self) -> StoreManifest:
         sums = {name: self._hashes[name].hexdigest() for name in ARRAYS}
         identity = "\n".join([*sums.values(), self._tokenizer_fingerprint])
         return {

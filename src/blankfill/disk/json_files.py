@@ -125,13 +125,13 @@ def _check_value(value: Any, wanted: Any, where: str) -> None:
     if not fits or (isinstance(value, bool) and expected is not bool):
         raise ValueError(f"its {where!r} is {_name(value)}, not {_NAMES[expected]}")
     if isinstance(wanted, Mapping):
-        check(cast("dict[str, Any]", value), wanted, f"{where}.")
+        check(cast("dict[str, object]", value), wanted, f"{where}.")
     elif isinstance(wanted, list):
         for index, item in enumerate(cast("list[Any]", value)):
             _check_value(item, wanted[0], f"{where}[{index}]")
 
 
-def _check_description(value: dict[str, Any], description: Description) -> None:
+def _check_description(value: Mapping[str, object], description: Description) -> None:
     field, name, version, _, oldest = description
     if value.get(field, name) != name:
         raise ValueError(f"it is not that of a {name}: its {field!r} is {str(value[field])[:40]!r}")

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -55,6 +55,46 @@ class Incident:
     """`[n]` nats of each target of each micro-batch."""
 
 
+class _Blank(TypedDict):
+    """One span of an example in the JSON file."""
+
+    targets: str
+    """Its targets as text."""
+    loss_nats: float | str | None
+    """Mean over its targets; None where it has none."""
+    tokens: list[tuple[int, str, float | str]]
+    """Id, text and loss of each target."""
+
+
+class _Example(TypedDict):
+    """One example in the JSON file."""
+
+    row: int
+    source: int
+    document: int
+    kind: str
+    language: str
+    loss_nats: float | str
+    part_a: str
+    blanks: list[_Blank]
+
+
+class _Record(TypedDict):
+    """The JSON file; numbers that JSON cannot hold are words. Fields as in `Incident`."""
+
+    step: int
+    first_row: int
+    found: str
+    done: str
+    loss_nats: float | str
+    grad_norm: float | str
+    gradient_norms: dict[str, float | str]
+    bad_weights: list[str]
+    examples_in_batch: int
+    """Also where the file holds fewer."""
+    examples: list[_Example]
+
+
 def write_incident(run: Path, incident: Incident, tokenizer: TextTokenizer | None) -> Path:
     """Write an incident's two files and return the page's path.
 
@@ -67,7 +107,7 @@ def write_incident(run: Path, incident: Incident, tokenizer: TextTokenizer | Non
         OSError: they cannot be written.
     """
     examples = _examples(incident, tokenizer)
-    record = {
+    record: _Record = {
         "step": incident.step,
         "first_row": incident.first_row,
         "found": incident.found,
@@ -87,9 +127,9 @@ def write_incident(run: Path, incident: Incident, tokenizer: TextTokenizer | Non
     return folder / f"{name}.md"
 
 
-def _examples(incident: Incident, tokenizer: TextTokenizer | None) -> list[dict[str, Any]]:
+def _examples(incident: Incident, tokenizer: TextTokenizer | None) -> list[_Example]:
     """Describe every example, the highest loss first."""
-    found: list[dict[str, Any]] = []
+    found: list[_Example] = []
     row = incident.first_row
     for batch, nll in zip(incident.batches, incident.nlls, strict=True):
         owner = example_of_targets(batch)
@@ -116,13 +156,13 @@ def _examples(incident: Incident, tokenizer: TextTokenizer | None) -> list[dict[
 
 def _blanks(
     batch: Batch, row: int, part_b: int, end: int, losses: Float32, tokenizer: TextTokenizer | None
-) -> list[dict[str, Any]]:
+) -> list[_Blank]:
     """Describe the spans of one example; each begins as Part B does, or with a `sop` sentinel."""
     targets = batch.targets[row, part_b:end]
     inputs = batch.tokens[row, part_b:end]
     opening = [*inputs[:1].tolist(), *(tokenizer.ids.sop_sentinels if tokenizer else ())]
     first = np.flatnonzero(np.isin(inputs, opening))
-    blanks: list[dict[str, Any]] = []
+    blanks: list[_Blank] = []
     done = 0
     for low, high in zip(first.tolist(), [*first.tolist()[1:], len(inputs)], strict=True):
         wanted = targets[low:high]
@@ -134,7 +174,7 @@ def _blanks(
                 "targets": _text(wanted, tokenizer),
                 "loss_nats": _plain(float(mine.mean())) if len(mine) else None,
                 "tokens": [
-                    [token, _token(token, tokenizer), _plain(round(float(value), 4))]
+                    (token, _token(token, tokenizer), _plain(round(float(value), 4)))
                     for token, value in zip(wanted, mine, strict=True)
                 ],
             }
@@ -142,7 +182,7 @@ def _blanks(
     return blanks
 
 
-def _page(record: dict[str, Any]) -> str:
+def _page(record: _Record) -> str:
     lines = [
         f"# Step {record['step']}: {record['found']}",
         "",
@@ -177,7 +217,7 @@ def _page(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _badness(example: dict[str, Any]) -> float:
+def _badness(example: _Example) -> float:
     loss = example["loss_nats"]
     return loss if isinstance(loss, float) else math.inf
 

@@ -17,7 +17,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -143,7 +142,7 @@ def _verify(checkpoint: Path, plan: ImportPlan) -> None:
     assert found == {taken.spec.name: taken.spec.shape for taken in plan.taken}
 
 
-def _entry(taken: Taken, tensors: dict[str, str]) -> dict[str, Any]:
+def _entry(taken: Taken, tensors: dict[str, str]) -> dict[str, object]:
     spec = taken.spec
     return {
         "name": spec.name, "from": taken.entry.theirs, "shape": list(spec.shape),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any, Final
+from typing import Final, TypedDict
 
-from blankfill.config.model import Activation, ModelConfig
+from blankfill.config.model import Activation, BlockKind, ModelConfig, PositionEncoding
 from blankfill.config.presets import PRESETS, preset
 from blankfill.errors import ConversionError
 from blankfill.interop.keymap import TEMPLATES
@@ -19,6 +19,21 @@ __all__ = ["infer_config", "preset_of"]
 _LAYER = re.compile(r"(?:glm\.)?transformer\.layers\.(\d+)\.(.+)")
 _ROPE_POSITIONS = 2048
 """Longest text of GLM-130B and ChatGLM-6B, where no config.json says another (their configs)."""
+
+
+class _Shape(TypedDict, total=False):
+    """Fields of the model's configuration that the checkpoint decides."""
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    ffn_size: int
+    block: BlockKind
+    dropout: float
+    norm_eps: float
+    max_position: int
+    positions: PositionEncoding
+    activation: Activation
 
 
 def infer_config(
@@ -55,7 +70,7 @@ def infer_config(
     position = [t for n, t in names.items() if n.endswith("transformer.position_embeddings.weight")]
     sandwich = any(name.endswith("third_layernorm.weight") for name in names)
     check_switches(source)
-    shape: dict[str, Any] = {
+    shape: _Shape = {
         "vocab_size": word.shape[0] * num_ranks,
         "hidden_size": hidden,
         "num_layers": len(layers),
@@ -146,7 +161,7 @@ _SIZES: Final = {
 """Our sizes and what configurations call them."""
 
 
-def _check_config(source: Source, shape: dict[str, Any]) -> None:
+def _check_config(source: Source, shape: _Shape) -> None:
     tensor = _find(source, "word_embeddings.weight")
     up = _find(source, "layers.0.mlp.dense_h_to_4h.weight")
     told = {"num_layers": "layers", "ffn_size": f"the tensor {up.name}"}

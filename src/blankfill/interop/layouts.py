@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from blankfill.disk.pointer import is_pointer, pointer_sentence
 from blankfill.errors import ConversionError
@@ -49,7 +50,7 @@ class Source:
     """How it is laid out."""
     ranks: list[Rank]
     """For each tensor-parallel rank its tensors, by the family's names for a whole model."""
-    config: dict[str, Any] = field(default_factory=dict[str, Any])
+    config: Mapping[str, object] = field(default_factory=dict[str, object])
     """What its config.json or model_config.json says."""
     config_path: Path | None = None
     """That file."""
@@ -84,7 +85,9 @@ def recognise(path: Path, layout: LayoutName | None = None) -> Source:
         return _named(path, layout, [open_shard(folder)], folder.parent)
     if files := _matching(folder, _PIPELINE):
         _check(path, layout, "largescale")
-        return Source(path=path, layout="largescale", ranks=_pipeline(files), **_config(folder))
+        config, config_path = _config(folder)
+        return Source(path=path, layout="largescale", ranks=_pipeline(files), config=config,
+                      config_path=config_path)  # fmt: skip
     if files := _matching(folder, _MP_RANK):
         _complete(folder, sorted(int(number) for (number,) in files), "mp_rank_{:02d}")
         ranks = [open_shard(files[key]) for key in sorted(files, key=lambda k: int(k[0]))]
@@ -139,7 +142,7 @@ def _hugging_face(folder: Path) -> list[Path]:
         if (folder / name).is_file():
             _refuse_pointer(folder / name)
             try:
-                index: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+                index: dict[str, object] = json.loads((folder / name).read_text(encoding="utf-8"))
                 files = sorted(set(cast("dict[str, str]", index["weight_map"]).values()))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ConversionError(f"{folder / name} is damaged ({error!r}); "
@@ -182,7 +185,9 @@ def _named(path: Path, asked: LayoutName | None, ranks: list[Rank], folder: Path
     is_ranked = any(_MP_RANK.fullmatch(s.path.name) for s in ranks[0].values())
     layout = asked or layout_of(path, ranks[0], is_ranked=is_ranked)
     ranks = [_renamed(rank, {name: _whole_name(name, layout) for name in rank}) for rank in ranks]
-    return Source(path=path, layout=layout, ranks=ranks, dropped=dropped, **_config(folder))
+    config, config_path = _config(folder)
+    return Source(path=path, layout=layout, ranks=ranks, dropped=dropped, config=config,
+                  config_path=config_path)  # fmt: skip
 
 
 def _renamed(rank: Rank, names: dict[str, str]) -> Rank:
@@ -233,8 +238,8 @@ def _own(folder: Path) -> Source:
                   config_path=folder / "run.json")  # fmt: skip
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    """Read config.json or model_config.json beside the weights or one folder up."""
+def _config(folder: Path) -> tuple[Mapping[str, object], Path | None]:
+    """Read config.json or model_config.json beside the weights or one folder up, and its path."""
     for path in (place / name for place in (folder, folder.parent) for name in _CONFIGS):
         if path.is_file():
             _refuse_pointer(path)
@@ -248,8 +253,8 @@ def _config(folder: Path) -> dict[str, Any]:
                 raise ConversionError(
                     f"{path} is no configuration: it holds no names and values; download it again"
                 )
-            return {"config": cast("dict[str, Any]", config), "config_path": path}
-    return {}
+            return cast("dict[str, object]", config), path
+    return {}, None
 
 
 def _refuse_pointer(path: Path) -> None:

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, TypedDict, cast
 
 import torch
 
@@ -135,7 +135,7 @@ def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
             pass  # the library has checked the header against the length of the file
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header: dict[str, Any] = json.loads(file.read(length), object_pairs_hook=_unique)
+            header: dict[str, _Entry] = json.loads(file.read(length), object_pairs_hook=_unique)
     except (SafetensorError, OSError, ValueError) as error:
         raise ConversionError(
             f"{path} is cut off, damaged or no safetensors file ({error}); {_AGAIN}"
@@ -156,7 +156,16 @@ def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+class _Entry(TypedDict):
+    """What the header of a safetensors file says of one tensor."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: list[int]
+    """First byte and end, counted from the end of the header."""
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]

@@ -13,7 +13,6 @@ import re
 import warnings
 from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import Any
 
 __all__ = ["fonts_for", "without_glyph_warnings"]
 
@@ -28,7 +27,7 @@ _WIDE = re.compile(
 """Names of fonts that are known to have Chinese characters."""
 
 
-def fonts_for(texts: Iterable[str]) -> dict[str, Any]:
+def fonts_for(texts: Iterable[str]) -> dict[str, list[str]]:
     """Choose fonts that have the characters of some texts, as far as there are any.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final, TypedDict
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from blankfill.config.optimizer import OptimizerConfig
 from blankfill.errors import CheckpointError
 from blankfill.optim.muon import Muon
 
-__all__ = ["SplitOptimizer", "build_optimizer", "parameter_groups"]
+__all__ = ["ParameterGroup", "SplitOptimizer", "build_optimizer", "parameter_groups"]
 
 STATE: Final[dict[type[torch.optim.Optimizer], tuple[str, ...]]] = {
     torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
@@ -21,9 +21,19 @@ STATE: Final[dict[type[torch.optim.Optimizer], tuple[str, ...]]] = {
 """What each optimizer keeps for a parameter."""
 
 
+class ParameterGroup(TypedDict):
+    """Parameters that are treated alike, as torch's optimizers take them."""
+
+    params: list[nn.Parameter]
+    weight_decay: float
+    """Decoupled decay."""
+    lr_ratio: float
+    """Their share of the learning rate."""
+
+
 def parameter_groups(
     named: list[tuple[str, nn.Parameter]], weight_decay: float, embedding_lr_ratio: float = 1.0
-) -> list[dict[str, Any]]:
+) -> list[ParameterGroup]:
     """Split parameters into decayed and not decayed, and embeddings from both.
 
     Matrices and embeddings are decayed; biases and LayerNorms, which are vectors, are not
@@ -126,7 +136,7 @@ def build_optimizer(
     rest = [(name, p) for name, p in named if name not in taken]
     parts: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(
-            parameter_groups(rest, cfg.weight_decay, cfg.embedding_lr_ratio),
+            [{**g} for g in parameter_groups(rest, cfg.weight_decay, cfg.embedding_lr_ratio)],
             lr=lr,
             betas=(cfg.beta1, cfg.beta2),
             eps=cfg.eps,

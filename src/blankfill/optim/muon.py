@@ -10,10 +10,10 @@ torch's takes five.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
 
 import torch
+from torch.optim.optimizer import ParamsT
 
 __all__ = ["Muon", "orthogonalize"]
 
@@ -45,7 +45,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[torch.Tensor] | Iterable[dict[str, Any]],
+        parameters: ParamsT,
         *,
         lr: float,
         momentum: float,
@@ -63,16 +63,22 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._move(parameter, parameter.grad, group)
+                    self._move(
+                        parameter, parameter.grad, lr=group["lr"], momentum=group["momentum"],
+                        weight_decay=group["weight_decay"],
+                    )  # fmt: skip
 
-    def _move(self, parameter: torch.Tensor, grad: torch.Tensor, group: dict[str, Any]) -> None:
+    def _move(
+        self, parameter: torch.Tensor, grad: torch.Tensor, *, lr: float, momentum: float,
+        weight_decay: float,
+    ) -> None:  # fmt: skip
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(grad)
-        mean = state["momentum_buffer"].lerp_(grad, 1 - group["momentum"])
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        move = orthogonalize(grad.lerp(mean, group["momentum"]), self._dtype)
-        parameter.add_(move, alpha=-group["lr"] * _RMS * math.sqrt(max(parameter.shape)))
+        mean = state["momentum_buffer"].lerp_(grad, 1 - momentum)
+        parameter.mul_(1 - lr * weight_decay)
+        move = orthogonalize(grad.lerp(mean, momentum), self._dtype)
+        parameter.add_(move, alpha=-lr * _RMS * math.sqrt(max(parameter.shape)))
 
 
 def orthogonalize(matrix: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

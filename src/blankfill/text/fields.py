@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeGuard, cast
 
 from blankfill.errors import DataError
 
@@ -32,7 +32,7 @@ class Fields(NamedTuple):
     """The one that holds the answer of a pair; "" where none is asked for."""
 
 
-def find_field(value: dict[str, Any], name: str) -> tuple[bool, Any]:
+def find_field(value: Mapping[str, object], name: str) -> tuple[bool, object]:
     """Look a field up.
 
     Returns:
@@ -44,7 +44,7 @@ def find_field(value: dict[str, Any], name: str) -> tuple[bool, Any]:
     tail = [rest]
     while dot:
         inner = value.get(head)
-        if isinstance(inner, dict):
+        if _is_object(inner):
             there, found = find_field(inner, ".".join(tail))
             if there:
                 return True, found
@@ -56,23 +56,28 @@ def find_field(value: dict[str, Any], name: str) -> tuple[bool, Any]:
 def field_names(data: bytes) -> list[str]:
     """Name the fields of a JSON object; none where it is not one."""
     try:
-        value = json.loads(data.decode(), parse_int=float)
+        value: object = json.loads(data.decode(), parse_int=float)
     except (ValueError, RecursionError):
         return []
-    return _paths(value) if isinstance(value, dict) else []
+    return _paths(value) if _is_object(value) else []
 
 
-def _paths(value: dict[str, Any]) -> list[str]:
+def _paths(value: Mapping[str, object]) -> list[str]:
     """Name the fields of a record, those of nested objects with dots."""
     paths: list[str] = []
     for key, inner in value.items():
-        if isinstance(inner, dict) and inner:
+        if _is_object(inner) and inner:
             paths += [f"{key}.{name}" for name in inner]
         else:
             paths.append(key)
         if len(paths) > _MOST_NAMES:
             break
     return paths
+
+
+def _is_object(value: object) -> TypeGuard[dict[str, object]]:
+    """Whether a value of a JSON record is an object; its keys are texts then."""
+    return isinstance(value, dict)
 
 
 def list_names(names: Sequence[str]) -> str:
@@ -87,11 +92,11 @@ def _short(name: str) -> str:
     return name if len(name) <= _NAME_LENGTH else name[:_NAME_LENGTH] + "..."
 
 
-def name_fields(value: dict[str, Any]) -> str:
+def name_fields(value: Mapping[str, object]) -> str:
     """Say which fields a record has, and whether one of them is the array of the real records."""
     said = f"its fields are {list_names(_paths(value))}"
     for key, inner in value.items():
-        if isinstance(inner, list) and inner and isinstance(inner[0], dict):
+        if isinstance(inner, list) and inner and _is_object(cast("list[object]", inner)[0]):
             name = _short(key)
             return f"{said}; if {name} is the array of records, give that as a file of its own"
     return said

@@ -23,7 +23,7 @@ import hashlib
 import itertools
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -128,7 +128,9 @@ class TextTokenizer(Protocol):
 class Tokenizer:
     """A trained tokenizer."""
 
-    def __init__(self, model: bytes, *, path: str = "", manifest: dict[str, Any] | None = None):
+    def __init__(
+        self, model: bytes, *, path: str = "", manifest: Mapping[str, object] | None = None
+    ):
         """Make a tokenizer of a SentencePiece model.
 
         Args:
@@ -145,7 +147,7 @@ class Tokenizer:
         except (RuntimeError, OSError) as error:
             raise DataError(f"{path}: not a SentencePiece model") from error
         self.path = path
-        self.manifest: dict[str, Any] = manifest or {}
+        self.manifest: Mapping[str, object] = manifest or {}
         self.vocab_size = size
         self.fingerprint = hashlib.sha256(model).hexdigest()
         self._model = model

@@ -11,11 +11,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from blankfill.disk.publish import new_folder
 from blankfill.errors import ConfigError
@@ -141,7 +140,7 @@ def train_tokenizer(
             skipped=dict(skips.counts),
             first_skipped=[str(case) for case in skips.first],
         )
-        options = {
+        options: dict[str, object] = {
             "model_type": model_type,
             "max_han_piece": max_han_piece,
             "num_sentinels": num_sentinels,
@@ -188,9 +187,9 @@ def _check(
 def _manifest(
     trained: Tokenizer,
     report: TokenizerReport,
-    options: dict[str, Any],
+    options: Mapping[str, object],
     paths: Sequence[str | Path],
-) -> dict[str, Any]:
+) -> dict[str, object]:
     import sentencepiece
 
     return {

@@ -12,14 +12,21 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from blankfill.errors import ConfigError, DataError
 from blankfill.objective.special import DISPLAY, sentinel_names
 from blankfill.progress import bar
 from blankfill.text.sample import CHUNK_BYTES
 
-__all__ = ["NUM_FIXED", "ModelType", "run_trainer", "trainer_options", "usual_coverage"]
+__all__ = [
+    "NUM_FIXED",
+    "ModelType",
+    "TrainerOptions",
+    "run_trainer",
+    "trainer_options",
+    "usual_coverage",
+]
 
 ModelType = Literal["unigram", "bpe"]
 
@@ -41,9 +48,34 @@ def usual_coverage(vocab_size: int) -> float:
     return _COVERAGE if vocab_size < _LARGE_VOCABULARY else _LARGE_COVERAGE
 
 
+class TrainerOptions(TypedDict):
+    """The options of SentencePiece's trainer, by its names."""
+
+    input: str
+    model_prefix: str
+    model_type: ModelType
+    vocab_size: int
+    character_coverage: float
+    byte_fallback: bool
+    normalization_rule_name: str
+    add_dummy_prefix: bool
+    remove_extra_whitespaces: bool
+    unk_id: int
+    bos_id: int
+    eos_id: int
+    pad_id: int
+    control_symbols: list[str]
+    user_defined_symbols: list[str]
+    max_sentence_length: int
+    num_threads: int
+    seed_sentencepiece_size: int
+    train_extremely_large_corpus: bool
+    minloglevel: int
+
+
 def trainer_options(
     vocab_size: int, coverage: float, model_type: ModelType, num_sentinels: int
-) -> dict[str, Any]:
+) -> TrainerOptions:
     """Build the options of SentencePiece's trainer."""
     sentinels = [name for k in range(num_sentinels) for name in sentinel_names(k + 1)]
     return {
@@ -91,7 +123,7 @@ class _Outcome:
     """Characters that get a piece; 0 where it failed before counting them."""
 
 
-def run_trainer(folder: Path, options: dict[str, Any], *, is_usual: bool, was_cut: bool) -> None:
+def run_trainer(folder: Path, options: TrainerOptions, *, is_usual: bool, was_cut: bool) -> None:
     """Train, or raise an error that says which sizes are possible.
 
     Args:
@@ -157,7 +189,7 @@ def _sizes(smallest: int, largest: int | None) -> str:
     return f"take at least {smallest}, at most {largest}"
 
 
-def _largest(folder: Path, options: dict[str, Any]) -> int | None:
+def _largest(folder: Path, options: TrainerOptions) -> int | None:
     """Find the largest size that a text allows; None where that would take long.
 
     The trainer names it when it is asked for more, so it is asked for one id per byte.
@@ -170,7 +202,7 @@ def _largest(folder: Path, options: dict[str, Any]) -> int | None:
     return int(found[1]) if found else None
 
 
-def _run(folder: Path, options: dict[str, Any]) -> _Outcome:
+def _run(folder: Path, options: TrainerOptions) -> _Outcome:
     """Run the trainer in its own process and show its progress."""
     # -P: a module in the current folder must not shadow one of the library's.
     worker = [sys.executable, "-P", "-m", "blankfill.text.train_worker"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ class WordPieceVocabulary:
         self._library_json: Callable[[], str] = model.to_str
         n = len(id_of)
         self.files = {"vocab.txt": vocab}
-        self.settings: dict[str, Any] = {}
+        self.settings: Mapping[str, int] = {}
         self.fingerprint = hashlib.sha256(vocab).hexdigest()
         self.ids = SpecialIds(
             pad=id_of["[PAD]"], eos=id_of["[PAD]"], mask=id_of["[MASK]"], sop=n, eop=n + 1,
@@ -109,7 +109,7 @@ class BytePairVocabulary:
         self._name: Callable[[int], str | None] = model.id_to_token
         self._library_json: Callable[[], str] = model.to_str
         self.files = {"vocab.json": vocab, "merges.txt": merges}
-        self.settings: dict[str, Any] = {}
+        self.settings: Mapping[str, int] = {}
         self.fingerprint = hashlib.sha256(vocab + b"\0" + merges).hexdigest()
         n = len(id_of)
         self.kind = "roberta" if {"<s>", "</s>", "<mask>"} <= set(id_of) else "gpt2"

@@ -7,6 +7,7 @@ Beside a model a vocabulary is a folder with its published files, untouched, and
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer | Vocabulary:
 
 
 def _build(
-    kind: str, files: dict[str, bytes], settings: dict[str, Any], folder: Path
+    kind: str, files: dict[str, bytes], settings: Mapping[str, Any], folder: Path
 ) -> Vocabulary:
     path = str(folder)
     if kind == "icetk":

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class CogVocabulary:
         self._processor = _load(model, path)
         n = int(self._processor.get_piece_size())
         self.files = {"cog-pretrain.model": model}
-        self.settings: dict[str, Any] = {"fixed": fixed}
+        self.settings: Mapping[str, int] = {"fixed": fixed}
         self.fingerprint = hashlib.sha256(model + (b"fixed" if fixed else b"released")).hexdigest()
         self.ids = SpecialIds(
             pad=n, eos=n, mask=n + 3, sop=n + 6, eop=n + 7, smask=n + 8,
@@ -138,7 +138,7 @@ class IceVocabulary:
         if not self._processor.is_control(self._processor.piece_to_id("[MASK]")):
             self._processor = _load(model + _appended(), path)
         self.files = {"ice_text.model": model}
-        self.settings: dict[str, Any] = {"num_image_ids": num_image_ids}
+        self.settings: Mapping[str, int] = {"num_image_ids": num_image_ids}
         self.fingerprint = hashlib.sha256(model + str(num_image_ids).encode()).hexdigest()
         self._offset = num_image_ids
         self.vocab_size = num_image_ids + int(self._processor.get_piece_size())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeGuard
+from typing import Any, Literal, Protocol, TypedDict, TypeGuard, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,9 @@ from blankfill.objective.special import DISPLAY, SpecialIds
 
 __all__ = [
     "Frame",
+    "PieceSettings",
     "Portable",
+    "PortableSettings",
     "Vocabulary",
     "checked",
     "decode_between",
@@ -28,6 +30,32 @@ Int32 = npt.NDArray[np.int32]
 _BLANKS = re.compile(r"\[([sg]?)MASK\]")
 
 
+class PieceSettings(TypedDict, total=False):
+    """How the pieces of a SentencePiece model are used; absent in the English vocabularies."""
+
+    offset: int
+    """Ids before the first piece."""
+    spelled: list[tuple[str, str]]
+    """Pairs: what stands in a text, and its piece."""
+    longest_blank: int
+    """Runs of up to so many spaces have pieces; 0: none has."""
+
+
+class PortableSettings(PieceSettings):
+    """How a published vocabulary encodes a text."""
+
+    size: int
+    """Number of ids."""
+    special_ids: dict[str, int]
+    """By role."""
+    opening: int | None
+    """Id of `[CLS]`, which opens a text; None where nothing does."""
+    open_ended: Literal["gmask", "any"]
+    """A text that ends in such a blank is not closed."""
+    untrained: list[str]
+    """Blanks that the models never saw in training."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Portable:
     """A vocabulary for software that has no blankfill."""
@@ -36,7 +64,7 @@ class Portable:
     """Name of its file: tokenizer.model of SentencePiece, or vocabulary.json of tokenizers."""
     data: bytes
     """What the file holds."""
-    settings: dict[str, Any]
+    settings: PortableSettings
     """What else it takes, as `interop/hf_files/vocabulary_blankfill.py` reads it."""
 
 
@@ -53,7 +81,7 @@ class Vocabulary(Protocol):
     """Differs for every vocabulary of other content."""
     files: dict[str, bytes]
     """The files that it was made of, by name."""
-    settings: dict[str, Any]
+    settings: Mapping[str, int]
     """What else it takes to make it again."""
 
     def encode(self, text: str) -> Int32:
@@ -121,7 +149,13 @@ def encode_prompt(
 
 
 def portable(
-    name: str, data: bytes, ids: SpecialIds, frame: Frame, *, size: int, **settings: Any
+    name: str,
+    data: bytes,
+    ids: SpecialIds,
+    frame: Frame,
+    *,
+    size: int,
+    **pieces: Unpack[PieceSettings],
 ) -> Portable:
     """Describe a vocabulary for software that has no blankfill.
 
@@ -131,14 +165,14 @@ def portable(
         ids: its special tokens.
         frame: how its prompts are closed.
         size: number of ids.
-        settings: what its way of encoding needs.
+        pieces: how the pieces of a SentencePiece model are used.
     """
     return Portable(
         name=name, data=data,
         settings={
             "size": size, "special_ids": {role: getattr(ids, role) for role in DISPLAY},
             "opening": ids.opening, "open_ended": frame.open_ended,
-            "untrained": list(frame.untrained), **settings,
+            "untrained": list(frame.untrained), **pieces,
         },
     )  # fmt: skip
 
