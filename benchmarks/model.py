@@ -95,23 +95,22 @@ def peak_bytes():
 def measure_head(job):
     import torch
 
-    from blankfill.model.loss import IGNORE_INDEX, blank_loss
+    from blankfill.model.loss import target_loss
+    from blankfill.model.targets import IGNORE_INDEX, Targets
 
-    class Model:
-        head_weight = (torch.randn(job["vocab"], job["hidden"]) * 0.02).requires_grad_()
-
-    model = Model()
+    matrix = (torch.randn(job["vocab"], job["hidden"]) * 0.02).requires_grad_()
     hidden = torch.randn(1, job["positions"], job["hidden"], requires_grad=True)
     targets = torch.randint(0, job["vocab"], hidden.shape[:2])
     targets = targets.masked_fill(torch.rand(targets.shape) > job["share"], IGNORE_INDEX)
 
     def run():
-        model.head_weight.grad = hidden.grad = None
+        matrix.grad = hidden.grad = None
         if job["way"] == "ours":
-            loss, nll = blank_loss(model, hidden, targets)
+            made = Targets.of(targets)
+            loss, nll = target_loss(hidden.flatten(0, 1)[made.index], matrix, made)
             (loss / len(nll)).backward()
         else:
-            logits = torch.nn.functional.linear(hidden, model.head_weight).flatten(0, 1)
+            logits = torch.nn.functional.linear(hidden, matrix).flatten(0, 1)
             torch.nn.functional.cross_entropy(logits, targets.flatten()).backward()
 
     before = peak_bytes()
@@ -184,11 +183,12 @@ def ours(job, tokens):
     import torch
 
     from blankfill.config.model import ModelConfig
+    from blankfill.engine.compiled import compile_block, mark_varying
     from blankfill.model import attention
     from blankfill.model.glm import GLM
     from blankfill.model.init import init_weights
-    from blankfill.model.loss import batch_loss
     from blankfill.model.masks import build_mask
+    from blankfill.model.targets import Targets
 
     model = GLM(ModelConfig(vocab_size=VOCAB, **job["shape"]))
     init_weights(model, 0)
@@ -196,7 +196,8 @@ def ours(job, tokens):
     if job["attention"] == "sdpa":
         attention.dense_attention = sdpa
     if job["compile"]:
-        model.compile_blocks()
+        for block in model.blocks.values():
+            compile_block(block)
     kind = "dense" if job["attention"] == "sdpa" else job["attention"]
     positions = torch.zeros(len(tokens), 2, tokens.shape[1], dtype=torch.long)
     for row, start, part_b, end in blocks.tolist():
@@ -204,11 +205,13 @@ def ours(job, tokens):
         positions[row, 1, part_b:end] = torch.arange(end - part_b) + 1
     # Which positions are targets does not matter to the time, only how many.
     chosen = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(1)) < job["share"]
-    targets = tokens.masked_fill(~chosen, -100)
+    targets = Targets.of(tokens.masked_fill(~chosen, -100))
 
     def loss_of():
         mask = build_mask(blocks, tuple(tokens.shape), kind)
-        loss, nll = batch_loss(model, tokens, positions, mask, targets)
+        if job["compile"]:
+            mark_varying(mask, targets.index)
+        loss, nll = model(tokens, positions, mask, targets=targets)
         return loss / len(nll)
 
     return model.train(), loss_of

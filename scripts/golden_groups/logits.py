@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from blankfill.interop.keymap import from_ours
-from blankfill.model import DenseMask, KVCache, PackedMask, blank_loss
+from blankfill.model import DenseMask, KVCache, PackedMask, Targets
 from golden_groups.common import MISMATCH, Case
 from golden_groups.models import NotOfferedError, Released, load_model
 
@@ -55,7 +55,7 @@ def cached_scores(folder: Path) -> Iterator[Case]:
             return
         model, tokens, positions = known.model, known.tokens[:1], known.positions[:1]
         length = tokens.shape[1]
-        cache = KVCache(model.cfg, 1, capacity=length)
+        cache = KVCache(capacity=length)
         context = _bounds(known, 0)[1]
         ends = [context, *range(context + 1, length + 1)]
         parts: list[torch.Tensor] = []
@@ -167,7 +167,9 @@ def _hidden(known: Released) -> torch.Tensor:
 
 def _losses(known: Released) -> tuple[torch.Tensor, torch.Tensor]:
     """Give the mean loss and `[n]` that of each target."""
-    total, nll = blank_loss(known.model, _hidden(known), known.targets)
+    total, nll = known.model(
+        known.tokens, known.positions, DenseMask(known.visible), targets=Targets.of(known.targets)
+    )
     return total / max(1, len(nll)), nll
 
 

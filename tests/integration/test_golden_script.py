@@ -152,7 +152,9 @@ def positions_off_by_one(monkeypatch):
     right = Embedding.forward
     monkeypatch.setattr(
         Embedding, "forward",
-        lambda self, tokens, positions: right(self, tokens, (positions - 1).clamp(min=0)),
+        lambda self, tokens, positions, *rest: right(
+            self, tokens, (positions - 1).clamp(min=0), *rest
+        ),
     )  # fmt: skip
 
 

@@ -7,9 +7,8 @@ import torch
 
 from blankfill.kernels.native import load_native
 from blankfill.model import loss
-from blankfill.model.loss import blank_loss
 from model.test_attention import require_native
-from model.test_loss import by_torch, draw, precision_context
+from model.test_loss import blank_loss, by_torch, draw, precision_context
 
 UNIT = torch.finfo(torch.bfloat16).eps / 2
 

@@ -9,8 +9,8 @@ import torch
 from blankfill.config.model import ModelConfig
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
-from blankfill.model.loss import blank_loss
 from blankfill.model.masks import PackedMask
+from blankfill.model.targets import Targets
 from blankfill.objective.batch import IGNORE_INDEX, End, Kind
 from blankfill.objective.blank import build_example
 from blankfill.objective.pack import stack
@@ -79,12 +79,13 @@ def test_logits_loss_and_every_gradient_agree_with_the_naive_model(examples, cha
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator).double())
 
     batch = stack([examples], 24, pad=0, documents=[0, 1], languages=[0, 0], sources=[0, 0])
-    hidden = model(
+    made = (
         torch.from_numpy(batch.tokens.astype(np.int64)),
         torch.from_numpy(batch.positions.astype(np.int64)),
         PackedMask(batch.blocks, batch.tokens.shape),
     )
-    ours, _ = blank_loss(model, hidden, torch.from_numpy(batch.targets.astype(np.int64)))
+    targets = Targets.of(torch.from_numpy(batch.targets.astype(np.int64)))
+    hidden, (ours, _) = model(*made), model(*made, targets=targets)
     ours.backward()
 
     weights = {n: p.detach().clone().requires_grad_() for n, p in model.named_parameters()}

@@ -10,6 +10,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.flop_counter import FlopCounterMode
 
 from blankfill.config.model import ModelConfig
+from blankfill.engine.compiled import mark_varying
+from blankfill.engine.device import choose_attention
 from blankfill.errors import ConfigError
 from blankfill.kernels import packed
 from blankfill.kernels.native import load_native
@@ -22,19 +24,18 @@ from blankfill.model.attention import (
     varlen_attention,
 )  # fmt: skip
 from blankfill.model.block import build_block
-from blankfill.model.glm import GLM, mark_varying
+from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
-from blankfill.model.loss import batch_loss
 from blankfill.model.masks import (
     DenseMask,
     FlexMask,
     PackedMask,
     VarlenMask,
     build_mask,
-    choose_attention,
     tile_pairs,
 )  # fmt: skip
 from blankfill.model.rope import rotation_of
+from blankfill.model.targets import Targets
 from blankfill.objective.mask import visible
 
 T = 300
@@ -429,7 +430,7 @@ def test_the_formula_counts_what_a_packed_training_pass_multiplies():
     with FlopCounterMode(display=False) as counter:
         tokens = torch.zeros(3, T, dtype=torch.long)
         positions, mask = torch.zeros(3, 2, T, dtype=torch.long), PackedMask(blocks, (3, T))
-        batch_loss(model, tokens, positions, mask, targets)[0].backward()
+        model(tokens, positions, mask, targets=Targets.of(targets)).total.backward()
     formula = training_flops(CFG, blocks, int((targets >= 0).sum()), (3, T)).model
     assert counter.get_total_flops() == pytest.approx(formula, rel=0.01)
 

@@ -10,8 +10,9 @@ from blankfill.data.rows import RowSource
 from blankfill.model.attention import dense_attention, packed_attention
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
-from blankfill.model.loss import blank_loss
+from blankfill.model.loss import target_loss
 from blankfill.model.masks import DenseMask, PackedMask
+from blankfill.model.targets import Targets
 from blankfill.objective.mask import visible
 
 SHAPES = {
@@ -75,7 +76,7 @@ def test_packed_and_dense_attention_give_one_loss_and_one_gradient(batch, shape)
     results = []
     for mask in (PackedMask(batch.blocks, batch.tokens.shape), oracle(batch)):
         model.zero_grad()
-        loss, nll = blank_loss(model, model(tokens, positions, mask), targets)
+        loss, nll = model(tokens, positions, mask, targets=Targets.of(targets))
         loss.backward()
         results.append((loss.detach(), nll, [p.grad.clone() for p in model.parameters()]))
     (loss, nll, grads), (other, other_nll, other_grads) = results
@@ -93,7 +94,7 @@ def test_the_loss_is_torchs_cross_entropy_and_so_is_its_gradient(batch):
         targets.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
     )
     mask = PackedMask(batch.blocks, batch.tokens.shape)
-    loss, nll = blank_loss(model, model(tokens, positions, mask), targets, weights)
+    loss, nll = model(tokens, positions, mask, targets=Targets.of(targets, weights))
     loss.backward()
     ours = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
@@ -110,10 +111,13 @@ def test_the_loss_is_torchs_cross_entropy_and_so_is_its_gradient(batch):
 def test_the_loss_does_not_depend_on_its_chunks(batch, monkeypatch):
     model = shaken(tiny())
     tokens, positions, targets = tensors(batch)
+    made = Targets.of(targets)
     hidden = model(tokens, positions, PackedMask(batch.blocks, batch.tokens.shape))
-    whole = blank_loss(model, hidden, targets)[1]
+    hidden = hidden.flatten(0, 1)[made.index]
+    whole = target_loss(hidden, model.head_weight, made).nats
     monkeypatch.setattr("blankfill.model.loss.CHUNK_ELEMENTS", 500)
-    torch.testing.assert_close(blank_loss(model, hidden, targets)[1], whole, rtol=1e-12, atol=0)
+    found = target_loss(hidden, model.head_weight, made).nats
+    torch.testing.assert_close(found, whole, rtol=1e-12, atol=0)
 
 
 def test_attention_gradients_are_finite_differences():
@@ -267,7 +271,7 @@ def test_dropout_changes_training_and_not_evaluation(batch):
     torch.manual_seed(0)
     first = model(tokens, positions, mask)
     assert not torch.equal(first, model(tokens, positions, mask))
-    blank_loss(model, first, targets)[0].backward()
+    model(tokens, positions, mask, targets=Targets.of(targets)).total.backward()
     model.eval()
     with torch.no_grad():
         assert torch.equal(model(tokens, positions, mask), model(tokens, positions, mask))

@@ -17,8 +17,7 @@ from blankfill.errors import ConfigError
 from blankfill.generate import fill_tokens
 from blankfill.model.glm import GLM, device_of
 from blankfill.model.init import init_weights
-from blankfill.model.loss import blank_loss_at
-from blankfill.objective.batch import IGNORE_INDEX
+from blankfill.model.targets import Targets
 from blankfill.runs import newest_checkpoint
 from conftest import language_model
 from train.conftest import CFG, MODEL
@@ -116,28 +115,29 @@ class OneDevice(TorchDispatchMode):
 @pytest.mark.parametrize("kind", ["blocks", "dense"])
 @pytest.mark.parametrize("positions", ["rope_2d", "learned_2d"])
 def test_a_step_computes_where_its_model_is(monkeypatch, batch, kind, positions):
-    # `meta` stands in for a GPU: its tensors have shapes and no values. Positions with a target are
-    # counted before, for their number is a value.
+    # `meta` stands in for a GPU: its tensors have shapes and no values.
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _device: False)  # unknown of `meta`
-    index = torch.from_numpy(np.flatnonzero(batch.targets != IGNORE_INDEX)).to("meta")
     with torch.device("meta"):
         model = GLM(dataclasses.replace(MODEL, positions=positions))
     assert device_of(model).type == "meta"
     there = to_tensors(batch, kind, "meta")
     with OneDevice():
-        hidden = model(there.tokens, there.positions, there.mask, wanted=index)
-        loss, nll = blank_loss_at(model, hidden, index, there.targets, there.weights, z_loss=1e-4)
+        rest = {"targets": there.targets, "z_loss": 1e-4}
+        loss, nll = model(there.tokens, there.positions, there.mask, **rest)
         loss.backward()
     assert {loss.device.type, nll.device.type} == {"meta"}
     assert {p.grad.device.type for p in model.parameters()} == {"meta"}
     with OneDevice(), pytest.raises(AssertionError, match="mixes devices"):
-        model(to_tensors(batch, kind).tokens, there.positions, there.mask, wanted=index)
+        model(to_tensors(batch, kind).tokens, there.positions, there.mask, **rest)
 
 
 def test_a_batch_keeps_what_it_was_made_from(batch):
     made = to_tensors(batch)
     assert made.source is batch
-    assert torch.equal(made.wanted, (made.targets != IGNORE_INDEX).flatten().nonzero()[:, 0])
+    whole = Targets.of(torch.from_numpy(batch.targets), torch.from_numpy(batch.weights))
+    assert torch.equal(made.targets.index, whole.index)
+    assert torch.equal(made.targets.ids, whole.ids.long())
+    assert torch.equal(made.targets.weights, whole.weights)
     assert torch.equal(made.tokens, torch.from_numpy(batch.tokens).long())
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from blankfill.data.rows import RowSource
+from blankfill.engine.device import attention_ways
 from blankfill.errors import ConfigError, TrainingError
-from blankfill.model.masks import DenseMask, attention_ways
+from blankfill.model.masks import DenseMask
 from blankfill.prepare import attention as quickest
 from blankfill.prepare.attention import quickest_attention, settle_attention
 from train.conftest import CFG

@@ -1,4 +1,4 @@
-"""Which device computes, and in which precision."""
+"""Which device computes, in which precision, and by which way of attention."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Literal
 
 import torch
 
-from blankfill.config.train import DeviceKind
+from blankfill.config.train import AttentionKind, DeviceKind
 from blankfill.errors import ConfigError
 
 __all__ = [
+    "attention_ways",
+    "choose_attention",
     "choose_device",
     "choose_precision",
     "device_name",
@@ -84,3 +86,52 @@ def precision_context(
     if dtype == torch.float32:
         return nullcontext()
     return torch.autocast(torch.device(device).type, dtype=dtype)
+
+
+def attention_ways(
+    device: str, dtype: torch.dtype, *, dropout: float = 0.0
+) -> tuple[AttentionKind, ...]:
+    """List what `auto` chooses from, by the operations that each does, fewest first.
+
+    On a CPU `blocks` alone: with its compiled twin (`native.py`) the fastest at every row length
+    that we measured; without a C compiler it still is for long rows. On CUDA `varlen`, for half
+    precision, `flex` and `blocks`; the first two lack dropout on the attention weights.
+    """
+    if device != "cuda" or dropout:
+        return ("blocks",)
+    half = dtype in (torch.float16, torch.bfloat16)
+    return ("varlen", "flex", "blocks") if half else ("flex", "blocks")
+
+
+def choose_attention(
+    wanted: AttentionKind, device: str, dtype: torch.dtype, *, dropout: float = 0.0
+) -> AttentionKind:
+    """Settle `auto` without measuring, and refuse what the device cannot do.
+
+    Args:
+        wanted: what the user named.
+        device: type of the device, such as `cuda`.
+        dtype: of the products.
+        dropout: rate on the attention weights in training.
+
+    Raises:
+        ConfigError: the device, the type or the dropout rules the named one out.
+    """
+    if wanted == "auto":
+        return attention_ways(device, dtype, dropout=dropout)[0]
+    if wanted in ("flex", "varlen"):
+        if device != "cuda":
+            raise ConfigError(
+                f"train.attention={wanted} trains on CUDA only; on {device} take auto or blocks"
+            )
+        if dropout:
+            raise ConfigError(
+                f"train.attention={wanted} has no dropout on attention weights; set "
+                "model.attention_dropout to 0 or take blocks"
+            )
+        if wanted == "varlen" and dtype not in (torch.float16, torch.bfloat16):
+            raise ConfigError(
+                "train.attention=varlen needs bfloat16 or float16; take flex, or another "
+                "train.precision"
+            )
+    return wanted

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +17,8 @@ import torch
 
 from blankfill.config.run import RunConfig
 from blankfill.config.train import AttentionKind
-from blankfill.engine.device import choose_precision, lowest_precision
+from blankfill.engine.compiled import compile_block, mark_varying, uncompiled
+from blankfill.engine.device import choose_attention, choose_precision, lowest_precision
 from blankfill.engine.gradient import (
     bad_weights,
     forward_backward,
@@ -27,7 +28,6 @@ from blankfill.engine.gradient import (
 from blankfill.engine.transfer import TensorBatch, read_together, to_tensors
 from blankfill.errors import CheckpointError
 from blankfill.model.glm import GLM, device_of
-from blankfill.model.masks import choose_attention
 from blankfill.objective.batch import Batch, Float32
 from blankfill.optim import LossScaler, build_optimizer, shrink_at
 from blankfill.runs import Checkpoint, Part, load_tensors
@@ -188,8 +188,10 @@ class LocalEngine:
         self.ema = _copies(model) if cfg.optimizer.ema_decay else {}
         self._cfg = cfg
         self._norm: torch.Tensor | None = None
+        self._compiled = compiled
         if compiled:
-            model.compile_blocks(one_graph=self.attention != "flex")
+            for block in model.blocks.values():
+                compile_block(block, one_graph=self.attention != "flex")
         model.train()
 
     # -- one step ---------------------------------------------------------------------------------
@@ -210,9 +212,12 @@ class LocalEngine:
         # Dropout is drawn from the step's own seed, so a resumed run drops the same units.
         torch.manual_seed((train.seed * 1_000_003 + step) % 2**64)  # torch takes 64 bits
         share = self._cfg.model.embedding_gradient_shrink
-        self.model.embed.shrink = shrink_at(step, share, self._cfg.schedule)
+        if self._compiled:
+            for batch in batches:
+                mark_varying(batch.mask, batch.targets.index)
         losses, of_targets = forward_backward(
             self.model, batches, self.dtype, total_weight, z_loss=train.z_loss,
+            shrink=shrink_at(step, share, self._cfg.schedule),
             scale=self.scaler.scale if self.scaler else None,
         )  # fmt: skip
         self._norm = torch.nn.utils.get_total_norm(
@@ -264,10 +269,11 @@ class LocalEngine:
 
     @contextmanager
     def evaluation(self) -> Generator[GLM]:
-        """Lend the model in evaluation mode; training mode comes back."""
+        """Lend the model in evaluation mode, uncompiled; training mode comes back."""
         self.model.eval()
         try:
-            yield self.model
+            with uncompiled() if self._compiled else nullcontext():
+                yield self.model
         finally:
             self.model.train()
 

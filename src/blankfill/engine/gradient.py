@@ -12,14 +12,13 @@ from blankfill.engine.device import precision_context
 from blankfill.engine.transfer import TensorBatch
 from blankfill.errors import DataError
 from blankfill.model.glm import GLM, device_of
-from blankfill.model.loss import batch_loss
 
 __all__ = ["bad_weights", "forward_backward", "gradient_norms", "move_average"]
 
 
 def forward_backward(
     model: GLM, batches: Sequence[TensorBatch], dtype: torch.dtype, total_weight: float, *,
-    z_loss: float = 0.0, scale: float | None = None,
+    z_loss: float = 0.0, shrink: float | None = None, scale: float | None = None,
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:  # fmt: skip
     """Leave the gradient of the weighted mean loss in the parameters.
 
@@ -29,6 +28,8 @@ def forward_backward(
         dtype: arithmetic of matrix products.
         total_weight: of all targets of the step, which the sum of their losses is divided by.
         z_loss: weight of the squared log of the softmax's denominator.
+        shrink: share of the gradient that reaches the word embedding; the configuration's where not
+            given.
         scale: multiply the loss on its way back, and divide the gradients after it.
 
     Returns:
@@ -45,9 +46,9 @@ def forward_backward(
     nlls: list[torch.Tensor] = []
     for batch in batches:
         with precision_context(dtype, device):
-            loss, nll = batch_loss(
-                model, batch.tokens, batch.positions, batch.mask, batch.targets, batch.weights,
-                z_loss, batch.wanted,
+            loss, nll = model(
+                batch.tokens, batch.positions, batch.mask, targets=batch.targets, z_loss=z_loss,
+                shrink=shrink,
             )  # fmt: skip
         loss = loss / total_weight
         (loss if scale is None else loss * scale).backward()

@@ -12,6 +12,7 @@ import torch
 from blankfill.config.train import AttentionKind
 from blankfill.model.copies import on_device
 from blankfill.model.masks import Mask, build_mask
+from blankfill.model.targets import Targets
 from blankfill.objective.batch import IGNORE_INDEX, Batch
 
 __all__ = ["TensorBatch", "read_together", "to_tensors"]
@@ -25,31 +26,28 @@ class TensorBatch:
     """What it was made from."""
     tokens: torch.Tensor
     """`[B, T]` int64."""
-    targets: torch.Tensor
-    """`[B, T]` int64."""
     positions: torch.Tensor
     """`[B, 2, T]` int64."""
-    weights: torch.Tensor
-    """`[B, T]` float32."""
     mask: Mask
     """Who sees whom."""
-    wanted: torch.Tensor
-    """`[n]` int64 positions with a target, counted over all rows."""
+    targets: Targets
+    """What is to be predicted, and where."""
 
 
 def to_tensors(
     batch: Batch, attention: AttentionKind = "blocks", device: torch.device | str = "cpu"
 ) -> TensorBatch:
     """Copy a batch into tensors on a device, with the mask that this way of attention takes."""
+    # Listed here: how many there are is a value, which a GPU would have to be waited for.
+    index = np.flatnonzero(batch.targets != IGNORE_INDEX)
+    ids = batch.targets.ravel()[index].astype(np.int64)
+    parts = (index, ids, batch.weights.ravel()[index])
     return TensorBatch(
         source=batch,
         tokens=on_device(batch.tokens.astype(np.int64), device),
-        targets=on_device(batch.targets.astype(np.int64), device),
         positions=on_device(batch.positions.astype(np.int64), device),
-        weights=on_device(batch.weights, device),
         mask=build_mask(batch.blocks, batch.tokens.shape, attention, device),
-        # Listed here: how many there are is a value, which a GPU would have to be waited for.
-        wanted=on_device(np.flatnonzero(batch.targets != IGNORE_INDEX), device),
+        targets=Targets(*(on_device(part, device) for part in parts)),
     )
 
 

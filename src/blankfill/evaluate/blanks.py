@@ -33,7 +33,6 @@ from blankfill.evaluate.items import BlankItem, draw_items
 from blankfill.generate import FilledBlank, LanguageModel, fill_tokens
 from blankfill.metrics import example_of_targets
 from blankfill.model.glm import GLM, device_of
-from blankfill.model.loss import batch_loss
 from blankfill.objective.batch import IGNORE_INDEX, Example, Kind
 from blankfill.objective.blank import build_example
 from blankfill.objective.frame import frame_text
@@ -235,7 +234,7 @@ def _loss(model: GLM, examples: Sequence[Example], *, pad: int) -> tuple[float, 
         zeros = [0] * sum(map(len, members))
         batch = stack(members, row_length, pad=pad, documents=zeros, languages=zeros, sources=zeros)
         tensors = to_tensors(batch, device=device_of(model))
-        _, nll = batch_loss(model, tensors.tokens, tensors.positions, tensors.mask, tensors.targets)
+        _, nll = model(tensors.tokens, tensors.positions, tensors.mask, targets=tensors.targets)
         nats = nll.double().cpu().numpy()
         owner = example_of_targets(batch)
         is_end = np.append(owner[1:] != owner[:-1], True)  # the last target of each is `eop`

@@ -38,7 +38,7 @@ class Session:
             positions[i, :, : lengths[i]] = prompt.positions
         self._device = device_of(model)
         self._seen = self._to_device(np.arange(width) < lengths[:, None])  # [B, A]
-        self._cache = KVCache(model.cfg, len(prompts), capacity=width + 32)
+        self._cache = KVCache(capacity=width + 32)
         # A padded query sees the real keys too: its output is never read, and no row is empty.
         mask = DenseMask(self._seen[:, None, :].expand(-1, width, -1))
         model(self._to_device(tokens), self._to_device(positions), mask, cache=self._cache)

@@ -65,7 +65,7 @@ class LossMeter:
 
         Args:
             batch: the batch that was scored.
-            nll: `[n]` nats of each target, row-major, as `blank_loss` returns them.
+            nll: `[n]` nats of each target, row-major, as the model gives them.
         """
         example = example_of_targets(batch)
         more = int(batch.sources.max(initial=0)) + 1 - self._nll.shape[2]

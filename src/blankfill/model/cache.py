@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import torch
 
-from blankfill.config.model import ModelConfig
-
 __all__ = ["KVCache"]
 
 
 class KVCache:
-    """Grows as positions are appended; every row appends the same number at a time."""
+    """Grows as positions are appended; every row appends the same number at a time.
 
-    def __init__(self, cfg: ModelConfig, batch_size: int, *, capacity: int) -> None:
-        self._shape = (batch_size, capacity, cfg.num_heads, cfg.head_size)
-        self._keys: list[torch.Tensor | None] = [None] * cfg.num_layers
-        self._values: list[torch.Tensor | None] = [None] * cfg.num_layers
+    Args:
+        capacity: positions that it has room for before it grows.
+    """
+
+    def __init__(self, *, capacity: int) -> None:
+        self._capacity = capacity
+        self._keys: dict[int, torch.Tensor] = {}
+        self._values: dict[int, torch.Tensor] = {}
         self.length = 0
 
     def append(
@@ -35,12 +37,9 @@ class KVCache:
             All keys and all values of the layer, `[B, S + T, N, H]`.
         """
         end = self.length + keys.shape[1]
-        stored = [
-            _store(table[layer], new, self.length, end, self._shape)
-            for table, new in ((self._keys, keys), (self._values, values))
-        ]
-        self._keys[layer], self._values[layer] = stored
-        return stored[0][:, :end], stored[1][:, :end]
+        for table, new in ((self._keys, keys), (self._values, values)):
+            table[layer] = _store(table.get(layer), new, self.length, end, self._capacity)
+        return self._keys[layer][:, :end], self._values[layer][:, :end]
 
     def advance(self, num_positions: int) -> None:
         """Count positions that every layer has appended."""
@@ -48,16 +47,11 @@ class KVCache:
 
 
 def _store(
-    table: torch.Tensor | None,
-    new: torch.Tensor,
-    start: int,
-    end: int,
-    shape: tuple[int, int, int, int],
+    table: torch.Tensor | None, new: torch.Tensor, start: int, end: int, capacity: int
 ) -> torch.Tensor:
     if table is None or end > table.shape[1]:
-        batch, capacity, heads, size = shape
-        capacity = max(capacity, end if table is None else 2 * table.shape[1])
-        grown = new.new_zeros(batch, capacity, heads, size)
+        room = max(capacity, end if table is None else 2 * table.shape[1])
+        grown = new.new_zeros(new.shape[0], room, *new.shape[2:])
         if table is not None:
             grown[:, :start] = table[:, :start]
         table = grown

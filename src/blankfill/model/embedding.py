@@ -18,8 +18,6 @@ class Embedding(nn.Module):
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
         self.word = _table(cfg.vocab_size, cfg.hidden_size)
-        self.shrink = cfg.embedding_gradient_shrink
-        """Share of the gradient that reaches the table; a training schedule may raise it."""
         self.position: nn.Embedding | None = None
         self.block_position: nn.Embedding | None = None
         if cfg.positions == "learned_2d":
@@ -28,17 +26,20 @@ class Embedding(nn.Module):
             self.block_position = _table(cfg.max_position + 1, cfg.hidden_size)
         self.dropout = nn.Dropout(cfg.embedding_dropout_rate)
 
-    def forward(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, tokens: torch.Tensor, positions: torch.Tensor, shrink: float = 1.0
+    ) -> torch.Tensor:
         """Embed.
 
         Args:
             tokens: `[B, T]`.
             positions: `[B, 2, T]`.
+            shrink: share of the gradient that reaches the table of words.
 
         Returns:
             `[B, T, D]`.
         """
-        h = shrink_gradient(self.word(tokens), self.shrink)
+        h = shrink_gradient(self.word(tokens), shrink)
         if self.position is not None and self.block_position is not None:
             h = h + self.position(positions[:, 0]) + self.block_position(positions[:, 1])
         return self.dropout(h)

@@ -40,6 +40,7 @@ def embed_neighbours(model: GLM, counts: torch.Tensor, frequency: torch.Tensor, 
     Returns:
         Rows that were replaced.
     """
+    assert model.embed is not None
     weight = model.embed.word.weight
     size = weight.shape[1]
     vectors = neighbour_vectors(counts, size, seed)

@@ -45,7 +45,7 @@ def init_weights(model: GLM, seed: int) -> None:
         if isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear) and module is not model.head:
+        elif isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
         elif isinstance(module, Embedding):
             std = math.sqrt(1 / (3 * cfg.hidden_size)) if cfg.is_deepnorm else PRE_LN_STD
@@ -59,7 +59,7 @@ def init_weights(model: GLM, seed: int) -> None:
                 _deepnorm(module, name, cfg.deepnorm_beta, seed)
             else:
                 _pre_ln(module, name, cfg.num_layers, seed)
-    if model.head is not None:
+    if model.head is not None and model.head.weight is not None:
         std = math.sqrt(1 / (3 * cfg.hidden_size)) if cfg.is_deepnorm else PRE_LN_STD
         seeded_normal(model.head.weight, std, seed, "head")
 

@@ -3,116 +3,52 @@
 The gradient of cross-entropy is known as soon as the logits are, so the forward pass computes both
 and the `[n, V]` logits of all targets never exist together.
 
-Shapes: B rows, T positions, n targets, D hidden, V vocabulary.
+Shapes: n targets, D hidden, V vocabulary.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from blankfill.kernels.native import Native, load_native
-from blankfill.model.attention import pick
-from blankfill.model.glm import GLM
-from blankfill.model.masks import Mask
+from blankfill.model.targets import Targets
 
-__all__ = ["batch_loss", "blank_loss", "blank_loss_at", "wanted_positions"]
+__all__ = ["Loss", "target_loss"]
 
-IGNORE_INDEX = -100
-"""Target of a position that predicts nothing; the objective's constant of the same name."""
 CHUNK_ELEMENTS = 4_000_000
 """Logits held at a time: 16 MB in float32, about what a CPU's last cache holds."""
 MIN_CHUNK_ROWS = 512
 """Fewer targets at a time make thin products, and read the matrix's gradient too often."""
 
 
-def wanted_positions(targets: torch.Tensor) -> torch.Tensor:
-    """List the positions of `[B, T]` that have a target, counted over all rows."""
-    return (targets != IGNORE_INDEX).flatten().nonzero().squeeze(1)
+class Loss(NamedTuple):
+    """The loss of a batch."""
+
+    total: torch.Tensor
+    """The weighted sum in nats, z-loss included; float32 or wider, differentiable once."""
+    nats: torch.Tensor
+    """`[n]` unweighted nats of each target, without the z-loss; detached."""
 
 
-def batch_loss(
-    model: GLM,
-    tokens: torch.Tensor,
-    positions: torch.Tensor,
-    mask: Mask,
-    targets: torch.Tensor,
-    weights: torch.Tensor | None = None,
-    z_loss: float = 0.0,
-    wanted: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run the model on a batch and sum the loss of its targets.
-
-    Computes in the last block, as in the head, only what the targets need.
-
-    Args:
-        model: which reads and scores.
-        tokens: `[B, T]` ids.
-        positions: `[B, 2, T]` both positions.
-        mask: who sees whom.
-        targets: `[B, T]` ids; `IGNORE_INDEX` where nothing is predicted.
-        weights: `[B, T]` loss weights; 1 where not given.
-        z_loss: as for `blank_loss`.
-        wanted: `[n]` positions with a target, counted over all rows, where they are known: to find
-            them the CPU waits for a GPU.
-
-    Returns:
-        As `blank_loss`.
-    """
-    index = wanted_positions(targets) if wanted is None else wanted
-    hidden = model(tokens, positions, mask, wanted=index)
-    return blank_loss_at(model, hidden, index, targets, weights, z_loss)
-
-
-def blank_loss(
-    model: GLM,
-    hidden: torch.Tensor,
-    targets: torch.Tensor,
-    weights: torch.Tensor | None = None,
-    z_loss: float = 0.0,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def target_loss(
+    hidden: torch.Tensor, matrix: torch.Tensor, targets: Targets, z_loss: float = 0.0
+) -> Loss:
     """Sum the weighted negative log-likelihood of the targets.
 
     Args:
-        model: whose output layer scores the hidden states.
-        hidden: `[B, T, D]` from `model(...)`.
-        targets: `[B, T]` ids; `IGNORE_INDEX` where nothing is predicted.
-        weights: `[B, T]` loss weights; 1 where not given.
+        hidden: `[n, D]` of the positions with a target.
+        matrix: `[V, D]` of the output layer.
+        targets: what they are to predict.
         z_loss: weight of the squared log of each softmax's denominator, which is added to the
             sum (Chowdhery et al. 2022, section 5); 0 is off.
-
-    Returns:
-        The weighted sum in nats (float32 or wider, differentiable once), and `[n]` unweighted nats
-        of each target in row-major order, without the z-loss (detached).
     """
-    index = wanted_positions(targets)
-    return blank_loss_at(model, pick(hidden, index), index, targets, weights, z_loss)
-
-
-def blank_loss_at(
-    model: GLM, hidden: torch.Tensor, index: torch.Tensor, targets: torch.Tensor,
-    weights: torch.Tensor | None, z_loss: float,
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Sum the loss of hidden states that were computed for the targets alone.
-
-    Args:
-        model: whose output layer scores the hidden states.
-        hidden: `[n, D]` of the positions with a target.
-        index: `[n]` these positions, counted over all rows.
-        targets: `[B, T]` ids.
-        weights: as for `blank_loss`.
-        z_loss: as for `blank_loss`.
-
-    Returns:
-        As `blank_loss`.
-    """
-    wanted = targets.flatten().index_select(0, index)
-    scale = None if weights is None else weights.flatten().index_select(0, index)
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
-    return _ChunkedCrossEntropy.apply(hidden, model.head_weight, wanted, scale, z_loss)  # pyright: ignore[reportReturnType]  # apply is untyped
+    made: Any = _ChunkedCrossEntropy.apply(hidden, matrix, targets.ids, targets.weights, z_loss)
+    return Loss(*made)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -152,14 +88,20 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             way.add_product(grad_matrix, grad, (hidden[part] * factor).to(hidden.dtype))
         if grad_matrix is not None:
             ctx.save_for_backward(grad_hidden, grad_matrix)
+        ctx.used = False
         ctx.mark_non_differentiable(nll)
         each = nll + z_loss * normalizer**2 if z_loss else nll
         return (each if scale is None else each * scale).sum(), nll
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor, _grad_nll: torch.Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
-        # In place: one more copy of the matrix would be the largest tensor of the step. Autograd
-        # notices, and refuses, should anybody go through here twice.
+        # In place: one more copy of the matrix would be the largest tensor of the step.
+        if ctx.used:
+            raise RuntimeError(
+                "the gradient of this loss has been taken already; it was scaled in place and is "
+                "gone. Call the model again for another"
+            )
+        ctx.used = True
         grad_hidden, grad_matrix = ctx.saved_tensors
         return grad_hidden.mul_(grad), grad_matrix.mul_(grad), None, None, None
 

@@ -17,7 +17,6 @@ import numpy.typing as npt
 import torch
 
 from blankfill.config.train import AttentionKind
-from blankfill.errors import ConfigError
 from blankfill.model.copies import on_device
 
 if TYPE_CHECKING:
@@ -29,9 +28,7 @@ __all__ = [
     "Mask",
     "PackedMask",
     "VarlenMask",
-    "attention_ways",
     "build_mask",
-    "choose_attention",
 ]
 
 TILE = 128
@@ -173,55 +170,6 @@ Mask = PackedMask | DenseMask | FlexMask | VarlenMask
 """What attention takes."""
 
 
-def attention_ways(
-    device: str, dtype: torch.dtype, *, dropout: float = 0.0
-) -> tuple[AttentionKind, ...]:
-    """List what `auto` chooses from, by the operations that each does, fewest first.
-
-    On a CPU `blocks` alone: with its compiled twin (`native.py`) the fastest at every row length
-    that we measured; without a C compiler it still is for long rows. On CUDA `varlen`, for half
-    precision, `flex` and `blocks`; the first two lack dropout on the attention weights.
-    """
-    if device != "cuda" or dropout:
-        return ("blocks",)
-    half = dtype in (torch.float16, torch.bfloat16)
-    return ("varlen", "flex", "blocks") if half else ("flex", "blocks")
-
-
-def choose_attention(
-    wanted: AttentionKind, device: str, dtype: torch.dtype, *, dropout: float = 0.0
-) -> AttentionKind:
-    """Settle `auto` without measuring, and refuse what the device cannot do.
-
-    Args:
-        wanted: what the user named.
-        device: type of the device, such as `cuda`.
-        dtype: of the products.
-        dropout: rate on the attention weights in training.
-
-    Raises:
-        ConfigError: the device, the type or the dropout rules the named one out.
-    """
-    if wanted == "auto":
-        return attention_ways(device, dtype, dropout=dropout)[0]
-    if wanted in ("flex", "varlen"):
-        if device != "cuda":
-            raise ConfigError(
-                f"train.attention={wanted} trains on CUDA only; on {device} take auto or blocks"
-            )
-        if dropout:
-            raise ConfigError(
-                f"train.attention={wanted} has no dropout on attention weights; set "
-                "model.attention_dropout to 0 or take blocks"
-            )
-        if wanted == "varlen" and dtype not in (torch.float16, torch.bfloat16):
-            raise ConfigError(
-                "train.attention=varlen needs bfloat16 or float16; take flex, or another "
-                "train.precision"
-            )
-    return wanted
-
-
 def build_mask(
     blocks: Blocks, shape: tuple[int, ...], kind: AttentionKind, device: torch.device | str = "cpu"
 ) -> Mask:
@@ -230,7 +178,7 @@ def build_mask(
     Args:
         blocks: `[K, 4]` of each example: row, first position, first of Part B, end.
         shape: (B, T) of the batch.
-        kind: settled by `choose_attention`.
+        kind: one that the device computes.
         device: where queries will be.
     """
     match kind:

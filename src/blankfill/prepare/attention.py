@@ -18,15 +18,14 @@ import torch
 
 from blankfill.config.run import RunConfig
 from blankfill.config.train import AttentionKind
+from blankfill.engine.device import attention_ways, choose_attention
 from blankfill.errors import ConfigError, TrainingError
 from blankfill.model.attention import attend, dense_attention
 from blankfill.model.masks import (
     Blocks,
     DenseMask,
     Mask,
-    attention_ways,
     build_mask,
-    choose_attention,
 )
 from blankfill.objective.batch import Batch
 from blankfill.prepare.timing import median_seconds

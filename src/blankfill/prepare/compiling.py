@@ -5,6 +5,7 @@ A compiled run rounds differently from one that is not, so what a run began with
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import math
@@ -17,10 +18,11 @@ from torch import nn
 
 from blankfill.config.run import RunConfig
 from blankfill.config.train import AttentionKind
+from blankfill.engine.compiled import compile_block, mark_varying
 from blankfill.engine.device import precision_context
 from blankfill.engine.transfer import to_tensors
 from blankfill.errors import ConfigError
-from blankfill.model.glm import GLM, compile_block, device_of, mark_varying
+from blankfill.model.glm import GLM, device_of
 from blankfill.objective.batch import Batch
 from blankfill.prepare.timing import median_seconds
 
@@ -33,8 +35,6 @@ LEAST_SECONDS = 300.0
 minute to compile, and gains a fifth at most where we measured it."""
 LEAST_GAIN = 0.03
 """A block that gains a smaller share is not compiled: its timing does not tell so little apart."""
-
-Block = Callable[..., torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,36 +151,41 @@ def measure_break_even(
 
 
 class _Trial:
-    """Blocks of a model, there and back on a batch of its run; no gradient is left in them."""
+    """Blocks of a model, there and back on a batch of its run; the model itself is left alone."""
 
     def __init__(
         self, model: GLM, batch: Batch, attention: AttentionKind, dtype: torch.dtype
     ) -> None:
         self._device, self._dtype = device_of(model), dtype
-        there = to_tensors(batch, attention, self._device)
-        self._mask, self._wanted = there.mask, there.wanted
+        made = to_tensors(batch, attention, self._device)
+        self._mask, self._wanted = made.mask, made.targets.index
+        assert model.embed is not None
         with torch.no_grad():
-            self._hidden = model.embed(there.tokens, there.positions).requires_grad_()
-        self._rotation = model.rotation(there.positions, self._hidden.dtype)
+            self._hidden = model.embed(made.tokens, made.positions).requires_grad_()
+        self._rotation = model.rotation(made.positions, self._hidden.dtype)
         blocks = [*model.blocks.values()]
         self.first, self._last = blocks[0], blocks[-1]
 
-    def compile(self) -> Block:
-        """Compile both graphs that training takes, and give the first block's."""
-        first, last = (compile_block(block) for block in (self.first, self._last))
-        self._call(first, self.first)
-        self._call(last, self._last, self._wanted)
+    def compile(self) -> nn.Module:
+        """Compile copies of the first and the last block, and give the first.
+
+        Their graphs are the two that training takes, which finds them made.
+        """
+        first, last = (copy.deepcopy(block) for block in (self.first, self._last))
+        for block, wanted in ((first, None), (last, self._wanted)):
+            compile_block(block)
+            self._call(block, wanted)
         return first
 
-    def median_seconds(self, *forms: Block) -> list[float]:
-        """Time calls of the first block in forms of it."""
-        calls = [functools.partial(self._call, form, self.first) for form in forms]
+    def median_seconds(self, *forms: nn.Module) -> list[float]:
+        """Time calls of forms of the first block."""
+        calls = [functools.partial(self._call, form) for form in forms]
         return median_seconds(self._device, *calls)
 
-    def _call(self, form: Block, block: nn.Module, wanted: torch.Tensor | None = None) -> None:
+    def _call(self, block: nn.Module, wanted: torch.Tensor | None = None) -> None:
         mark_varying(self._mask, wanted)
         with precision_context(self._dtype, self._device):
-            out = form(self._hidden, self._rotation, self._mask, None, wanted)
+            out = block(self._hidden, self._rotation, self._mask, None, wanted)
         torch.autograd.grad(out, [self._hidden, *block.parameters()], torch.ones_like(out))
 
 

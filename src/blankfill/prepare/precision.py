@@ -13,11 +13,10 @@ from collections.abc import Callable
 import torch
 
 from blankfill.config.run import RunConfig
-from blankfill.engine.device import choose_precision
+from blankfill.engine.device import choose_attention, choose_precision
 from blankfill.engine.gradient import forward_backward
 from blankfill.engine.transfer import to_tensors
 from blankfill.model.glm import GLM, device_of
-from blankfill.model.masks import choose_attention
 from blankfill.objective.batch import Batch
 from blankfill.prepare.timing import median_seconds
 
@@ -78,11 +77,12 @@ def quickest_precision(cfg: RunConfig, model: GLM, rows: Callable[[int], Batch])
         train.attention, device.type, torch.float32, dropout=cfg.model.attention_dropout_rate
     )
     batch = to_tensors(rows(num_rows), kind, device)
-    if not len(batch.wanted):
+    num_targets = len(batch.targets.index)
+    if not num_targets:
         return torch.bfloat16  # rows of padding alone tell nothing
 
     def step(dtype: torch.dtype) -> None:
-        forward_backward(model, [batch], dtype, float(len(batch.wanted)), z_loss=train.z_loss)
+        forward_backward(model, [batch], dtype, float(num_targets), z_loss=train.z_loss)
         model.zero_grad(set_to_none=True)
 
     wide, narrow = (functools.partial(step, x) for x in (torch.float32, torch.bfloat16))

@@ -15,7 +15,6 @@ from blankfill.engine.device import precision_context
 from blankfill.engine.transfer import to_tensors
 from blankfill.metrics import LossMeter, Sample
 from blankfill.model.glm import GLM, device_of
-from blankfill.model.loss import batch_loss
 from blankfill.objective.batch import Batch
 
 __all__ = ["Check", "Validation", "run_checks", "score_batches", "validation_batches"]
@@ -81,8 +80,6 @@ def score_batches(
     for batch in batches:
         tensors = to_tensors(batch, device=device)
         with precision_context(dtype, device):
-            _, nll = batch_loss(
-                model, tensors.tokens, tensors.positions, tensors.mask, tensors.targets
-            )
+            _, nll = model(tensors.tokens, tensors.positions, tensors.mask, targets=tensors.targets)
         losses.add(batch, nll.cpu().numpy())
     return {prefix + key: value for key, value in losses.means().items()}
