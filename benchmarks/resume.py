@@ -81,7 +81,7 @@ def step_times(cfg, folder, name, *, background):
     trainer = build_trainer(cfg, data=[folder / "store"], run=folder / name)
     beginnings, saving, copies = [], [], []
     step, save = trainer.step, trainer.save
-    thread = trainer._keeper._saver
+    thread = trainer._saver._writer
 
     def timed_step(loader):
         beginnings.append(time.monotonic())

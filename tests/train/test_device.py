@@ -205,7 +205,7 @@ def test_a_gpu_s_run_saves_and_resumes(make_trainer, tmp_path):
         for _ in range(3):
             first.step(loader)
     first.save()
-    first._keeper.finish()
+    first._saver.finish()
     second = make_trainer(tmp_path / "run", cfg, device="cuda")
     second.restore(newest_checkpoint(tmp_path / "run"))
     assert {value.device.type for value in second.engine.optimizer.tensors().values()} == {"cuda"}

@@ -42,6 +42,7 @@ from blankfill.runs import (
     list_checkpoints,
     newest_checkpoint,
     read_run,
+    restored_parts,
     set_aside,
     sweep,
     write_run,
@@ -50,7 +51,6 @@ from blankfill.runs.record import ChangeEntry, MixtureEntry
 from blankfill.runtime import set_threads
 from blankfill.text.tokenizer import TextTokenizer, copy_tokenizer
 from blankfill.text.vocabularies import load_tokenizer
-from blankfill.train.keeper import restored_parts
 from blankfill.train.trainer import Trainer
 from blankfill.train.validate import (
     Check,

@@ -7,17 +7,26 @@ lower priority while training goes on. Errors of the thread are raised by the ne
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blankfill.config.checkpoint import CheckpointConfig
+from blankfill.config.optimizer import OptimizerConfig
+from blankfill.errors import CheckpointError
 from blankfill.runs.folder import Part
+from blankfill.runs.record import TrainingState
+from blankfill.runs.save import save_checkpoint
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Saver"]
+__all__ = ["BackgroundWriter", "CheckpointSaver", "restored_parts"]
+
+log = logging.getLogger(__name__)
 
 NICENESS = 10
 """How far the writing thread steps back behind the threads that train (Linux)."""
@@ -25,11 +34,11 @@ NICENESS = 10
 Tensors = dict[str, "torch.Tensor"]
 
 
-class Saver:
-    """Writes one checkpoint at a time.
+class BackgroundWriter:
+    """Writes the tensors of one checkpoint at a time.
 
     Args:
-        background: write on a thread; otherwise `save` returns when all is written.
+        background: write on a thread; otherwise `start` returns when all is written.
     """
 
     def __init__(self, *, background: bool = True) -> None:
@@ -38,7 +47,7 @@ class Saver:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
-    def save(
+    def start(
         self, parts: dict[Part, Tensors], write: Callable[[dict[Part, Tensors]], object]
     ) -> None:
         """Copy tensors to host memory and start writing them; waits for the save before it.
@@ -95,3 +104,86 @@ class Saver:
             write(copies)
         except BaseException as error:
             self._error = error
+
+
+class CheckpointSaver:
+    """Saves one run while it trains, beside its steps.
+
+    Args:
+        cfg: which checkpoints stay, and what to do when one cannot be written.
+        run: the run's folder.
+    """
+
+    def __init__(self, cfg: CheckpointConfig, run: Path) -> None:
+        self.saved_at = -1
+        """Step that was saved last, or is being saved."""
+        self._cfg, self._run = cfg, run
+        self._writer = BackgroundWriter(background=cfg.in_background)
+        self._failing = False
+
+    def save(self, step: int, parts: dict[Part, Tensors], training: TrainingState) -> None:
+        """Copy `parts` and write the checkpoint of `step` beside what follows.
+
+        Args:
+            step: optimizer steps done.
+            parts: `model`, `optimizer` and `ema` tensors; they may change when this returns.
+            training: what training goes on from.
+
+        Raises:
+            CheckpointError: the save before this one failed, or this one where not in background.
+        """
+
+        def write(copies: dict[Part, Tensors]) -> None:
+            save_checkpoint(
+                self._run, step, copies, training, keep=self._cfg.keep,
+                keep_every=self._cfg.keep_every, keep_best=self._cfg.keep_best,
+            )  # fmt: skip
+            if self._failing:
+                log.info("checkpoints can be written again; step %d is saved", step)
+                self._failing = False
+
+        self._writer.start(parts, write)
+        self.saved_at = step
+
+    def check_background_save(self, *, wait: bool = False) -> None:
+        """Look whether the save that was begun last has failed.
+
+        Args:
+            wait: wait until it has ended.
+
+        Raises:
+            CheckpointError: it has, and checkpoint.on_error is stop.
+        """
+        try:
+            if wait:
+                self._writer.wait()
+            else:
+                self._writer.check()
+        except CheckpointError as error:
+            self.saving_failed(error)
+
+    def saving_failed(self, error: CheckpointError) -> None:
+        """End the run, or warn once that training goes on without the checkpoint.
+
+        Raises:
+            CheckpointError: checkpoint.on_error is stop.
+        """
+        self.saved_at = -1
+        if self._cfg.on_error == "stop":
+            raise error
+        if not self._failing:
+            log.warning("%s. Training goes on; the next checkpoint is tried when it is due", error)
+        self._failing = True
+
+    def finish(self) -> None:
+        """Wait until the last save stands.
+
+        Raises:
+            CheckpointError: it failed.
+        """
+        self._writer.wait()
+
+
+def restored_parts(cfg: OptimizerConfig) -> list[Part]:
+    """List what a run takes up again of a checkpoint, and so has to be as it was written."""
+    return ["model", "optimizer", *(["ema"] if cfg.ema_decay else [])]

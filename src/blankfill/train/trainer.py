@@ -27,13 +27,14 @@ from blankfill.model.glm import GLM
 from blankfill.optim import lr_at
 from blankfill.runs import (
     Checkpoint,
+    CheckpointSaver,
     RunLock,
     TrainingState,
     list_checkpoints,
     newest_checkpoint,
+    restored_parts,
 )
 from blankfill.runs.record import LossSums
-from blankfill.train.keeper import Keeper, restored_parts
 from blankfill.train.loader import Loader
 from blankfill.train.signals import stop_on_signals
 from blankfill.train.step import StepInfo
@@ -81,7 +82,7 @@ class Trainer:
         self._losses = LossMeter()
         self._rates, self._peak = RateMeter(), peak.flops_per_second if peak else 0.0
         self._watch = Watch(cfg, run, tokenizer)
-        self._keeper = Keeper(cfg.checkpoint, run)
+        self._saver = CheckpointSaver(cfg.checkpoint, run)
         self._validation: tuple[int, dict[str, float]] = (-1, {})
         self._stop = threading.Event()
 
@@ -147,16 +148,16 @@ class Trainer:
     def _roll_back(self, lr: float) -> StepInfo:
         """Return to the last checkpoint."""
         self.engine.drop_gradient()
-        self._keeper.check_background_save(wait=True)
+        self._saver.check_background_save(wait=True)
         self.restore(newest_checkpoint(self.run, restored_parts(self.cfg.optimizer)))
         return StepInfo(loss_nats=math.nan, grad_norm=math.nan, lr=lr, num_rows=0, num_targets=0)
 
     def _end(self, incident: Incident) -> NoReturn:
         """Save what can be saved and end the run."""
         self.engine.drop_gradient()
-        if not incident.bad_weights and self._keeper.saved_at != self.index:
+        if not incident.bad_weights and self._saver.saved_at != self.index:
             self.save()
-        self._keeper.finish()
+        self._saver.finish()
         raise TrainingError(
             f"step {self.index}: {incident.found}; its batch is in {self.run / 'incidents'}; go on "
             f"with --resume and --train.skip-steps {self.index}, a lower --schedule.peak-lr or "
@@ -189,9 +190,9 @@ class Trainer:
                     returns = self.cfg.guard.on_spike in ("rollback", "skip")
                     if returns and not list_checkpoints(self.run):
                         self._save_if_possible(writer)  # so that there is something to return to
-                        self._keeper.check_background_save(wait=True)
+                        self._saver.check_background_save(wait=True)
                 while self.index < train.steps and not self._stop.is_set():
-                    self._keeper.check_background_save()
+                    self._saver.check_background_save()
                     before = self.index
                     info = self.step(loader)
                     if self.index <= before:
@@ -202,14 +203,14 @@ class Trainer:
                     note = f"step {self.index}  loss {info.loss_nats:.3f}  {rates.note()}"
                     meter.advance(positions, note)
                     self._after_step(writer, info, rates)
-                if self._keeper.saved_at != self.index:
+                if self._saver.saved_at != self.index:
                     writer.sync()
                     self.save()
-                self._keeper.finish()
+                self._saver.finish()
         except Exception:
             # A checkpoint that is being written is worth waiting for; its own error comes second.
             with suppress(Exception):
-                self._keeper.finish()
+                self._saver.finish()
             raise
         finally:
             if self._lock is not None:
@@ -278,7 +279,7 @@ class Trainer:
                 f"step {self.index}: weights are not finite ({'; '.join(bad)}) and were not saved; "
                 "the checkpoint before stays: go on from it with --resume"
             )
-        self._keeper.save(self.index, self.engine.tensors(), self._state())
+        self._saver.save(self.index, self.engine.tensors(), self._state())
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take up the state of a checkpoint.
@@ -287,7 +288,7 @@ class Trainer:
             CheckpointError: the checkpoint does not fit the model.
         """
         self.engine.load(checkpoint)
-        self.index = self._keeper.saved_at = checkpoint.step
+        self.index = self._saver.saved_at = checkpoint.step
         self._losses = LossMeter()
         state = checkpoint.state.training
         if state is None:
@@ -312,8 +313,8 @@ class Trainer:
     def _save_if_possible(self, writer: MetricsWriter) -> None:
         """Save; what cannot be written ends the run or not, as the configuration says."""
         writer.sync()
-        self._keeper.check_background_save(wait=True)
+        self._saver.check_background_save(wait=True)
         try:
             self.save()
         except CheckpointError as error:
-            self._keeper.saving_failed(error)
+            self._saver.saving_failed(error)
