@@ -20,7 +20,7 @@ from blankfill.engine.device import choose_device, choose_precision
 from blankfill.engine.engine import LocalEngine
 from blankfill.errors import ConfigError, OutputError
 from blankfill.guard.forgetting import ForgettingGuard
-from blankfill.metrics import find_peak
+from blankfill.metrics import Peak, find_peak
 from blankfill.metrics.names import unique_names
 from blankfill.metrics.wandb import require_wandb
 from blankfill.model.glm import GLM
@@ -37,6 +37,7 @@ from blankfill.prepare.start import begin_embedding, read_start
 from blankfill.runs import (
     RUN_FILES,
     RUN_FOLDERS,
+    Checkpoint,
     RunLock,
     RunRecord,
     list_checkpoints,
@@ -163,19 +164,9 @@ def build_trainer(
             record = replace(record, init=start_on_resume(old, init))
         changes = changes_on_resume(old, record, allow_change)
         record = replace(record, started=old.started, changes=old.changes)
-    with refused_by_disk(run):
-        run.mkdir(parents=True, exist_ok=True)
-        lock = RunLock(run)
-    if old is None:
-        require_new_run(run)  # another process may have begun one since
-    sweep(run)
+    lock = _take_folder(run, is_new=old is None)
     threads = set_threads(cfg.train.threads)
-    newest = newest_checkpoint(run, restored_parts(cfg.optimizer)) if going_on else None
-    if newest is not None and newest.step > cfg.train.steps:
-        raise ConfigError(
-            f"{run} has done {newest.step} steps already, which is more than --train.steps "
-            f"{cfg.train.steps}; name at least {newest.step}"
-        )
+    newest = _checkpoint_to_go_on_from(run, cfg) if going_on else None
     model = GLM(cfg.model)
     init_weights(model, cfg.train.seed)
     if start is None and newest is None:
@@ -216,24 +207,68 @@ def build_trainer(
     if isinstance(rows, RowMixture) and settled and settled != rows.mixtures[-1][1]:
         rows.change(trainer.row, settled)
     record = replace(
-        record, attention=attention, compiled=compiled,
-        precision=str(dtype).removeprefix("torch."), mixtures=_mixtures_of(rows),
-        hardware=replace(
-            record.hardware, peak_flops_per_second=round(peak.flops_per_second),
-            peak_source=peak.source,
-        ),
+        _measured(record, engine, peak), compiled=compiled, mixtures=_mixtures_of(rows),
+        changes=(*record.changes, *_made(changes, trainer.index)),
     )  # fmt: skip
-    if changes:
-        for change in changes:
-            log.info("from step %d on, %s", trainer.index, change.text)
-        made = ChangeEntry(step=trainer.index, values={c.name: c.after for c in changes})
-        record = replace(record, changes=(*record.changes, made))
     write_run(run, record)
     if not (run / "tokenizer").exists():
         with new_folder(run / "tokenizer") as folder:
             copy_tokenizer(data[0] / "tokenizer", folder)
     say_what_was_chosen(trainer, record, threads)
     return trainer
+
+
+def _take_folder(run: Path, *, is_new: bool) -> RunLock:
+    """Make a run's folder, lock it, and remove what a process that was killed has left there.
+
+    Raises:
+        CheckpointError: another process trains in it.
+        ConfigError: another process has begun a run there.
+        OutputError: nothing can be written there.
+    """
+    with refused_by_disk(run):
+        run.mkdir(parents=True, exist_ok=True)
+        lock = RunLock(run)
+    if is_new:
+        require_new_run(run)  # another process may have begun one since
+    sweep(run)
+    return lock
+
+
+def _checkpoint_to_go_on_from(run: Path, cfg: RunConfig) -> Checkpoint:
+    """Find the newest checkpoint of a run that is resumed.
+
+    Raises:
+        CheckpointError: none is usable.
+        ConfigError: it has done more steps than the run is to have.
+    """
+    newest = newest_checkpoint(run, restored_parts(cfg.optimizer))
+    if newest.step > cfg.train.steps:
+        raise ConfigError(
+            f"{run} has done {newest.step} steps already, which is more than --train.steps "
+            f"{cfg.train.steps}; name at least {newest.step}"
+        )
+    return newest
+
+
+def _measured(record: RunRecord, engine: LocalEngine, peak: Peak) -> RunRecord:
+    """Add to a record what was settled by measurement."""
+    flops = round(peak.flops_per_second)
+    return replace(
+        record, attention=engine.attention, precision=str(engine.dtype).removeprefix("torch."),
+        hardware=replace(
+            record.hardware, peak_flops_per_second=flops, peak_source=peak.source
+        ),
+    )  # fmt: skip
+
+
+def _made(changes: Sequence[Change], step: int) -> tuple[ChangeEntry, ...]:
+    """Log what a resumed run changes, and give the entry of its record; none where nothing is."""
+    for change in changes:
+        log.info("from step %d on, %s", step, change.text)
+    if not changes:
+        return ()
+    return (ChangeEntry(step=step, values={change.name: change.after for change in changes}),)
 
 
 def _with_vocabulary(
