@@ -1,9 +1,9 @@
 """What is compiled from C for a CPU: built at first use, if it can be.
 
-The twins of `kernels/packed.py`, of a chunk of `model/loss.py` and of `model/rope.py`. They need a
-C compiler, which is looked for as `cc`, and torch's own BLAS; building takes about a second and is
-kept for the next start. Where either is missing nothing is lost but speed: the plain operators
-compute the same, to rounding. `BLANKFILL_NATIVE=0` turns it off.
+The twins of `kernels/packed.py`, of a chunk of `model/loss.py`, of `model/rope.py` and of GeGLU in
+`model/mlp.py`. They need a C compiler, which is looked for as `cc`, and torch's own BLAS; building
+takes about a second and is kept for the next start. Where either is missing nothing is lost but
+speed: the plain operators compute the same, to rounding. `BLANKFILL_NATIVE=0` turns it off.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["TYPES", "Native", "load_native"]
 log = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
-SOURCES = tuple(HERE / name for name in ("packed.c", "chunk.c", "rotate.c"))
+SOURCES = tuple(HERE / name for name in ("packed.c", "chunk.c", "rotate.c", "gate.c"))
 INCLUDED = tuple(HERE / name for name in ("bfloat16.h", "exponential.h", "packed_pairs.h"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared",
          "-fPIC", f"-DSTRIP={STRIP}")  # fmt: skip
@@ -50,7 +50,7 @@ class _Dropout(ctypes.Structure):
 
 
 class Native:
-    """The functions of `packed.c`, `chunk.c` and `rotate.c`."""
+    """The functions of the C files."""
 
     def __init__(self, library: ctypes.CDLL, gemm: ctypes.c_void_p) -> None:
         self._attend, self._attend_backward = library.attend, library.attend_backward
@@ -58,8 +58,9 @@ class Native:
         self._rotate = {
             torch.float32: library.rotate_float32, torch.bfloat16: library.rotate_bfloat16
         }  # fmt: skip
+        self._gate, self._gate_backward = library.gate, library.gate_backward
         functions = (self._attend, self._attend_backward, self._score_chunk, self._add_part)
-        for function in (*functions, *self._rotate.values()):
+        for function in (*functions, self._gate, self._gate_backward, *self._rotate.values()):
             function.restype = None
         self._gemm = gemm
 
@@ -157,6 +158,24 @@ class Native:
         )  # fmt: skip
         return out
 
+    def gate(self, up: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        """Give `up * gelu(gate)` of dense bfloat16 tensors of one shape."""
+        _require_alike(up, gate)
+        out = torch.empty_like(up)
+        self._gate(*_addresses(up, gate), ctypes.c_int64(up.numel()), *_addresses(out))
+        return out
+
+    def gate_backward(
+        self, grad: torch.Tensor, up: torch.Tensor, gate: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give the gradients of `up` and of `gate`."""
+        _require_alike(grad, up, gate)
+        to_up, to_gate = torch.empty_like(up), torch.empty_like(up)
+        self._gate_backward(
+            *_addresses(grad, up, gate), ctypes.c_int64(up.numel()), *_addresses(to_up, to_gate)
+        )
+        return to_up, to_gate
+
 
 @functools.cache
 def load_native(*, portable: bool = False) -> Native | None:
@@ -175,7 +194,7 @@ def load_native(*, portable: bool = False) -> Native | None:
         return Native(ctypes.CDLL(str(_build(portable))), gemm)
     except (OSError, AttributeError, subprocess.SubprocessError) as error:
         log.info(
-            "attention, rotation and loss run without their compiled forms (%s)",
+            "attention, rotation, gates and loss run without their compiled forms (%s)",
             str(error).splitlines()[0],
         )
         return None
@@ -236,6 +255,17 @@ def _view(x: torch.Tensor) -> _View:
     assert x.dtype in TYPES
     assert x.stride(2) == 1
     return _View(x.data_ptr(), x.stride(1), x.stride(0), x.dtype == torch.bfloat16)
+
+
+def _require_alike(*tensors: torch.Tensor) -> None:
+    assert {x.dtype for x in tensors} == {torch.bfloat16}
+    assert len({x.shape for x in tensors}) == 1
+
+
+def _addresses(*tensors: torch.Tensor) -> list[ctypes.c_void_p]:
+    """Give the addresses of dense tensors, which may be empty."""
+    assert all(x.is_contiguous() for x in tensors)
+    return [ctypes.c_void_p(x.data_ptr()) for x in tensors]
 
 
 def _address(x: torch.Tensor) -> ctypes.c_void_p:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from blankfill.config.model import ModelConfig
+from blankfill.kernels.gate import geglu_in_c
 
 __all__ = ["GatedMLP", "PlainMLP", "build_mlp"]
 
@@ -38,7 +39,9 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `[..., D]` to `[..., D]`."""
-        return self.down(self.up(x) * self.activation(self.gate(x)))
+        up, gate = self.up(x), self.gate(x)
+        gated = geglu_in_c(up, gate) if self.activation is functional.gelu else None
+        return self.down(up * self.activation(gate) if gated is None else gated)
 
 
 class PlainMLP(nn.Module):
