@@ -8,18 +8,19 @@ from blankfill.config.on_resume import OnResume, on_resume
 from blankfill.config.run import RunConfig, to_dict
 from blankfill.errors import ConfigError
 from blankfill.prepare.resume import changes_on_resume
+from conftest import run_record
 
 MAY = on_resume(RunConfig)
 OF_TRAIN = ("train.device", "train.threads", "train.log_every", "train.wandb")
 
 
 def described(**changed):
-    """A run.json with other values of some fields."""
-    config = copy.deepcopy(to_dict(RunConfig()))
+    """A run's record with other values of some fields, whatever their types."""
+    config = copy.deepcopy(RunConfig())
     for dotted, value in changed.items():
         section, name = dotted.split(".")
-        config[section][name] = value
-    return {"config": config, "data": [], "validation": []}
+        object.__setattr__(getattr(config, section), name, value)
+    return run_record(config)
 
 
 def test_every_field_says_whether_it_may_change():
