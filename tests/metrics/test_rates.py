@@ -31,7 +31,7 @@ def test_utilisation_is_the_rate_really_done_over_the_peak(clock):
     assert found["flops_per_second_dense"] == 2.5e9
     assert found["peak_flops_per_second"] == 4e9
     assert found["mfu"] == pytest.approx(0.25)
-    assert rates.note() == "150 targets/s  MFU 25 %"
+    assert rates.notes() == ("150 targets/s", "MFU 25 %")
 
 
 def test_pauses_do_not_slow_the_rate_and_have_their_share(clock):
@@ -62,7 +62,7 @@ def test_without_a_peak_there_is_no_utilisation(clock):
     clock[0] += 1.0
     rates.add(1, 1, Flops(model=3, dense=5))
     assert "mfu" not in rates.read()
-    assert rates.note() == "1 targets/s"
+    assert rates.notes() == ("1 targets/s",)
 
 
 def test_operations_of_a_step_by_hand(ids):

@@ -239,12 +239,17 @@ def _lines(names: list[str]) -> list[str]:
 
 
 def _set_up_logging(*, quiet: bool) -> None:
-    logging.basicConfig(
-        level=logging.WARNING if quiet else logging.INFO,
-        format="%(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
+    level = logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(level=level, format="%(message)s", handlers=[_Stderr()], force=True)
+
+
+class _Stderr(logging.Handler):
+    """Writes to what stderr is at the moment: while a bar is drawn, to the lines above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError, ValueError):  # as where stderr is closed
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
 
 
 def _complain(sentence: str) -> int:

@@ -174,11 +174,11 @@ class RateMeter:
         self._sums = np.zeros(5)
         return rates
 
-    def note(self) -> str:
+    def notes(self) -> tuple[str, ...]:
         """Write the rates of the last steps as a progress bar shows them."""
         rates = self._rates(np.sum(self._recent, axis=0)) if self._recent else {}
         targets = f"{rates.get('targets_per_second', 0):,.0f} targets/s"
-        return f"{targets}  MFU {100 * rates['mfu']:.0f} %" if "mfu" in rates else targets
+        return (targets, f"MFU {100 * rates['mfu']:.0f} %") if "mfu" in rates else (targets,)
 
     def _rates(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
         positions, targets, done, dense = (sums[1:] / max(sums[0], 1e-9)).tolist()

@@ -220,7 +220,7 @@ def _run(folder: Path, options: TrainerOptions) -> _Outcome:
             for line in process.stderr:
                 last = line.strip() or last
                 if found := _PASS.search(line):
-                    meter.advance(1, note=f"{int(found[1]):,} pieces")
+                    meter.advance(1, f"{int(found[1]):,} pieces")
                 elif found := _ALPHABET.search(line):
                     num_characters = int(found[1])
         except BaseException:

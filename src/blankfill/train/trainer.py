@@ -200,8 +200,8 @@ class Trainer:
                         continue
                     positions = info.num_rows * train.row_length
                     rates.add(positions, info.num_targets, info.flops)
-                    note = f"step {self.index}  loss {info.loss_nats:.3f}  {rates.note()}"
-                    meter.advance(positions, note)
+                    loss, step = f"loss {info.loss_nats:.3f}", f"step {self.index:,}"
+                    meter.advance(positions, loss, step, *rates.notes())
                     self._after_step(writer, info, rates)
                 if self._saver.saved_at != self.index:
                     writer.sync()
