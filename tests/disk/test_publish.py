@@ -11,10 +11,10 @@ import pytest
 from blankfill import atomic
 from blankfill.disk import publish, renames
 from blankfill.disk.json_files import Description
+from blankfill.disk.new_file import NewFile
 from blankfill.disk.ownership import FolderKind, foreign_in
 from blankfill.disk.publish import (
     NameLock,
-    NewFile,
     NewFolder,
     emptied,
     new_folder,
@@ -377,7 +377,8 @@ def test_a_descriptor_is_written_into_and_not_replaced(tmp_path):
 def test_a_new_file_and_folder_follow_the_umask(tmp_path):
     code = (
         "import os, sys; from pathlib import Path; os.umask(0o027)\n"
-        "from blankfill.disk.publish import NewFile, new_folder\n"
+        "from blankfill.disk.new_file import NewFile\n"
+        "from blankfill.disk.publish import new_folder\n"
         "out = Path(sys.argv[1])\n"
         "with new_folder(out / 'folder') as folder: (folder / 'a').write_text('x')\n"
         "with NewFile(out / 'file', 'a text', lambda path: True) as file: file.write(b'x')\n"

@@ -142,7 +142,7 @@ def explain(
     if picture is not None and picture.suffix not in (".png", ".svg", ".pdf"):
         raise ConfigError(f"--picture {picture} must end in .png, .svg or .pdf")
     if picture is not None:
-        from blankfill.disk.publish import require_writable
+        from blankfill.disk.new_file import require_writable
         from blankfill.objective.render import PICTURE
 
         require_writable(picture, *PICTURE)

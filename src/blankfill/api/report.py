@@ -50,7 +50,7 @@ def report(
         ConfigError: no run is named.
         OutputError: the file is not a report and would be lost, or cannot be written.
     """
-    from blankfill.disk.publish import NewFile
+    from blankfill.disk.new_file import NewFile
     from blankfill.metrics.names import unique_names
     from blankfill.report import build_page, is_report, read_history
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from blankfill import __version__
-from blankfill.disk.publish import NewFile
+from blankfill.disk.new_file import NewFile
 from blankfill.objective.batch import IGNORE_INDEX, Batch, Bool, Example, Int32
 from blankfill.objective.fonts import fonts_for, without_glyph_warnings
 from blankfill.objective.mask import visible
