@@ -208,6 +208,23 @@ def timed(batch):
     return done / (time.perf_counter() - start)
 
 
+def plan_rates(stores, row_length):
+    """How fast an epoch is planned, and how full its rows are."""
+    plans = {}
+    for name, store in stores.items():
+        start = time.perf_counter()
+        source = RowSource([store], MIXTURES["ours"], IDS, row_length=row_length, seed=5)
+        rows = source.num_rows(0)
+        tokens = int(store.lengths.sum())
+        seconds = time.perf_counter() - start
+        whole = source.rows(0, rows)
+        plans[name] = {
+            "tokens": tokens, "planning_tokens_per_second": tokens / seconds, "rows": rows,
+            "fill": float((whole.segment_ids >= 0).mean()),
+        }  # fmt: skip
+    return plans
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--glm", type=Path, help="a checkout of the released GLM")
@@ -241,18 +258,7 @@ def main():
     for _ in range(args.rounds):
         for name, batch in sides.items():
             rates[name].append(timed(batch))
-    plans = {}
-    for name, store in stores.items():
-        start = time.perf_counter()
-        source = RowSource([store], MIXTURES["ours"], IDS, row_length=args.row_length, seed=5)
-        rows = source.num_rows(0)
-        tokens = int(store.lengths.sum())
-        seconds = time.perf_counter() - start
-        whole = source.rows(0, rows)
-        plans[name] = {
-            "tokens": tokens, "planning_tokens_per_second": tokens / seconds, "rows": rows,
-            "fill": float((whole.segment_ids >= 0).mean()),
-        }  # fmt: skip
+    plans = plan_rates(stores, args.row_length)
     table = {
         name: {
             "tokens_per_second": round(statistics.median(values)),

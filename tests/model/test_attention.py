@@ -1,21 +1,14 @@
 """Every way of attention beside the rule itself, `objective.mask.visible`."""
 
-import math
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
-from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.flop_counter import FlopCounterMode
 
-from blankfill.config.model import ModelConfig
-from blankfill.engine.compiled import mark_varying
 from blankfill.engine.device import choose_attention
 from blankfill.errors import ConfigError
 from blankfill.kernels import packed
 from blankfill.kernels.native import load_native
-from blankfill.kernels.rectangles import rectangles
 from blankfill.metrics.flops import training_flops, visible_area
 from blankfill.model.attention import (
     dense_attention,
@@ -23,7 +16,6 @@ from blankfill.model.attention import (
     packed_attention,
     varlen_attention,
 )  # fmt: skip
-from blankfill.model.block import build_block
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.model.masks import (
@@ -34,68 +26,8 @@ from blankfill.model.masks import (
     build_mask,
     tile_pairs,
 )  # fmt: skip
-from blankfill.model.rope import rotation_of
 from blankfill.model.targets import Targets
-from blankfill.objective.mask import visible
-
-T = 300
-BLOCKS = {
-    "ragged": [[0, 0, 37, 50], [0, 50, 60, 199], [0, 199, 280, 300], [1, 0, 130, 180]],
-    "one token": [[0, 0, 1, 1], [0, 1, 1, 2], [0, 2, 3, 4], [1, 299, 299, 300]],
-    "empty part b": [[0, 0, 20, 20], [1, 0, 300, 300]],
-    "empty part a": [[0, 0, 0, 170], [0, 170, 170, 171]],
-    "long part b": [
-        [0, 0, 10, 300], [1, 0, 64, 128], [1, 128, 140, 205], [1, 205, 206, 300], [2, 0, 1, 257],
-    ],
-    "rows of only padding": [[1, 5, 9, 14]],
-    "nothing": [],
-}  # fmt: skip
-
-
-def table(name):
-    return np.array(BLOCKS[name], np.int32).reshape(-1, 4)
-
-
-def rule(blocks, rows=3):
-    """The square of every row by `visible()`, and where there are examples."""
-    segment = np.full((rows, T), -1, np.int32)
-    is_part_b = np.zeros((rows, T), bool)
-    for number, (row, start, part_b, end) in enumerate(blocks.tolist()):
-        segment[row, start:end] = number
-        is_part_b[row, part_b:end] = True
-    seen = np.stack([visible(s, b) for s, b in zip(segment, is_part_b, strict=True)])
-    return torch.from_numpy(seen), torch.from_numpy(segment >= 0)
-
-
-def draw(dtype, rows=3, heads=2, size=8):
-    generator = torch.Generator().manual_seed(0)
-    return [
-        torch.randn(rows, T, heads, size, generator=generator, dtype=torch.float64)
-        .to(dtype).requires_grad_()
-        for _ in range(4)
-    ]  # fmt: skip
-
-
-def plain(q, k, v, seen, real):
-    """Attention as it is defined, in the precision of the inputs; zero on padding."""
-    scores = torch.einsum("bqnh,bknh->bnqk", q, k) / math.sqrt(q.shape[-1])
-    weights = scores.masked_fill(~seen[:, None], -math.inf).softmax(-1)
-    return torch.einsum("bnqk,bknh->bqnh", weights, v) * real[:, :, None, None]
-
-
-def standin(q, k, v, q_bounds, k_bounds, _longest_q, _longest_k, *, causal, scale):
-    """A variable-length kernel by its definition, causal at the bottom right."""
-    parts = []
-    for i in range(len(q_bounds) - 1):
-        a, b = q_bounds[i : i + 2].tolist()
-        c, d = k_bounds[i : i + 2].tolist()
-        seen = torch.ones(b - a, d - c, dtype=torch.bool)
-        seen = seen.tril(d - c - (b - a)) if causal else seen
-        scores = torch.einsum("qnh,knh->nqk", q[a:b], k[c:d]) * (scale or q.shape[-1] ** -0.5)
-        weights = scores.masked_fill(~seen, -math.inf).softmax(-1)
-        parts.append(torch.einsum("nqk,knh->qnh", weights, v[c:d]))
-    return torch.cat(parts)
-
+from model.attention_cases import BLOCKS, CFG, T, draw, plain, rule, standin, table
 
 WAYS = {
     "blocks": lambda q, k, v, b: packed_attention(q, k, v, PackedMask(b, (3, T))),
@@ -104,11 +36,6 @@ WAYS = {
         q, k, v, VarlenMask.of(b, (3, T), "cpu"), kernel=standin
     ),
 }
-
-
-def require_native():
-    if load_native() is None:
-        pytest.skip("no C compiler here, or no sgemm in torch's library")
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -231,194 +158,6 @@ def test_the_operator_keeps_torchs_contract():
         torch.ops.blankfill.block_attention.default, args,
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
     )  # fmt: skip
-
-
-def test_dropout_drops_its_share_and_its_gradient_is_of_what_is_left():
-    blocks = np.array([[0, 0, 200, 300]], np.int32)
-    mask = PackedMask(blocks, (1, T))
-    q, k, v, weight = (x[:1] for x in draw(torch.float64))
-    ones = torch.ones_like(v)
-    torch.manual_seed(0)
-    kept = packed_attention(q, k, ones, mask, 0.25)
-    # Each entry is a mean of kept weights / 0.75: 600 of them average to 1 within 2 %.
-    assert float(kept.detach().mean()) == pytest.approx(1, abs=0.02)
-    assert not torch.allclose(kept, ones)
-
-    def again(q, k, v):
-        torch.manual_seed(0)
-        return (packed_attention(q, k, v, mask, 0.25) * weight).sum()
-
-    grads = torch.autograd.grad(again(q, k, v), (q, k, v))
-    direction = [torch.randn_like(x) for x in (q, k, v)]
-    step = 1e-5
-    moved = [
-        again(*(x + sign * step * d for x, d in zip((q, k, v), direction, strict=True)))
-        for sign in (1, -1)
-    ]
-    slope = sum((g * d).sum() for g, d in zip(grads, direction, strict=True))
-    # A central difference in float64: its error is near 1e-9 of the value.
-    torch.testing.assert_close((moved[0] - moved[1]) / (2 * step), slope, rtol=1e-6, atol=1e-6)
-
-
-def dropped(shape, blocks, buffer):
-    """What dropout took, `[B, N, T, T]`, by the signs of the kept weights; and their indices."""
-    rows, heads, length = shape
-    gone = torch.zeros(rows, heads, length, length, dtype=torch.bool)
-    index = torch.zeros(gone.shape, dtype=torch.int64)
-    at = 0
-    for first, query, end, _ in rectangles(blocks.tolist(), length):
-        row, base = divmod(first, length)
-        size = (heads, end - query, end - first)
-        where = (row, slice(None), slice(query - row * length, end - row * length),
-                 slice(base, base + end - first))  # fmt: skip
-        here = torch.arange(at, at + math.prod(size)).view(size)
-        index[where], gone[where] = here, buffer[here] < 0
-        at += math.prod(size)
-    return gone, index
-
-
-@pytest.mark.parametrize("name", ["ragged", "long part b", "one token"])
-@pytest.mark.parametrize("native", [True, False])
-def test_with_dropout_value_and_gradients_are_those_of_what_it_leaves(name, native, monkeypatch):
-    if native:
-        require_native()
-    else:
-        monkeypatch.setattr(packed, "load_native", lambda: None)
-    blocks, rate = table(name), 0.3
-    seen, real = rule(blocks)
-    *qkv, weight = draw(torch.float32)
-    weight = weight.detach() * real[:, :, None, None]
-    torch.manual_seed(0)
-    args = (torch.from_numpy(blocks), rate, 8**-0.5)
-    value, buffer = torch.ops.blankfill.block_attention(*qkv, *args)
-    made = [value.detach(), *torch.autograd.grad(value, qkv, weight)]
-    gone, _ = dropped((3, 2, T), blocks, buffer.detach())
-
-    wide = [x.detach().double().requires_grad_() for x in qkv]
-    q, k, v = wide
-    scores = torch.einsum("bqnh,bknh->bnqk", q, k) / math.sqrt(8)
-    weights = scores.masked_fill(~seen[:, None], -math.inf).softmax(-1)
-    left = weights.masked_fill(gone, 0) / (1 - rate)
-    exact = torch.einsum("bnqk,bknh->bqnh", left, v) * real[:, :, None, None]
-    exact = [exact.detach(), *torch.autograd.grad(exact, wide, weight.double())]
-    for ours, theirs in zip(made, exact, strict=True):
-        # Float32 sums of up to 300 terms near 1.
-        torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=2e-5)
-    share = float(gone.sum() / (seen & real[:, :, None]).sum() / 2)
-    if name != "one token":  # 20,000 pairs and more: their share has a deviation of 0.003
-        assert share == pytest.approx(rate, abs=0.015)
-
-
-CFG = ModelConfig(vocab_size=64, hidden_size=16, num_layers=1, num_heads=2, ffn_size=24)
-
-
-@pytest.mark.filterwarnings("ignore")  # Inductor imports modules that warn of themselves
-def test_a_compiled_block_is_one_graph_for_every_batch_and_the_same_block():
-    torch.manual_seed(0)
-    torch._dynamo.reset()
-    block = build_block(CFG, 0).double()
-    counted = CompileCounterWithBackend("aot_eager")
-    compiled = torch.compile(block, fullgraph=True, dynamic=False, backend=counted)
-    positions = torch.arange(T).expand(3, 2, T)
-    rotation = rotation_of(positions, CFG.head_size, 2, torch.float64)
-    for name in ("ragged", "one token"):
-        x = torch.randn(3, T, 16, dtype=torch.float64, requires_grad=True)
-        mask = PackedMask(table(name), (3, T))
-        mark_varying(mask)
-        results = []
-        for call in (block, compiled):
-            value = call(x, rotation, mask)
-            grads = torch.autograd.grad(value.sin().sum(), [x, *block.parameters()])
-            results.append([value, *grads])
-        for ours, theirs in zip(*results, strict=True):
-            torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-10)
-    assert counted.frame_count == 1
-
-
-@torch.library.custom_op("blankfill_tests::varlen", mutates_args=())
-def kernel(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, q_bounds: torch.Tensor,
-    k_bounds: torch.Tensor, causal: bool, scale: float,
-) -> torch.Tensor:  # fmt: skip
-    """The stand-in as one operator, which is what a compiler sees of a kernel."""
-    return standin(q, k, v, q_bounds, k_bounds, 0, 0, causal=causal, scale=scale)
-
-
-@kernel.register_fake
-def _(q, *_):
-    return torch.empty_like(q)
-
-
-@torch.library.custom_op("blankfill_tests::varlen_backward", mutates_args=())
-def kernel_gradient(
-    grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, q_bounds: torch.Tensor,
-    k_bounds: torch.Tensor, causal: bool, scale: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-    parts = []
-    for (a, b), (c, d) in zip(
-        pairwise(q_bounds.tolist()), pairwise(k_bounds.tolist()), strict=True
-    ):
-        scores = torch.einsum("qnh,knh->nqk", q[a:b], k[c:d]) * scale
-        seen = torch.ones(b - a, d - c, dtype=torch.bool)
-        seen = seen.tril(d - c - (b - a)) if causal else seen
-        weights = scores.masked_fill(~seen, -math.inf).softmax(-1)
-        of_weights = torch.einsum("qnh,knh->nqk", grad[a:b], v[c:d]) * weights
-        of_scores = scale * (of_weights - weights * of_weights.sum(-1, keepdim=True))
-        parts.append(
-            [
-                torch.einsum("nqk,knh->qnh", of_scores, k[c:d]),
-                torch.einsum("nqk,qnh->knh", of_scores, q[a:b]),
-                torch.einsum("nqk,qnh->knh", weights, grad[a:b]),
-            ]
-        )
-    grads = [torch.cat(of_each) for of_each in zip(*parts, strict=True)]
-    return grads[0], grads[1], grads[2]
-
-
-@kernel_gradient.register_fake
-def _(_grad, q, k, v, *_):
-    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-
-
-def keep(ctx, inputs, output):
-    *tensors, ctx.causal, ctx.scale = inputs
-    ctx.save_for_backward(*tensors)
-
-
-kernel.register_autograd(
-    lambda ctx, grad: (*kernel_gradient(grad, *ctx.saved_tensors, ctx.causal, ctx.scale),
-                       None, None, None, None),
-    setup_context=keep,
-)  # fmt: skip
-
-
-@pytest.mark.filterwarnings("ignore")  # Inductor imports modules that warn of themselves
-def test_varlen_is_one_graph_for_every_batch_and_the_same_attention():
-    torch._dynamo.reset()
-    counted = CompileCounterWithBackend("aot_eager")
-    lengths = set()
-
-    def call(q, k, v, mask):
-        def use(q, k, v, a, b, most_q, most_k, *, causal, scale):
-            return kernel(q, k, v, a, b, causal, scale)
-
-        return varlen_attention(q, k, v, mask, 0.3, use)
-
-    compiled = torch.compile(call, fullgraph=True, dynamic=False, backend=counted)
-    for name in ("ragged", "one token", "long part b"):
-        *qkv, weight = draw(torch.float64)
-        results = []
-        forms = (lambda *args: varlen_attention(*args, 0.3, standin), compiled)
-        for form in forms:
-            mask = VarlenMask.of(table(name), (3, T), "cpu")
-            mark_varying(mask, None)
-            value = form(*qkv, mask)
-            results.append([value, *torch.autograd.grad(value, qkv, weight.detach())])
-        lengths.add(tuple(len(x) for x in mask.varying))
-        for ours, theirs in zip(*results, strict=True):
-            torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-10)
-    assert len(lengths) == 3
-    assert counted.frame_count == 1
 
 
 def test_the_formula_counts_what_a_packed_training_pass_multiplies():

@@ -188,7 +188,7 @@ class LocalEngine:
         self.ema = _copies(model) if cfg.optimizer.ema_decay else {}
         self._cfg = cfg
         self._norm: torch.Tensor | None = None
-        self._compiled = compiled
+        self.compiled = compiled
         if compiled:
             for block in model.blocks.values():
                 compile_block(block, one_graph=self.attention != "flex")
@@ -212,7 +212,7 @@ class LocalEngine:
         # Dropout is drawn from the step's own seed, so a resumed run drops the same units.
         torch.manual_seed((train.seed * 1_000_003 + step) % 2**64)  # torch takes 64 bits
         share = self._cfg.model.embedding_gradient_shrink
-        if self._compiled:
+        if self.compiled:
             for batch in batches:
                 mark_varying(batch.mask, batch.targets.index)
         losses, of_targets = forward_backward(
@@ -272,7 +272,7 @@ class LocalEngine:
         """Lend the model in evaluation mode, uncompiled; training mode comes back."""
         self.model.eval()
         try:
-            with uncompiled() if self._compiled else nullcontext():
+            with uncompiled() if self.compiled else nullcontext():
                 yield self.model
         finally:
             self.model.train()

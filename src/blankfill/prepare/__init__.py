@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from blankfill.prepare.build import build_trainer, require_new_run
+from blankfill.prepare.build import build_trainer
+from blankfill.prepare.plan import require_new_run
 from blankfill.prepare.sources import open_stores
 
 __all__ = ["build_trainer", "open_stores", "require_new_run"]

@@ -1,0 +1,178 @@
+"""What a run is to be, with everything refused that can be before a file is written.
+
+`build.py` makes the trainer of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from blankfill.config.run import RunConfig
+from blankfill.data.mixture import settle_shares
+from blankfill.data.store import TokenStore
+from blankfill.disk.publish import followed, refused_by_disk
+from blankfill.engine.device import choose_device, choose_precision
+from blankfill.errors import ConfigError, OutputError
+from blankfill.prepare.describe import describe_run
+from blankfill.prepare.memory import require_memory
+from blankfill.prepare.resume import Change, changes_on_resume, start_on_resume
+from blankfill.prepare.sources import open_stores
+from blankfill.prepare.start import Start, read_start
+from blankfill.runs import RUN_FILES, RUN_FOLDERS, RunRecord, list_checkpoints, read_run
+from blankfill.runs.record import MixtureEntry
+from blankfill.text.tokenizer import TextTokenizer
+from blankfill.text.vocabularies import load_tokenizer
+
+__all__ = ["Plan", "plan_run", "require_new_run"]
+
+log = logging.getLogger(__name__)
+
+VOCABULARY_MULTIPLE = 64
+"""Rows of the embedding are rounded up to this, for even matrix products (Megatron rounds too)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A run before its folder is taken."""
+
+    cfg: RunConfig
+    """With the model's vocabulary settled."""
+    device: torch.device
+    """Where it trains."""
+    stores: list[TokenStore]
+    """What it trains on."""
+    held_out: list[TokenStore]
+    """What it validates on; may be empty."""
+    tokenizer: TextTokenizer
+    """Of all stores."""
+    shares: list[float] | None
+    """Of each store in the rows; None where all documents are read in one order."""
+    old: RunRecord | None
+    """What the folder says of the run that is resumed."""
+    has_checkpoint: bool
+    """Whether the run that is resumed goes on from a checkpoint, rather than from its beginning."""
+    start: Start | None
+    """The weights that it starts from, where they are another run's."""
+    record: RunRecord
+    """What run.json will say, but for what is measured."""
+    changes: list[Change]
+    """What differs from the run that is resumed."""
+
+    @property
+    def measured_before(self) -> RunRecord | None:
+        """The record of the run that is resumed, where it was made on such a device: what was
+        settled by measurement then stays."""
+        if self.old is None or self.old.hardware.device != self.record.hardware.device:
+            return None
+        return self.old
+
+    @property
+    def mixtures(self) -> Sequence[MixtureEntry]:
+        """The shares so far, each with its first row; nothing where there are none."""
+        if self.shares is None:
+            return []
+        if self.old is None:
+            return [MixtureEntry(row=0, shares=tuple(self.shares))]
+        return self.old.mixtures
+
+
+def plan_run(
+    cfg: RunConfig, *, data: Sequence[Path], run: Path, validation: Sequence[Path], resume: bool,
+    init: Path | None, allow_change: Sequence[str], shares: Sequence[float | None],
+    vocab_size: int | None,
+) -> Plan:  # fmt: skip
+    """Read all that a run is made of, and check that it fits together.
+
+    Arguments and errors are those of `build_trainer`.
+    """
+    device = choose_device(cfg.train.device)
+    choose_precision(cfg.train.precision, device)  # refused before long work, where it must be
+    stores = open_stores(data)
+    fingerprint = stores[0].tokenizer_fingerprint
+    held_out = open_stores(validation, fingerprint) if validation else []
+    tokenizer = load_tokenizer(data[0] / "tokenizer")
+    old = read_run(run) if resume and (run / "run.json").exists() else None
+    known = read_run(init) if old is None and init is not None else old
+    cfg = _with_vocabulary(cfg, tokenizer.vocab_size, known, asked=vocab_size)
+    require_memory(cfg, device)
+    if cfg.validation.every and not held_out:
+        raise ConfigError(
+            f"validation.every={cfg.validation.every} needs held-out data; name a store "
+            "with --validation"
+        )
+    settled = settle_shares(shares, [store.num_tokens for store in stores]) if shares else None
+    has_checkpoint = old is not None and bool(list_checkpoints(run))
+    start = None if init is None or has_checkpoint else read_start(init, cfg, fingerprint)
+    record = describe_run(
+        cfg, device, data=data, stores=stores, shares=settled, validation=validation,
+        held_out=held_out, start=start,
+    )  # fmt: skip
+    changes: list[Change] = []
+    if old is None:
+        require_new_run(run)
+    else:
+        if has_checkpoint:
+            record = replace(record, init=start_on_resume(old, init))
+        changes = changes_on_resume(old, record, allow_change)
+        record = replace(record, started=old.started, changes=old.changes)
+    return Plan(
+        cfg=cfg, device=device, stores=stores, held_out=held_out, tokenizer=tokenizer,
+        shares=settled, old=old, has_checkpoint=has_checkpoint, start=start, record=record,
+        changes=changes,
+    )  # fmt: skip
+
+
+def require_new_run(run: Path) -> None:
+    """Check that a folder holds nothing that a run would write over.
+
+    Raises:
+        ConfigError: it does.
+        OutputError: it is no place for a new folder.
+    """
+    with refused_by_disk(run):
+        place = followed(run)
+    if place.exists() and not place.is_dir():
+        raise OutputError(f"{run} is not a folder; name another --out")
+    taken = [name for name in (*RUN_FILES, *RUN_FOLDERS) if os.path.lexists(place / name)]
+    if "run.json" in taken:
+        raise ConfigError(
+            f"{run} already holds a run; go on with --resume, or name another folder with --out"
+        )
+    if taken:
+        raise ConfigError(
+            f"{run} already holds {taken[0]}, which a run would write over; name another folder "
+            "with --out"
+        )
+
+
+def _with_vocabulary(
+    cfg: RunConfig, num_ids: int, known: RunRecord | None, *, asked: int | None
+) -> RunConfig:
+    """Give the model the rows that were asked for, or a known run's, or the ids' rounded up.
+
+    Raises:
+        ConfigError: fewer rows were asked for than there are ids.
+    """
+    if asked is not None:
+        if asked < num_ids:
+            raise ConfigError(
+                f"model.vocab_size={asked} has no row for some of the tokenizer's {num_ids} ids; "
+                f"take at least {num_ids}, leave it out, or build the stores with a smaller "
+                "tokenizer"
+            )
+        log.info("model.vocab_size is %d, as asked for; the tokenizer has %d ids", asked, num_ids)
+        return replace(cfg, model=replace(cfg.model, vocab_size=asked))
+    vocab_size = -(-num_ids // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    if known is not None:  # released models have more rows than ours would round up to
+        rows = known.config.model.vocab_size
+        vocab_size = rows if rows >= num_ids else vocab_size
+    if vocab_size == cfg.model.vocab_size:
+        return cfg
+    log.info("model.vocab_size is %d, the tokenizer's %d ids rounded up", vocab_size, num_ids)
+    return replace(cfg, model=replace(cfg.model, vocab_size=vocab_size))
