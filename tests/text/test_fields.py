@@ -56,7 +56,7 @@ def test_pairs_are_read_from_every_kind_and_null_is_no_answer(
     tmp_path, tokenizer_folder, kind, text, answer
 ):
     path = write(tmp_path, kind)
-    manifest, skips = build_store(
+    manifest, _, skips = build_store(
         [path], tokenizer_folder, tmp_path / "s", text_field=text, answer_field=answer, strict=True
     )
     store = TokenStore.open(tmp_path / "s", verify=True)

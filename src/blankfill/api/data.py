@@ -65,6 +65,8 @@ class BuildResult:
 
     store: StoreInfo
     """What it holds."""
+    held_out: StoreInfo | None
+    """What the held-out store holds; None where nothing was to be held out."""
     num_skipped: int
     """Documents and files that could not be used."""
     skipped: dict[str, int]
@@ -108,6 +110,7 @@ def data_build(
     answer_field: str = "",
     strict: bool = False,
     overwrite: bool = False,
+    hold_out: Annotated[float, Range(1e-6, 0.9, or_zero=True)] = 0.0,
     num_workers: Annotated[int, Range(0, 1024)] = 0,
 ) -> BuildResult:
     """Turn text into a token store.
@@ -128,22 +131,32 @@ def data_build(
             everything is plain text.
         strict: make anything that cannot be used an error, instead of skipping and counting it.
         overwrite: replace a store at --out.
+        hold_out: share of the documents, such as 1%, that goes into a second store, whose name is
+            that of --out and -held-out. The hash of its text decides for each document, so
+            the same text is always on the same side.
         num_workers: processes that encode; 0 takes one per core.
 
     Raises:
         DataError: nothing can be read, or nothing is left.
         OutputError: the folder at --out is taken or cannot be written.
     """
+    from blankfill.data.hold_out import held_out_path
     from blankfill.data.ingest import build_store
     from blankfill.runtime import at_most_cores
 
-    _, skips = build_store(
-        as_list(files, "files"), as_path(tokenizer, "tokenizer"), as_path(out, "out"),
+    out = as_path(out, "out")
+    _, held_out, skips = build_store(
+        as_list(files, "files"), as_path(tokenizer, "tokenizer"), out,
         text_field=text_field, answer_field=answer_field, strict=strict, overwrite=overwrite,
-        num_workers=at_most_cores(num_workers, "num_workers"),
+        num_workers=at_most_cores(num_workers, "num_workers"), hold_out=hold_out,
     )  # fmt: skip
+    second = held_out_path(out)
+    if held_out is None and (second / "manifest.json").is_file():
+        log.warning("%s stands from an earlier build, and its documents may be in %s as well: do "
+                    "not evaluate on it, or build both with --hold-out", second, out)  # fmt: skip
     return BuildResult(
-        store=data_info(Path(out)),
+        store=data_info(out),
+        held_out=None if held_out is None else data_info(second),
         num_skipped=skips.total,
         skipped=dict(skips.counts),
         first_skipped=[str(case) for case in skips.first],

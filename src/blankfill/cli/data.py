@@ -18,6 +18,15 @@ def print_build(result: BuildResult, console: Answer) -> None:
     """Print what the store holds; what was skipped goes to the log."""
     log_skipped(result.num_skipped, result.skipped, result.first_skipped)
     print_info(result.store, console)
+    if held := result.held_out:
+        print_info(held, console)
+        documents = held.documents + result.store.documents
+        tokens = held.tokens + result.store.tokens
+        console.print(
+            f"held out: {held.documents:,} of {documents:,} documents "
+            f"({100 * held.documents / documents:.2f} %), {100 * held.tokens / tokens:.2f} % of "
+            f"the tokens; train on {result.store.path}, evaluate on {held.path}"
+        )
 
 
 def print_info(store: StoreInfo, console: Answer) -> None:

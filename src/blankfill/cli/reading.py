@@ -7,6 +7,7 @@ The rules, the same for every verb:
   before: `--data a b`, `--data a --data b` and `--data=a b` are one; any other option that is given
   twice is refused;
 - a list at the end leaves the verb the arguments that it still needs: `evaluate --data valid RUN`;
+- a number that need not be whole may be a percentage: `--hold-out 1%` is 0.01;
 - `--` ends the options: what follows is text, whatever it begins with. So is a word that no option
   can be: `-`, a negative number, `- an item`.
 
@@ -219,6 +220,8 @@ def _convert(parameter: Parameter, word: str) -> Any:
             raise ConfigError(f"{parameter.spelled} is empty; name a path")
         return word  # as it was written: `./tiny` is a folder, `tiny` may be a preset
     try:
+        if hint is float and word.endswith("%"):
+            return float(word[:-1]) / 100
         return hint(word)
     except ValueError as error:
         kind = "a whole number" if hint is int else "a number"

@@ -29,8 +29,8 @@ import numpy as np
 import numpy.typing as npt
 
 from blankfill import progress
+from blankfill.data.hold_out import SplitWriter, fraction_of
 from blankfill.data.store import StoreManifest
-from blankfill.data.store_writer import StoreWriter
 from blankfill.errors import DataError
 from blankfill.runtime import available_cores
 from blankfill.text.corpus import no_documents, read_records
@@ -40,7 +40,7 @@ from blankfill.text.sentences import sentence_tokens
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import load_tokenizer
 
-__all__ = ["build_store"]
+__all__ = ["Built", "build_store"]
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,17 @@ WAITING_BYTES = 128 << 20
 """Most text under way in total, so that many large documents do not fill the memory."""
 
 
+class Built(NamedTuple):
+    """What came of a text."""
+
+    training: StoreManifest
+    """The manifest of the store; where a share was held out, of the rest."""
+    held_out: StoreManifest | None
+    """The manifest of the held-out store; None where nothing was to be held out."""
+    skips: Skips
+    """What was skipped."""
+
+
 class _Encoded(NamedTuple):
     """One document, encoded."""
 
@@ -67,6 +78,7 @@ class _Encoded(NamedTuple):
     prompt: int | None
     has_fields: bool
     has_answer: bool
+    fraction: float
 
 
 _tokenizer: TextTokenizer | None = None
@@ -83,7 +95,8 @@ def build_store(
     strict: bool = False,
     overwrite: bool = False,
     num_workers: int = 0,
-) -> tuple[StoreManifest, Skips]:
+    hold_out: float = 0.0,
+) -> Built:
     """Build a token store.
 
     Args:
@@ -96,13 +109,14 @@ def build_store(
         strict: raise an error where a document cannot be used, instead of skipping it.
         overwrite: replace a store at `out`.
         num_workers: processes that encode; 0 takes one per core, 1 encodes in this process.
+        hold_out: share of the documents that goes into a second store, `held_out_path(out)`.
 
     Returns:
-        The store's manifest, and what was skipped.
+        What was built, and what was skipped.
 
     Raises:
         DataError: nothing can be read, or nothing is left.
-        OutputError: `out` is taken or cannot be written.
+        OutputError: `out`, or the place of the second store, is taken or cannot be written.
     """
     loaded = load_tokenizer(tokenizer)
     skips = Skips(strict=strict)
@@ -110,8 +124,8 @@ def build_store(
     records = read_records(files, check=check, skips=skips)
     workers = num_workers or available_cores()
     with (
-        StoreWriter(
-            out, vocab_size=loaded.vocab_size, tokenizer_fingerprint=loaded.fingerprint,
+        SplitWriter(
+            out, hold_out, vocab_size=loaded.vocab_size, tokenizer_fingerprint=loaded.fingerprint,
             tokenizer=tokenizer, overwrite=overwrite,
         ) as writer,
         progress.bar("encoding text", unit="documents") as meter,
@@ -121,22 +135,21 @@ def build_store(
                 if isinstance(result, Skipped):
                     skips.add(result)
                     continue
-                writer.add(
+                writer.side(result.fraction).add(
                     result.tokens, result.language, characters=result.characters,
                     num_bytes=result.num_bytes, sentence_ends=result.sentence_ends,
                     prompt=result.prompt,
                 )  # fmt: skip
                 if result.has_fields:
                     check.add(has_answer=result.has_answer, is_pair=result.prompt is not None)
-            tokens = int(writer.counts[:, 1].sum())
-            meter.advance(len(results), f"{tokens / 1e6:.1f} M tokens")
-        if not writer.counts[:, 0].sum():
+            meter.advance(len(results), f"{writer.num_tokens / 1e6:.1f} M tokens")
+        if not writer.num_documents:
             raise no_documents(files, skips)
         check.finish()
-        manifest = writer.finish(
+        training, held_out = writer.finish(
             {"sources": [shown(file) for file in files], "skipped": dict(skips.counts)}
         )
-    return manifest, skips
+    return Built(training, held_out, skips)
 
 
 def _encode(
@@ -270,5 +283,5 @@ def _encode_one(record: Record, tokenizer: TextTokenizer, fields: Fields) -> _En
     characters = len(document.text) + len(document.answer or "")
     return _Encoded(
         tokens, document.language, characters, document.num_bytes, ends, prompt,
-        document.has_fields, document.answer is not None,
+        document.has_fields, document.answer is not None, fraction_of(document.text),
     )  # fmt: skip

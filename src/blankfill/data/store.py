@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, Literal, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,7 @@ __all__ = [
     "KIND",
     "MANIFEST",
     "VERSION",
+    "HoldOut",
     "Origin",
     "StoreManifest",
     "TokenStore",
@@ -76,6 +77,17 @@ class Origin(TypedDict, total=False):
     """The files that were read."""
     skipped: dict[str, int]
     """Documents that could not be used, by reason."""
+    hold_out: HoldOut
+    """Which part of the text this is; missing where it is all."""
+
+
+class HoldOut(TypedDict):
+    """One of the two stores that a text was split into (`hold_out.py`)."""
+
+    share: float
+    """The share of documents that is held out, by the hash of their texts."""
+    side: Literal["training", "held-out"]
+    """Which of the two this is."""
 
 
 class StoreManifest(Origin):

@@ -24,7 +24,7 @@ from blankfill.data.store import (
     StoreManifest,
 )
 from blankfill.disk.json_files import encode
-from blankfill.disk.publish import NewFolder, refused_by_disk
+from blankfill.disk.publish import NewFolder, publish_all, refused_by_disk
 from blankfill.errors import OutputError
 from blankfill.text.language import LANGUAGES
 from blankfill.text.tokenizer import copy_tokenizer
@@ -126,6 +126,12 @@ class StoreWriter:
         Raises:
             OutputError: the disk is full, or `path` was taken meanwhile.
         """
+        manifest = self._complete(origin)
+        self._folder.publish()
+        return manifest
+
+    def _complete(self, origin: Origin | None) -> StoreManifest:
+        """Write all that is left, so that only the folder's name is still missing."""
         self._flush(last=True)
         with self._writing():
             for file in self._files.values():
@@ -134,7 +140,6 @@ class StoreWriter:
                 file.close()
             manifest: StoreManifest = {**self._manifest(), **(origin or Origin())}
             (self._temporary / MANIFEST).write_bytes(encode(manifest))
-        self._folder.publish()
         return manifest
 
     def _manifest(self) -> StoreManifest:
@@ -190,6 +195,24 @@ class StoreWriter:
             with suppress(OSError):  # a full disk refuses the last flush as well
                 file.close()
         self._folder.discard()
+
+    @staticmethod
+    def finish_together(*stores: tuple[StoreWriter, Origin]) -> list[StoreManifest]:
+        """Complete several stores, and only then put them in their places, the first one last.
+
+        Args:
+            stores: each with what its manifest says about the text.
+
+        Returns:
+            Their manifests.
+
+        Raises:
+            OutputError: the disk is full, and none was put in its place; or a place was taken
+                meanwhile, and the finished store stands beside it.
+        """
+        manifests = [writer._complete(origin) for writer, origin in stores]
+        publish_all([writer._folder for writer, _ in reversed(stores)])
+        return manifests
 
     def __enter__(self) -> StoreWriter:
         return self

@@ -20,7 +20,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +32,7 @@ from blankfill.disk.renames import keep_beside, put, remove
 from blankfill.errors import OutputError
 
 __all__ = [
-    "NameLock", "NewFolder", "emptied", "followed", "new_folder", "refused_by_disk",
+    "NameLock", "NewFolder", "emptied", "followed", "new_folder", "publish_all", "refused_by_disk",
     "require_free", "scratch_folder", "why",
 ]  # fmt: skip
 
@@ -253,6 +253,22 @@ class NewFolder:
         trace: TracebackType | None,
     ) -> None:
         self.discard()
+
+
+def publish_all(folders: Sequence[NewFolder]) -> None:
+    """Put several complete folders in their places; none is lost where one place was taken.
+
+    Raises:
+        OutputError: a place was taken meanwhile; that folder is complete beside it.
+    """
+    refusals: list[str] = []
+    for folder in folders:
+        try:
+            folder.publish()
+        except OutputError as error:
+            refusals.append(str(error))
+    if refusals:
+        raise OutputError("; ".join(refusals))
 
 
 @contextmanager
