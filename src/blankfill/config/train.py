@@ -59,7 +59,9 @@ class TrainConfig:
     """Where the model computes; auto takes the CUDA device where there is one. Rows are made on the
     CPU in any case."""
     threads: Annotated[int, Range(0, 1024), FREE] = 0
-    """CPU threads; 0 takes the cores that this process may use."""
+    """CPU threads. 0 takes the cores that this process may use, or fewer where rows are quicker so,
+    as beside a busy neighbour: timed when a run of a minute or more starts, and again when its
+    rate falls by half."""
     seed: Annotated[Seed, NEVER] = 1
     """Seed of weights, blanks and order."""
     log_every: Annotated[int, Range(1, MOST_STEPS), FREE] = 10

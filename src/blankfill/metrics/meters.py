@@ -145,13 +145,14 @@ class RateMeter:
         self._sums = np.zeros(5)
         self._recent: deque[npt.NDArray[np.float64]] = deque(maxlen=RECENT_STEPS)
 
-    def add(self, positions: int, targets: int, flops: Flops = NO_FLOPS) -> None:
-        """Count one step, which ends now."""
+    def add(self, positions: int, targets: int, flops: Flops = NO_FLOPS) -> float:
+        """Count one step, which ends now; give its seconds."""
         now = time.monotonic()
-        step = np.array([now - self._mark, positions, targets, flops.model, flops.dense], float)
-        self._mark = now
+        seconds, self._mark = now - self._mark, now
+        step = np.array([seconds, positions, targets, flops.model, flops.dense], float)
         self._sums += step
         self._recent.append(step)
+        return seconds
 
     def pause(self, reason: str) -> float:
         """Leave out the time since the last step or pause, and count it for `reason`.

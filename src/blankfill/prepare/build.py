@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from blankfill.config.run import RunConfig
 from blankfill.data.mixture import RowMixture, RowStream
 from blankfill.disk.publish import new_folder, refused_by_disk
@@ -27,6 +29,7 @@ from blankfill.prepare.precision import settle_precision
 from blankfill.prepare.resume import Change
 from blankfill.prepare.sources import build_stream
 from blankfill.prepare.start import begin_embedding
+from blankfill.prepare.threads import settle_threads, watch_threads
 from blankfill.runs import (
     Checkpoint,
     RunLock,
@@ -94,11 +97,12 @@ def build_trainer(
     )  # fmt: skip
     cfg = plan.cfg
     lock = _take_folder(run, is_new=plan.old is None)
-    threads = set_threads(cfg.train.threads)
+    set_threads(cfg.train.threads)  # as first weights are computed; settled with the engine
     newest = _checkpoint_to_go_on_from(run, cfg) if plan.has_checkpoint else None
     model = _new_model(plan, newest)
     rows = build_stream(cfg, plan.stores, plan.mixtures, plan.tokenizer.ids)
     engine = _build_engine(plan, model, rows)
+    threads = torch.get_num_threads()
     checks = build_checks(
         plan, engine.dtype, run=run, validation=validation, check_blanks=check_blanks
     )
@@ -106,10 +110,11 @@ def build_trainer(
     trainer = Trainer(
         cfg, engine, rows, run, tokenizer=plan.tokenizer, lock=lock, peak=peak,
         validate=functools.partial(run_checks, checks=checks) if checks else None,
+        watch=watch_threads(cfg, engine, rows, run, threads),
     )  # fmt: skip
     _go_to_its_step(trainer, plan, newest)
     record = replace(
-        _measured(plan.record, engine, peak), mixtures=_mixtures_of(rows),
+        _measured(plan.record, engine, peak), threads=threads, mixtures=_mixtures_of(rows),
         changes=(*plan.record.changes, *_made(plan.changes, trainer.index)),
     )  # fmt: skip
     write_run(run, record)
@@ -166,6 +171,7 @@ def _new_model(plan: Plan, newest: Checkpoint | None) -> GLM:
 def _build_engine(plan: Plan, model: GLM, rows: RowStream) -> LocalEngine:
     """Settle by measurement, or as before, how the model is computed, and give the engine."""
     cfg, before = plan.cfg, plan.measured_before
+    settle_threads(cfg, model, lambda n: rows.rows(0, n), before=before.threads if before else None)
     dtype = settle_precision(
         cfg, model, lambda n: rows.rows(0, n), before=before.precision if before else None
     )

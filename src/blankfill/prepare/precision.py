@@ -13,19 +13,16 @@ from collections.abc import Callable
 import torch
 
 from blankfill.config.run import RunConfig
-from blankfill.engine.device import choose_attention, choose_precision
-from blankfill.engine.gradient import forward_backward
-from blankfill.engine.transfer import to_tensors
+from blankfill.engine.device import choose_precision
 from blankfill.model.glm import GLM, device_of
 from blankfill.objective.batch import Batch
 from blankfill.prepare.timing import median_seconds
+from blankfill.prepare.trial import Trial
 
 __all__ = ["quickest_precision", "settle_precision"]
 
 log = logging.getLogger(__name__)
 
-POSITIONS = 2048
-"""Positions of the rows that are timed, as far as whole rows allow: enough for whole products."""
 LEAST_SECONDS = 60.0
 """A run that takes less than this in bfloat16 is not measured: it has nothing to earn back, and a
 timing may not decide what two runs of a moment compute."""
@@ -71,28 +68,17 @@ def quickest_precision(cfg: RunConfig, model: GLM, rows: Callable[[int], Batch])
 
     Arguments are those of `settle_precision`.
     """
-    train, device = cfg.train, device_of(model)
-    num_rows = max(1, min(train.micro_batch_rows, POSITIONS // train.row_length))
-    kind = choose_attention(
-        train.attention, device.type, torch.float32, dropout=cfg.model.attention_dropout_rate
-    )
-    batch = to_tensors(rows(num_rows), kind, device)
-    num_targets = len(batch.targets.index)
-    if not num_targets:
+    device, trial = device_of(model), Trial(cfg, model, rows)
+    if not trial.num_targets:
         return torch.bfloat16  # rows of padding alone tell nothing
-
-    def step(dtype: torch.dtype) -> None:
-        forward_backward(model, [batch], dtype, float(num_targets), z_loss=train.z_loss)
-        model.zero_grad(set_to_none=True)
-
-    wide, narrow = (functools.partial(step, x) for x in (torch.float32, torch.bfloat16))
+    wide, narrow = (functools.partial(trial.step, x) for x in (torch.float32, torch.bfloat16))
     (first,) = median_seconds(device, narrow, warm=1, timed=1)
-    if first * train.batch_rows / num_rows * train.steps < LEAST_SECONDS:
+    if trial.seconds_of_run(first) < LEAST_SECONDS:
         return torch.bfloat16
     of_wide, of_narrow = median_seconds(device, wide, narrow, warm=1, timed=3)
     pays = of_narrow <= (1 - LEAST_GAIN) * of_wide
     log.info(
-        "precision, %d rows there and back: float32 %.1f ms, bfloat16 %.1f ms; taking %s",
-        num_rows, 1000 * of_wide, 1000 * of_narrow, "bfloat16" if pays else "float32",
+        "precision, %s: float32 %.1f ms, bfloat16 %.1f ms; taking %s",
+        trial, 1000 * of_wide, 1000 * of_narrow, "bfloat16" if pays else "float32",
     )  # fmt: skip
     return torch.bfloat16 if pays else torch.float32

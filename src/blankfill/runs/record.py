@@ -219,6 +219,8 @@ class RunRecord:
     """Whether the blocks are compiled; None where nothing was trained."""
     precision: str | None = None
     """Type of the matrix products; None where nothing was trained."""
+    threads: int | None = None
+    """CPU threads that it computes with; None where nothing was trained."""
     mixtures: tuple[MixtureEntry, ...] = ()
     """The shares of the stores; none where all documents are read in one order."""
     init: InitEntry | None = None

@@ -62,6 +62,8 @@ class Trainer:
         tokenizer: turns the batch of an incident into text.
         lock: on the run's folder; released when `fit` ends.
         peak: what the rate of arithmetic is measured against.
+        watch: called after each step with the steps done and the seconds of a position; true where
+            it took time of its own.
     """
 
     def __init__(
@@ -75,10 +77,11 @@ class Trainer:
         tokenizer: TextTokenizer | None = None,
         lock: RunLock | None = None,
         peak: Peak | None = None,
+        watch: Callable[[int, float], bool] | None = None,
     ) -> None:
         self.cfg, self.engine, self.rows, self.run = cfg, engine, rows, run
         self.index = self.row = 0
-        self._validate, self._lock = validate, lock
+        self._validate, self._lock, self._watch_pace = validate, lock, watch
         self._losses = LossMeter()
         self._rates, self._peak = RateMeter(), peak.flops_per_second if peak else 0.0
         self._watch = Watch(cfg, run, tokenizer)
@@ -199,10 +202,13 @@ class Trainer:
                         writer.rewind(self.index)
                         continue
                     positions = info.num_rows * train.row_length
-                    rates.add(positions, info.num_targets, info.flops)
+                    seconds = rates.add(positions, info.num_targets, info.flops)
                     loss, step = f"loss {info.loss_nats:.3f}", f"step {self.index:,}"
                     meter.advance(positions, loss, step, *rates.notes())
                     self._after_step(writer, info, rates)
+                    watch = self._watch_pace
+                    if watch and info.num_targets and watch(self.index, seconds / positions):
+                        rates.pause("threads")
                 if self._saver.saved_at != self.index:
                     writer.sync()
                     self.save()
