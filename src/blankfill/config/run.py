@@ -7,7 +7,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 from blankfill.config.checkpoint import CheckpointConfig
 from blankfill.config.guard import GuardConfig
@@ -19,6 +19,9 @@ from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
 from blankfill.config.validation import ValidationConfig
 from blankfill.errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = ["RunConfig", "from_dict", "to_dict"]
 
@@ -75,7 +78,12 @@ class RunConfig:
                 f"above 1, optimizer.embedding_lr_ratio={ratio:g} must be below 1"
             )
 
-    def changed(self, values: Mapping[str, Any]) -> RunConfig:
+    def values(self) -> dict[str, object]:
+        """Give the value of every field by its dotted name, such as `schedule.peak_lr`."""
+        sections = dataclasses.asdict(self).items()
+        return {f"{part}.{name}": value for part, of in sections for name, value in of.items()}
+
+    def changed(self, values: Mapping[str, object]) -> RunConfig:
         """Give this run with other values of some fields.
 
         Args:
@@ -84,7 +92,7 @@ class RunConfig:
         Raises:
             ConfigError: a field is unknown, or a value cannot be used.
         """
-        of_sections: dict[str, dict[str, Any]] = {}
+        of_sections: dict[str, dict[str, object]] = {}
         for dotted, value in values.items():
             section, _, name = dotted.partition(".")
             known = section in RunConfig.__slots__
@@ -100,12 +108,12 @@ class RunConfig:
         )
 
 
-def to_dict(config: Any) -> dict[str, Any]:
+def to_dict(config: DataclassInstance) -> dict[str, Any]:
     """Turn a configuration into JSON-ready dictionaries."""
     return dataclasses.asdict(config)
 
 
-def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
+def from_dict(cls: type[T], values: Mapping[str, object], where: str = "") -> T:
     """Rebuild a configuration that `to_dict` wrote.
 
     Args:
@@ -120,7 +128,7 @@ def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise ConfigError(f"unknown field {where + unknown[0]!r} in the configuration")
-    built: dict[str, Any] = {}
+    built: dict[str, object] = {}
     for name, value in values.items():
         built[name] = _value(hints[name], value, f"{where}{name}")
     return cls(**built)
@@ -129,7 +137,7 @@ def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        return from_dict(cast("type[Any]", hint), cast("dict[str, Any]", value), where + ".")
+        return from_dict(cast("type[Any]", hint), cast("dict[str, object]", value), where + ".")
     if origin is tuple and isinstance(value, list | tuple):
         items = cast("list[Any]", value)
         inner = [a for a in typing.get_args(hint) if a is not Ellipsis]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blankfill.config.on_resume import OnResume, on_resume
-from blankfill.config.run import RunConfig, to_dict
+from blankfill.config.run import RunConfig
 from blankfill.errors import ConfigError
 from blankfill.runs.record import InitEntry, RunRecord, StoreEntry
 
@@ -111,15 +111,14 @@ def start_on_resume(old: RunRecord, init: Path | None) -> InitEntry | None:
 
 
 def _config_changes(old: RunRecord, new: RunRecord) -> list[Change]:
-    before = to_dict(old.config)
+    before, after = old.config.values(), new.config.values()
     return [
         Change(
-            name=f"{part}.{name}", before=before[part][name], after=value,
-            text=f"{part}.{name} was {before[part][name]!r}, is {value!r}",
+            name=name, before=before[name], after=value,
+            text=f"{name} was {before[name]!r}, is {value!r}",
         )
-        for part, values in to_dict(new.config).items()
-        for name, value in values.items()
-        if before[part][name] != value
+        for name, value in after.items()
+        if before[name] != value
     ]  # fmt: skip
 
 

@@ -14,11 +14,11 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import sentencepiece
 
-__all__ = ["SPECIAL", "ExactVocabulary", "PublishedVocabulary", "open_vocabulary"]
+__all__ = ["SPECIAL", "ExactVocabulary", "Published", "PublishedVocabulary", "open_vocabulary"]
 
 SPECIAL = {
     "mask": "[MASK]", "smask": "[sMASK]", "gmask": "[gMASK]", "sop": "[S]", "eop": "[E]",
@@ -34,8 +34,34 @@ _SPACE_MARK = "\u2581"  # SentencePiece's mark for a space, which cannot stand f
 _SEGMENT_CHARACTERS = 100_000  # longer texts are cut: SentencePiece needs much memory for each byte
 
 
+class Published(TypedDict):
+    """What is to be known of a published vocabulary, as the export's JSON has it."""
+
+    special_ids: dict[str, int]
+    """By role."""
+    size: int
+    """Number of ids."""
+    opening: int | None
+    """Id of `[CLS]`, which opens a text; None where nothing does."""
+    open_ended: str
+    """`gmask` or `any`: a text that ends in such a blank is not closed."""
+    untrained: list[str]
+    """Blanks that its models never saw."""
+
+
+class PublishedPieces(Published):
+    """The same and how the pieces of a SentencePiece model are used."""
+
+    offset: int
+    """Ids before the first piece."""
+    spelled: list[tuple[str, str]]
+    """Pairs: what stands in a text, and its piece."""
+    longest_blank: int
+    """Runs of up to so many spaces have pieces; 0: none has."""
+
+
 def open_vocabulary(
-    path: str | Path, published: dict[str, Any] | None
+    path: str | Path, published: Published | None
 ) -> ExactVocabulary | PublishedVocabulary:
     """Open an export's vocabulary.
 
@@ -93,21 +119,18 @@ class PublishedVocabulary:
 
     Args:
         path: its pieces.
-        published: special_ids (by role), size (ids in all), opening (id of `[CLS]`, or None),
-            open_ended ("gmask" or "any": a text that ends in such a blank is not closed),
-            untrained (blanks that its models never saw), and for SentencePiece offset (ids before
-            its own), spelled (pairs: what stands in a text, its piece) and longest_blank (runs of
-            up to so many spaces have pieces; 0: they have none).
+        published: what is to be known of it.
     """
 
-    def __init__(self, path: str | Path, published: dict[str, Any]) -> None:
-        self.special: dict[str, int] = dict(published["special_ids"])
-        self._opening: int | None = published["opening"]
-        self._open_ended: str = published["open_ended"]
-        self._untrained: tuple[str, ...] = tuple(published["untrained"])
-        self._pieces = (
-            _Merged(path) if Path(path).suffix == ".json" else _Sentencepiece(path, published)
-        )
+    def __init__(self, path: str | Path, published: Published) -> None:
+        self.special = dict(published["special_ids"])
+        self._opening = published["opening"]
+        self._open_ended = published["open_ended"]
+        self._untrained = tuple(published["untrained"])
+        if Path(path).suffix == ".json":
+            self._pieces = _Merged(path)
+        else:
+            self._pieces = _Sentencepiece(path, cast("PublishedPieces", published))
         names = [self._pieces.name(i) for i in range(published["size"])]
         role_of = {i: shown for role, shown in SPECIAL.items() for i in [self.special[role]]}
         taken = {name for name in names if name is not None}
@@ -157,12 +180,12 @@ class PublishedVocabulary:
 class _Sentencepiece:
     """Pieces of icetk or cog-pretrain."""
 
-    def __init__(self, path: str | Path, published: dict[str, Any]) -> None:
+    def __init__(self, path: str | Path, published: PublishedPieces) -> None:
         self._processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
         self._size = self._processor.get_piece_size()
-        self._offset: int = published["offset"]
-        self._spelled: Sequence[tuple[str, str]] = [(a, b) for a, b in published["spelled"]]
-        self._longest: int = published["longest_blank"]
+        self._offset = published["offset"]
+        self._spelled = published["spelled"]
+        self._longest = published["longest_blank"]
 
     def name(self, i: int) -> str | None:
         """Give the piece of an id; None for one that is no piece."""
