@@ -30,7 +30,7 @@ from blankfill.config.presets import preset
 from blankfill.config.run import RunConfig
 from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
-from blankfill.engine.engine import LocalEngine
+from blankfill.engine.local import LocalEngine
 from blankfill.model.glm import GLM
 from blankfill.train import Trainer
 from gpu_check import Settings
@@ -229,7 +229,7 @@ def _our_step(
 
     def make() -> object:
         batch = trainer.rows.rows(rows * next(batches), rows)
-        return engine.transfer(batch)
+        return engine.transfer(batch, len(batch.tokens))
 
     making, _ = median_seconds(make, settings.device, warm=2, least=3, most=8, seconds=0.5)
     return trainer.step, {

@@ -9,7 +9,7 @@ from blankfill.config.run import RunConfig
 from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
 from blankfill.data.rows import RowSource
-from blankfill.engine.engine import LocalEngine
+from blankfill.engine.local import LocalEngine
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.train.trainer import Trainer

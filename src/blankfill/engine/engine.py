@@ -1,39 +1,41 @@
 """The engine under the training loop: the model and all arithmetic on it.
 
 The loop knows rows, steps and what is due. Devices, precision, the loss scale, averaged weights
-and, where there are several, processes are the engine's; another engine has the same methods.
+and, where there are several, processes are the engine's. `local.py` is the engine of one process;
+another engine has the same methods.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
-from blankfill.config.run import RunConfig
 from blankfill.config.train import AttentionKind
-from blankfill.engine.compiled import compile_block, mark_varying, uncompiled
-from blankfill.engine.device import choose_attention, choose_precision, lowest_precision
-from blankfill.engine.gradient import (
-    bad_weights,
-    forward_backward,
-    gradient_norms,
-    move_average,
-)
-from blankfill.engine.transfer import TensorBatch, read_together, to_tensors
-from blankfill.errors import CheckpointError
-from blankfill.model.glm import GLM, device_of
+from blankfill.engine.transfer import TensorBatch
+from blankfill.model.glm import GLM
 from blankfill.objective.batch import Batch, Float32
-from blankfill.optim import LossScaler, build_optimizer, shrink_at
-from blankfill.runs import Checkpoint, Part, load_tensors
-from blankfill.runs.tensors import load_weights
+from blankfill.runs import Checkpoint, Part
 
-__all__ = ["Engine", "LocalEngine", "StepNumbers"]
+__all__ = ["Engine", "Portion", "StepNumbers"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Portion:
+    """The rows of one micro-batch."""
+
+    first: int
+    """Number of its first row in the stream."""
+    num_rows: int
+    """Rows that count."""
+    size: int
+    """Rows that are computed; those behind `num_rows` follow in the stream and have weight 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,11 +43,11 @@ class StepNumbers:
     """What a step's forward and backward passes gave, before any update."""
 
     loss_nats: float
-    """Weighted mean loss of the step's targets."""
+    """Weighted mean loss of the step's targets, those of all processes."""
     grad_norm: float
     """Global gradient norm before clipping."""
     nlls: Sequence[Float32]
-    """`[n]` nats of the targets of each micro-batch, row-major."""
+    """`[n]` nats of the targets of each micro-batch of this process, row-major."""
     overflowed: bool = False
     """Whether the step is lost to the loss scale of float16, which has been lowered, alone."""
 
@@ -73,12 +75,44 @@ class Engine(Protocol):
         """How its attention is computed."""
         ...
 
-    def transfer(self, batch: Batch) -> TensorBatch:
-        """Copy a batch to where the model computes; may be called from another thread."""
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the run's files and speaks for it; one does."""
         ...
 
-    def sum_over_data(self, value: float) -> float:
-        """Add up what each process that reads rows of its own has of something."""
+    def once(self, decide: Callable[[], T]) -> T:
+        """Let the leading process find something out, and tell it to all.
+
+        Args:
+            decide: is called in the leading process alone; its result can be pickled.
+
+        Raises:
+            BlankfillError: what `decide` raised, in every process.
+        """
+        ...
+
+    def gather(self, items: Sequence[T]) -> list[T]:
+        """Give all processes what each of them has, in the order of their rows."""
+        ...
+
+    def sum_over_data(self, values: Sequence[float]) -> list[float]:
+        """Add up what each process that reads rows of its own has of some numbers."""
+        ...
+
+    def deal(self, first: int, num_rows: int) -> list[Portion]:
+        """Give the micro-batches of this process in a step of the rows `[first, first + num_rows)`.
+
+        Each process has as many as any other, and rows of their own.
+        """
+        ...
+
+    def transfer(self, batch: Batch, num_rows: int) -> TensorBatch:
+        """Copy a batch to where the model computes; may be called from another thread.
+
+        Args:
+            batch: of the size of a `Portion`.
+            num_rows: rows that count, from the first on; `source` of the result has no others.
+        """
         ...
 
     def forward_backward(
@@ -148,188 +182,3 @@ class Engine(Protocol):
             CheckpointError: a file cannot be read or does not fit the model.
         """
         ...
-
-
-class LocalEngine:
-    """The engine of one process on one device.
-
-    Args:
-        cfg: the run.
-        model: with its weights, on the device where it computes.
-        dtype: of matrix products; what `train.precision` comes to unmeasured where not given.
-        attention: how attention is computed; what `train.attention` comes to unmeasured where not
-            given.
-        compiled: whether the blocks are compiled.
-
-    Raises:
-        ConfigError: the device does not have that precision or attention.
-    """
-
-    def __init__(
-        self,
-        cfg: RunConfig,
-        model: GLM,
-        *,
-        dtype: torch.dtype | None = None,
-        attention: AttentionKind | None = None,
-        compiled: bool = False,
-    ) -> None:
-        train = cfg.train
-        self.model, self.device = model, device_of(model)
-        self.dtype = dtype or choose_precision(train.precision, self.device)
-        self.attention: AttentionKind = attention or choose_attention(
-            train.attention, self.device.type, self.dtype, dropout=cfg.model.attention_dropout_rate
-        )
-        self.optimizer = build_optimizer(
-            model, cfg.optimizer, lr=cfg.schedule.peak_lr,
-            muon_dtype=lowest_precision(self.device),
-        )  # fmt: skip
-        self.scaler = LossScaler(train.loss_scale_window) if self.dtype == torch.float16 else None
-        self.ema = _copies(model) if cfg.optimizer.ema_decay else {}
-        self._cfg = cfg
-        self._norm: torch.Tensor | None = None
-        self.compiled = compiled
-        if compiled:
-            for block in model.blocks.values():
-                compile_block(block, one_graph=self.attention != "flex")
-        model.train()
-
-    # -- one step ---------------------------------------------------------------------------------
-
-    def transfer(self, batch: Batch) -> TensorBatch:
-        """Copy a batch to the device, with the mask that this way of attention takes."""
-        return to_tensors(batch, self.attention, self.device)
-
-    def sum_over_data(self, value: float) -> float:
-        """Give the value: this process reads all rows."""
-        return value
-
-    def forward_backward(
-        self, batches: Sequence[TensorBatch], total_weight: float, *, step: int
-    ) -> StepNumbers:
-        """Compute the gradient of a step, and wait for its numbers once."""
-        train = self._cfg.train
-        # Dropout is drawn from the step's own seed, so a resumed run drops the same units.
-        torch.manual_seed((train.seed * 1_000_003 + step) % 2**64)  # torch takes 64 bits
-        share = self._cfg.model.embedding_gradient_shrink
-        if self.compiled:
-            for batch in batches:
-                mark_varying(batch.mask, batch.targets.index)
-        losses, of_targets = forward_backward(
-            self.model, batches, self.dtype, total_weight, z_loss=train.z_loss,
-            shrink=shrink_at(step, share, self._cfg.schedule),
-            scale=self.scaler.scale if self.scaler else None,
-        )  # fmt: skip
-        self._norm = torch.nn.utils.get_total_norm(
-            [p.grad for p in self.model.parameters() if p.grad is not None]
-        )
-        of_norm, *read = read_together([self._norm, *losses, *of_targets])
-        grad_norm, loss_nats = float(of_norm), sum(float(loss) for loss in read[: len(losses)])
-        return StepNumbers(
-            loss_nats=loss_nats, grad_norm=grad_norm, nlls=read[len(losses) :],
-            overflowed=self._overflowed(loss_nats, grad_norm),
-        )  # fmt: skip
-
-    def _overflowed(self, loss_nats: float, grad_norm: float) -> bool:
-        """Settle the loss scale of float16; tell whether the step is lost to an overflow alone."""
-        if self.scaler is None:
-            return False
-        overflow, spent = not math.isfinite(grad_norm), self.scaler.exhausted
-        self.scaler.update(overflow=overflow)
-        return overflow and math.isfinite(loss_nats) and not spent
-
-    def clip(self, max_norm: float) -> None:
-        """Scale the gradient down to a global norm of at most this; 0 leaves it as it is."""
-        assert self._norm is not None, "there is no gradient to clip"
-        torch.nn.utils.clip_grads_with_norm_(
-            self.model.parameters(), max_norm or math.inf, self._norm
-        )
-
-    def step(self, lr: float) -> None:
-        """Move the weights, and their average where one is kept; drop the gradient."""
-        self.optimizer.set_lr(lr)
-        self.optimizer.step()
-        self.drop_gradient()
-        move_average(self.ema, self.model, self._cfg.optimizer.ema_decay)
-
-    def drop_gradient(self) -> None:
-        """Forget the gradient of a step that is not applied."""
-        self.optimizer.zero_grad()
-        self._norm = None
-
-    # -- what is asked between steps --------------------------------------------------------------
-
-    def bad_weights(self) -> list[str]:
-        """Name the weights that are not finite, with how many of their values."""
-        return bad_weights(self.model)
-
-    def gradient_norms(self) -> dict[str, float]:
-        """Give the gradient norm of each layer."""
-        return gradient_norms(self.model)
-
-    @contextmanager
-    def evaluation(self) -> Generator[GLM]:
-        """Lend the model in evaluation mode, uncompiled; training mode comes back."""
-        self.model.eval()
-        try:
-            with uncompiled() if self.compiled else nullcontext():
-                yield self.model
-        finally:
-            self.model.train()
-
-    def metrics(self) -> dict[str, float]:
-        """Give the loss scale of float16."""
-        return {} if self.scaler is None else {"loss_scale": self.scaler.scale}
-
-    # -- state ------------------------------------------------------------------------------------
-
-    def tensors(self) -> dict[Part, dict[str, torch.Tensor]]:
-        """Give the tensors of a checkpoint by part and name; a later step changes them."""
-        return {
-            "model": self.model.state_dict(), "optimizer": self.optimizer.tensors(),
-            "ema": self.ema,
-        }  # fmt: skip
-
-    def loss_scale(self) -> tuple[float, ...] | None:
-        """Give the state of the loss scale of float16, for a checkpoint."""
-        return None if self.scaler is None else self.scaler.state()
-
-    def load(self, checkpoint: Checkpoint) -> None:
-        """Take up what `tensors` and `loss_scale` gave.
-
-        Raises:
-            CheckpointError: the checkpoint does not fit the model.
-        """
-        folder = checkpoint.path
-        weights = load_tensors(folder / "model.safetensors")
-        moments = load_tensors(folder / "optimizer.safetensors")
-        try:
-            self.model.load_state_dict(weights)
-            if moments:
-                self.optimizer.load(moments)
-        except (CheckpointError, RuntimeError) as error:
-            raise CheckpointError(
-                f"{folder} does not fit this model ({error}); resume with the configuration that "
-                "the run was started with"
-            ) from error
-        if self.ema and checkpoint.holds("ema"):
-            average = load_tensors(folder / "ema.safetensors")
-            self.ema = {name: value.to(self.device) for name, value in average.items()}
-        elif self.ema:
-            self.ema = _copies(self.model)
-        training = checkpoint.state.training
-        if self.scaler is not None and training is not None and training.loss_scale is not None:
-            self.scaler.load(training.loss_scale)
-
-    def load_weights(self, folder: Path) -> None:
-        """Start from the weights in a checkpoint's folder, with everything else fresh.
-
-        Raises:
-            CheckpointError: a file cannot be read or does not fit the model.
-        """
-        load_weights(self.model, folder)
-        self.ema = _copies(self.model) if self.ema else {}
-
-
-def _copies(model: GLM) -> dict[str, torch.Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
 
+from blankfill.engine.compiled import uncompiled
 from blankfill.engine.device import precision_context
 from blankfill.engine.transfer import TensorBatch
 from blankfill.errors import DataError
 from blankfill.model.glm import GLM, device_of
+from blankfill.optim import LossScaler
 
-__all__ = ["bad_weights", "forward_backward", "gradient_norms", "move_average"]
+__all__ = [
+    "bad_weights",
+    "forward_backward",
+    "gradient_norms",
+    "layer_of",
+    "lend",
+    "lost_to_scale",
+    "move_average",
+    "seed_dropout",
+]
+
+
+def seed_dropout(seed: int, step: int) -> None:
+    """Draw dropout from the step's own seed, so that a resumed run drops the same units."""
+    torch.manual_seed((seed * 1_000_003 + step) % 2**64)  # torch takes 64 bits
 
 
 def forward_backward(
-    model: GLM, batches: Sequence[TensorBatch], dtype: torch.dtype, total_weight: float, *,
+    model: GLM, batches: Iterable[TensorBatch], dtype: torch.dtype, total_weight: float, *,
     z_loss: float = 0.0, shrink: float | None = None, scale: float | None = None,
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:  # fmt: skip
     """Leave the gradient of the weighted mean loss in the parameters.
@@ -61,6 +78,26 @@ def forward_backward(
     return losses, nlls
 
 
+def lost_to_scale(scaler: LossScaler | None, loss_nats: float, grad_norm: float) -> bool:
+    """Settle the loss scale of float16; tell whether the step is lost to an overflow alone."""
+    if scaler is None:
+        return False
+    overflow, spent = not math.isfinite(grad_norm), scaler.exhausted
+    scaler.update(overflow=overflow)
+    return overflow and math.isfinite(loss_nats) and not spent
+
+
+@contextmanager
+def lend(model: GLM, *, compiled: bool) -> Generator[GLM]:
+    """Lend a model in evaluation mode, uncompiled; training mode comes back."""
+    model.eval()
+    try:
+        with uncompiled() if compiled else nullcontext():
+            yield model
+    finally:
+        model.train()
+
+
 @torch.no_grad()
 def move_average(average: dict[str, torch.Tensor], model: GLM, decay: float) -> None:
     """Move averaged weights towards a model's; none are kept where `average` is empty."""
@@ -88,8 +125,13 @@ def gradient_norms(model: nn.Module) -> dict[str, float]:
     for name, parameter in model.named_parameters():
         if parameter.grad is None:
             continue
-        words = name.split(".")
-        layer = ".".join(words[:2]) if words[0] in ("blocks", "embed") else words[0]
+        layer = layer_of(name)
         norm = float(torch.linalg.vector_norm(parameter.grad, dtype=torch.float64))
         squares[layer] = squares.get(layer, 0.0) + norm**2
     return {layer: math.sqrt(square) for layer, square in squares.items()}
+
+
+def layer_of(name: str) -> str:
+    """Name the layer that a parameter is of: `blocks.0`, .., or a part outside the blocks."""
+    words = name.split(".")
+    return ".".join(words[:2]) if words[0] in ("blocks", "embed") else words[0]

@@ -90,20 +90,23 @@ class Watch:
         bad = [] if trouble.finite else engine.bad_weights()
         if bad:
             trouble = Trouble(kind="weights not finite", detail="; ".join(bad))
-        action = self._action(trouble, step)
+        can_return = engine.once(lambda: bool(list_checkpoints(self._run)))
+        action = self._action(trouble, step, can_return=can_return)
         incident = Incident(
             step=step, first_row=row, found=f"{trouble.kind}: {trouble.detail}", done=DONE[action],
             loss_nats=found.loss_nats, grad_norm=found.grad_norm,
-            gradient_norms=engine.gradient_norms(), bad_weights=bad, batches=batches,
-            nlls=found.nlls,
+            gradient_norms=engine.gradient_norms(), bad_weights=bad,
+            batches=engine.gather(batches), nlls=engine.gather(found.nlls),
         )  # fmt: skip
-        log.warning("step %d: %s; %s; see %s", step, incident.found, incident.done,
-                    self._write(incident))  # fmt: skip
+        if engine.leads:
+            log.warning("step %d: %s; %s; see %s", step, incident.found, incident.done,
+                        self._write(incident))  # fmt: skip
         if action == "skip":
             self._skips_in_a_row += 1
         if action == "rollback" and not bad:
             self._left_out.add(step)
-            write_json(self._run / LEFT_OUT, {"steps": sorted(self._left_out)})
+            if engine.leads:
+                write_json(self._run / LEFT_OUT, {"steps": sorted(self._left_out)})
         return action, incident
 
     def accept(self, found: StepNumbers) -> None:
@@ -121,18 +124,18 @@ class Watch:
         self._guard.load(state.losses, state.log_norms)
         self._skips_in_a_row = state.skips_in_a_row
 
-    def _action(self, trouble: Trouble, step: int) -> Action:
+    def _action(self, trouble: Trouble, step: int, *, can_return: bool) -> Action:
         policy = self._cfg.guard.on_spike
         if trouble.kind == "weights not finite":
             self._returns[step] += 1
-            helps = self._returns[step] <= MOST_RETURNS and list_checkpoints(self._run)
+            helps = self._returns[step] <= MOST_RETURNS and can_return
             return "rollback" if policy in ("skip", "rollback") and helps else "stop"
         if policy == "log":
             return "go on" if trouble.finite else "stop"
         before = range(step - MOST_SKIPS, step)
         if self._skips_in_a_row >= MOST_SKIPS or all(i in self._left_out for i in before):
             return "stop"
-        if policy == "rollback" and not list_checkpoints(self._run):
+        if policy == "rollback" and not can_return:
             return "skip"
         return policy
 

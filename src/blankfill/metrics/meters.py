@@ -97,6 +97,17 @@ class LossMeter:
         for k, i, s, nats, count in state["groups"]:
             self._nll[k, i, s], self._count[k, i, s] = nats, count
 
+    @classmethod
+    def of_all(cls, states: Sequence[LossState]) -> LossMeter:
+        """Add up what several meters gave."""
+        meter = cls()
+        meter.load({"sources": max(state["sources"] for state in states), "groups": ()})
+        for state in states:
+            for k, i, s, nats, count in state["groups"]:
+                meter._nll[k, i, s] += nats
+                meter._count[k, i, s] += count
+        return meter
+
     @property
     def num_targets(self) -> int:
         """Targets added so far."""

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from blankfill import atomic
 from blankfill.disk.names import readable_name
@@ -27,9 +27,65 @@ from blankfill.metrics.wandb import WandbLog
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
 
-__all__ = ["MetricsWriter", "read_metrics"]
+__all__ = ["MetricsSink", "MetricsWriter", "NoMetrics", "read_metrics"]
 
 log = logging.getLogger(__name__)
+
+
+class MetricsSink(Protocol):
+    """Where a training loop writes its numbers."""
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Write the values that belong to `step`."""
+        ...
+
+    def write_samples(self, step: int, samples: Sequence[Sample]) -> None:
+        """Write what the model filled at `step`."""
+        ...
+
+    def sync(self) -> None:
+        """Wait until the disk has every line."""
+        ...
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines after `step`."""
+        ...
+
+    def __enter__(self) -> MetricsSink: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class NoMetrics:
+    """Takes numbers and writes nothing: another process does."""
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Write nothing."""
+
+    def write_samples(self, step: int, samples: Sequence[Sample]) -> None:
+        """Write nothing."""
+
+    def sync(self) -> None:
+        """Wait for nothing."""
+
+    def rewind(self, step: int) -> None:
+        """Drop nothing."""
+
+    def __enter__(self) -> NoMetrics:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
 
 
 class MetricsWriter:

@@ -13,7 +13,7 @@ import torch
 from blankfill.config.run import RunConfig
 from blankfill.data.mixture import RowMixture, RowStream
 from blankfill.disk.publish import new_folder, refused_by_disk
-from blankfill.engine.engine import LocalEngine
+from blankfill.engine.local import LocalEngine
 from blankfill.errors import ConfigError
 from blankfill.metrics import Peak, find_peak
 from blankfill.metrics.wandb import require_wandb

@@ -22,7 +22,7 @@ import torch
 from blankfill.config.run import RunConfig
 from blankfill.data.mixture import RowStream
 from blankfill.engine.device import choose_precision
-from blankfill.engine.engine import LocalEngine
+from blankfill.engine.local import LocalEngine
 from blankfill.errors import CheckpointError
 from blankfill.model.glm import GLM, device_of
 from blankfill.objective.batch import Batch

@@ -5,13 +5,12 @@ The loader has no state: asking for row 1,000,000 costs what row 0 costs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 from blankfill.data.mixture import RowStream
+from blankfill.engine.engine import Engine
 from blankfill.engine.transfer import TensorBatch
-from blankfill.objective.batch import Batch
 
 __all__ = ["Loader"]
 
@@ -21,19 +20,20 @@ class Loader:
 
     Args:
         rows: the stream.
-        micro_batch_rows: rows of one micro-batch.
-        transfer: copies a batch to where the model computes, masks included.
+        engine: says which rows are this process's, and copies them to where the model computes,
+            masks included.
     """
 
-    def __init__(
-        self, rows: RowStream, *, micro_batch_rows: int, transfer: Callable[[Batch], TensorBatch]
-    ) -> None:
-        self._rows, self._micro_rows, self._transfer = rows, micro_batch_rows, transfer
+    def __init__(self, rows: RowStream, engine: Engine) -> None:
+        self._rows, self._engine = rows, engine
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rows")
         self._ahead: dict[tuple[int, int], Future[list[TensorBatch]]] = {}
 
     def batches(self, first: int, num_rows: int) -> list[TensorBatch]:
-        """Return the rows `[first, first + num_rows)` as micro-batches; start making the next."""
+        """Return this process's part of the rows `[first, first + num_rows)` as micro-batches.
+
+        Those of the next step are begun.
+        """
         future = self._ahead.pop((first, num_rows), None)
         future = future or self._pool.submit(self._make, first, num_rows)
         for stale in self._ahead.values():
@@ -44,8 +44,8 @@ class Loader:
 
     def _make(self, first: int, num_rows: int) -> list[TensorBatch]:
         return [
-            self._transfer(self._rows.rows(row, self._micro_rows))
-            for row in range(first, first + num_rows, self._micro_rows)
+            self._engine.transfer(self._rows.rows(part.first, part.size), part.num_rows)
+            for part in self._engine.deal(first, num_rows)
         ]
 
     def __enter__(self) -> Loader:

@@ -22,7 +22,16 @@ from blankfill.engine.engine import Engine
 from blankfill.errors import CheckpointError, TrainingError
 from blankfill.guard.incident import Incident
 from blankfill.guard.policy import Watch
-from blankfill.metrics import LossMeter, MetricsWriter, Peak, RateMeter, count_flops
+from blankfill.metrics import (
+    Flops,
+    LossMeter,
+    MetricsSink,
+    MetricsWriter,
+    NoMetrics,
+    Peak,
+    RateMeter,
+    count_flops,
+)
 from blankfill.model.glm import GLM
 from blankfill.optim import lr_at
 from blankfill.runs import (
@@ -91,10 +100,7 @@ class Trainer:
 
     def open_loader(self) -> Loader:
         """Begin to make batches, for a `with` statement that ends it."""
-        micro_batch_rows = self.cfg.train.micro_batch_rows
-        return Loader(
-            self.rows, micro_batch_rows=micro_batch_rows, transfer=self.engine.transfer
-        )  # fmt: skip
+        return Loader(self.rows, self.engine)
 
     # -- one step ---------------------------------------------------------------------------------
 
@@ -115,7 +121,11 @@ class Trainer:
             return self._leave_out(num_rows, lr)
         micro_batches = loader.batches(self.row, num_rows)
         batches = [made.source for made in micro_batches]
-        total_weight = engine.sum_over_data(sum(float(b.weights.sum()) for b in batches))
+        flops = count_flops(self.cfg.model, batches)
+        total_weight, num_targets, *done = engine.sum_over_data([
+            sum(float(b.weights.sum()) for b in batches), sum(b.num_targets for b in batches),
+            flops.model, flops.dense,
+        ])  # fmt: skip
         found = engine.forward_backward(micro_batches, total_weight, step=self.index)
         if found.overflowed:
             return self._leave_out(num_rows, lr)
@@ -134,8 +144,7 @@ class Trainer:
         self.index, self.row = self.index + 1, self.row + num_rows
         return StepInfo(
             loss_nats=found.loss_nats, grad_norm=found.grad_norm, lr=lr, num_rows=num_rows,
-            num_targets=sum(batch.num_targets for batch in batches),
-            flops=count_flops(self.cfg.model, batches),
+            num_targets=int(num_targets), flops=Flops(model=int(done[0]), dense=int(done[1])),
         )  # fmt: skip
 
     # -- trouble ----------------------------------------------------------------------------------
@@ -152,15 +161,16 @@ class Trainer:
         """Return to the last checkpoint."""
         self.engine.drop_gradient()
         self._saver.check_background_save(wait=True)
-        self.restore(newest_checkpoint(self.run, restored_parts(self.cfg.optimizer)))
+        parts = restored_parts(self.cfg.optimizer)
+        self.restore(self.engine.once(lambda: newest_checkpoint(self.run, parts)))
         return StepInfo(loss_nats=math.nan, grad_norm=math.nan, lr=lr, num_rows=0, num_targets=0)
 
     def _end(self, incident: Incident) -> NoReturn:
         """Save what can be saved and end the run."""
         self.engine.drop_gradient()
-        if not incident.bad_weights and self._saver.saved_at != self.index:
+        if not incident.bad_weights and not self._is_saved():
             self.save()
-        self._saver.finish()
+        self.engine.once(self._saver.finish)
         raise TrainingError(
             f"step {self.index}: {incident.found}; its batch is in {self.run / 'incidents'}; go on "
             f"with --resume and --train.skip-steps {self.index}, a lower --schedule.peak-lr or "
@@ -183,18 +193,18 @@ class Trainer:
         total = (train.steps - self.index) * train.batch_rows * train.row_length
         try:
             with (
-                MetricsWriter(self.run, start_step=self.index, wandb=train.wandb) as writer,
+                self._open_metrics() as writer,
                 self.open_loader() as loader,
                 stop_on_signals(self._stop),
                 progress.bar("pretrain", total, "positions") as meter,
             ):
+                is_new = not self.engine.once(lambda: bool(list_checkpoints(self.run)))
                 if self.index == 0:
                     self._run_validation(writer)
-                    returns = self.cfg.guard.on_spike in ("rollback", "skip")
-                    if returns and not list_checkpoints(self.run):
+                    if is_new and self.cfg.guard.on_spike in ("rollback", "skip"):
                         self._save_if_possible(writer)  # so that there is something to return to
                         self._saver.check_background_save(wait=True)
-                while self.index < train.steps and not self._stop.is_set():
+                while self.index < train.steps and not self._is_told_to_stop():
                     self._saver.check_background_save()
                     before = self.index
                     info = self.step(loader)
@@ -209,10 +219,10 @@ class Trainer:
                     watch = self._watch_pace
                     if watch and info.num_targets and watch(self.index, seconds / positions):
                         rates.pause("threads")
-                if self._saver.saved_at != self.index:
+                if not self._is_saved():
                     writer.sync()
                     self.save()
-                self._saver.finish()
+                self.engine.once(self._saver.finish)
         except Exception:
             # A checkpoint that is being written is worth waiting for; its own error comes second.
             with suppress(Exception):
@@ -223,7 +233,17 @@ class Trainer:
                 self._lock.release()
         return self.index >= train.steps
 
-    def _after_step(self, writer: MetricsWriter, info: StepInfo, rates: RateMeter) -> None:
+    def _open_metrics(self) -> MetricsSink:
+        """Open where the numbers go: to the files, from the process that leads alone."""
+        if not self.engine.leads:
+            return NoMetrics()
+        return MetricsWriter(self.run, start_step=self.index, wandb=self.cfg.train.wandb)
+
+    def _is_told_to_stop(self) -> bool:
+        """Tell whether a signal has reached any process of the run."""
+        return self.engine.sum_over_data([self._stop.is_set()])[0] > 0
+
+    def _after_step(self, writer: MetricsSink, info: StepInfo, rates: RateMeter) -> None:
         """Do what is due: log, validate, save."""
         train, validate_every = self.cfg.train, self.cfg.validation.every
         last = self.index == train.steps
@@ -241,9 +261,10 @@ class Trainer:
             rates.pause("save")
 
     def _metrics(self, info: StepInfo, rates: RateMeter) -> dict[str, float]:
+        losses = self._all_losses()
         values = {
-            **self._losses.means(),
-            **self._losses.counts(),
+            **losses.means(),
+            **losses.counts(),
             "grad_norm": info.grad_norm,
             "learning_rate": info.lr,
             **self.rows.epochs(self.row),
@@ -253,6 +274,10 @@ class Trainer:
         self._losses = LossMeter()
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
+    def _all_losses(self) -> LossMeter:
+        """Give the losses since the last line of metrics, those of all processes."""
+        return LossMeter.of_all(self.engine.gather([self._losses.state()]))
+
     def validate(self) -> Validation | None:
         """Score the held-out data with the weights as they are; None where there is none."""
         if self._validate is None:
@@ -260,7 +285,7 @@ class Trainer:
         with self.engine.evaluation() as model:
             return self._validate(model)
 
-    def _run_validation(self, writer: MetricsWriter) -> None:
+    def _run_validation(self, writer: MetricsSink) -> None:
         found = self.validate()
         if found is None:
             return
@@ -285,7 +310,13 @@ class Trainer:
                 f"step {self.index}: weights are not finite ({'; '.join(bad)}) and were not saved; "
                 "the checkpoint before stays: go on from it with --resume"
             )
-        self._saver.save(self.index, self.engine.tensors(), self._state())
+        parts, state = self.engine.tensors(), self._state()
+        if self.engine.leads:
+            self._saver.save(self.index, parts, state)
+
+    def _is_saved(self) -> bool:
+        """Tell whether the current step was saved last, or is being saved."""
+        return self.engine.once(lambda: self._saver.saved_at == self.index)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take up the state of a checkpoint.
@@ -304,19 +335,20 @@ class Trainer:
             )
         self.row = state.row
         self.rows.start_at(state.anchors)
-        self._losses.load({"sources": state.losses.sources, "groups": state.losses.groups})
+        if self.engine.leads:  # the sums of all are one process's again
+            self._losses.load({"sources": state.losses.sources, "groups": state.losses.groups})
         self._watch.load(state.guard)
 
     def _state(self) -> TrainingState:
         step, values = self._validation
         return TrainingState(
             row=self.row, anchors=self.rows.anchors(self.row),
-            losses=LossSums(**self._losses.state()), guard=self._watch.state(),
+            losses=LossSums(**self._all_losses().state()), guard=self._watch.state(),
             loss_scale=self.engine.loss_scale(),
             validation_loss_nats=values.get("validation_loss_nats") if step == self.index else None,
         )  # fmt: skip
 
-    def _save_if_possible(self, writer: MetricsWriter) -> None:
+    def _save_if_possible(self, writer: MetricsSink) -> None:
         """Save; what cannot be written ends the run or not, as the configuration says."""
         writer.sync()
         self._saver.check_background_save(wait=True)
