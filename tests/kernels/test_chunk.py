@@ -7,7 +7,7 @@ import torch
 
 from blankfill.kernels.native import load_native
 from blankfill.model import loss
-from model.test_attention import require_native
+from model.attention_cases import require_native
 from model.test_loss import blank_loss, by_torch, draw, precision_context
 
 UNIT = torch.finfo(torch.bfloat16).eps / 2

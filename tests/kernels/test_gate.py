@@ -9,7 +9,7 @@ from blankfill.kernels import gate as module
 from blankfill.kernels.gate import geglu_in_c
 from blankfill.kernels.native import load_native
 from blankfill.model.mlp import build_mlp
-from model.test_attention import require_native
+from model.attention_cases import require_native
 
 UNIT = torch.finfo(torch.bfloat16).eps / 2
 

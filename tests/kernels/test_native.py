@@ -10,7 +10,7 @@ from blankfill.kernels import packed
 from blankfill.kernels.native import load_native
 from blankfill.model.attention import packed_attention
 from blankfill.model.masks import PackedMask
-from model.test_attention import BLOCKS, WAYS, T, draw, dropped, require_native, rule, table
+from model.attention_cases import BLOCKS, WAYS, T, draw, dropped, require_native, rule, table
 
 
 @pytest.mark.parametrize("name", BLOCKS)

@@ -6,7 +6,7 @@ import torch
 from blankfill.kernels import rotation
 from blankfill.kernels.native import load_native
 from blankfill.model.rope import rotate, rotation_of
-from model.test_attention import require_native
+from model.attention_cases import require_native
 
 
 def draw(dtype, parts, size, shape=(3, 20), heads=4, spread=3):

@@ -8,6 +8,9 @@ import torch
 
 from blankfill.config.model import ModelConfig
 from blankfill.kernels.native import load_native
+from blankfill.kernels.rectangles import rectangles
+from blankfill.model.attention import dense_attention, packed_attention, varlen_attention
+from blankfill.model.masks import DenseMask, PackedMask, VarlenMask
 from blankfill.objective.mask import visible
 
 T = 300
@@ -69,6 +72,15 @@ def standin(q, k, v, q_bounds, k_bounds, _longest_q, _longest_k, *, causal, scal
     return torch.cat(parts)
 
 
+WAYS = {
+    "blocks": lambda q, k, v, b: packed_attention(q, k, v, PackedMask(b, (3, T))),
+    "dense": lambda q, k, v, b: dense_attention(q, k, v, DenseMask.of(b, (3, T))),
+    "varlen": lambda q, k, v, b: varlen_attention(
+        q, k, v, VarlenMask.of(b, (3, T), "cpu"), kernel=standin
+    ),
+}
+"""Ways of attention that work on every CPU."""
+
 CFG = ModelConfig(vocab_size=64, hidden_size=16, num_layers=1, num_heads=2, ffn_size=24)
 """A model of one small block."""
 
@@ -76,3 +88,20 @@ CFG = ModelConfig(vocab_size=64, hidden_size=16, num_layers=1, num_heads=2, ffn_
 def require_native():
     if load_native() is None:
         pytest.skip("no C compiler here, or no sgemm in torch's library")
+
+
+def dropped(shape, blocks, buffer):
+    """What dropout took, `[B, N, T, T]`, by the signs of the kept weights; and their indices."""
+    rows, heads, length = shape
+    gone = torch.zeros(rows, heads, length, length, dtype=torch.bool)
+    index = torch.zeros(gone.shape, dtype=torch.int64)
+    at = 0
+    for first, query, end, _ in rectangles(blocks.tolist(), length):
+        row, base = divmod(first, length)
+        size = (heads, end - query, end - first)
+        where = (row, slice(None), slice(query - row * length, end - row * length),
+                 slice(base, base + end - first))  # fmt: skip
+        here = torch.arange(at, at + math.prod(size)).view(size)
+        index[where], gone[where] = here, buffer[here] < 0
+        at += math.prod(size)
+    return gone, index

@@ -11,10 +11,7 @@ from blankfill.kernels import packed
 from blankfill.kernels.native import load_native
 from blankfill.metrics.flops import training_flops, visible_area
 from blankfill.model.attention import (
-    dense_attention,
     flex_attention,
-    packed_attention,
-    varlen_attention,
 )  # fmt: skip
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
@@ -27,15 +24,7 @@ from blankfill.model.masks import (
     tile_pairs,
 )  # fmt: skip
 from blankfill.model.targets import Targets
-from model.attention_cases import BLOCKS, CFG, T, draw, plain, rule, standin, table
-
-WAYS = {
-    "blocks": lambda q, k, v, b: packed_attention(q, k, v, PackedMask(b, (3, T))),
-    "dense": lambda q, k, v, b: dense_attention(q, k, v, DenseMask.of(b, (3, T))),
-    "varlen": lambda q, k, v, b: varlen_attention(
-        q, k, v, VarlenMask.of(b, (3, T), "cpu"), kernel=standin
-    ),
-}
+from model.attention_cases import BLOCKS, CFG, WAYS, T, draw, plain, rule, table
 
 
 @pytest.mark.parametrize("name", BLOCKS)

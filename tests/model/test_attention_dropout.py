@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from blankfill.kernels import packed
-from blankfill.kernels.rectangles import rectangles
 from blankfill.model.attention import packed_attention
 from blankfill.model.masks import PackedMask
-from model.attention_cases import T, draw, require_native, rule, table
+from model.attention_cases import T, draw, dropped, require_native, rule, table
 
 
 def test_dropout_drops_its_share_and_its_gradient_is_of_what_is_left():
@@ -38,23 +37,6 @@ def test_dropout_drops_its_share_and_its_gradient_is_of_what_is_left():
     slope = sum((g * d).sum() for g, d in zip(grads, direction, strict=True))
     # A central difference in float64: its error is near 1e-9 of the value.
     torch.testing.assert_close((moved[0] - moved[1]) / (2 * step), slope, rtol=1e-6, atol=1e-6)
-
-
-def dropped(shape, blocks, buffer):
-    """What dropout took, `[B, N, T, T]`, by the signs of the kept weights; and their indices."""
-    rows, heads, length = shape
-    gone = torch.zeros(rows, heads, length, length, dtype=torch.bool)
-    index = torch.zeros(gone.shape, dtype=torch.int64)
-    at = 0
-    for first, query, end, _ in rectangles(blocks.tolist(), length):
-        row, base = divmod(first, length)
-        size = (heads, end - query, end - first)
-        where = (row, slice(None), slice(query - row * length, end - row * length),
-                 slice(base, base + end - first))  # fmt: skip
-        here = torch.arange(at, at + math.prod(size)).view(size)
-        index[where], gone[where] = here, buffer[here] < 0
-        at += math.prod(size)
-    return gone, index
 
 
 @pytest.mark.parametrize("name", ["ragged", "long part b", "one token"])
