@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from blankfill.api.parameters import PathLike, Paths, as_list, as_path
+from blankfill.api.parameters import CheckpointName, PathLike, Paths, as_list, as_path
 from blankfill.config.ranges import Range, Seed, checks_numbers
 from blankfill.config.train import DeviceKind
 from blankfill.errors import DataError
@@ -47,6 +47,7 @@ def evaluate(
     /,
     *,
     data: Paths,
+    checkpoint: CheckpointName | None = None,
     baselines: bool = True,
     max_blanks: Annotated[int, Range(1, 10**9)] = 400,
     seed: Seed = 0,
@@ -63,8 +64,9 @@ def evaluate(
         blankfill evaluate runs/mine --data store-valid
 
     Args:
-        run: folder of a pretrained run.
+        run: folder of a pretrained run, or of one of its checkpoints.
         data: token stores of held-out text, one or several.
+        checkpoint: last, best (lowest validation loss), or a step; the last where not given.
         baselines: estimate the n-gram models on the run's training stores, or on 33.5 million of
             their tokens where they hold more; where a store is not there any more, or holds other
             text than it did, the models are left out and a warning says so.
@@ -74,7 +76,8 @@ def evaluate(
         device: auto, cpu or cuda; auto takes the CUDA device where there is one.
 
     Raises:
-        CheckpointError: the folder is not a run, or its evaluation.json is not ours.
+        CheckpointError: the folder is not a run, has no such checkpoint, or its evaluation.json is
+            not ours.
         DataError: a store of held-out text is missing, empty or of another tokenizer.
         ConfigError: max_blanks is not positive, or there is no such device.
     """
@@ -86,18 +89,19 @@ def evaluate(
     from blankfill.evaluate.blanks import evaluate_blanks
     from blankfill.generate import LanguageModel
     from blankfill.prepare import open_stores
-    from blankfill.runs import read_evaluation, read_run
+    from blankfill.runs import locate, read_evaluation, read_run
     from blankfill.train.validate import score_batches, validation_batches
 
-    record = read_run(as_path(run, "run"))
-    read_evaluation(as_path(run, "run"))  # what is there will be replaced, so it has to be ours
+    place = locate(as_path(run, "run"), checkpoint)
+    record = read_run(place.run)
+    read_evaluation(place.run)  # what is there will be replaced, so it has to be ours
     # What cannot be evaluated on is found before a model is loaded, which may take minutes.
     fingerprint = record.tokenizer_fingerprint
     stores = open_stores([Path(path) for path in as_list(data, "data")], fingerprint)
     train_stores, notes = _training_stores(record.data, fingerprint) if baselines else ([], [])
     for note in notes:
         log.warning("%s", note)
-    lm = LanguageModel.load(Path(run), weights=weights, device=device)
+    lm = LanguageModel.load(place.run, checkpoint=place.checkpoint, weights=weights, device=device)
     cfg = lm.cfg
     objective = cfg.objective.of_other_stores
     rows = RowSource(stores, objective, lm.ids, row_length=cfg.train.row_length, seed=seed)
@@ -109,8 +113,8 @@ def evaluate(
         max_items=max_blanks, seed=seed,
     )  # fmt: skip
     scores = score_batches(lm.model, batches, lm.dtype, prefix="")
-    record_evaluation(Path(run), lm.step, report, notes)
-    return EvaluateResult(run=str(run), step=lm.step, blanks=report, rows=scores, notes=notes)
+    record_evaluation(place.run, lm.step, report, notes)
+    return EvaluateResult(run=str(place.run), step=lm.step, blanks=report, rows=scores, notes=notes)
 
 
 def _training_stores(

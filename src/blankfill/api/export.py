@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from blankfill.api.parameters import PathLike, as_path
+from blankfill.api.parameters import CheckpointName, PathLike, as_path
 from blankfill.config.ranges import Range, checks_numbers
 from blankfill.errors import ConversionError
 
@@ -52,6 +52,7 @@ def export(
     *,
     to: Literal["hf", "glm", "sat"],
     out: PathLike,
+    checkpoint: CheckpointName | None = None,
     max_shard_gb: Annotated[float, Range(1e-6, 1e6)] = 5.0,
 ) -> ExportResult:
     """Export a trained run to other software, and prove that it computes the same there.
@@ -67,13 +68,14 @@ def export(
         blankfill export runs/mine --to hf --out exported
 
     Args:
-        run: folder of a pretrained run.
+        run: folder of a pretrained run, or of one of its checkpoints.
         to: the layout: hf, glm or sat.
         out: the new folder.
+        checkpoint: last, best (lowest validation loss), or a step; the last where not given.
         max_shard_gb: largest file of weights, in billions of bytes (hf).
 
     Raises:
-        CheckpointError: the folder is not a run.
+        CheckpointError: the folder is not a run, or has no such checkpoint.
         ConversionError: the layout cannot hold this architecture, or what was written differs.
         OutputError: the folder at --out is taken or cannot be written.
     """
@@ -90,7 +92,7 @@ def export(
     from blankfill.text.vocabularies import is_published
 
     require_free(out)
-    lm = LanguageModel.load(as_path(run, "run"), needs_text=False)
+    lm = LanguageModel.load(as_path(run, "run"), checkpoint=checkpoint, needs_text=False)
     max_bytes = int(max_shard_gb * 1e9)
     released: Released | None = None
     with progress.bar("compare", NUM_PROMPTS, "prompts") as meter:
@@ -102,7 +104,7 @@ def export(
             )
     files = sorted(path for path in out.rglob("*") if path.is_file())
     return ExportResult(
-        run=str(run), step=lm.step, to=to, out=str(out),
+        run=str(lm.path), step=lm.step, to=to, out=str(out),
         files=[str(path.relative_to(out)) for path in files],
         num_bytes=sum(path.stat().st_size for path in files),
         has_tokenizer=is_published(lm.tokenizer)
@@ -137,8 +139,9 @@ class ResizeResult:
 
 
 def resize(
-    run: PathLike, /, *, tokenizer: PathLike, out: PathLike, embeddings: PathLike | None = None
-) -> ResizeResult:
+    run: PathLike, /, *, tokenizer: PathLike, out: PathLike,
+    checkpoint: CheckpointName | None = None, embeddings: PathLike | None = None,
+) -> ResizeResult:  # fmt: skip
     """Give a trained run another vocabulary, and write it as a new run.
 
     Rows of pieces that both tokenizers know are kept, special tokens by their role; a new piece
@@ -149,14 +152,15 @@ def resize(
         blankfill resize runs/mine --tokenizer new_tok --out runs/grown
 
     Args:
-        run: folder of a pretrained run; it is only read.
+        run: folder of a pretrained run, or of one of its checkpoints; it is only read.
         tokenizer: folder of the new tokenizer.
         out: the new run's folder.
+        checkpoint: last, best (lowest validation loss), or a step; the last where not given.
         embeddings: safetensors file of rows for new pieces: ids, embed.word.weight, and head.weight
             where the output layer is its own.
 
     Raises:
-        CheckpointError: the folder is not a run.
+        CheckpointError: the folder is not a run, or has no such checkpoint.
         DataError: the tokenizer cannot be read.
         ConversionError: the embeddings do not fit.
         OutputError: the folder at --out is taken or cannot be written.
@@ -174,9 +178,10 @@ def resize(
 
     require_free(out)
     new = Tokenizer.load(as_path(tokenizer, "tokenizer"))
-    lm = LanguageModel.load(as_path(run, "run"))
+    lm = LanguageModel.load(as_path(run, "run"), checkpoint=checkpoint)
+    assert lm.path is not None
     weights = lm.model.state_dict()
-    plan = plan_rows(_own(as_path(run, "run"), lm.tokenizer), new)
+    plan = plan_rows(_own(lm.path, lm.tokenizer), new)
     new_rows = None
     if embeddings is not None:
         new_rows = read_new_rows(
@@ -186,14 +191,14 @@ def resize(
     grown = resized(weights, plan, new_rows)
     with new_folder(out) as folder:
         write_resized(
-            folder, read_run(as_path(run, "run")), grown, new,
+            folder, read_run(lm.path), grown, new,
             ResizedFrom(
-                run=str(run), step=lm.step, tokenizer=lm.tokenizer.fingerprint,
+                run=str(lm.path), step=lm.step, tokenizer=lm.tokenizer.fingerprint,
                 num_kept=plan.num_kept, num_from_file=num_from_file,
             ),
         )  # fmt: skip
     return ResizeResult(
-        run=str(run), out=str(out), num_tokens=(lm.tokenizer.vocab_size, new.vocab_size),
+        run=str(lm.path), out=str(out), num_tokens=(lm.tokenizer.vocab_size, new.vocab_size),
         num_rows=(lm.cfg.model.vocab_size, plan.num_rows), num_kept=plan.num_kept,
         num_mean=len(plan.new) - num_from_file, num_from_file=num_from_file,
         num_dropped=plan.num_dropped,

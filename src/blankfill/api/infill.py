@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from blankfill.api.parameters import PathLike, Texts, as_list, as_path
+from blankfill.api.parameters import CheckpointName, PathLike, Texts, as_list, as_path
 from blankfill.config.ranges import (
     NewTokens,
     Range,
@@ -48,6 +48,7 @@ def fill(
     texts: Texts,
     /,
     *,
+    checkpoint: CheckpointName | None = None,
     num_candidates: Annotated[int, Range(1, 10**6)] = 1,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
@@ -67,8 +68,9 @@ def fill(
         blankfill fill runs/mine "The [MASK] fox jumps over the [MASK] dog."
 
     Args:
-        run: folder of a pretrained run.
+        run: folder of a pretrained run, or of one of its checkpoints.
         texts: one text with blanks, or several; a single - reads stdin, one text a line.
+        checkpoint: last, best (lowest validation loss), or a step; the last where not given.
         num_candidates: fills to list for each blank, most probable first; as many as there are
             where these are fewer.
         temperature: 0 takes the most probable token each time; above 0 draws.
@@ -79,7 +81,7 @@ def fill(
         device: auto, cpu or cuda; auto takes the CUDA device where there is one.
 
     Raises:
-        CheckpointError: the folder is not a run.
+        CheckpointError: the folder is not a run, or has no such checkpoint.
         ConfigError: there is no such device.
         RequestError: no text can be filled: each has no blank or is too long.
     """
@@ -91,14 +93,16 @@ def fill(
     from blankfill.generate import LanguageModel, Sampling, fill_texts
 
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
-    lm = LanguageModel.load(as_path(run, "run"), weights=weights, device=device)
+    lm = LanguageModel.load(
+        as_path(run, "run"), checkpoint=checkpoint, weights=weights, device=device
+    )
     lines = [each.text for each in user_texts if each.error is None]
     with progress.bar("fill", len(lines), "texts") as meter:
         items = fill_texts(
             lm, lines, max_new_tokens=max_new_tokens, num_candidates=num_candidates,
             sampling=sampling, advance=meter.advance,
         )  # fmt: skip
-    return FillResult(run=str(run), step=lm.step, items=_answers(user_texts, items))
+    return FillResult(run=str(lm.path), step=lm.step, items=_answers(user_texts, items))
 
 
 @checks_numbers
@@ -107,6 +111,7 @@ def generate(
     texts: Texts,
     /,
     *,
+    checkpoint: CheckpointName | None = None,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     seed: Seed = 0,
@@ -120,8 +125,9 @@ def generate(
         blankfill generate runs/mine "Once upon a time"
 
     Args:
-        run: folder of a pretrained run.
+        run: folder of a pretrained run, or of one of its checkpoints.
         texts: one text to continue, or several; a single - reads stdin, one text a line.
+        checkpoint: last, best (lowest validation loss), or a step; the last where not given.
         temperature: 0 takes the most probable token each time; above 0 draws.
         top_p: draw from the smallest set of tokens whose probability reaches this.
         seed: seed of the draws.
@@ -130,7 +136,7 @@ def generate(
         device: auto, cpu or cuda; auto takes the CUDA device where there is one.
 
     Raises:
-        CheckpointError: the folder is not a run.
+        CheckpointError: the folder is not a run, or has no such checkpoint.
         ConfigError: there is no such device.
         RequestError: no text can be continued: each is too long.
     """
@@ -141,10 +147,12 @@ def generate(
     from blankfill.generate import LanguageModel, Sampling, continue_texts
 
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
-    lm = LanguageModel.load(as_path(run, "run"), weights=weights, device=device)
+    lm = LanguageModel.load(
+        as_path(run, "run"), checkpoint=checkpoint, weights=weights, device=device
+    )
     lines = [each.text for each in user_texts if each.error is None]
     items = continue_texts(lm, lines, max_new_tokens=max_new_tokens, sampling=sampling)
-    return FillResult(run=str(run), step=lm.step, items=_answers(user_texts, items))
+    return FillResult(run=str(lm.path), step=lm.step, items=_answers(user_texts, items))
 
 
 def _user_texts(texts: Texts, check: Callable[[str], object] = checked) -> list[UserText]:

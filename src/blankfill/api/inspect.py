@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from blankfill.api.parameters import PathLike, as_path
+from blankfill.api.parameters import CheckpointName, PathLike, as_path
 from blankfill.config.model import ModelConfig
 from blankfill.config.presets import PRESETS, is_preset, preset
-from blankfill.errors import CheckpointError, DataError
+from blankfill.errors import CheckpointError, ConfigError, DataError
+
+if TYPE_CHECKING:
+    from blankfill.runs import CheckpointState
 
 __all__ = ["InfoResult", "info"]
 
@@ -32,7 +37,7 @@ class InfoResult:
     """What is worth knowing about it, in the order to show."""
 
 
-def info(path: PathLike, /) -> InfoResult:
+def info(path: PathLike, /, *, checkpoint: CheckpointName | None = None) -> InfoResult:
     """Tell what a tokenizer, store, run, checkpoint or preset is.
 
     Example:
@@ -40,25 +45,33 @@ def info(path: PathLike, /) -> InfoResult:
 
     Args:
         path: a folder that blankfill wrote, or the name of a preset.
+        checkpoint: of a run, last, best (lowest validation loss), or a step; the last where not
+            given.
 
     Raises:
+        CheckpointError: the run has no such checkpoint.
+        ConfigError: a checkpoint is named of something that is no run.
         DataError: there is nothing there that blankfill knows.
     """
     folder, name = as_path(path, "path"), str(path)
     marks: tuple[tuple[str, str, Callable[[Path], dict[str, str | int | float]]], ...] = (
-        ("run.json", "run", _run),
-        ("state.json", "checkpoint", _checkpoint),
+        ("run.json", "run", functools.partial(_run, checkpoint=checkpoint)),
+        ("state.json", "checkpoint", functools.partial(_checkpoint, checkpoint=checkpoint)),
         ("tokens.bin", "store", _store),
         ("tokenizer.model", "tokenizer", _tokenizer),
         ("blankfill.json", "tokenizer", _tokenizer),
     )
     for mark, kind, facts in marks:
         if (folder / mark).is_file():
+            if checkpoint is not None and kind not in ("run", "checkpoint"):
+                raise _not_of_a_run(name, kind)
             if is_preset(name):
                 log.warning("this is the folder %s; the preset of that name is shown where no such "
                             "folder is", name)  # fmt: skip
             return InfoResult(path=name, kind=kind, facts=facts(folder))
     if is_preset(name):
+        if checkpoint is not None:
+            raise _not_of_a_run(name, "preset")
         if folder.exists():
             log.warning("this is the preset %s; the folder of that name holds nothing that "
                         "blankfill wrote", name)  # fmt: skip
@@ -68,6 +81,10 @@ def info(path: PathLike, /) -> InfoResult:
             f"{name}: no such folder, and no such preset; the presets are {', '.join(PRESETS)}"
         )
     raise DataError(f"{name} is not a tokenizer, store, run or checkpoint folder of blankfill's")
+
+
+def _not_of_a_run(name: str, kind: str) -> ConfigError:
+    return ConfigError(f"{name} is a {kind}, and checkpoints are of runs; leave out --checkpoint")
 
 
 def _preset(name: str) -> dict[str, str | int | float]:
@@ -117,9 +134,9 @@ def _model(cfg: ModelConfig) -> dict[str, str | int | float]:
     }
 
 
-def _run(folder: Path) -> dict[str, str | int | float]:
+def _run(folder: Path, checkpoint: CheckpointName | None) -> dict[str, str | int | float]:
     from blankfill.metrics import read_metrics
-    from blankfill.runs import list_checkpoints, newest_checkpoint, read_run
+    from blankfill.runs import read_run
 
     record = read_run(folder)
     cfg, software, hardware = record.config, record.software, record.hardware
@@ -142,19 +159,44 @@ def _run(folder: Path) -> dict[str, str | int | float]:
             if record.tokenizer
             else "none; import it again with --tokenizer"
         )
-    if list_checkpoints(folder):
-        newest = newest_checkpoint(folder, parts=[])
-        facts["newest checkpoint"] = str(newest.path)
-        facts["steps done"] = newest.step
+    facts |= _of_checkpoints(folder, checkpoint)
     rows = [row for row in read_metrics(folder) if "loss_nats" in row]
     if rows:
         facts["training loss (nats)"] = round(float(rows[-1]["loss_nats"]), 4)
     return facts
 
 
-def _checkpoint(folder: Path) -> dict[str, str | int | float]:
-    from blankfill.runs import read_state
+def _of_checkpoints(run: Path, wanted: CheckpointName | None) -> dict[str, str | int | float]:
+    """List a run's checkpoints, and say of the wanted one where it is and how good."""
+    from blankfill.runs import best_validation, choose_checkpoint, list_checkpoints, step_of
 
+    folders = list_checkpoints(run)
+    if not folders and wanted is None:
+        return {}
+    found = choose_checkpoint(run, "last" if wanted is None else wanted, parts=[])
+    facts: dict[str, str | int | float] = {
+        "checkpoints of steps": ", ".join(str(step_of(path)) for path in folders),
+        "newest checkpoint" if wanted is None else f"checkpoint {wanted}": str(found.path),
+        "steps done": found.step,
+        **_loss(found.state),
+    }
+    best = best_validation(run)
+    if best is not None:
+        facts["lowest validation loss (nats)"] = round(best.loss_nats, 4)
+        facts["at step"] = best.step
+    return facts
+
+
+def _loss(state: CheckpointState) -> dict[str, float]:
+    loss = None if state.training is None else state.training.validation_loss_nats
+    return {} if loss is None else {"validation loss (nats)": round(loss, 4)}
+
+
+def _checkpoint(folder: Path, checkpoint: CheckpointName | None) -> dict[str, str | int | float]:
+    from blankfill.runs import locate, read_state
+
+    if checkpoint is not None:
+        locate(folder, checkpoint)  # which refuses another than this one
     try:
         state = read_state(folder)
     except (OSError, ValueError) as error:
@@ -163,6 +205,7 @@ def _checkpoint(folder: Path) -> dict[str, str | int | float]:
         ) from error
     return {
         "step": state.step,
+        **_loss(state),
         **{f"{name} (bytes)": file.bytes for name, file in state.files.items()},
     }
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from blankfill.config.checkpoint import CheckpointName
 from blankfill.errors import ConfigError
 
-__all__ = ["PathLike", "Paths", "Texts", "as_list", "as_path"]
+__all__ = ["CheckpointName", "PathLike", "Paths", "Texts", "as_list", "as_path"]
 
 PathLike = str | Path
 """A path."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-from blankfill.api.parameters import PathLike, Paths, Texts, as_list, as_path
+from blankfill.api.parameters import CheckpointName, PathLike, Paths, Texts, as_list, as_path
 from blankfill.config.presets import preset as find_preset
 from blankfill.config.ranges import Range, checks_numbers
 from blankfill.config.run import RunConfig
@@ -62,6 +62,7 @@ def pretrain(
     resume: bool = False,
     allow_change: Texts = (),
     init: PathLike | None = None,
+    init_checkpoint: CheckpointName | None = None,
     replay: Paths = (),
     minutes: Minutes = 0.0,
     config: RunConfig | None = None,
@@ -85,7 +86,10 @@ def pretrain(
         resume: go on from the newest checkpoint in the folder.
         allow_change: fields that the resumed run may change, such as schedule.peak_lr or
             train.steps, or the shares of its stores.
-        init: start from the newest weights of this run, with a fresh optimizer and schedule.
+        init: start from the weights of this run, or of one of its checkpoints, with a fresh
+            optimizer and schedule.
+        init_checkpoint: which of its checkpoints: last, best (lowest validation loss), or a step;
+            the last where not given.
         replay: stores of earlier training to mix in, each with its share, such as general:0.3.
         minutes: take as many steps as this machine does in these minutes, in place of
             --train.steps; a resumed run keeps the steps that it was given.
@@ -111,7 +115,7 @@ def pretrain(
     )
     validated = [Path(path) for path in as_list(validation, "validation")]
     changes: list[str] = as_list(allow_change, "allow_change")
-    start = None if init is None else as_path(init, "init")
+    start = _start(init, init_checkpoint)
 
     def build(cfg: RunConfig, run: Path, *, resume: bool = False) -> Trainer:
         return build_trainer(
@@ -139,6 +143,21 @@ def pretrain(
         metrics=next((row for row in reversed(rows) if "loss_nats" in row), {}),
         validation=next((row for row in reversed(rows) if "validation_loss_nats" in row), {}),
     )
+
+
+def _start(init: PathLike | None, checkpoint: CheckpointName | None) -> Path | None:
+    """Give the folder of the checkpoint that a run is to start from, or of its run."""
+    from blankfill.runs import choose_checkpoint, locate
+
+    if init is None:
+        if checkpoint is not None:
+            raise ConfigError(f"init_checkpoint={checkpoint} needs --init, which names the run")
+        return None
+    path = as_path(init, "init")
+    if checkpoint is None:
+        return path
+    place = locate(path, checkpoint)
+    return choose_checkpoint(place.run, place.checkpoint, parts=[]).path
 
 
 def _in_minutes(

@@ -53,8 +53,10 @@ def report(
     from blankfill.disk.new_file import NewFile
     from blankfill.metrics.names import unique_names
     from blankfill.report import build_page, is_report, read_history
+    from blankfill.runs import locate
 
-    paths = [Path(run) for run in as_list(runs, "runs")]
+    # A report is of whole runs, so a checkpoint's folder stands for its run.
+    paths = [locate(Path(run)).run for run in as_list(runs, "runs")]
     if not paths:
         raise ConfigError("no run was named; try: blankfill report runs/mine")
     out = as_path(out, "out")

@@ -7,7 +7,11 @@ from typing import Annotated, Literal
 
 from blankfill.config.ranges import MOST_STEPS, Range, Steps, check_numbers
 
-__all__ = ["CheckpointConfig"]
+__all__ = ["CheckpointConfig", "CheckpointName"]
+
+CheckpointName = str | int
+"""How a user names a checkpoint of a run: `last`, `best` (the lowest loss on held-out data), or the
+step (`500`, or `step-00000500` as its folder is called)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -183,7 +183,9 @@ def _number(hint: Any, where: str) -> Number | None:
         optional = types.NoneType in get_args(hint)
         inner = [part for part in get_args(hint) if part is not types.NoneType]
         if len(inner) != 1:
-            assert not {int, float} & {*map(_bare, inner)}, f"{where}: which number is it?"
+            kinds = {*map(_bare, inner)}
+            # A number or a name, such as a checkpoint's, is read where it is used.
+            assert str in kinds or not {int, float} & kinds, f"{where}: which number is it?"
             return None
         (hint,) = inner
     kind = _bare(hint)

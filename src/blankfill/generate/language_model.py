@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 
+from blankfill.config.checkpoint import CheckpointName
 from blankfill.config.objective import PositionScheme
 from blankfill.config.run import RunConfig
 from blankfill.config.train import DeviceKind
@@ -19,7 +20,13 @@ from blankfill.engine.device import choose_device
 from blankfill.errors import CheckpointError
 from blankfill.model.glm import GLM
 from blankfill.objective.special import SpecialIds
-from blankfill.runs import Part, RunRecord, newest_checkpoint, read_run
+from blankfill.runs import (
+    Part,
+    RunRecord,
+    choose_checkpoint,
+    locate,
+    read_run,
+)
 from blankfill.runs.tensors import load_weights
 from blankfill.runtime import set_threads
 from blankfill.text.tokenizer import TextTokenizer
@@ -68,38 +75,42 @@ class LanguageModel:
         cls,
         path: Path,
         *,
+        checkpoint: CheckpointName | None = None,
         weights: Literal["last", "ema"] = "last",
         device: DeviceKind = "cpu",
         needs_text: bool = True,
     ) -> LanguageModel:
-        """Load the newest checkpoint of a run.
+        """Load a checkpoint of a run.
 
         Args:
-            path: the run's folder.
+            path: the run's folder, or that of one of its checkpoints.
+            checkpoint: `last`, `best` or a step; the folder's own, or the last, where not given.
             weights: the last ones, or their moving average where the run keeps one.
             device: where the model is put.
             needs_text: whether a run without a vocabulary is refused; else it has a `NoVocabulary`.
 
         Raises:
-            CheckpointError: the folder is not a run, or holds no usable checkpoint or no average.
-            ConfigError: the device is not there.
+            CheckpointError: the folder is not a run, or holds no such checkpoint or no average.
+            ConfigError: the device is not there, or `checkpoint` is none of these.
         """
         where = choose_device(device)
-        record = read_run(path)
+        place = locate(path, checkpoint)
+        run = place.run
+        record = read_run(run)
         cfg = record.config
-        tokenizer = _load_tokenizer(path, record, needs_text=needs_text)
+        tokenizer = _load_tokenizer(run, record, needs_text=needs_text)
         name: Part = "ema" if weights == "ema" else "model"
-        checkpoint = newest_checkpoint(path, [name])
+        found = choose_checkpoint(run, place.checkpoint, [name])
         with torch.device("meta"):
             model = GLM(cfg.model)
         model = model.to_empty(device=where)
-        if not checkpoint.holds(name):
-            raise CheckpointError(f"{checkpoint.path} has no moving average of its weights; train "
+        if not found.holds(name):
+            raise CheckpointError(f"{found.path} has no moving average of its weights; train "
                                   "with --optimizer.ema-decay 0.999 to have one")  # fmt: skip
-        load_weights(model, checkpoint.path, name)
+        load_weights(model, found.path, name)
         model.eval()
         set_threads(cfg.train.threads)
-        return cls(model=model, tokenizer=tokenizer, cfg=cfg, path=path, step=checkpoint.step)
+        return cls(model=model, tokenizer=tokenizer, cfg=cfg, path=run, step=found.step)
 
 
 def _load_tokenizer(run: Path, record: RunRecord, *, needs_text: bool) -> TextTokenizer:

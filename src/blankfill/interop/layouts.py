@@ -25,7 +25,7 @@ from blankfill.disk.pointer import is_pointer, pointer_sentence
 from blankfill.errors import ConversionError
 from blankfill.interop.names import FAMILY_OF, LAYOUTS, LayoutName, layout_of, refuse_others, unwrap
 from blankfill.interop.shards import StoredTensor, open_shard
-from blankfill.runs import RunRecord, newest_checkpoint, read_run
+from blankfill.runs import Place, RunRecord, choose_checkpoint, locate, read_run
 from blankfill.runs.tensors import part_files
 
 __all__ = ["FAMILY_OF", "LAYOUTS", "LayoutName", "Source", "recognise"]
@@ -78,9 +78,10 @@ def recognise(path: Path, layout: LayoutName | None = None) -> Source:
     if not path.exists():
         raise ConversionError(f"{path} does not exist; name a checkpoint's folder or file")
     folder = _follow(path)
-    if (folder / "run.json").is_file():
+    place = locate(folder)
+    if (place.run / "run.json").is_file():
         _check(path, layout, "blankfill")
-        return _own(folder)
+        return _own(place)
     if not folder.is_dir():
         return _named(path, layout, [open_shard(folder)], folder.parent)
     if files := _matching(folder, _PIPELINE):
@@ -230,9 +231,10 @@ def _pipeline(files: dict[tuple[str, ...], Path]) -> list[Rank]:
     return ranks
 
 
-def _own(folder: Path) -> Source:
+def _own(place: Place) -> Source:
+    folder = place.run
     record = read_run(folder)
-    checkpoint = newest_checkpoint(folder, ["model"])
+    checkpoint = choose_checkpoint(folder, place.checkpoint, ["model"])
     ranks = [_union([open_shard(file) for file in part_files(checkpoint.path)])]
     return Source(path=folder, layout="blankfill", ranks=ranks, record=record,
                   config_path=folder / "run.json")  # fmt: skip

@@ -26,7 +26,7 @@ from blankfill.prepare.compiling import settle_compile
 from blankfill.prepare.describe import say_what_was_chosen
 from blankfill.prepare.plan import Plan, plan_run, require_new_run
 from blankfill.prepare.precision import settle_precision
-from blankfill.prepare.resume import Change
+from blankfill.prepare.resume import HELD_OUT, Change
 from blankfill.prepare.sources import build_stream
 from blankfill.prepare.start import begin_embedding
 from blankfill.prepare.threads import settle_threads, watch_threads
@@ -75,7 +75,7 @@ def build_trainer(
         run: the run's folder; must not exist unless `resume`.
         validation: token stores to validate on.
         resume: go on from the newest checkpoint of `run`, where there is one.
-        init: a run whose newest weights this one starts from.
+        init: a run whose newest weights this one starts from, or one of its checkpoints.
         allow_change: fields that a resumed run may change, such as `schedule.peak_lr`.
         shares: share of each store in the rows; see `settle_shares`. Without any, all documents are
             read in one order.
@@ -194,6 +194,8 @@ def _go_to_its_step(trainer: Trainer, plan: Plan, newest: Checkpoint | None) -> 
         for path in set_aside(trainer.run, newest.step):
             log.warning("%s does not count any more", path)
         trainer.restore(newest)
+        if any(change.name == HELD_OUT for change in plan.changes):
+            trainer.best = None  # losses on other text are not compared
     elif plan.start is not None:
         trainer.engine.load_weights(plan.start.weights)
     rows = trainer.rows

@@ -24,7 +24,14 @@ from blankfill.prepare.memory import require_memory
 from blankfill.prepare.resume import Change, changes_on_resume, start_on_resume
 from blankfill.prepare.sources import open_stores
 from blankfill.prepare.start import Start, read_start
-from blankfill.runs import RUN_FILES, RUN_FOLDERS, RunRecord, list_checkpoints, read_run
+from blankfill.runs import (
+    RUN_FILES,
+    RUN_FOLDERS,
+    RunRecord,
+    list_checkpoints,
+    locate,
+    read_run,
+)
 from blankfill.runs.record import MixtureEntry
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import load_tokenizer
@@ -98,7 +105,7 @@ def plan_run(
     held_out = open_stores(validation, fingerprint) if validation else []
     tokenizer = load_tokenizer(data[0] / "tokenizer")
     old = read_run(run) if resume and (run / "run.json").exists() else None
-    known = read_run(init) if old is None and init is not None else old
+    known = read_run(locate(init).run) if old is None and init is not None else old
     cfg = _with_vocabulary(cfg, tokenizer.vocab_size, known, asked=vocab_size)
     require_memory(cfg, device)
     if cfg.validation.every and not held_out:

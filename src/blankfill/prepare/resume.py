@@ -18,7 +18,7 @@ from blankfill.config.run import RunConfig
 from blankfill.errors import ConfigError
 from blankfill.runs.record import InitEntry, RunRecord, StoreEntry
 
-__all__ = ["Change", "changes_on_resume", "start_on_resume"]
+__all__ = ["HELD_OUT", "Change", "changes_on_resume", "start_on_resume"]
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from blankfill.data.store import TokenStore
 from blankfill.errors import ConfigError
 from blankfill.model.embedding_init import embed_neighbours
 from blankfill.model.glm import GLM
-from blankfill.runs import newest_checkpoint, read_run
+from blankfill.runs import choose_checkpoint, locate, read_run
 from blankfill.runs.record import InitEntry
 from blankfill.runs.tensors import part_files
 
@@ -37,11 +37,17 @@ class Start:
 
 
 def read_start(path: Path, cfg: RunConfig, tokenizer_fingerprint: str) -> Start:
-    """Find the newest weights of another run and check that they fit.
+    """Find the weights of another run and check that they fit.
+
+    Args:
+        path: the run's folder, whose newest weights are meant, or that of one of its checkpoints.
 
     Raises:
+        CheckpointError: it is not a run, or has no such checkpoint.
         ConfigError: its tokenizer or its model is another.
     """
+    place = locate(path)
+    path = place.run
     record = read_run(path)
     if record.tokenizer_fingerprint != tokenizer_fingerprint:
         raise ConfigError(
@@ -57,10 +63,10 @@ def read_start(path: Path, cfg: RunConfig, tokenizer_fingerprint: str) -> Start:
     ]
     if differ:
         raise ConfigError(f"the weights of {path} do not fit this model: {'; '.join(differ)}")
-    newest = newest_checkpoint(path, ["model"])
-    files = [newest.state.files[file.name].sha256 for file in part_files(newest.path)]
-    described = InitEntry(path=str(path.resolve()), step=newest.step, fingerprint="-".join(files))
-    return Start(described=described, weights=newest.path)
+    found = choose_checkpoint(path, place.checkpoint, ["model"])
+    files = [found.state.files[file.name].sha256 for file in part_files(found.path)]
+    described = InitEntry(path=str(path.resolve()), step=found.step, fingerprint="-".join(files))
+    return Start(described=described, weights=found.path)
 
 
 def begin_embedding(model: GLM, stores: Sequence[TokenStore], cfg: TrainConfig) -> None:

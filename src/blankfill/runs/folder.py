@@ -42,11 +42,14 @@ __all__ = [
     "Checkpoint",
     "Part",
     "checkpoint_folder",
+    "damaged_folder",
     "hash_of_file",
     "list_checkpoints",
     "newest_checkpoint",
+    "open_checkpoint",
     "read_evaluation",
     "read_state",
+    "step_of",
     "verify",
     "write_state",
 ]
@@ -122,11 +125,21 @@ def checkpoint_folder(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step-{step:08d}"
 
 
+def damaged_folder(checkpoint: Path) -> Path:
+    """Name the folder that a checkpoint has once it was found damaged and set aside."""
+    return checkpoint.with_name(f"damaged-{checkpoint.name}")
+
+
+def step_of(checkpoint: Path) -> int:
+    """Tell the step of a checkpoint from its folder's name."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
 def list_checkpoints(run: Path) -> list[Path]:
     """List the complete checkpoint folders of a run, oldest first."""
     found = (run / "checkpoints").glob("step-*")
     named = [path for path in found if path.name.removeprefix("step-").isdecimal()]
-    return sorted(named, key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted(named, key=step_of)
 
 
 def newest_checkpoint(run: Path, parts: Collection[Part] | None = None) -> Checkpoint:
@@ -147,16 +160,30 @@ def newest_checkpoint(run: Path, parts: Collection[Part] | None = None) -> Check
         raise CheckpointError(f"{run} has no checkpoint yet; train it first")
     for folder in reversed(folders):
         try:
-            state = read_state(folder)
-            verify(folder, state, parts)
-            if folder != checkpoint_folder(run, state.step):
-                raise ValueError(f"it holds step {state.step}")
-            return Checkpoint(path=folder, state=state)
+            return open_checkpoint(run, folder, parts)
         except EarlierFormatError as error:
             raise CheckpointError(earlier_format(folder / "state.json", error)) from error
         except (OSError, ValueError) as error:
             log.warning("%s is damaged (%s); taking the checkpoint before it", folder, error)
     raise CheckpointError(f"every checkpoint in {run / 'checkpoints'} is damaged; train it again")
+
+
+def open_checkpoint(run: Path, folder: Path, parts: Collection[Part] | None = None) -> Checkpoint:
+    """Read a checkpoint's state and verify its files.
+
+    Args:
+        run: the run's folder.
+        folder: the checkpoint's, in it.
+        parts: what to verify, as `newest_checkpoint` takes it.
+
+    Raises:
+        OSError, ValueError: a file is missing, differs, or is of another step or version.
+    """
+    state = read_state(folder)
+    verify(folder, state, parts)
+    if folder != checkpoint_folder(run, state.step):
+        raise ValueError(f"it holds step {state.step}")
+    return Checkpoint(path=folder, state=state)
 
 
 def read_state(folder: Path) -> CheckpointState:

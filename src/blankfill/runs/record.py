@@ -24,6 +24,7 @@ from blankfill.runtime import available_cores, cpu_name
 
 __all__ = [
     "VERSION",
+    "BestValidation",
     "ChangeEntry",
     "CheckpointState",
     "GuardState",
@@ -261,6 +262,16 @@ class GuardState:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BestValidation:
+    """The lowest loss on held-out data that a run has had since its first step."""
+
+    step: int
+    """Optimizer steps done when it was measured."""
+    loss_nats: float
+    """The loss."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingState:
     """What training needs to go on, beside tensors."""
 
@@ -276,6 +287,8 @@ class TrainingState:
     """State of the loss scale, in float16."""
     validation_loss_nats: float | None = None
     """Loss on held-out data at this step, where it was measured."""
+    best: BestValidation | None = None
+    """The lowest such loss up to this step; None where there was no validation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

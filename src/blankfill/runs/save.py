@@ -19,12 +19,15 @@ from blankfill.disk.ownership import temporaries
 from blankfill.disk.publish import why
 from blankfill.disk.renames import remove
 from blankfill.errors import CheckpointError
+from blankfill.runs.choose import best_validation
 from blankfill.runs.folder import (
     RUN_FILES,
     Part,
     checkpoint_folder,
+    damaged_folder,
     list_checkpoints,
     read_state,
+    step_of,
     verify,
     write_state,
 )
@@ -126,8 +129,8 @@ def set_aside(run: Path, step: int) -> list[Path]:
     """
     moved: list[Path] = []
     for path in list_checkpoints(run):
-        if int(path.name.removeprefix("step-")) > step:
-            target = path.with_name(f"damaged-{path.name}")
+        if step_of(path) > step:
+            target = damaged_folder(path)
             shutil.rmtree(target, ignore_errors=True)
             path.rename(target)
             moved.append(target)
@@ -152,20 +155,12 @@ def _replace(temporary: Path, target: Path) -> None:
 
 
 def _drop_old(run: Path, step: int, *, keep: int, keep_every: int, keep_best: bool) -> None:
-    steps = {int(path.name.removeprefix("step-")): path for path in list_checkpoints(run)}
+    steps = {step_of(path): path for path in list_checkpoints(run)}
     # Checkpoints behind `step` are of a stretch that was given up; they neither count nor go.
     past = sorted(s for s in steps if s <= step)
     stay = set(past[-keep:]) | {s for s in past if keep_every and s % keep_every == 0}
-    if keep_best:
-        losses: dict[int, float] = {}
-        for s in past:
-            try:
-                training = read_state(steps[s]).training
-            except (OSError, ValueError):
-                continue
-            if training is not None and training.validation_loss_nats is not None:
-                losses[s] = training.validation_loss_nats
-        stay |= {min(losses, key=lambda s: losses[s])} if losses else set()
+    if keep_best and (best := best_validation(run, step)) is not None:
+        stay.add(best.step)
     for s in past:
         if s not in stay:
             aside = steps[s].with_name(f".old-{steps[s].name}.{os.getpid()}.tmp")

@@ -35,10 +35,12 @@ from blankfill.metrics import (
 from blankfill.model.glm import GLM
 from blankfill.optim import lr_at
 from blankfill.runs import (
+    BestValidation,
     Checkpoint,
     CheckpointSaver,
     RunLock,
     TrainingState,
+    best_validation,
     list_checkpoints,
     newest_checkpoint,
     restored_parts,
@@ -96,6 +98,8 @@ class Trainer:
         self._watch = Watch(cfg, run, tokenizer)
         self._saver = CheckpointSaver(cfg.checkpoint, run)
         self._validation: tuple[int, dict[str, float]] = (-1, {})
+        self.best: BestValidation | None = None
+        """The lowest loss on held-out data so far; none of before the first step."""
         self._stop = threading.Event()
 
     def open_loader(self) -> Loader:
@@ -246,17 +250,18 @@ class Trainer:
     def _after_step(self, writer: MetricsSink, info: StepInfo, rates: RateMeter) -> None:
         """Do what is due: log, validate, save."""
         train, validate_every = self.cfg.train, self.cfg.validation.every
-        last = self.index == train.steps
+        last, is_best = self.index == train.steps, False
         if self.index % train.log_every == 0 or last:
             writer.write(self.index, self._metrics(info, rates))
         if last or (validate_every and self.index % validate_every == 0):
             try:
-                self._run_validation(writer)
+                is_best = self._run_validation(writer)
             except TrainingError:  # of a guard, which may end a run but not lose its last steps
                 if last:
                     self._save_if_possible(writer)
                 raise
-        if self.index % self.cfg.checkpoint.every == 0 or last:
+        checkpoint = self.cfg.checkpoint
+        if self.index % checkpoint.every == 0 or last or (is_best and checkpoint.keep_best):
             self._save_if_possible(writer)
             rates.pause("save")
 
@@ -285,16 +290,23 @@ class Trainer:
         with self.engine.evaluation() as model:
             return self._validate(model)
 
-    def _run_validation(self, writer: MetricsSink) -> None:
+    def _run_validation(self, writer: MetricsSink) -> bool:
+        """Validate, where there is held-out data, and tell whether no loss before was as low."""
         found = self.validate()
         if found is None:
-            return
+            return False
         writer.write(self.index, found.values)
         writer.write_samples(self.index, found.samples)
         self._validation = self.index, found.values
         seconds = self._rates.pause("validation")
         log.info("step %d: %s; %.1f s, %.1f %% of the time so far", self.index, found.summary(),
                  seconds, 100 * self._rates.share("validation"))  # fmt: skip
+        loss = found.values.get("validation_loss_nats", math.nan)
+        lowest = self.best.loss_nats if self.best else math.inf
+        is_best = self.engine.once(lambda: self.index > 0 and loss < lowest)
+        if is_best:
+            self.best = BestValidation(step=self.index, loss_nats=loss)
+        return is_best
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -338,6 +350,9 @@ class Trainer:
         if self.engine.leads:  # the sums of all are one process's again
             self._losses.load({"sources": state.losses.sources, "groups": state.losses.groups})
         self._watch.load(state.guard)
+        self.best = state.best or self.engine.once(
+            lambda: best_validation(self.run, checkpoint.step)
+        )
 
     def _state(self) -> TrainingState:
         step, values = self._validation
@@ -346,6 +361,7 @@ class Trainer:
             losses=LossSums(**self._all_losses().state()), guard=self._watch.state(),
             loss_scale=self.engine.loss_scale(),
             validation_loss_nats=values.get("validation_loss_nats") if step == self.index else None,
+            best=self.best,
         )  # fmt: skip
 
     def _save_if_possible(self, writer: MetricsSink) -> None:
