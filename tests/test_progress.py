@@ -106,7 +106,7 @@ def test_a_line_of_the_log_stands_above_the_bar(monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("BLANKFILL_PROGRESS", raising=False)
-    _set_up_logging(quiet=False)
+    _set_up_logging()
     with bar("pretrain", 10, "steps") as meter:
         meter.advance(3)
         logging.getLogger("blankfill").info("step 3: validated [MASK]")

@@ -62,7 +62,7 @@ def test_help_lists_every_verb(capsys):
 def test_help_of_a_verb_opens_with_an_example(verb, capsys):
     assert main([*verb.split(), "--help"]) == 0
     text = capsys.readouterr().out
-    assert text.index("Example:") < text.index("options")
+    assert text.index("Example:") < text.index("Options")
     assert f"blankfill {verb}" in text.split("Example:")[1][:120]
 
 

@@ -6,14 +6,16 @@ import json
 
 import pytest
 
+from blankfill import __version__
 from blankfill.cli import main as module
 from blankfill.cli.main import VERBS, main
 from blankfill.cli.reading import read
 from blankfill.cli.signature import parameters_of
+from blankfill.config.common import SHORT_NAMES
 from blankfill.config.run import RunConfig, to_dict
 from blankfill.errors import ConfigError
 
-COMMANDS = {verb: module._load("blankfill.api", where.function) for verb, where in VERBS.items()}
+COMMANDS = {verb: module.load("blankfill.api", where.function) for verb, where in VERBS.items()}
 LISTS = [
     (verb, option)
     for verb, command in COMMANDS.items()
@@ -30,7 +32,7 @@ def reading(verb, *words):
 def called(monkeypatch):
     """What `main` calls the function of a verb with, which is not called."""
     calls = []
-    load = module._load
+    load = module.load
 
     def stub(package, path):
         if package == "blankfill.cli":
@@ -39,7 +41,7 @@ def called(monkeypatch):
 
         return functools.wraps(function)(lambda *a, **options: calls.append((a, options)))
 
-    monkeypatch.setattr(module, "_load", stub)
+    monkeypatch.setattr(module, "load", stub)
     return calls
 
 
@@ -125,12 +127,28 @@ def test_what_no_option_can_be_is_text(words, texts):
         ("pretrain", ["tiny", "--resume=yes"], "--resume takes no value"),
         ("fill", ["r", "t", "--max-new-token", "3"], "did you mean --max-new-tokens?"),
         ("pretrain", ["tiny", "--train.peak-lr", "3"], "did you mean --schedule.peak-lr?"),
-        ("pretrain", ["tiny", "--steps", "3"], "did you mean --train.steps?"),
+        ("pretrain", ["tiny", "--micro-batch-rows", "3"], "did you mean --train.micro-batch-rows?"),
+        ("pretrain", ["tiny", "--step", "3"], "did you mean --steps?"),
+        ("pretrain", ["tiny", "--shcedule.peak-lr", "3"], "did you mean --schedule.peak-lr?"),
+        ("pretrain", ["tiny", "--keep-bset"], "did you mean --checkpoint.keep-best?"),
+        (
+            "pretrain",
+            ["tiny", "--steps", "3", "--train.steps", "4"],
+            "--steps and --train.steps are the same option; give it once",
+        ),
+        (
+            "pretrain",
+            ["tiny", "--train.steps=3", "--steps=3"],
+            "--train.steps and --steps are the same option",
+        ),
+        ("pretrain", ["tiny", "--lr", "1", "--lr", "1"], "--schedule.peak-lr is given twice"),
+        ("pretrain", ["tiny", "--batch-rows"], "--batch-rows lacks its value"),
+        ("fill", ["r", "--jsn", "t"], "did you mean --json?"),
         ("pretrain", ["tiny", "--train.minutes", "3"], "did you mean --minutes?"),
         ("fill", ["r", "-hello"], "-- before a text"),
         ("info", ["a", "b"], "no place for the argument 'b'"),
         ("info", [], "info lacks PATH"),
-        ("fill", ["r"], "fill lacks TEXTS"),
+        ("fill", ["r"], "fill lacks TEXT..."),
         ("pretrain", ["tiny"], "pretrain lacks --data, --out"),
         ("pretrain", ["tiny", "--out", "", "--data", "x"], "--out is empty"),
         ("fill", ["", "t"], "RUN is empty"),
@@ -138,7 +156,8 @@ def test_what_no_option_can_be_is_text(words, texts):
         ("fill", ["r", "t", "--seed", ""], "--seed '' is not a whole number"),
         ("fill", ["r", "t", "--top-p", "9" * 9 + "x"], "is not a number"),
         ("fill", ["r", "t", "--device", "tpu"], "is not one of: auto, cpu, cuda"),
-        ("explain", ["t", "--lang", "\udcd6"], "'\\udcd6' is not one of"),
+        ("fill", ["r", "t", "--device", "cdua"], "did you mean cuda? it is not one of"),
+        ("explain", ["t", "--lang", "\udcd6"], "'\\udcd6': it is not one of"),
     ],
 )
 def test_a_mistake_is_a_sentence_that_names_the_word(verb, words, message):
@@ -156,24 +175,95 @@ def test_every_field_of_a_configuration_is_an_option():
             assert (option.takes == "none") == isinstance(default, bool)
 
 
+def page(capsys, *words):
+    assert main([*words]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", ["60", "80", "200"])
 @pytest.mark.parametrize("verb", VERBS)
-def test_the_help_lists_the_options_that_are_read(verb, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    assert main([*verb.split(), "--help"]) == 0
-    shown = set(capsys.readouterr().out.replace(",", " ").split())
+def test_the_help_lists_the_options_that_are_read(verb, width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", width)
+    short, every = (page(capsys, *verb.split(), way) for way in ("--help", "--help-all"))
     arguments, options = parameters_of(COMMANDS[verb])
-    assert {option.spelled for option in options} <= shown
-    assert all(any(argument.spelled in word for word in shown) for argument in arguments)
+    for shown, text in ((short, [o for o in options if o.common]), (every, options)):
+        words = set(shown.replace(",", " ").split())
+        assert {option.spelled for option in text} <= words
+        assert {argument.spelled for argument in arguments} <= {w.strip("[]") for w in words}
+    for line in short.splitlines():
+        assert len(line) <= int(width), line
+
+
+def test_the_help_shows_the_common_options_and_counts_the_rest(capsys):
+    shown = page(capsys, "pretrain", "--help")
+    assert "--steps, --train.steps INT" in shown
+    assert "--lr, --schedule.peak-lr FLOAT" in shown
+    assert "--model.norm-eps" not in shown
+    options = parameters_of(COMMANDS["pretrain"])[1]
+    hidden = sum(not option.common for option in options)
+    assert 12 <= len(options) - hidden <= 24
+    assert f"shows {hidden} more" in " ".join(shown.split())
+
+
+def test_the_help_does_not_hide_behind_a_text(capsys):
+    assert reading("fill", "run", "--", "--help-all").arguments == ["run", ("--help-all",)]
+
+
+@pytest.mark.parametrize("short", SHORT_NAMES)
+def test_a_short_name_is_its_field(short):
+    words = ["tiny", "--data", "d", "--out", "r"]
+    long = "--" + SHORT_NAMES[short].replace("_", "-")
+    for name in (f"--{short}", f"--{short.replace('-', '_')}", long):
+        assert reading("pretrain", *words, name, "1").options[SHORT_NAMES[short]] == 1
+        assert reading("pretrain", *words, f"{name}=1").options[SHORT_NAMES[short]] == 1
+
+
+def test_a_verbs_own_option_comes_before_a_short_name():
+    assert reading("fill", "run", "text", "--seed", "3").options == {"seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["pretrian"], "did you mean pretrain?"),
+        (["Fill", "r"], "did you mean fill?"),
+        (["data", "biuld"], "did you mean data build?"),
+        (["tokenzier", "train"], "did you mean tokenizer train?"),
+        (["eval", "r"], "did you mean evaluate?"),
+        (["pretrain", "tinny", "--data", "x", "--out", "y"], "did you mean tiny?"),
+        (["pretrain", "GLM-10b-zn", "--data", "x", "--out", "y"], "did you mean glm-10b-zh?"),
+    ],
+)
+def test_the_closest_name_is_asked_for_first(words, meant, capsys):
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert meant in said
+    assert said.index(meant) < said.index("there are:")
 
 
 def test_the_help_of_a_preset_shows_its_values(capsys):
     assert main(["pretrain", "--out", "r", "base", "--help"]) == 0
-    assert "768" in capsys.readouterr().out
+    assert "150000" in capsys.readouterr().out
 
 
-def test_flags_of_every_verb_may_stand_before_it(capsys):
-    assert main(["--json", "--quiet", "info", "tiny"]) == 0
+@pytest.mark.parametrize(
+    "words", [["--json", "--quiet", "info", "tiny"], ["--quiet", "info", "--json", "tiny"],
+              ["info", "tiny", "--quiet", "--json"], ["--json", "--verbose", "info", "tiny"]]
+)  # fmt: skip
+def test_flags_of_every_verb_stand_before_or_after_it(words, capsys):
+    assert main(words) == 0
     assert json.loads(capsys.readouterr().out)["kind"] == "preset"
+
+
+def test_quiet_and_verbose_contradict_each_other(capsys):
+    assert main(["--quiet", "info", "tiny", "--verbose"]) == 2
+    assert "--quiet and --verbose" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["-V", "--version"])
+def test_the_version(name, capsys):
+    assert main([name]) == 0
+    assert capsys.readouterr().out == f"blankfill {__version__}\n"
 
 
 def test_a_folder_with_the_name_of_a_preset(tmp_path, monkeypatch, capsys):

@@ -66,7 +66,7 @@ def commands(tmp_path_factory):
 def results(commands):
     """What each verb returned, its paths not UTF-8; of those that take long it is made up."""
     found = {}
-    load = module._load
+    load = module.load
 
     def keeping(package, path):
         function = load(package, path)
@@ -81,7 +81,7 @@ def results(commands):
         return call
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_load", keeping)
+        patch.setattr(module, "load", keeping)
         for name, words in commands.items():
             if name not in ("demo", "export"):
                 patch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
@@ -119,7 +119,7 @@ def renamed(value):
 @pytest.fixture
 def answer(commands, results, monkeypatch):
     """A function that prints a verb's answer once more, without its work."""
-    load = module._load
+    load = module.load
 
     def stub(package, path):
         function = load(package, path)
@@ -128,7 +128,7 @@ def answer(commands, results, monkeypatch):
         verb = next(name for name, where in VERBS.items() if where.function == path)
         return functools.wraps(function)(lambda *args, **options: results[verb])
 
-    monkeypatch.setattr(module, "_load", stub)
+    monkeypatch.setattr(module, "load", stub)
 
     def run(verb, *more):
         # Options stand before the verb here, for `--` may end them behind it.

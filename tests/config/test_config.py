@@ -56,7 +56,7 @@ def test_a_row_must_fit_the_positions():
 
 
 def test_every_field_has_a_doc_with_content():
-    # tyro shows the string under each field as the option's help.
+    # The string under each field is the option's help.
     import inspect
 
     for cls in (RunConfig, *typing.get_type_hints(RunConfig).values()):

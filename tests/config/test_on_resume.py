@@ -59,3 +59,11 @@ def test_a_field_changes_as_it_says(name):
         assert f"{name} cannot change in a run" in str(refused.value)
         with pytest.raises(ConfigError, match=f"--allow-change {name}"):
             changes_on_resume(old, new, allow=[name])
+
+
+def test_a_field_may_be_allowed_by_its_short_name_and_a_misspelt_one_is_guessed():
+    old, new = described(), described(**{"schedule.peak_lr": 0.5})
+    (change,) = changes_on_resume(old, new, allow=["lr"])
+    assert change.name == "schedule.peak_lr"
+    with pytest.raises(ConfigError, match=r"did you mean schedule\.peak_lr\? these may"):
+        changes_on_resume(old, new, allow=["schedule.peek_lr"])

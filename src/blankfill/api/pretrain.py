@@ -72,7 +72,7 @@ def pretrain(
     Ctrl-C finishes the step at hand, saves, and ends; the same command with --resume goes on.
 
     Example:
-        blankfill pretrain tiny --data store --out runs/mine --train.steps 2000
+        blankfill pretrain tiny --data store --out runs/mine --steps 2000
 
     Args:
         preset: where to start from: demo, tiny, small, base, large or xl; or as published:

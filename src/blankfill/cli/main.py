@@ -12,81 +12,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import importlib
 import itertools
 import json
 import logging
 import math
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any
 
-from blankfill.cli.help import asks_for_help, print_help
 from blankfill.cli.preset import with_preset
-from blankfill.cli.reading import UNIVERSAL, read
+from blankfill.cli.reading import UNIVERSAL, asks_for_help, read
 from blankfill.cli.streams import can_write, leave_stdout, say, settle_streams, writing_stdout
+from blankfill.cli.verbs import VERBS, load
+from blankfill.config.closest import did_you_mean
 from blankfill.errors import BlankfillError
 
-__all__ = ["main"]
-
-
-class Verb(NamedTuple):
-    """Where a verb lives."""
-
-    function: str
-    """`module:name` of the function under `blankfill.api`."""
-    printer: str
-    """`module:name` of its printer under `blankfill.cli`."""
-    summary: str
-    """One line for `blankfill --help`."""
-
-
-VERBS: dict[str, Verb] = {
-    "demo": Verb("demo:demo", "demo:print_demo", "train a small bilingual GLM and watch it fill"),
-    "tokenizer train": Verb(
-        "tokenizer:tokenizer_train", "tokenizer:print_train", "train a tokenizer on your text"
-    ),
-    "tokenizer encode": Verb(
-        "tokenizer:tokenizer_encode", "tokenizer:print_encode", "text to token ids"
-    ),
-    "tokenizer decode": Verb(
-        "tokenizer:tokenizer_decode", "tokenizer:print_decode", "token ids to text"
-    ),
-    "tokenizer info": Verb(
-        "tokenizer:tokenizer_info", "tokenizer:print_info", "pieces, and characters per token"
-    ),
-    "data build": Verb("data:data_build", "data:print_build", "turn text into a token store"),
-    "data info": Verb("data:data_info", "data:print_info", "what a token store holds"),
-    "data show": Verb("data:data_show", "data:print_show", "documents of a store back as text"),
-    "explain": Verb(
-        "explain:explain", "explain:print_explain", "show one training example, part by part"
-    ),
-    "pretrain": Verb("pretrain:pretrain", "pretrain:print_pretrain", "pretrain a model"),
-    "evaluate": Verb(
-        "evaluate:evaluate", "evaluate:print_evaluate", "loss and exact fills on held-out text"
-    ),
-    "report": Verb(
-        "report:report", "report:print_report", "curves and fills of runs as one HTML file"
-    ),
-    "fill": Verb("infill:fill", "infill:print_fill", "fill the blanks of a text"),
-    "generate": Verb("infill:generate", "infill:print_generate", "continue a text"),
-    "import": Verb(
-        "interop:import_", "interop:print_import", "turn a published GLM into a model of ours"
-    ),
-    "export": Verb(
-        "export:export", "export:print_export", "take a run to transformers, GLM or SAT"
-    ),
-    "resize": Verb("export:resize", "export:print_resize", "give a run another vocabulary"),
-    "info": Verb("inspect:info", "inspect:print_info", "what a folder or preset is"),
-}
-
-EXAMPLE = """\
-  blankfill tokenizer train corpus.jsonl.gz --vocab-size 16384 --out tok
-  blankfill data build corpus.jsonl.gz --tokenizer tok --out store
-  blankfill pretrain tiny --data store --out runs/mine
-  blankfill fill runs/mine "The [MASK] fox jumps over the [MASK] dog."
-"""
+__all__ = ["VERBS", "main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -148,33 +90,47 @@ def _dispatch(words: list[str]) -> int:
     # The flags of every verb may also stand before it.
     flags = list(itertools.takewhile(lambda word: word in UNIVERSAL, words))
     words = words[len(flags) :]
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(_overview())
+    if not words or words[0] in ("-h", "--help", "--help-all", "help"):
+        from blankfill.cli.help import print_overview
+
+        print_overview()
         return 0
-    if words[0] == "--version":
+    if words[0] in ("-V", "--version"):
         from blankfill import __version__
 
         print(f"blankfill {__version__}")
         return 0
     name = next((n for n in (" ".join(words[:2]), words[0]) if n in VERBS), None)
     if name is None:
-        group = [n for n in VERBS if n.startswith(words[0] + " ")]
-        if group and (len(words) == 1 or words[1] in ("-h", "--help")):
-            print("\n".join(_lines(group)))
-            return 0
-        known = ", ".join(group or VERBS)
-        return _complain(f"there is no command {' '.join(words[:2])!r}; there are: {known}")
+        return _no_verb(words)
     return _run(name, flags + words[len(name.split()) :])
+
+
+def _no_verb(words: list[str]) -> int:
+    """Show the verbs of a group, or say that there is no such verb, the closest one first."""
+    group = [name for name in VERBS if name.startswith(words[0] + " ")]
+    if group and (len(words) == 1 or words[1] in ("-h", "--help", "--help-all")):
+        from blankfill.cli.help import print_group
+
+        print_group(group)
+        return 0
+    given = " ".join(words[:2])
+    meant = did_you_mean(given, group or VERBS) or did_you_mean(words[0], group or VERBS)
+    return _complain(
+        f"there is no command {given!r}; {meant}there are: {', '.join(group or VERBS)}"
+    )
 
 
 def _run(name: str, words: list[str]) -> int:
     verb = VERBS[name]
-    command = _load("blankfill.api", verb.function)
-    if asks_for_help(words):
-        print_help(name, command, words)
+    command = load("blankfill.api", verb.function)
+    if asked := asks_for_help(words):
+        from blankfill.cli.help import print_help
+
+        print_help(name, command, words, every=asked == "all")
         return 0
     reading = read(name, command, words)
-    _set_up_logging(quiet="--quiet" in reading.flags)
+    _set_up_logging(reading.flags)
     options = reading.options
     if name == "pretrain":
         options = with_preset(reading.arguments[0], options)
@@ -185,7 +141,7 @@ def _run(name: str, words: list[str]) -> int:
         else:
             from blankfill.cli.console import Answer
 
-            _load("blankfill.cli", verb.printer)(result, Answer())
+            load("blankfill.cli", verb.printer)(result, Answer())
     return int(getattr(result, "exit_code", 0))
 
 
@@ -196,11 +152,6 @@ def _print_json(result: Any) -> None:
     if not can_write(text, sys.stdout):
         text = json.dumps(value, allow_nan=False)
     print(text)
-
-
-def _load(package: str, path: str) -> Callable[..., Any]:
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(f"{package}.{module}"), name)
 
 
 def _plain(value: Any) -> Any:
@@ -218,29 +169,13 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _overview() -> str:
-    return "\n".join(
-        [
-            "Example:",
-            EXAMPLE.rstrip(),
-            "",
-            "blankfill: pretrain GLM models by autoregressive blank infilling (zh, en)",
-            "",
-            "Commands:",
-            *_lines(list(VERBS)),
-            "",
-            "`blankfill COMMAND --help` opens with an example. --json prints results as JSON.",
-        ]
-    )
-
-
-def _lines(names: list[str]) -> list[str]:
-    return [f"  {'blankfill ' + name:28} {VERBS[name].summary}" for name in names]
-
-
-def _set_up_logging(*, quiet: bool) -> None:
-    level = logging.WARNING if quiet else logging.INFO
+def _set_up_logging(flags: Collection[str] = ()) -> None:
+    """Write what the project logs to stderr, as much of it as the flags say."""
+    level = logging.WARNING if "--quiet" in flags else logging.INFO
     logging.basicConfig(level=level, format="%(message)s", handlers=[_Stderr()], force=True)
+    # Of other libraries no more is heard.
+    own = logging.DEBUG if "--verbose" in flags else logging.NOTSET
+    logging.getLogger("blankfill").setLevel(own)
 
 
 class _Stderr(logging.Handler):

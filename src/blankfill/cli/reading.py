@@ -6,6 +6,7 @@ The rules, the same for every verb:
 - an option that takes a list takes every word up to the next option, and adds to what it was given
   before: `--data a b`, `--data a --data b` and `--data=a b` are one; any other option that is given
   twice is refused;
+- some fields of a configuration have a short name besides, `--steps` (`config.common.SHORT_NAMES`);
 - a list at the end leaves the verb the arguments that it still needs: `evaluate --data valid RUN`;
 - a number that need not be whole may be a percentage: `--hold-out 1%` is 0.01;
 - `--` ends the options: what follows is text, whatever it begins with. So is a word that no option
@@ -16,23 +17,25 @@ Every mistake is one sentence.
 
 from __future__ import annotations
 
-import difflib
 import re
 import typing
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
 from blankfill.cli.signature import Parameter, parameters_of
+from blankfill.config.closest import closest, did_you_mean
+from blankfill.config.common import SHORT_NAMES
 from blankfill.errors import ConfigError
 
-__all__ = ["UNIVERSAL", "Reading", "read"]
+__all__ = ["UNIVERSAL", "Reading", "asks_for_help", "read"]
 
 _OPTION = re.compile(r"--?[A-Za-z][A-Za-z0-9_.-]*(=.*)?", re.DOTALL)
 _NO_OPTION = re.compile(r"-(inf|infinity|nan)", re.IGNORECASE)
-UNIVERSAL = ("--json", "--quiet")
+UNIVERSAL = ("--json", "--quiet", "--verbose")
 """Flags of every verb."""
 SHOWN_VALUE = 60
 """Characters of a value that a message shows."""
@@ -48,6 +51,14 @@ class Reading:
     """Values of the other parameters that were given, a configuration's fields by dotted name."""
     flags: set[str] = field(default_factory=set[str])
     """The flags of every verb that were given."""
+
+
+def asks_for_help(words: Sequence[str]) -> Literal["", "common", "all"]:
+    """Tell which page of help is asked for, in front of what is text in any case."""
+    options = [*takewhile(lambda word: word != "--", words)]
+    if "--help-all" in options:
+        return "all"
+    return "common" if "-h" in options or "--help" in options else ""
 
 
 def read(verb: str, command: Callable[..., Any], words: Sequence[str]) -> Reading:
@@ -70,8 +81,13 @@ class _Reader:
             self._options[option.spelled] = (option, True)
             if option.takes == "none":
                 self._options[_negated(option.spelled)] = (option, False)
+        fields = {option.name: option for option in options}
+        for short, name in SHORT_NAMES.items():
+            if name in fields:
+                self._options.setdefault(f"--{short}", (fields[name], True))
         self._words: deque[str] = deque()
         self._given: list[str] = []
+        self._spelled: dict[str, str] = {}
         self._reading = Reading()
 
     def read(self, words: Sequence[str]) -> Reading:
@@ -87,6 +103,8 @@ class _Reader:
                 self._given.append(word)
         self._settle_arguments()
         self._require()
+        if {"--quiet", "--verbose"} <= self._reading.flags:
+            raise ConfigError("--quiet and --verbose ask for opposite things; give one of them")
         return self._reading
 
     def _take_option(self, word: str) -> None:
@@ -118,7 +136,11 @@ class _Reader:
                 )
             new = _convert(option, value if equals else self._words.popleft())
         if option.name in values and (option.takes == "one" or values[option.name] != new):
+            before = self._spelled[option.name]
+            if option.takes == "one" and before != spelled:
+                raise ConfigError(f"{before} and {spelled} are the same option; give it once")
             raise ConfigError(f"{option.spelled} is given twice; give it once")
+        self._spelled[option.name] = spelled
         values[option.name] = new
 
     def _takes(self, spelled: str) -> str:
@@ -178,13 +200,19 @@ class _Reader:
             raise ConfigError(f"{self._verb} lacks {names}; {hint}")
 
     def _unknown(self, name: str) -> str:
+        """Say that there is no such option, and which is the closest."""
         wanted = name.replace("_", "-")
         # A field under another section is nearer than another field of the same section.
-        last = wanted.removeprefix("--").rpartition(".")[2]
-        close = [option for option in self._options if option.rpartition(".")[2] == last]
-        close += [option for option in self._options if option == f"--{last}"]
-        close = close[:1] or difflib.get_close_matches(wanted, self._options, 1)
-        hint = f"did you mean {close[0]}?" if close else f"see `blankfill {self._verb} --help`"
+        last = wanted.lstrip("-").rpartition(".")[2]
+        alike = [option for option in self._options if option.rpartition(".")[2] == last]
+        alike += [option for option in self._options if option == f"--{last}"]
+        names = {option.lstrip("-"): option for option in (*self._options, *UNIVERSAL)}
+        if not alike and (found := closest(wanted.lstrip("-"), names)):
+            alike = [names[found]]
+        if not alike:  # the name of a field alone, misspelt
+            of_field = {option.rpartition(".")[2]: option for option in names.values()}
+            alike = [of_field[found]] if (found := closest(last, of_field)) else []
+        hint = f"did you mean {alike[0]}?" if alike else f"see `blankfill {self._verb} --help-all`"
         texts = "; -- before a text that begins with a dash makes it one" * bool(self._arguments)
         return f"{self._verb} has no option {_shown(name)}; {hint}{texts}"
 
@@ -212,7 +240,10 @@ def _convert(parameter: Parameter, word: str) -> Any:
             return word
         if not (parameter.optional and word == "None"):
             choices = ", ".join(map(str, typing.get_args(hint)))
-            raise ConfigError(f"{parameter.spelled} {_shown(word)} is not one of: {choices}")
+            meant = did_you_mean(word, map(str, typing.get_args(hint)))
+            raise ConfigError(
+                f"{parameter.spelled} {_shown(word)}: {meant}it is not one of: {choices}"
+            )
     if parameter.optional and word == "None" and hint is not str:
         return None
     if hint is Path:

@@ -9,18 +9,18 @@ that is a path, and a list.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
+from blankfill.config.common import is_common
 from blankfill.config.ranges import hints_of
 
-__all__ = ["Parameter", "parameters_of", "spoken"]
+__all__ = ["Parameter", "config_of", "parameters_of"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +39,12 @@ class Parameter:
     """Whether `None` is a value."""
     required: bool
     """Whether it must be given."""
+    default: Any
+    """Its value where it is not given; of a configuration's field the class's own."""
+    common: bool
+    """Whether `--help` shows it: all of a function's parameters, and fields that say so."""
+    owner: Callable[..., Any]
+    """The function or the section's class that declares it."""
 
 
 def parameters_of(command: Callable[..., Any]) -> tuple[list[Parameter], list[Parameter]]:
@@ -46,51 +52,16 @@ def parameters_of(command: Callable[..., Any]) -> tuple[list[Parameter], list[Pa
     arguments: list[Parameter] = []
     options: list[Parameter] = []
     for name, parameter in _resolved(command).items():
-        required = parameter.default is inspect.Parameter.empty
-        hint = parameter.annotation
-        config = _config_of(hint)
+        config = config_of(parameter.annotation)
         if config is not None:
-            options += [
-                _parameter(f"{section}.{field}", hint, required=False)
-                for section, hints in _sections(config).items()
-                for field, hint in hints.items()
-            ]
-        elif parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
-            arguments.append(_parameter(name, hint, required=required, argument=True))
-        else:
-            options.append(_parameter(name, hint, required=required))
+            options += _fields(config)
+            continue
+        made = _parameter(
+            name, parameter.annotation, parameter.default, owner=command,
+            argument=parameter.kind is inspect.Parameter.POSITIONAL_ONLY,
+        )  # fmt: skip
+        (options if made.spelled.startswith("--") else arguments).append(made)
     return arguments, options
-
-
-def spoken(command: Callable[..., Any], defaults: Mapping[str, Any]) -> Callable[..., Any]:
-    """Give a function the signature that it has on the command line, for its help.
-
-    Args:
-        command: a function of the API.
-        defaults: configurations whose values stand as the defaults of their options.
-    """
-
-    @functools.wraps(command)
-    def call(*args: Any, **options: Any) -> Any:
-        return command(*args, **options)
-
-    parameters = [
-        _with_default(parameter, defaults.get(name, parameter.default))
-        for name, parameter in _resolved(command).items()
-    ]
-    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    call.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]  # read by `inspect.signature`
-    del call.__wrapped__
-    return call
-
-
-def _with_default(parameter: inspect.Parameter, default: Any) -> inspect.Parameter:
-    """Give a parameter a default, of the type that it has in the help."""
-    if dataclasses.is_dataclass(default):
-        return parameter.replace(annotation=type(default), default=default)
-    if parameter.annotation is Path and isinstance(default, str):
-        default = Path(default)
-    return parameter.replace(default=default)
 
 
 def _resolved(command: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -116,21 +87,38 @@ def _plain(hint: Any) -> Any:
     return plain | None if len(choices) > len(kept) and types.NoneType in choices else plain
 
 
-def _parameter(name: str, hint: Any, *, required: bool, argument: bool = False) -> Parameter:
+def _fields(config: type[Any]) -> list[Parameter]:
+    """Give an option for each field of each section of a configuration."""
+    return [
+        dataclasses.replace(
+            _parameter(f"{section}.{name}", hint, None, owner=kind), common=is_common(hint)
+        )
+        for section, kind in typing.get_type_hints(config).items()
+        for name, hint in hints_of(kind).items()
+    ]
+
+
+def _parameter(
+    name: str, hint: Any, default: Any, *, owner: Callable[..., Any], argument: bool = False
+) -> Parameter:
     choices = _choices(hint)
     optional = types.NoneType in choices
     (hint,) = (choice for choice in choices if choice is not types.NoneType)
+    if typing.get_origin(hint) is Annotated:
+        hint = typing.get_args(hint)[0]  # the range of a number is checked where it is used
     takes: Literal["none", "one", "many"] = "one"
     if _is_list(hint):
         takes, hint = "many", typing.get_args(hint)[0]
     elif hint is bool:
         takes = "none"
-    if typing.get_origin(hint) is Annotated:
-        hint = typing.get_args(hint)[0]  # the range of a number is checked where it is used
-    spelled = name.upper() if argument else "--" + name.replace("_", "-")
+    required = default is inspect.Parameter.empty
+    spelled = "--" + name.replace("_", "-")
+    if argument:  # one of several texts is a TEXT
+        spelled = f"{name.upper().removesuffix('S')}..." if takes == "many" else name.upper()
     return Parameter(
-        name=name, spelled=spelled, takes=takes, hint=hint, optional=optional, required=required
-    )
+        name=name, spelled=spelled, takes=takes, hint=hint, optional=optional, required=required,
+        default=None if required else default, common=True, owner=owner,
+    )  # fmt: skip
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:
@@ -143,12 +131,7 @@ def _is_list(hint: Any) -> bool:
     return typing.get_origin(hint) in (list, tuple, Sequence)
 
 
-def _sections(config: type[Any]) -> dict[str, dict[str, Any]]:
-    """Give the sections of a configuration, and of each the types of its fields."""
-    return {section: hints_of(kind) for section, kind in typing.get_type_hints(config).items()}
-
-
-def _config_of(hint: Any) -> type[Any] | None:
+def config_of(hint: Any) -> type[Any] | None:
     """Give the configuration that a parameter takes, if it takes one."""
     found = [choice for choice in _choices(hint) if dataclasses.is_dataclass(choice)]
     return cast("type[Any]", found[0]) if found else None

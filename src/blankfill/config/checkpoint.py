@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from blankfill.config.common import COMMON
 from blankfill.config.ranges import MOST_STEPS, Range, Steps, check_numbers
 
 __all__ = ["CheckpointConfig", "CheckpointName"]
@@ -18,7 +19,7 @@ step (`500`, or `step-00000500` as its folder is called)."""
 class CheckpointConfig:
     """Checkpoints."""
 
-    every: Annotated[int, Range(1, MOST_STEPS)] = 500
+    every: Annotated[int, Range(1, MOST_STEPS), COMMON] = 500
     """Steps between two checkpoints; the last step is always saved."""
     keep: Annotated[int, Range(1, MOST_STEPS)] = 2
     """Newest checkpoints that stay on disk."""

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Final
 
+from blankfill.config.closest import did_you_mean
 from blankfill.config.model import ModelConfig
 from blankfill.config.objective import MIXTURES, ObjectiveConfig
 from blankfill.config.optimizer import OptimizerConfig
@@ -145,7 +146,8 @@ def preset(name: str) -> RunConfig:
         ConfigError: there is no such preset.
     """
     if not is_preset(name):
-        raise ConfigError(f"there is no preset {name!r}; take one of: {', '.join(PRESETS)}")
+        meant = did_you_mean(name, PRESETS)
+        raise ConfigError(f"there is no preset {name!r}; {meant}there are: {', '.join(PRESETS)}")
     return PRESETS[ALIASES.get(name, name)]()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from blankfill.config.common import COMMON
 from blankfill.config.ranges import Range, Steps, check_numbers
 from blankfill.errors import ConfigError
 
@@ -20,7 +21,7 @@ class ScheduleConfig:
     until the last cooldown_steps, so a run can be cooled down from any of its checkpoints. The glm_
     forms are the released ones: step 0 does not move, and glm_linear goes on falling past its end.
     """
-    peak_lr: Annotated[float, Range(1e-12, 10)] = 1e-3
+    peak_lr: Annotated[float, Range(1e-12, 10), COMMON] = 1e-3
     """Learning rate at the end of warm-up."""
     min_lr_ratio: Annotated[float, Range(0, 1)] = 0.1
     """Last learning rate as a share of peak_lr."""

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from blankfill.config.common import COMMON
 from blankfill.config.on_resume import FREE, NEVER
 from blankfill.config.ranges import MOST_STEPS, Range, RowLength, Seed, Steps, check_numbers
 from blankfill.errors import ConfigError
@@ -21,11 +22,11 @@ _SKIPPED = re.compile(r"([0-9]{1,13})(?:-([0-9]{1,13}))?")
 class TrainConfig:
     """One optimizer run over an endless stream of packed rows."""
 
-    steps: Annotated[int, Range(1, MOST_STEPS)] = 2000
+    steps: Annotated[int, Range(1, MOST_STEPS), COMMON] = 2000
     """Optimizer steps."""
-    row_length: Annotated[RowLength, NEVER] = 512
+    row_length: Annotated[RowLength, NEVER, COMMON] = 512
     """Positions in a row; several documents share a row and never see each other."""
-    batch_rows: Annotated[int, Range(1, 2**16)] = 16
+    batch_rows: Annotated[int, Range(1, 2**16), COMMON] = 16
     """Rows in one optimizer step."""
     micro_batch_rows: Annotated[int, Range(1, 2**16)] = 16
     """Rows in one forward and backward pass; must divide batch_rows."""
@@ -58,11 +59,11 @@ class TrainConfig:
     device: Annotated[DeviceKind, FREE] = "auto"
     """Where the model computes; auto takes the CUDA device where there is one. Rows are made on the
     CPU in any case."""
-    threads: Annotated[int, Range(0, 1024), FREE] = 0
+    threads: Annotated[int, Range(0, 1024), FREE, COMMON] = 0
     """CPU threads. 0 takes the cores that this process may use, or fewer where rows are quicker so,
     as beside a busy neighbour: timed when a run of a minute or more starts, and again when its
     rate falls by half."""
-    seed: Annotated[Seed, NEVER] = 1
+    seed: Annotated[Seed, NEVER, COMMON] = 1
     """Seed of weights, blanks and order."""
     log_every: Annotated[int, Range(1, MOST_STEPS), FREE] = 10
     """Steps between two lines of metrics.jsonl."""

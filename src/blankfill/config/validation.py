@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from blankfill.config.common import COMMON
 from blankfill.config.ranges import Range, Steps, check_numbers
 
 __all__ = ["ValidationConfig"]
@@ -14,7 +15,7 @@ __all__ = ["ValidationConfig"]
 class ValidationConfig:
     """Validation; it needs held-out data."""
 
-    every: Steps = 0
+    every: Annotated[Steps, COMMON] = 0
     """Steps between two validations, which need held-out data. 0 validates only before the first
     step and after the last; these two are done in any case where there is held-out data."""
     blanks: Annotated[int, Range(0, 10**6)] = 64

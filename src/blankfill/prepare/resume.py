@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from blankfill.config.closest import did_you_mean
+from blankfill.config.common import SHORT_NAMES
 from blankfill.config.on_resume import OnResume, on_resume
 from blankfill.config.run import RunConfig
 from blankfill.errors import ConfigError
@@ -62,11 +64,12 @@ def changes_on_resume(old: RunRecord, new: RunRecord, allow: Sequence[str] = ())
     may = on_resume(RunConfig)
     changeable = {name for name, how in may.items() if how is OnResume.BY_NAME} | {SHARES}
     unsaid = {name for name, how in may.items() if how is OnResume.FREE}
+    allow = [SHORT_NAMES.get(name, name) for name in allow]
     for name in allow:
         if name not in changeable | unsaid:
             raise ConfigError(
-                f"--allow-change {name}: that is not a field that may change; these may: "
-                + ", ".join(sorted(changeable))
+                f"--allow-change {name}: that is not a field that may change; "
+                f"{did_you_mean(name, changeable)}these may: {', '.join(sorted(changeable))}"
             )
     found = [*_config_changes(old, new), *_other_changes(old, new)]
     free = unsaid | {HELD_OUT} | set(allow)

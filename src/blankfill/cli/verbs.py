@@ -1,0 +1,71 @@
+"""The verbs of the command line, and where each of them lives."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+__all__ = ["VERBS", "Verb", "load"]
+
+
+class Verb(NamedTuple):
+    """Where a verb lives."""
+
+    function: str
+    """`module:name` of the function under `blankfill.api`."""
+    printer: str
+    """`module:name` of its printer under `blankfill.cli`."""
+    summary: str
+    """One line for `blankfill --help`."""
+
+
+VERBS: dict[str, Verb] = {
+    "demo": Verb("demo:demo", "demo:print_demo", "train a small bilingual GLM and watch it fill"),
+    "tokenizer train": Verb(
+        "tokenizer:tokenizer_train", "tokenizer:print_train", "train a tokenizer on your text"
+    ),
+    "tokenizer encode": Verb(
+        "tokenizer:tokenizer_encode", "tokenizer:print_encode", "text to token ids"
+    ),
+    "tokenizer decode": Verb(
+        "tokenizer:tokenizer_decode", "tokenizer:print_decode", "token ids to text"
+    ),
+    "tokenizer info": Verb(
+        "tokenizer:tokenizer_info", "tokenizer:print_info", "pieces, and characters per token"
+    ),
+    "data build": Verb("data:data_build", "data:print_build", "turn text into a token store"),
+    "data info": Verb("data:data_info", "data:print_info", "what a token store holds"),
+    "data show": Verb("data:data_show", "data:print_show", "documents of a store back as text"),
+    "explain": Verb(
+        "explain:explain", "explain:print_explain", "show one training example, part by part"
+    ),
+    "pretrain": Verb("pretrain:pretrain", "pretrain:print_pretrain", "pretrain a model"),
+    "evaluate": Verb(
+        "evaluate:evaluate", "evaluate:print_evaluate", "loss and exact fills on held-out text"
+    ),
+    "report": Verb(
+        "report:report", "report:print_report", "curves and fills of runs as one HTML file"
+    ),
+    "fill": Verb("infill:fill", "infill:print_fill", "fill the blanks of a text"),
+    "generate": Verb("infill:generate", "infill:print_generate", "continue a text"),
+    "import": Verb(
+        "interop:import_", "interop:print_import", "turn a published GLM into a model of ours"
+    ),
+    "export": Verb(
+        "export:export", "export:print_export", "take a run to transformers, GLM or SAT"
+    ),
+    "resize": Verb("export:resize", "export:print_resize", "give a run another vocabulary"),
+    "info": Verb("inspect:info", "inspect:print_info", "what a folder or preset is"),
+}
+
+
+def load(package: str, path: str) -> Callable[..., Any]:
+    """Load a part of a verb, such as its function.
+
+    Args:
+        package: `blankfill.api` or `blankfill.cli`.
+        path: `module:name` in it.
+    """
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(f"{package}.{module}"), name)
