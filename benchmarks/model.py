@@ -30,7 +30,7 @@ from pathlib import Path
 
 from result_file import result_path
 
-from blankfill.runtime import available_cores, cpu_name, tune_process
+from blankfill.runtime import available_cores, cpu_name, tune
 
 HEADS = {"all positions": "every", "ours": "ours"}
 ATTENTION = ("blocks", "grouped", "dense", "sdpa")
@@ -277,7 +277,7 @@ def child(job):
 
 
 def run_job(job):
-    tune_process()
+    tune()
     import torch
 
     torch.set_num_threads(job["threads"])

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from result_file import result_path
 
-from blankfill.runtime import cpu_name, tune_process
+from blankfill.runtime import cpu_name, tune
 
 SHAPES = {"5M": (192, 512, 6), "25M": (384, 1024, 10), "110M": (768, 2048, 12)}
 """Hidden size, feed-forward size, layers."""
@@ -32,7 +32,7 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
-    tune_process()
+    tune()
     import torch
 
     torch.set_num_threads(1)

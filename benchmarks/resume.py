@@ -22,9 +22,9 @@ from pathlib import Path
 
 from result_file import cpu_label, result_path
 
-from blankfill.runtime import available_cores, tune_process
+from blankfill.runtime import available_cores, tune
 
-tune_process()
+tune()
 
 import torch  # noqa: E402
 

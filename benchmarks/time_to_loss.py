@@ -36,10 +36,10 @@ from result_file import result_path
 from blankfill.config.objective import MIXTURES
 from blankfill.config.presets import preset
 from blankfill.config.run import RunConfig, from_dict, to_dict
-from blankfill.runtime import cpu_name, tune_process
+from blankfill.runtime import cpu_name, tune
 from model import versions
 
-tune_process()
+tune()
 
 from blankfill.atomic import write_json  # noqa: E402
 from blankfill.data.rows import RowSource  # noqa: E402

@@ -7,6 +7,7 @@
     |- TrainingError     a run that cannot go on as it is
     |- ConversionError   weights or vocabularies of another project
     |- OutputError       a file or folder that is to be written
+    |- FileError         a file that the system does not give or take
     |- RequestError      a text to fill or to continue
 
 The command line prints the message of a `BlankfillError` as one sentence and exits with code 2.
@@ -15,15 +16,19 @@ Our own invariants are `assert`ed instead: breaking one is a bug in blankfill, n
 
 from __future__ import annotations
 
+import errno
+
 __all__ = [
     "BlankfillError",
     "CheckpointError",
     "ConfigError",
     "ConversionError",
     "DataError",
+    "FileError",
     "OutputError",
     "RequestError",
     "TrainingError",
+    "refused_by_system",
 ]
 
 
@@ -55,5 +60,27 @@ class OutputError(BlankfillError):
     """A file or folder that cannot be written, or would be lost."""
 
 
+class FileError(BlankfillError):
+    """A file or folder that the system refuses; where the name and the reason are known, they say
+    all that the user needs."""
+
+
 class RequestError(BlankfillError):
     """A text that cannot be filled or continued."""
+
+
+_REFUSALS = frozenset({
+    errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM, errno.ENOENT, errno.ENOTDIR,
+    errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EBADF, errno.EFBIG, errno.EIO,
+})  # fmt: skip
+_TOO_MANY = frozenset({errno.EMFILE, errno.ENFILE})
+
+
+def refused_by_system(error: OSError) -> FileError | None:
+    """Say in a sentence what the system refused; None where it is no matter of files."""
+    if error.errno in _TOO_MANY:
+        return FileError("too many files are open; raise the limit: ulimit -n 1024")
+    if error.errno not in _REFUSALS:
+        return None
+    name = f"{error.filename}: " if error.filename else ""
+    return FileError(f"{name}{error.strerror}")

@@ -1,9 +1,11 @@
-"""Settings of the process that must stand before torch is loaded.
+"""Settings of the process, which are changed only where the user asks: on the command line, which
+owns its process, and in Python by `blankfill.tune()`.
 
 Measured on small models (two cores, bfloat16): glibc gives each large tensor back to the kernel and
 takes it again, so page faults dominate; and OpenMP threads that spin keep a neighbour's core busy
-while threads that sleep at once wake too late. Three settings remove most of both. All of them are
-kept from anyone who has chosen their own, and `BLANKFILL_TUNE=0` turns them off.
+while threads that sleep at once wake too late. Three settings remove most of both; they must stand
+before torch is loaded. All of them are kept from anyone who has chosen their own, and
+`BLANKFILL_TUNE=0` turns them off.
 """
 
 from __future__ import annotations
@@ -13,7 +15,13 @@ import logging
 import os
 import platform
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
+
+from blankfill.config.arguments import checks_arguments
+from blankfill.config.ranges import Range
 
 __all__ = [
     "at_most_cores",
@@ -22,9 +30,9 @@ __all__ = [
     "cpu_name",
     "memory_bytes",
     "native_wanted",
+    "restored_process",
     "set_threads",
-    "tune_for_training",
-    "tune_process",
+    "tune",
 ]
 
 log = logging.getLogger(__name__)
@@ -66,6 +74,23 @@ def set_threads(wanted: int) -> int:
     threads = at_most_cores(wanted, "train.threads")
     torch.set_num_threads(threads)
     return threads
+
+
+@contextmanager
+def restored_process() -> Generator[None]:
+    """Leave torch's number of threads and its random numbers as they were found.
+
+    Training sets both: they are part of what makes a run the same every time.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    state = torch.random.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.random.set_rng_state(state)
 
 
 def memory_bytes() -> int:
@@ -112,13 +137,36 @@ def native_wanted() -> bool:
     return os.environ.get("BLANKFILL_NATIVE") != "0"
 
 
-def tune_process() -> list[str]:
-    """Set memory and thread-waiting policy, once, before the first tensor.
+@checks_arguments
+def tune(*, threads: Annotated[int, Range(0, 1024)] | None = None) -> list[str]:
+    """Set the process's memory and thread-waiting policy, once, before the first tensor.
+
+    The command line does this whenever it starts to compute. It changes the whole process: the
+    C library's malloc keeps what is freed, and OpenMP's threads sleep sooner.
+
+    Example:
+        import blankfill
+        blankfill.tune(threads=1)  # before anything imports torch
+
+    Args:
+        threads: CPU threads that torch uses, at most one for each core; 0 is one for each core.
+            Left as it is where not given. This alone also works when torch is loaded.
 
     Returns:
         What was chosen, in words; empty where nothing was, because torch is already loaded, the
         user said `BLANKFILL_TUNE=0`, or the C library is not glibc.
+
+    Raises:
+        ConfigError: threads is negative, or no whole number.
     """
+    chosen = _tuned()
+    if threads is not None:
+        chosen.append(f"{set_threads(threads)} threads")
+    return chosen
+
+
+def _tuned() -> list[str]:
+    """Choose what must stand before torch is loaded."""
     if os.environ.get("BLANKFILL_TUNE") == "0" or "torch" in sys.modules:
         return []
     chosen: list[str] = []
@@ -129,12 +177,6 @@ def tune_process() -> list[str]:
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
         chosen.append("freed memory kept, huge pages")
     return chosen
-
-
-def tune_for_training() -> None:
-    """Tune the process as `tune_process` does, and say what was chosen."""
-    for chosen in tune_process():
-        log.info("process: %s (BLANKFILL_TUNE=0 turns this off)", chosen)
 
 
 def _keep_freed_memory() -> bool:

@@ -6,14 +6,14 @@ import inspect
 import math
 import re
 from fractions import Fraction
-from pathlib import Path
 from typing import Annotated, get_type_hints
 
 import numpy as np
 import pytest
 
 from blankfill.cli.main import VERBS, main
-from blankfill.config.ranges import Range, check_numbers, checks_numbers, numbers_of
+from blankfill.config.arguments import checks_arguments
+from blankfill.config.ranges import Range, check_numbers, numbers_of
 from blankfill.config.run import RunConfig
 from blankfill.errors import ConfigError
 from blankfill.generate.sampling import Sampling
@@ -79,8 +79,8 @@ def test_a_call_is_refused_before_anything_is_read_or_written(verb, name, tmp_pa
         for parameter in inspect.signature(call).parameters.values()
         if parameter.default is parameter.empty
     ]
-    first = [Path("no")] * sum(p.kind is p.POSITIONAL_ONLY for p in required)
-    rest = {p.name: Path("out") for p in required if p.kind is p.KEYWORD_ONLY}
+    first = ["no"] * sum(p.kind is p.POSITIONAL_ONLY for p in required)
+    rest = {p.name: "hf" for p in required if p.kind is p.KEYWORD_ONLY}
     for value in borders(number):
         if not may_be(number, value):
             with pytest.raises(ConfigError, match=f"^{name}="):
@@ -169,7 +169,7 @@ def test_numbers_of_other_libraries_are_kept_as_plain_ones():
 
 
 def test_a_call_is_checked_wherever_its_number_stands():
-    @checks_numbers
+    @checks_arguments
     def call(first, size: Annotated[int, Range(1, 8)] = 1, *, out: str = ""):
         return first, size, out
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 from blankfill.api.parameters import PathLike, Paths, as_list, as_path
-from blankfill.config.ranges import Range, checks_numbers
+from blankfill.config.arguments import checks_arguments
+from blankfill.config.ranges import Range
 from blankfill.errors import DataError
 
 __all__ = [
@@ -99,7 +100,7 @@ class ShowResult:
     """In order."""
 
 
-@checks_numbers
+@checks_arguments
 def data_build(
     files: Paths,
     /,
@@ -144,9 +145,9 @@ def data_build(
     from blankfill.data.ingest import build_store
     from blankfill.runtime import at_most_cores
 
-    out = as_path(out, "out")
+    out = as_path(out)
     _, held_out, skips = build_store(
-        as_list(files, "files"), as_path(tokenizer, "tokenizer"), out,
+        as_list(files), as_path(tokenizer), out,
         text_field=text_field, answer_field=answer_field, strict=strict, overwrite=overwrite,
         num_workers=at_most_cores(num_workers, "num_workers"), hold_out=hold_out,
     )  # fmt: skip
@@ -163,6 +164,7 @@ def data_build(
     )
 
 
+@checks_arguments
 def data_info(store: PathLike, /, *, verify: bool = False) -> StoreInfo:
     """Tell what a token store holds.
 
@@ -178,7 +180,7 @@ def data_info(store: PathLike, /, *, verify: bool = False) -> StoreInfo:
     """
     from blankfill.data.store import TokenStore
 
-    opened = TokenStore.open(as_path(store, "store"), verify=verify)
+    opened = TokenStore.open(as_path(store), verify=verify)
     return StoreInfo(
         path=str(store), documents=len(opened), tokens=opened.num_tokens,
         pairs=opened.num_pairs, dtype=opened.manifest["dtype"], vocab_size=opened.vocab_size,
@@ -189,7 +191,7 @@ def data_info(store: PathLike, /, *, verify: bool = False) -> StoreInfo:
     )  # fmt: skip
 
 
-@checks_numbers
+@checks_arguments
 def data_show(
     store: PathLike,
     /,
@@ -216,7 +218,7 @@ def data_show(
     from blankfill.text.language import LANGUAGES
     from blankfill.text.vocabularies import load_tokenizer
 
-    opened = TokenStore.open(as_path(store, "store"))
+    opened = TokenStore.open(as_path(store))
     if not 0 <= index < len(opened):
         raise DataError(f"{store} has documents 0 to {len(opened) - 1}, not {index}")
     loaded = load_tokenizer(Path(tokenizer) if tokenizer else Path(store) / "tokenizer")

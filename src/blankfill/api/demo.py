@@ -19,8 +19,9 @@ from blankfill.api.explain import explain
 from blankfill.api.parameters import PathLike, as_path
 from blankfill.api.pretrain import MOST_MINUTES
 from blankfill.api.tokenizer import tokenizer_train
+from blankfill.config.arguments import checks_arguments
 from blankfill.config.presets import preset
-from blankfill.config.ranges import Range, Seed, checks_numbers
+from blankfill.config.ranges import Range, Seed
 from blankfill.config.run import RunConfig
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class _Clock:
         self._last = now
 
 
-@checks_numbers
+@checks_arguments
 def demo(
     *,
     out: PathLike = Path("runs/demo"),
@@ -130,22 +131,28 @@ def demo(
     """
     from blankfill.disk.publish import NameLock
 
-    out = as_path(out, "out")
+    out = as_path(out)
     with NameLock(out) as name:
         _clear(name, minutes, seed)
         return _demo(out, minutes, seed)
 
 
 def _demo(out: Path, minutes: float, seed: int) -> DemoResult:
-    from blankfill.runtime import tune_for_training
-
-    tune_for_training()
     clock = _Clock()
     files = _write_data(out, seed)
     clock.lap("corpus, tokenizer, stores")
     _explain_one(files)
     clock.lap("one example")
 
+    from blankfill.runtime import restored_process
+
+    with restored_process():
+        return _train_and_show(out, minutes, seed, files, clock)
+
+
+def _train_and_show(
+    out: Path, minutes: float, seed: int, files: dict[str, Path], clock: _Clock
+) -> DemoResult:
     from blankfill.evaluate.watch import BlankWatch
     from blankfill.generate import LanguageModel
     from blankfill.prepare import build_trainer

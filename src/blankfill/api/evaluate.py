@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from blankfill.api.parameters import CheckpointName, PathLike, Paths, as_list, as_path
-from blankfill.config.ranges import Range, Seed, checks_numbers
+from blankfill.config.arguments import checks_arguments
+from blankfill.config.ranges import Range, Seed
 from blankfill.config.train import DeviceKind
 from blankfill.errors import DataError
 
@@ -41,7 +42,7 @@ class EvaluateResult:
     """What was left out, and why."""
 
 
-@checks_numbers
+@checks_arguments
 def evaluate(
     run: PathLike,
     /,
@@ -81,10 +82,6 @@ def evaluate(
         DataError: a store of held-out text is missing, empty or of another tokenizer.
         ConfigError: max_blanks is not positive, or there is no such device.
     """
-    from blankfill.runtime import tune_process
-
-    tune_process()
-
     from blankfill.data.rows import RowSource
     from blankfill.evaluate.blanks import evaluate_blanks
     from blankfill.generate import LanguageModel
@@ -92,12 +89,12 @@ def evaluate(
     from blankfill.runs import locate, read_evaluation, read_run
     from blankfill.train.validate import score_batches, validation_batches
 
-    place = locate(as_path(run, "run"), checkpoint)
+    place = locate(as_path(run), checkpoint)
     record = read_run(place.run)
     read_evaluation(place.run)  # what is there will be replaced, so it has to be ours
     # What cannot be evaluated on is found before a model is loaded, which may take minutes.
     fingerprint = record.tokenizer_fingerprint
-    stores = open_stores([Path(path) for path in as_list(data, "data")], fingerprint)
+    stores = open_stores([Path(path) for path in as_list(data)], fingerprint)
     train_stores, notes = _training_stores(record.data, fingerprint) if baselines else ([], [])
     for note in notes:
         log.warning("%s", note)
@@ -112,7 +109,7 @@ def evaluate(
         lm, stores, objective, row_length=cfg.train.row_length, train_stores=train_stores,
         max_items=max_blanks, seed=seed,
     )  # fmt: skip
-    scores = score_batches(lm.model, batches, lm.dtype, prefix="")
+    scores = score_batches(lm.model, batches, lm.precision, prefix="")
     record_evaluation(place.run, lm.step, report, notes)
     return EvaluateResult(run=str(place.run), step=lm.step, blanks=report, rows=scores, notes=notes)
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from blankfill.api.parameters import PathLike, Texts, as_list, as_path
+from blankfill.api.parameters import PathLike, Spans, as_path
+from blankfill.config.arguments import checks_arguments
 from blankfill.config.objective import MIXTURES, ObjectiveConfig, PositionScheme
-from blankfill.config.ranges import Range, RowLength, Seed, checks_numbers
+from blankfill.config.ranges import Range, RowLength, Seed
 from blankfill.errors import ConfigError, DataError, RequestError
 from blankfill.text.user_text import checked, read_stdin
 
@@ -81,12 +82,12 @@ class ExplainResult:
     """Language of the explanation."""
 
 
-@checks_numbers
+@checks_arguments
 def explain(
     text: str | None = None,
     /,
     *,
-    spans: Texts = (),
+    spans: Spans = (),
     tokenizer: PathLike = "words",
     positions: PositionScheme | None = None,
     kind: Literal["drawn", "short", "sentence", "document", "causal"] = "drawn",
@@ -110,7 +111,8 @@ def explain(
 
     Args:
         text: a text of yours; - reads stdin. Or name a store with --data.
-        spans: what to cut out, as token ranges such as 2:4 7:8; drawn where not given.
+        spans: what to cut out, as token ranges such as 2:4 7:8, in Python also (2, 4); drawn where
+            not given.
         tokenizer: words, which splits at blanks and Chinese by characters, or the folder of a
             trained tokenizer.
         positions: corrupted (the papers), linear (GLM-130B) or original (the article); the
@@ -133,8 +135,8 @@ def explain(
         RequestError: there is no text.
         DataError: a span does not fit the text, or the store has no such document.
     """
-    data = None if data is None else as_path(data, "data")
-    picture = None if picture is None else as_path(picture, "picture")
+    data = None if data is None else as_path(data)
+    picture = None if picture is None else as_path(picture)
     if (text is None) == (data is None):
         raise RequestError("name a text or a token store with --data, one of the two")
     if stats and data is None:
@@ -153,7 +155,7 @@ def explain(
     chosen, tokens, sentence_ends, prompt = _document(text, data, index, str(tokenizer))
     draw = None
     if spans:
-        example = _given(tokens, as_list(spans, "spans"), kind, chosen, cfg.positions)
+        example = _given(tokens, _pairs(spans), kind, chosen, cfg.positions)
     else:
         example, draw = _drawn(
             tokens, sentence_ends, prompt, cfg, chosen, mixture, seed, epoch, index
@@ -283,7 +285,11 @@ def _from_store(data: Path, index: int) -> tuple[TextTokenizer, Any, Any, int | 
 
 
 def _given(
-    tokens: Any, spans: list[str], kind: str, chosen: TextTokenizer, positions: PositionScheme
+    tokens: Any,
+    spans: list[tuple[int, int]],
+    kind: str,
+    chosen: TextTokenizer,
+    positions: PositionScheme,
 ) -> Example:
     """Build the example of the user's own spans, in the order of the text."""
     import numpy as np
@@ -293,7 +299,7 @@ def _given(
     from blankfill.objective.frame import frame_blanks
 
     chosen_kind = Kind.SHORT if kind == "drawn" else Kind[kind.upper()]
-    ranges = np.array([_range(span) for span in spans], np.int32)
+    ranges = np.array(spans, np.int32)
     tokens, ranges = frame_blanks(tokens, ranges, chosen_kind, chosen.ids)
     return build_example(
         tokens, ranges, kind=chosen_kind,
@@ -322,9 +328,23 @@ def _drawn(
     )  # fmt: skip
 
 
-def _range(span: str) -> tuple[int, int]:
-    found = _SPAN.fullmatch(span)
-    if not found:
+def _pairs(spans: Spans) -> list[tuple[int, int]]:
+    """Take token ranges, one or several, as pairs.
+
+    Raises:
+        ConfigError: one of them is no range.
+    """
+    several = [spans] if isinstance(spans, str) else [*spans]
+    if len(several) == 2 and not any(isinstance(each, str | tuple | list) for each in several):
+        several = [several]  # one pair
+    return [_pair(each) for each in several]
+
+
+def _pair(span: Any) -> tuple[int, int]:
+    found = _SPAN.fullmatch(span) if isinstance(span, str) else None
+    if isinstance(span, str) and not found:
         raise ConfigError(f"--spans {span} must look like 2:4, first token and end")
-    start, end = (min(int(number), 2**31 - 1) for number in found.groups())
-    return start, end
+    start, end = (int(number) for number in (found.groups() if found else span))
+    if start < 0:
+        raise ConfigError(f"--spans {start}:{end}: the first token is number 0")
+    return min(start, 2**31 - 1), max(-1, min(end, 2**31 - 1))

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from blankfill.api.parameters import CheckpointName, PathLike, as_path
-from blankfill.config.ranges import Range, checks_numbers
+from blankfill.config.arguments import checks_arguments
+from blankfill.config.ranges import Range
 from blankfill.errors import ConversionError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class ExportResult:
     """How far that code's logits are from the run's, at most, on prompts of a fixed seed."""
 
 
-@checks_numbers
+@checks_arguments
 def export(
     run: PathLike,
     /,
@@ -79,10 +80,7 @@ def export(
         ConversionError: the layout cannot hold this architecture, or what was written differs.
         OutputError: the folder at --out is taken or cannot be written.
     """
-    out = as_path(out, "out")
-    from blankfill.runtime import tune_process
-
-    tune_process()
+    out = as_path(out)
     from blankfill import progress
     from blankfill.disk.publish import require_free
     from blankfill.generate import LanguageModel
@@ -92,7 +90,7 @@ def export(
     from blankfill.text.vocabularies import is_published
 
     require_free(out)
-    lm = LanguageModel.load(as_path(run, "run"), checkpoint=checkpoint, needs_text=False)
+    lm = LanguageModel.load(as_path(run), checkpoint=checkpoint, dtype="float32", needs_text=False)
     max_bytes = int(max_shard_gb * 1e9)
     released: Released | None = None
     with progress.bar("compare", NUM_PROMPTS, "prompts") as meter:
@@ -138,6 +136,7 @@ class ResizeResult:
     """Weights of the old and of the new model."""
 
 
+@checks_arguments
 def resize(
     run: PathLike, /, *, tokenizer: PathLike, out: PathLike,
     checkpoint: CheckpointName | None = None, embeddings: PathLike | None = None,
@@ -165,10 +164,7 @@ def resize(
         ConversionError: the embeddings do not fit.
         OutputError: the folder at --out is taken or cannot be written.
     """
-    out = as_path(out, "out")
-    from blankfill.runtime import tune_process
-
-    tune_process()
+    out = as_path(out)
     from blankfill.disk.publish import new_folder, require_free
     from blankfill.generate import LanguageModel
     from blankfill.interop.resize import plan_rows, read_new_rows, resized, write_resized
@@ -177,8 +173,8 @@ def resize(
     from blankfill.text.tokenizer import Tokenizer
 
     require_free(out)
-    new = Tokenizer.load(as_path(tokenizer, "tokenizer"))
-    lm = LanguageModel.load(as_path(run, "run"), checkpoint=checkpoint)
+    new = Tokenizer.load(as_path(tokenizer))
+    lm = LanguageModel.load(as_path(run), checkpoint=checkpoint, dtype="float32")
     assert lm.path is not None
     weights = lm.model.state_dict()
     plan = plan_rows(_own(lm.path, lm.tokenizer), new)

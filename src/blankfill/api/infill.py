@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from blankfill.api.parameters import CheckpointName, PathLike, Texts, as_list, as_path
+from blankfill.config.arguments import checks_arguments
 from blankfill.config.ranges import (
     NewTokens,
     Range,
     Seed,
     Temperature,
     TopP,
-    checks_numbers,
 )
 from blankfill.config.train import DeviceKind
 from blankfill.errors import BlankfillError, RequestError
@@ -42,7 +42,7 @@ class FillResult:
         return 2 if any(item.error is not None for item in self.items) else 0
 
 
-@checks_numbers
+@checks_arguments
 def fill(
     run: PathLike,
     texts: Texts,
@@ -86,16 +86,11 @@ def fill(
         RequestError: no text can be filled: each has no blank or is too long.
     """
     user_texts = _user_texts(texts, require_blank)
-    from blankfill.runtime import tune_process
-
-    tune_process()
     from blankfill import progress
     from blankfill.generate import LanguageModel, Sampling, fill_texts
 
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
-    lm = LanguageModel.load(
-        as_path(run, "run"), checkpoint=checkpoint, weights=weights, device=device
-    )
+    lm = LanguageModel.load(as_path(run), checkpoint=checkpoint, weights=weights, device=device)
     lines = [each.text for each in user_texts if each.error is None]
     with progress.bar("fill", len(lines), "texts") as meter:
         items = fill_texts(
@@ -105,7 +100,7 @@ def fill(
     return FillResult(run=str(lm.path), step=lm.step, items=_answers(user_texts, items))
 
 
-@checks_numbers
+@checks_arguments
 def generate(
     run: PathLike,
     texts: Texts,
@@ -141,15 +136,10 @@ def generate(
         RequestError: no text can be continued: each is too long.
     """
     user_texts = _user_texts(texts)
-    from blankfill.runtime import tune_process
-
-    tune_process()
     from blankfill.generate import LanguageModel, Sampling, continue_texts
 
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
-    lm = LanguageModel.load(
-        as_path(run, "run"), checkpoint=checkpoint, weights=weights, device=device
-    )
+    lm = LanguageModel.load(as_path(run), checkpoint=checkpoint, weights=weights, device=device)
     lines = [each.text for each in user_texts if each.error is None]
     items = continue_texts(lm, lines, max_new_tokens=max_new_tokens, sampling=sampling)
     return FillResult(run=str(lm.path), step=lm.step, items=_answers(user_texts, items))
@@ -161,7 +151,7 @@ def _user_texts(texts: Texts, check: Callable[[str], object] = checked) -> list[
     Raises:
         RequestError: there is no text, or none that can be used.
     """
-    texts = as_list(texts, "texts")
+    texts = as_list(texts)
     if not texts:
         raise RequestError("no text was given; write it after the run, or - to read stdin")
     if texts == ["-"]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blankfill.api.parameters import CheckpointName, PathLike, as_path
+from blankfill.config.arguments import checks_arguments
 from blankfill.config.model import ModelConfig
 from blankfill.config.presets import PRESETS, is_preset, preset
 from blankfill.errors import CheckpointError, ConfigError, DataError
@@ -37,6 +38,7 @@ class InfoResult:
     """What is worth knowing about it, in the order to show."""
 
 
+@checks_arguments
 def info(path: PathLike, /, *, checkpoint: CheckpointName | None = None) -> InfoResult:
     """Tell what a tokenizer, store, run, checkpoint or preset is.
 
@@ -53,7 +55,7 @@ def info(path: PathLike, /, *, checkpoint: CheckpointName | None = None) -> Info
         ConfigError: a checkpoint is named of something that is no run.
         DataError: there is nothing there that blankfill knows.
     """
-    folder, name = as_path(path, "path"), str(path)
+    folder, name = as_path(path), str(path)
     marks: tuple[tuple[str, str, Callable[[Path], dict[str, str | int | float]]], ...] = (
         ("run.json", "run", functools.partial(_run, checkpoint=checkpoint)),
         ("state.json", "checkpoint", functools.partial(_checkpoint, checkpoint=checkpoint)),

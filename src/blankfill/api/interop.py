@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from blankfill.api.parameters import PathLike, as_path
+from blankfill.config.arguments import checks_arguments
 from blankfill.config.model import Activation
-from blankfill.config.ranges import Range, checks_numbers
+from blankfill.config.ranges import Range
 from blankfill.errors import DataError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class ImportResult:
     """SHA-256 over the sorted checksums of the tensors."""
 
 
-@checks_numbers
+@checks_arguments
 def import_(
     path: PathLike,
     /,
@@ -107,9 +108,6 @@ def import_(
         ConversionError: something named in the message cannot be converted; nothing is written.
         OutputError: the folder at --out is taken or cannot be written.
     """
-    from blankfill.runtime import tune_process
-
-    tune_process()
     import torch
 
     from blankfill import progress
@@ -119,20 +117,18 @@ def import_(
     from blankfill.interop.plan import NUM_IMAGE_ROWS, plan_import
     from blankfill.interop.rows import check_vocabulary, vocabulary_notes
 
-    require_free(as_path(out, "out"))
-    source = recognise(as_path(path, "path"), layout)
+    require_free(as_path(out))
+    source = recognise(as_path(path), layout)
     plan = plan_import(
         source, num_heads=num_heads, activation=activation, drop_image_rows=drop_image_rows,
         dtype=None if dtype is None else getattr(torch, dtype),
     )  # fmt: skip
-    vocabulary, notes = _vocabulary(
-        source, plan, None if tokenizer is None else as_path(tokenizer, "tokenizer")
-    )
+    vocabulary, notes = _vocabulary(source, plan, None if tokenizer is None else as_path(tokenizer))
     if vocabulary is not None:
         check_vocabulary(vocabulary, plan)
         notes += vocabulary_notes(vocabulary, plan)
     with progress.bar("import", len(plan.taken), "tensors") as meter:
-        written = run_import(plan, as_path(out, "out"), vocabulary, advance=meter.advance)
+        written = run_import(plan, as_path(out), vocabulary, advance=meter.advance)
     notes += [
         f"{name} differs between ranks; the first rank's was taken" for name in written.differing
     ]

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 from blankfill.api.parameters import CheckpointName, PathLike, Paths, Texts, as_list, as_path
+from blankfill.config.arguments import checks_arguments
 from blankfill.config.presets import preset as find_preset
-from blankfill.config.ranges import Range, checks_numbers
+from blankfill.config.ranges import Range
 from blankfill.config.run import RunConfig
 from blankfill.errors import ConfigError
 
@@ -51,7 +52,7 @@ class PretrainResult:
         return 0 if self.finished else 130
 
 
-@checks_numbers
+@checks_arguments
 def pretrain(
     preset: str,
     /,
@@ -101,20 +102,17 @@ def pretrain(
     """
     default = find_preset(preset)
     cfg = config or default
-    from blankfill.runtime import tune_for_training
-
-    tune_for_training()
     from blankfill.data.mixture import parse_stores
     from blankfill.evaluate.watch import BlankWatch
-    from blankfill.metrics import log_in_to_wandb, read_metrics
     from blankfill.prepare import build_trainer
+    from blankfill.runtime import restored_process
 
     stores, shares = parse_stores(
-        [Path(path) for path in as_list(data, "data")],
-        [Path(path) for path in as_list(replay, "replay")],
+        [Path(path) for path in as_list(data)],
+        [Path(path) for path in as_list(replay)],
     )
-    validated = [Path(path) for path in as_list(validation, "validation")]
-    changes: list[str] = as_list(allow_change, "allow_change")
+    validated = [Path(path) for path in as_list(validation)]
+    changes: list[str] = as_list(allow_change)
     start = _start(init, init_checkpoint)
 
     def build(cfg: RunConfig, run: Path, *, resume: bool = False) -> Trainer:
@@ -126,7 +124,16 @@ def pretrain(
             if cfg.model.vocab_size != default.model.vocab_size else None,
         )  # fmt: skip
 
-    run = as_path(out, "out")
+    with restored_process():
+        return _pretrain(cfg, as_path(out), build, minutes=minutes, resume=resume)
+
+
+def _pretrain(
+    cfg: RunConfig, run: Path, build: Callable[..., Trainer], *, minutes: float, resume: bool
+) -> PretrainResult:
+    """Build the trainer of a configuration that is settled, and train."""
+    from blankfill.metrics import log_in_to_wandb, read_metrics
+
     if cfg.train.wandb:
         log_in_to_wandb(cfg.train.wandb)
     if minutes:
@@ -135,7 +142,7 @@ def pretrain(
     finished = trainer.fit()
     rows = read_metrics(run)
     return PretrainResult(
-        run=str(out),
+        run=str(run),
         step=trainer.index,
         steps=cfg.train.steps,
         finished=finished,
@@ -153,7 +160,7 @@ def _start(init: PathLike | None, checkpoint: CheckpointName | None) -> Path | N
         if checkpoint is not None:
             raise ConfigError(f"init_checkpoint={checkpoint} needs --init, which names the run")
         return None
-    path = as_path(init, "init")
+    path = as_path(init)
     if checkpoint is None:
         return path
     place = locate(path, checkpoint)

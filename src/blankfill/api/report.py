@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from blankfill.api.parameters import PathLike, Paths, as_list, as_path
+from blankfill.config.arguments import checks_arguments
 from blankfill.errors import ConfigError
 
 __all__ = ["ReportResult", "report"]
@@ -24,6 +25,7 @@ class ReportResult:
     """The names of the runs in it, in the order of their colours."""
 
 
+@checks_arguments
 def report(
     runs: Paths,
     /,
@@ -56,10 +58,10 @@ def report(
     from blankfill.runs import locate
 
     # A report is of whole runs, so a checkpoint's folder stands for its run.
-    paths = [locate(Path(run)).run for run in as_list(runs, "runs")]
+    paths = [locate(Path(run)).run for run in as_list(runs)]
     if not paths:
         raise ConfigError("no run was named; try: blankfill report runs/mine")
-    out = as_path(out, "out")
+    out = as_path(out)
     with NewFile(out, "a report", is_report) as file:
         records = [read_history(path) for path in paths]
         names = unique_names(paths)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, SupportsIndex
 
 from blankfill.api.parameters import PathLike, Paths, as_list, as_path
+from blankfill.config.arguments import checks_arguments
 from blankfill.config.objective import MAX_SPAN
-from blankfill.config.ranges import Range, checks_numbers
+from blankfill.config.ranges import Range
 from blankfill.errors import DataError
 from blankfill.text.user_text import read_stdin
 
@@ -83,7 +85,7 @@ class TokenizerInfo:
     """Rates by language, on the files that were named."""
 
 
-@checks_numbers
+@checks_arguments
 def tokenizer_train(
     files: Paths,
     /,
@@ -133,13 +135,14 @@ def tokenizer_train(
     from blankfill.text.train_tokenizer import train_tokenizer
 
     return train_tokenizer(
-        as_list(files, "files"), as_path(out, "out"), vocab_size=vocab_size, balance=balance,
+        as_list(files), as_path(out), vocab_size=vocab_size, balance=balance,
         model_type=model_type, max_han_piece=max_han_piece,
         num_sentinels=num_sentinels, character_coverage=character_coverage,
         sample_bytes=sample_bytes, text_field=text_field, strict=strict, overwrite=overwrite,
     )  # fmt: skip
 
 
+@checks_arguments
 def tokenizer_encode(tokenizer: PathLike, text: str, /, *, blanks: bool = False) -> EncodeResult:
     """Turn text into tokens.
 
@@ -157,14 +160,15 @@ def tokenizer_encode(tokenizer: PathLike, text: str, /, *, blanks: bool = False)
     """
     from blankfill.text.vocabularies import load_tokenizer
 
-    loaded = load_tokenizer(as_path(tokenizer, "tokenizer"))
+    loaded = load_tokenizer(as_path(tokenizer))
     text = read_stdin(keep_mark=True) if text == "-" else text
     ids = (loaded.encode_with_blanks(text) if blanks else loaded.encode(text)).tolist()
     return EncodeResult(ids=ids, tokens=[loaded.token(i) for i in ids])
 
 
+@checks_arguments
 def tokenizer_decode(
-    tokenizer: PathLike, ids: str | Sequence[str] | Sequence[int], /
+    tokenizer: PathLike, ids: SupportsIndex | str | Sequence[str] | Sequence[int], /
 ) -> DecodeResult:
     """Turn token ids into text.
 
@@ -180,22 +184,30 @@ def tokenizer_decode(
     """
     from blankfill.text.vocabularies import load_tokenizer
 
-    loaded = load_tokenizer(as_path(tokenizer, "tokenizer"))
-    words: list[int | str] = [ids] if isinstance(ids, int | str) else list(ids)
+    loaded = load_tokenizer(as_path(tokenizer))
+    words: list[SupportsIndex | str] = [ids] if isinstance(ids, str | SupportsIndex) else [*ids]
     if words == ["-"]:
         words = [read_stdin(keep_mark=True)]
     return DecodeResult(text=loaded.decode(_numbers(words)))
 
 
-def _numbers(values: Sequence[int | str]) -> list[int]:
+def _numbers(values: Sequence[SupportsIndex | str]) -> list[int]:
     """Read token ids, which a string may hold several of."""
-    words = [word for each in values for word in str(each).replace(",", " ").split()]
     try:
-        return [int(word) for word in words]
+        return [
+            number
+            for each in values
+            for number in (
+                map(int, each.replace(",", " ").split())
+                if isinstance(each, str)
+                else [operator.index(each)]
+            )
+        ]
     except ValueError as error:
         raise DataError(f"token ids must be whole numbers ({error})") from error
 
 
+@checks_arguments
 def tokenizer_info(
     tokenizer: PathLike, files: Paths = (), /, *, text_field: str = "text"
 ) -> TokenizerInfo:
@@ -214,7 +226,7 @@ def tokenizer_info(
     """
     from blankfill.text.tokenizer import Tokenizer
 
-    loaded = Tokenizer.load(as_path(tokenizer, "tokenizer"))
+    loaded = Tokenizer.load(as_path(tokenizer))
     specials = {
         role: int(getattr(loaded.ids, role))
         for role in ("mask", "smask", "gmask", "sop", "eop", "eos", "pad", "dblock")
@@ -225,7 +237,7 @@ def tokenizer_info(
         _script(loaded.decode([i]))
         for i in range(loaded.vocab_size)
     )  # fmt: skip
-    files = as_list(files, "files")
+    files = as_list(files)
     return TokenizerInfo(
         path=str(tokenizer),
         vocab_size=loaded.vocab_size,

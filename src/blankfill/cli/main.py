@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import itertools
 import json
 import logging
@@ -26,9 +25,12 @@ from blankfill.cli.reading import UNIVERSAL, asks_for_help, read
 from blankfill.cli.streams import can_write, leave_stdout, say, settle_streams, writing_stdout
 from blankfill.cli.verbs import VERBS, load
 from blankfill.config.closest import did_you_mean
-from blankfill.errors import BlankfillError
+from blankfill.errors import BlankfillError, refused_by_system
+from blankfill.runtime import tune
 
 __all__ = ["VERBS", "main"]
+
+log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,15 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         leave_stdout()
         return 0
     except OSError as error:
-        known = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM, errno.ENOENT,
-                 errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP,
-                 errno.EBADF, errno.EMFILE, errno.ENFILE, errno.EFBIG, errno.EIO)  # fmt: skip
-        if error.errno not in known:
+        refused = refused_by_system(error)
+        if refused is None:
             raise
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            return _complain("too many files are open; raise the limit: ulimit -n 1024")
-        name = f"{error.filename}: " if error.filename else ""
-        return _complain(f"{name}{error.strerror}")
+        return _complain(str(refused))
     return code
 
 
@@ -134,6 +131,9 @@ def _run(name: str, words: list[str]) -> int:
     options = reading.options
     if name == "pretrain":
         options = with_preset(reading.arguments[0], options)
+    if verb.computes:
+        for chosen in tune():
+            log.debug("process: %s (BLANKFILL_TUNE=0 turns this off)", chosen)
     result = command(*reading.arguments, **options)
     with writing_stdout():
         if "--json" in reading.flags:

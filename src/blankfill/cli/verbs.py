@@ -18,10 +18,17 @@ class Verb(NamedTuple):
     """`module:name` of its printer under `blankfill.cli`."""
     summary: str
     """One line for `blankfill --help`."""
+    computes: bool = False
+    """Whether it is a model's work, for which the process is tuned."""
 
 
 VERBS: dict[str, Verb] = {
-    "demo": Verb("demo:demo", "demo:print_demo", "train a small bilingual GLM and watch it fill"),
+    "demo": Verb(
+        "demo:demo",
+        "demo:print_demo",
+        "train a small bilingual GLM and watch it fill",
+        computes=True,
+    ),
     "tokenizer train": Verb(
         "tokenizer:tokenizer_train", "tokenizer:print_train", "train a tokenizer on your text"
     ),
@@ -40,22 +47,35 @@ VERBS: dict[str, Verb] = {
     "explain": Verb(
         "explain:explain", "explain:print_explain", "show one training example, part by part"
     ),
-    "pretrain": Verb("pretrain:pretrain", "pretrain:print_pretrain", "pretrain a model"),
+    "pretrain": Verb(
+        "pretrain:pretrain", "pretrain:print_pretrain", "pretrain a model", computes=True
+    ),
     "evaluate": Verb(
-        "evaluate:evaluate", "evaluate:print_evaluate", "loss and exact fills on held-out text"
+        "evaluate:evaluate",
+        "evaluate:print_evaluate",
+        "loss and exact fills on held-out text",
+        computes=True,
     ),
     "report": Verb(
         "report:report", "report:print_report", "curves and fills of runs as one HTML file"
     ),
-    "fill": Verb("infill:fill", "infill:print_fill", "fill the blanks of a text"),
-    "generate": Verb("infill:generate", "infill:print_generate", "continue a text"),
+    "fill": Verb("infill:fill", "infill:print_fill", "fill the blanks of a text", computes=True),
+    "generate": Verb("infill:generate", "infill:print_generate", "continue a text", computes=True),
     "import": Verb(
-        "interop:import_", "interop:print_import", "turn a published GLM into a model of ours"
+        "interop:import_",
+        "interop:print_import",
+        "turn a published GLM into a model of ours",
+        computes=True,
     ),
     "export": Verb(
-        "export:export", "export:print_export", "take a run to transformers, GLM or SAT"
+        "export:export",
+        "export:print_export",
+        "take a run to transformers, GLM or SAT",
+        computes=True,
     ),
-    "resize": Verb("export:resize", "export:print_resize", "give a run another vocabulary"),
+    "resize": Verb(
+        "export:resize", "export:print_resize", "give a run another vocabulary", computes=True
+    ),
     "info": Verb("inspect:info", "inspect:print_info", "what a folder or preset is"),
 }
 

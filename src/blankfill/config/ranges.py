@@ -3,8 +3,9 @@
     peak_lr: Annotated[float, Range(1e-12, 10)] = 1e-3
 
 From this one declaration come the check of a configuration (`check_numbers`), the check of a call
-(`checks_numbers`), what `--help` says of the option, and the tests that stand on every border. A
-number without a range is a mistake of ours: it is refused wherever the declarations are read.
+(`arguments.checks_arguments`), what `--help` says of the option, and the tests that stand on every
+border. A number without a range is a mistake of ours: it is refused wherever the declarations are
+read.
 
 Relations between numbers, such as one that must divide another, are no ranges; they are written
 out where they hold.
@@ -19,13 +20,14 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Annotated, Any, Final, ParamSpec, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Final, get_args, get_origin
 
 from blankfill.errors import ConfigError
 
 __all__ = [
     "MOST_STEPS",
     "NewTokens",
+    "NumCandidates",
     "Number",
     "Range",
     "RowLength",
@@ -34,13 +36,10 @@ __all__ = [
     "Temperature",
     "TopP",
     "check_numbers",
-    "checks_numbers",
     "hints_of",
     "numbers_of",
+    "shown",
 ]
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ class Number:
                 return self.kind(number)
         noun = "a whole number" if self.kind is int else "a number"
         span = str(self.range).replace("from", f"{noun} from", 1)
-        raise ConfigError(f"{name}={_shown(value)} must be {span}")
+        raise ConfigError(f"{name}={shown(value)} must be {span}")
 
 
 Seed = Annotated[int, Range(0, 2**64 - 1)]
@@ -110,6 +109,8 @@ RowLength = Annotated[int, Range(16, 2**20)]
 """Positions of a packed row."""
 NewTokens = Annotated[int, Range(1, 10**9)]
 """Most tokens of one fill."""
+NumCandidates = Annotated[int, Range(1, 10**6)]
+"""Fills of one blank."""
 MOST_STEPS: Final = 10**12
 """Most optimizer steps of a run."""
 Steps = Annotated[int, Range(0, MOST_STEPS)]
@@ -131,25 +132,6 @@ def check_numbers(config: Any, part: str) -> None:
         kept = number.check(f"{part}.{name}" if part else name, value)
         if type(kept) is not type(value):
             object.__setattr__(config, name, kept)
-
-
-def checks_numbers(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function check every number that it is given before it does anything.
-
-    Raises:
-        ConfigError: when called with a number outside its range.
-    """
-    signature = inspect.signature(function)
-
-    @functools.wraps(function)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        given = signature.bind(*args, **kwargs).arguments
-        for name, number in numbers_of(function).items():
-            if name in given:
-                number.check(name, given[name])
-        return function(*args, **kwargs)
-
-    return checked
 
 
 @functools.cache
@@ -219,9 +201,13 @@ _LONGEST_SHOWN: Final = 40
 """Characters of a value that a message repeats."""
 
 
-def _shown(value: Any) -> str:
+def shown(value: object) -> str:
+    """Repeat a value in a message, shortened."""
     # Python refuses to write out whole numbers of thousands of digits.
     if isinstance(value, int) and value.bit_length() > 128:
         return "a number of more than 38 digits"
-    text = str(value) if isinstance(value, Real) else repr(value)
+    try:
+        text = " ".join((str(value) if isinstance(value, Real) else repr(value)).split())
+    except Exception:  # a caller's own class may have any repr
+        return f"a {type(value).__name__}"
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}.."

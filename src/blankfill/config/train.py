@@ -11,10 +11,12 @@ from blankfill.config.on_resume import FREE, NEVER
 from blankfill.config.ranges import MOST_STEPS, Range, RowLength, Seed, Steps, check_numbers
 from blankfill.errors import ConfigError
 
-__all__ = ["AttentionKind", "DeviceKind", "TrainConfig"]
+__all__ = ["AttentionKind", "DeviceKind", "TrainConfig", "WeightType"]
 
 AttentionKind = Literal["auto", "blocks", "flex", "varlen", "dense"]
 DeviceKind = Literal["auto", "cpu", "cuda"]
+WeightType = Literal["stored", "float32", "bfloat16", "float16"]
+"""Type that a model in use keeps its matrices in; `stored` is that of each in the checkpoint."""
 _SKIPPED = re.compile(r"([0-9]{1,13})(?:-([0-9]{1,13}))?")
 
 

@@ -191,7 +191,8 @@ def score_items(
         )
         for item in items
     ]  # fmt: skip
-    return _loss(lm.model, examples, pad=lm.ids.pad)
+    with lm.computing():
+        return _loss(lm.model, examples, pad=lm.ids.pad)
 
 
 def is_exact(fill: FilledBlank, item: BlankItem, *, both_sides: bool = True) -> bool:

@@ -7,14 +7,17 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from blankfill.errors import BlankfillError, RequestError
-from blankfill.generate.language_model import LanguageModel
 from blankfill.generate.sampling import GREEDY, Sampling
 from blankfill.generate.search import FilledBlank, FilledText, checked_prompt, fill_tokens
 from blankfill.objective.batch import Int32
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.user_text import checked
+
+if TYPE_CHECKING:
+    from blankfill.generate.language_model import LanguageModel
 
 __all__ = ["Candidate", "FilledItem", "TextBlank", "continue_texts", "fill_texts"]
 

@@ -6,38 +6,45 @@ network with the tokenizer or the positions of another.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 
+from blankfill.config.arguments import checks_arguments
 from blankfill.config.checkpoint import CheckpointName
 from blankfill.config.objective import PositionScheme
+from blankfill.config.ranges import NewTokens, NumCandidates, Seed, Temperature, TopP
 from blankfill.config.run import RunConfig
-from blankfill.config.train import DeviceKind
-from blankfill.engine.device import choose_device
-from blankfill.errors import CheckpointError
-from blankfill.model.glm import GLM
+from blankfill.config.train import DeviceKind, WeightType
+from blankfill.engine.device import choose_device, device_name, precision_context
+from blankfill.errors import CheckpointError, RequestError
+from blankfill.generate.infill import FilledItem, continue_texts, fill_texts
+from blankfill.generate.sampling import Sampling
+from blankfill.model.glm import GLM, device_of
 from blankfill.objective.special import SpecialIds
-from blankfill.runs import (
-    Part,
-    RunRecord,
-    choose_checkpoint,
-    locate,
-    read_run,
-)
-from blankfill.runs.tensors import load_weights
-from blankfill.runtime import set_threads
+from blankfill.runs import Part, RunRecord, choose_checkpoint, locate, read_run
+from blankfill.runs.tensors import load_weights, stored_types
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import NoVocabulary, load_tokenizer
 
 __all__ = ["LanguageModel"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False, eq=False)
 class LanguageModel:
-    """A trained model and what it takes to use it."""
+    """A trained model and what it takes to use it.
+
+        lm = blankfill.load("runs/mine")
+        lm.fill("The [MASK] fox jumps over the [MASK] dog.").text
+        lm.generate(["Once upon a time", "At last"], max_new_tokens=16)
+
+    It is loaded once and serves any number of calls, from any number of threads, one at a time.
+    """
 
     model: GLM
     """The network, in evaluation mode."""
@@ -49,6 +56,8 @@ class LanguageModel:
     """The run's folder; None where the model was never written."""
     step: int = 0
     """Optimizer steps done."""
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    """Held by the call that uses the network."""
 
     @property
     def ids(self) -> SpecialIds:
@@ -67,8 +76,110 @@ class LanguageModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of its weights."""
+        """The type of its matrices: that of the word embedding, where they differ."""
         return next(self.model.parameters()).dtype
+
+    @property
+    def precision(self) -> torch.dtype:
+        """The type of its products: on a CPU float32, whatever the weights are kept in (see
+        `model.linear`); on a GPU that of the weights."""
+        return torch.float32 if device_of(self.model).type == "cpu" else self.dtype
+
+    def computing(self) -> AbstractContextManager[object]:
+        """Give the context that the network is called in."""
+        return precision_context(self.precision, device_of(self.model))
+
+    def __repr__(self) -> str:
+        where = "" if self.path is None else f"{str(self.path)!r}, "
+        weights = sum(parameter.numel() for parameter in self.model.parameters())
+        kept = str(self.dtype).removeprefix("torch.")
+        return (
+            f"LanguageModel({where}step {self.step}, {weights:,} weights in {kept} on "
+            f"{device_name(device_of(self.model))})"
+        )
+
+    @overload
+    def fill(  # pyright: ignore[reportOverlappingOverload]  # a text is a Sequence[str] as well
+        self, texts: str, /, *, num_candidates: int = ..., temperature: float = ...,
+        top_p: float = ..., seed: int = ..., max_new_tokens: int = ...,
+    ) -> FilledItem: ...  # fmt: skip
+
+    @overload
+    def fill(
+        self, texts: Sequence[str], /, *, num_candidates: int = ..., temperature: float = ...,
+        top_p: float = ..., seed: int = ..., max_new_tokens: int = ...,
+    ) -> list[FilledItem]: ...  # fmt: skip
+
+    @checks_arguments
+    def fill(
+        self,
+        texts: str | Sequence[str],
+        /,
+        *,
+        num_candidates: NumCandidates = 1,
+        temperature: Temperature = 0.0,
+        top_p: TopP = 1.0,
+        seed: Seed = 0,
+        max_new_tokens: NewTokens = 64,
+    ) -> FilledItem | list[FilledItem]:
+        """Fill the blanks of a text, or of several, as `blankfill fill` does.
+
+        Args:
+            texts: one text with blanks, or several, which run together.
+            num_candidates: fills to list for each blank, most probable first.
+            temperature: 0 takes the most probable token each time; above 0 draws.
+            top_p: draw from the smallest set of tokens whose probability reaches this.
+            seed: seed of the draws.
+            max_new_tokens: longest fill of one blank, in tokens.
+
+        Returns:
+            Of one text its fills; of several a list in their order, where one that cannot be filled
+            has its `error` instead.
+
+        Raises:
+            RequestError: the only text cannot be filled.
+        """
+        sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
+        with self.lock:
+            items = fill_texts(
+                self, _listed(texts), num_candidates=num_candidates, sampling=sampling,
+                max_new_tokens=max_new_tokens,
+            )  # fmt: skip
+        return _answer(texts, items)
+
+    @overload
+    def generate(  # pyright: ignore[reportOverlappingOverload]  # as above
+        self, texts: str, /, *, temperature: float = ..., top_p: float = ..., seed: int = ...,
+        max_new_tokens: int = ...,
+    ) -> FilledItem: ...  # fmt: skip
+
+    @overload
+    def generate(
+        self, texts: Sequence[str], /, *, temperature: float = ..., top_p: float = ...,
+        seed: int = ..., max_new_tokens: int = ...,
+    ) -> list[FilledItem]: ...  # fmt: skip
+
+    @checks_arguments
+    def generate(
+        self,
+        texts: str | Sequence[str],
+        /,
+        *,
+        temperature: Temperature = 0.0,
+        top_p: TopP = 1.0,
+        seed: Seed = 0,
+        max_new_tokens: NewTokens = 128,
+    ) -> FilledItem | list[FilledItem]:
+        """Continue a text, or several, after `[gMASK]`, as `blankfill generate` does.
+
+        Arguments and result as `fill`.
+        """
+        sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
+        with self.lock:
+            items = continue_texts(
+                self, _listed(texts), sampling=sampling, max_new_tokens=max_new_tokens
+            )
+        return _answer(texts, items)
 
     @classmethod
     def load(
@@ -78,6 +189,7 @@ class LanguageModel:
         checkpoint: CheckpointName | None = None,
         weights: Literal["last", "ema"] = "last",
         device: DeviceKind = "cpu",
+        dtype: WeightType = "stored",
         needs_text: bool = True,
     ) -> LanguageModel:
         """Load a checkpoint of a run.
@@ -87,6 +199,7 @@ class LanguageModel:
             checkpoint: `last`, `best` or a step; the folder's own, or the last, where not given.
             weights: the last ones, or their moving average where the run keeps one.
             device: where the model is put.
+            dtype: what its matrices are kept in; norms and biases are float32 in any case.
             needs_text: whether a run without a vocabulary is refused; else it has a `NoVocabulary`.
 
         Raises:
@@ -101,16 +214,49 @@ class LanguageModel:
         tokenizer = _load_tokenizer(run, record, needs_text=needs_text)
         name: Part = "ema" if weights == "ema" else "model"
         found = choose_checkpoint(run, place.checkpoint, [name])
-        with torch.device("meta"):
-            model = GLM(cfg.model)
-        model = model.to_empty(device=where)
         if not found.holds(name):
             raise CheckpointError(f"{found.path} has no moving average of its weights; train "
                                   "with --optimizer.ema-decay 0.999 to have one")  # fmt: skip
+        with torch.device("meta"):
+            model = GLM(cfg.model)
+        _keep_in(model, dtype, stored_types(found.path, name))
+        model = model.to_empty(device=where)
         load_weights(model, found.path, name)
         model.eval()
-        set_threads(cfg.train.threads)
         return cls(model=model, tokenizer=tokenizer, cfg=cfg, path=run, step=found.step)
+
+
+def _keep_in(model: GLM, wanted: WeightType, stored: Mapping[str, torch.dtype]) -> None:
+    """Set the type of each matrix of a model that has no values yet.
+
+    Args:
+        model: on the meta device, in float32.
+        wanted: the type that was asked for.
+        stored: of each tensor its type in the checkpoint.
+    """
+    for name, parameter in model.named_parameters():
+        dtype = getattr(torch, wanted) if wanted != "stored" else stored.get(name, torch.float32)
+        # Norms and biases are small, and what flows through the blocks is float32.
+        if parameter.dim() > 1 and dtype in (torch.bfloat16, torch.float16):
+            parameter.data = parameter.data.to(dtype)
+
+
+def _listed(texts: str | Sequence[str]) -> Sequence[str]:
+    return [texts] if isinstance(texts, str) else texts
+
+
+def _answer(texts: str | Sequence[str], items: list[FilledItem]) -> FilledItem | list[FilledItem]:
+    """Give one answer for one text.
+
+    Raises:
+        RequestError: it is an error.
+    """
+    if not isinstance(texts, str):
+        return items
+    (item,) = items
+    if item.error is not None:
+        raise RequestError(item.error)
+    return item
 
 
 def _load_tokenizer(run: Path, record: RunRecord, *, needs_text: bool) -> TextTokenizer:

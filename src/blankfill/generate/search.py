@@ -15,18 +15,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from blankfill import rng
 from blankfill.errors import RequestError
-from blankfill.generate.language_model import LanguageModel
 from blankfill.generate.sampling import GREEDY, Sampling, choose, log_probabilities
 from blankfill.generate.session import Session
 from blankfill.objective.batch import Int32
 from blankfill.objective.blank import Prompt, build_prompt, generation_positions
 from blankfill.text.user_text import no_blank
+
+if TYPE_CHECKING:
+    from blankfill.generate.language_model import LanguageModel
 
 __all__ = ["FilledBlank", "FilledText", "checked_prompt", "fill_tokens"]
 
@@ -186,7 +189,8 @@ def _fill_batch(
     lm: LanguageModel, rows: list[_Row], limit: int, sampling: Sampling, num_first_choices: int
 ) -> None:
     ids = lm.ids
-    session = Session(lm.model, [row.prompt for row in rows], pad=ids.pad)
+    with lm.computing():
+        session = Session(lm.model, [row.prompt for row in rows], pad=ids.pad)
     banned = _banned(lm)
     enders = (ids.eop, ids.eos)
     while any(row.active for row in rows):
@@ -200,7 +204,9 @@ def _fill_batch(
                 positions[i] = generation_positions(
                     row.prompt, row.blank, len(row.tokens), fills, scheme=lm.scheme
                 )
-        log_probs = log_probabilities(session.step(tokens, positions, active), banned)
+        with lm.computing():
+            logits = session.step(tokens, positions, active)
+        log_probs = log_probabilities(logits, banned)
         chosen = choose(log_probs, sampling, [row.generator for row in rows])
         for i, row in enumerate(rows):
             if not row.active:

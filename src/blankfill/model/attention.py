@@ -19,6 +19,7 @@ from torch import nn
 from blankfill.config.model import ModelConfig
 from blankfill.kernels.packed import block_attention
 from blankfill.model.cache import KVCache
+from blankfill.model.linear import Linear, is_narrow
 from blankfill.model.masks import DenseMask, FlexMask, Mask, PackedMask, VarlenMask
 from blankfill.model.rope import Rotation, rotate
 
@@ -43,10 +44,10 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer  # read with a cache alone, so that no compiled graph knows it
         self.head_size = cfg.head_size
-        self.q = nn.Linear(cfg.hidden_size, cfg.hidden_size)
-        self.k = nn.Linear(cfg.hidden_size, cfg.hidden_size)
-        self.v = nn.Linear(cfg.hidden_size, cfg.hidden_size)
-        self.out = nn.Linear(cfg.hidden_size, cfg.hidden_size)
+        self.q = Linear(cfg.hidden_size, cfg.hidden_size)
+        self.k = Linear(cfg.hidden_size, cfg.hidden_size)
+        self.v = Linear(cfg.hidden_size, cfg.hidden_size)
+        self.out = Linear(cfg.hidden_size, cfg.hidden_size)
         self.q_norm: nn.LayerNorm | None = None
         self.k_norm: nn.LayerNorm | None = None
         if cfg.qk_norm:
@@ -106,8 +107,10 @@ class Attention(nn.Module):
         return torch.cat([queries.view(*x.shape[:2], -1), _joined(x, self.k, self.v)], dim=-1)
 
 
-def _joined(x: torch.Tensor, *layers: nn.Linear) -> torch.Tensor:
+def _joined(x: torch.Tensor, *layers: Linear) -> torch.Tensor:
     """Compute layers of one input as one product: their results side by side."""
+    if is_narrow(layers[0].weight, x):  # what is in fewer bits is not copied, but used in pieces
+        return torch.cat([layer(x) for layer in layers], dim=-1)
     weight = torch.cat([layer.weight for layer in layers])
     return nn.functional.linear(x, weight, torch.cat([layer.bias for layer in layers]))
 

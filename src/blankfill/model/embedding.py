@@ -40,6 +40,8 @@ class Embedding(nn.Module):
             `[B, T, D]`.
         """
         h = shrink_gradient(self.word(tokens), shrink)
+        if h.dtype.itemsize < 4:  # a table in 16 bits; what flows through the blocks has 32
+            h = h.float()
         if self.position is not None and self.block_position is not None:
             h = h + self.position(positions[:, 0]) + self.block_position(positions[:, 1])
         return self.dropout(h)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from blankfill.config.model import ModelConfig
+from blankfill.model.linear import product
 from blankfill.model.loss import Loss, target_loss
 from blankfill.model.targets import Targets
 
@@ -44,5 +45,5 @@ class Head(nn.Module):
         matrix = tied if self.weight is None else self.weight
         assert matrix is not None, "a tied head needs the embedding's matrix"
         if targets is None:
-            return nn.functional.linear(hidden, matrix)
+            return product(hidden, matrix)
         return target_loss(hidden, matrix, targets, z_loss)

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from blankfill.config.model import ModelConfig
 from blankfill.kernels.gate import geglu_in_c
+from blankfill.model.linear import Linear
 
 __all__ = ["GatedMLP", "PlainMLP", "build_mlp"]
 
@@ -32,9 +33,9 @@ class GatedMLP(nn.Module):
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(cfg.hidden_size, cfg.ffn_size)
-        self.gate = nn.Linear(cfg.hidden_size, cfg.ffn_size)
-        self.down = nn.Linear(cfg.ffn_size, cfg.hidden_size)
+        self.up = Linear(cfg.hidden_size, cfg.ffn_size)
+        self.gate = Linear(cfg.hidden_size, cfg.ffn_size)
+        self.down = Linear(cfg.ffn_size, cfg.hidden_size)
         self.activation = ACTIVATIONS[cfg.activation]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -49,8 +50,8 @@ class PlainMLP(nn.Module):
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(cfg.hidden_size, cfg.ffn_size)
-        self.down = nn.Linear(cfg.ffn_size, cfg.hidden_size)
+        self.up = Linear(cfg.hidden_size, cfg.ffn_size)
+        self.down = Linear(cfg.ffn_size, cfg.hidden_size)
         self.activation = ACTIVATIONS[cfg.activation]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

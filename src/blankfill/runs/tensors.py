@@ -43,6 +43,7 @@ __all__ = [
     "load_weights",
     "part_files",
     "read_tensors",
+    "stored_types",
     "write_tensors",
 ]
 
@@ -237,6 +238,19 @@ def read_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
                 yield key, file.get_tensor(key)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from error
+
+
+def stored_types(folder: Path, part: str = "model") -> dict[str, torch.dtype]:
+    """Tell the type on disk of every tensor of a part, by name, without reading the tensors.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+    """
+    return {
+        name: tensor.dtype
+        for path in part_files(folder, part)
+        for name, tensor in read_tensors(path)  # the file is mapped: no value is touched
+    }
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
