@@ -123,7 +123,7 @@ def test_what_is_stored_in_16_bits_is_kept_so_and_answers_as_in_32(
     of_32 = make_run(tmp_path / "run", tokenizer_folder, architecture)
     stored = rounded(of_32, tmp_path / "stored", getattr(torch, dtype))
     lm, wide = blankfill.load(stored), blankfill.load(stored, dtype="float32")
-    for name, parameter in lm.model.named_parameters():
+    for parameter in lm.model.parameters():
         assert parameter.dtype == (getattr(torch, dtype) if parameter.dim() > 1 else torch.float32)
     assert all(parameter.dtype == torch.float32 for parameter in wide.model.parameters())
     ours, theirs = logits_of(lm), logits_of(wide)
