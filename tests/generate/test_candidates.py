@@ -88,3 +88,14 @@ def test_they_are_printed_in_their_order_and_the_one_in_the_text_is_marked(
             at = printed.index(row, at) + len(row)
             marked += "in the text" in notes
     assert printed.count("in the text") == marked
+
+
+def test_each_fill_stands_where_it_is_said_to_begin(model, tokenizer):
+    for item in filled(model, tokenizer, num_candidates=1, max_new_tokens=20):
+        before = -1
+        for blank in item.blanks:
+            assert blank.start > before
+            part = item.text[blank.start : blank.start + len(blank.text)]
+            # Bytes that are half a character are another character beside the bytes around them.
+            assert part == blank.text or "\ufffd" in blank.text + part
+            before = blank.start

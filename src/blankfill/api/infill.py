@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FillResult", "fill", "generate"]
 
+SHOWN_ERRORS = 3
+"""Errors that are named where no text is usable."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FillResult:
@@ -199,7 +202,8 @@ def _name_place(text: UserText, error: str | None) -> str | None:
 
 
 def _require_one(errors: Sequence[str | None]) -> None:
-    """Go on where one text is usable; else the first error is everybody's."""
+    """Go on where one text is usable; else name what is wrong with each, up to a few."""
     if all(error is not None for error in errors):
-        more = f" (and {len(errors) - 1} more like it)" if len(errors) > 1 else ""
-        raise RequestError(f"{errors[0]}{more}")
+        shown = "; ".join(map(str, errors[:SHOWN_ERRORS]))
+        more = len(errors) - SHOWN_ERRORS
+        raise RequestError(f"{shown}; and {more:,} more" if more > 0 else shown)

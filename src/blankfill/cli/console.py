@@ -38,6 +38,11 @@ class Answer(Console):
         )  # fmt: skip
         self.width = max(self.width, NARROWEST) if self.on_terminal else UNFOLDED
 
+    @property
+    def has_colours(self) -> bool:
+        """Whether it shows colours."""
+        return self.color_system is not None and not self.no_color
+
     def render_str(self, text: str, **options: Any) -> Text:  # pyright: ignore[reportIncompatibleMethodOverride]  # passes all of its options on
         """Make text of a string; everything that is printed comes through here."""
         return super().render_str(visible(text), **options)

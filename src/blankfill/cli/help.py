@@ -55,6 +55,9 @@ EVERYWHERE = {
 """Options of every verb."""
 WITHOUT_VERB = {
     "-V, --version": "the version.",
+    "--install-completion [SHELL]": "let TAB complete commands and options in bash, zsh or fish; "
+    "says what it wrote and how to undo it.",
+    "--show-completion [SHELL]": "print the script that would be written.",
 }
 """Options of the command itself."""
 

@@ -6,6 +6,7 @@ import logging
 
 from blankfill.api.infill import FillResult
 from blankfill.cli.console import Answer, new_table
+from blankfill.cli.in_place import print_in_place, signs
 
 __all__ = ["print_fill", "print_generate"]
 
@@ -18,7 +19,7 @@ def print_fill(result: FillResult, console: Answer) -> None:
         if item.error is not None:
             log.error("blankfill: %s", item.error)
             continue
-        console.print_text(item.text)
+        print_in_place(item, console)
         rows: list[tuple[str, str, str, str]] = []
         for number, blank in enumerate(item.blanks, start=1):
             for place, fill in enumerate(blank.candidates or [blank]):
@@ -26,7 +27,8 @@ def print_fill(result: FillResult, console: Answer) -> None:
                 notes = ["in the text"] if place and fill.text == blank.text else []
                 notes += [] if fill.ended else ["cut off by --max-new-tokens"]
                 head = "" if place else f"blank {number}"
-                rows.append((head, fill.text.strip(), f"{fill.probability:.3f}", ", ".join(notes)))
+                shown = signs(fill.text) or "(nothing)"
+                rows.append((head, shown, f"{fill.probability:.3f}", ", ".join(notes)))
         if console.on_terminal:
             table = new_table("", "", "", "", box=None, padding=(0, 2, 0, 2), show_header=False)
             for row in rows:
@@ -43,4 +45,4 @@ def print_generate(result: FillResult, console: Answer) -> None:
         if item.error is not None:
             log.error("blankfill: %s", item.error)
             continue
-        console.print_text(item.text)
+        print_in_place(item, console)

@@ -97,10 +97,28 @@ def _dispatch(words: list[str]) -> int:
 
         print(f"blankfill {__version__}")
         return 0
+    if (lines := _completion(words)) is not None:
+        print("\n".join(lines))
+        return 0
     name = next((n for n in (" ".join(words[:2]), words[0]) if n in VERBS), None)
     if name is None:
         return _no_verb(words)
     return _run(name, flags + words[len(name.split()) :])
+
+
+def _completion(words: list[str]) -> list[str] | None:
+    """Answer what a shell asks at TAB, or install what makes it ask; None of any other command."""
+    option, equals, shell = words[0].partition("=")
+    given = [shell] * bool(equals) + words[1:]
+    if option == "--complete":
+        from blankfill.cli.complete import candidates
+
+        return candidates(given)
+    if option not in ("--install-completion", "--show-completion"):
+        return None
+    from blankfill.cli.install import install_completion, show_completion
+
+    return (install_completion if option == "--install-completion" else show_completion)(given)
 
 
 def _no_verb(words: list[str]) -> int:

@@ -31,7 +31,7 @@ from blankfill.config.closest import closest, did_you_mean
 from blankfill.config.common import SHORT_NAMES
 from blankfill.errors import ConfigError
 
-__all__ = ["UNIVERSAL", "Reading", "asks_for_help", "read"]
+__all__ = ["UNIVERSAL", "Reading", "asks_for_help", "options_of", "read"]
 
 _OPTION = re.compile(r"--?[A-Za-z][A-Za-z0-9_.-]*(=.*)?", re.DOTALL)
 _NO_OPTION = re.compile(r"-(inf|infinity|nan)", re.IGNORECASE)
@@ -70,21 +70,27 @@ def read(verb: str, command: Callable[..., Any], words: Sequence[str]) -> Readin
     return _Reader(verb, command).read(words)
 
 
+def options_of(options: Sequence[Parameter]) -> dict[str, tuple[Parameter, bool]]:
+    """Give every way to spell an option, with what a flag becomes by it."""
+    found: dict[str, tuple[Parameter, bool]] = {}
+    for option in options:
+        found[option.spelled] = (option, True)
+        if option.takes == "none":
+            found[_negated(option.spelled)] = (option, False)
+    fields = {option.name: option for option in options}
+    for short, name in SHORT_NAMES.items():
+        if name in fields:
+            found.setdefault(f"--{short}", (fields[name], True))
+    return found
+
+
 class _Reader:
     """One command line being read."""
 
     def __init__(self, verb: str, command: Callable[..., Any]) -> None:
         self._verb = verb
         self._arguments, options = parameters_of(command)
-        self._options: dict[str, tuple[Parameter, bool]] = {}
-        for option in options:
-            self._options[option.spelled] = (option, True)
-            if option.takes == "none":
-                self._options[_negated(option.spelled)] = (option, False)
-        fields = {option.name: option for option in options}
-        for short, name in SHORT_NAMES.items():
-            if name in fields:
-                self._options.setdefault(f"--{short}", (fields[name], True))
+        self._options = options_of(options)
         self._words: deque[str] = deque()
         self._given: list[str] = []
         self._spelled: dict[str, str] = {}

@@ -53,6 +53,8 @@ class TextBlank:
     """Its pieces."""
     ended: bool
     """False where the token limit cut the fill off."""
+    start: int
+    """Where it begins in the filled text, in characters."""
     candidates: tuple[Candidate, ...]
     """Several fills, most probable first, where they were asked for; the one in the text is among
     them, and need not be the first: it was chosen token by token."""
@@ -125,11 +127,14 @@ def fill_texts(
             items.append(FilledItem(prompt=text, text="", blanks=(), error=error))
             continue
         i, result = next(done)
-        blanks = tuple(
-            _text_blank(lm.tokenizer, blank, extra.get((i, b), []), num_candidates)
-            for b, blank in enumerate(result.blanks)
-        )
         whole = lm.tokenizer.decode(result.tokens)
+        blanks = tuple(
+            _text_blank(
+                lm.tokenizer, blank, extra.get((i, b), []), num_candidates,
+                start=len(lm.tokenizer.decode(result.tokens[: result.starts[b]])),
+            )
+            for b, blank in enumerate(result.blanks)
+        )  # fmt: skip
         items.append(FilledItem(prompt=text, text=whole, blanks=blanks))
     return items
 
@@ -198,8 +203,9 @@ def _other_fills(
 
 
 def _text_blank(
-    tokenizer: TextTokenizer, blank: FilledBlank, more: list[FilledBlank], num_candidates: int
-) -> TextBlank:
+    tokenizer: TextTokenizer, blank: FilledBlank, more: list[FilledBlank], num_candidates: int, *,
+    start: int,
+) -> TextBlank:  # fmt: skip
     candidates: dict[str, Candidate] = {}
     if num_candidates > 1:
         for fill in sorted([blank, *more], key=lambda f: -f.logprob):
@@ -208,7 +214,7 @@ def _text_blank(
     own = _candidate(tokenizer, blank, tokenizer.decode(blank.tokens))
     return TextBlank(
         text=own.text, probability=own.probability, tokens=own.tokens, ended=blank.ended,
-        candidates=tuple(candidates.values()),
+        start=start, candidates=tuple(candidates.values()),
     )  # fmt: skip
 
 

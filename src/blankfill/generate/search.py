@@ -59,6 +59,8 @@ class FilledText:
     """The whole text with the fills in place of the masks."""
     blanks: tuple[FilledBlank, ...]
     """Left to right."""
+    starts: tuple[int, ...]
+    """Where the fill of each begins in `tokens`."""
 
 
 @dataclass(slots=True)
@@ -238,9 +240,12 @@ def _banned(lm: LanguageModel) -> torch.Tensor:
 
 def _finish(row: _Row) -> FilledText:
     parts: list[Int32] = []
-    start = 0
+    starts: list[int] = []
+    start = length = 0
     for index, blank in zip(row.prompt.blanks, row.done, strict=True):
+        starts.append(length + int(index) - start)
+        length = starts[-1] + len(blank.tokens)
         parts += [row.prompt.tokens[start:index], blank.tokens]
         start = int(index) + 1
     parts.append(row.prompt.tokens[start:])
-    return FilledText(tokens=np.concatenate(parts), blanks=tuple(row.done))
+    return FilledText(tokens=np.concatenate(parts), blanks=tuple(row.done), starts=tuple(starts))

@@ -1,0 +1,67 @@
+"""Filled texts as a reader sees them: what the model wrote stands out in its place.
+
+On a terminal with colours it is coloured; without (`NO_COLOR`) it stands in brackets, those of
+Chinese in a Chinese text. In a file or a pipe the text is what it is, for whatever reads it there;
+the fills are listed below it, and `--json` says where each begins. White space alone, and nothing
+at all, would not be seen: they are shown as signs, and in brackets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from blankfill.cli.console import visible
+from blankfill.text.language import LANGUAGES, language_code
+
+if TYPE_CHECKING:
+    from blankfill.cli.console import Answer
+    from blankfill.generate.infill import FilledItem
+
+__all__ = ["print_in_place", "signs"]
+
+STYLE = "bold green"
+_BRACKETS = {"zh": ("\u300c", "\u300d")}
+_SIGNS = {" ": "\u2420", "\n": "\u23ce", "\t": "\u2409", "\u3000": "\u2420"}
+"""Of a space, a line break, a tab and a Chinese space."""
+
+
+def signs(fill: str) -> str:
+    """Give a fill without the space around it, or signs where it is nothing else."""
+    return fill.strip() or "".join(_SIGNS.get(character, character) for character in fill)
+
+
+def print_in_place(item: FilledItem, console: Answer, indent: str = "") -> None:
+    """Print a filled text, its fills marked where the reader is a person."""
+    if not console.on_terminal:
+        console.print_text(indent + item.text)
+        return
+    spans = [(blank.start, blank.start + len(blank.text)) for blank in item.blanks]
+    console.print(Text(indent) + marked(item.text, spans, colours=console.has_colours))
+
+
+def marked(text: str, spans: Sequence[tuple[int, int]], *, colours: bool) -> Text:
+    """Mark parts of a text.
+
+    Args:
+        text: the text.
+        spans: `(start, end)` of each part, in order, not overlapping.
+        colours: by colour; else by brackets.
+    """
+    left, right = _BRACKETS.get(LANGUAGES[language_code(text)], ("[", "]"))
+    made, at = Text(), 0
+    for start, end in spans:
+        part = text[start:end]
+        shown = signs(part)
+        if part.strip():  # the space around a word belongs to the text
+            start += len(part) - len(part.lstrip())
+            end = start + len(shown)
+        made.append(visible(text[at:start]))
+        shown = visible(shown)
+        made.append(
+            shown if colours and shown else f"{left}{shown}{right}", STYLE if colours else ""
+        )
+        at = end
+    return made.append(visible(text[at:]))
