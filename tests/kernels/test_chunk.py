@@ -7,6 +7,7 @@ import torch
 
 from blankfill.kernels.native import load_native
 from blankfill.model import loss
+from kernels.native_forms import FORMS, native_form
 from model.attention_cases import require_native
 from model.test_loss import blank_loss, by_torch, draw, precision_context
 
@@ -19,9 +20,9 @@ def logits(rows, size, scale=3.0):
     return scores, torch.randint(0, size, (rows,), generator=generator)
 
 
-def score(scores, targets, *, gradient=True, z_loss=0.0, portable=False):
+def score(scores, targets, *, gradient=True, z_loss=0.0, form=None):
     scores, normalizer, nats = scores.clone(), *torch.empty(2, len(scores)).unbind()
-    load_native(portable=portable).score_chunk(
+    native_form(form).score_chunk(
         scores, targets, normalizer, nats, gradient=gradient, z_loss=z_loss
     )
     return scores, normalizer, nats
@@ -29,11 +30,11 @@ def score(scores, targets, *, gradient=True, z_loss=0.0, portable=False):
 
 @pytest.mark.parametrize("size", [1, 2, 15, 97, 3000])
 @pytest.mark.parametrize("z_loss", [0.0, 0.01])
-@pytest.mark.parametrize("portable", [False, True])
-def test_a_chunk_is_scored_to_rounding(size, z_loss, portable):
+@pytest.mark.parametrize("form", FORMS)
+def test_a_chunk_is_scored_to_rounding(size, z_loss, form):
     require_native()
     scores, targets = logits(7, size)
-    made, normalizer, nats = score(scores, targets, z_loss=z_loss, portable=portable)
+    made, normalizer, nats = score(scores, targets, z_loss=z_loss, form=form)
     exact = scores.double()
     log_sum = exact.logsumexp(-1)
     own = exact.gather(1, targets[:, None])

@@ -9,6 +9,7 @@ from blankfill.kernels import gate as module
 from blankfill.kernels.gate import geglu_in_c
 from blankfill.kernels.native import load_native
 from blankfill.model.mlp import build_mlp
+from kernels.native_forms import FORMS, native_form
 from model.attention_cases import require_native
 
 UNIT = torch.finfo(torch.bfloat16).eps / 2
@@ -21,10 +22,9 @@ def draw(shape=(3, 5, 37)):
     return [x.bfloat16().requires_grad_() for x in made]
 
 
-@pytest.mark.parametrize("portable", [False, True])
-def test_value_and_gradients_are_rounded_once(portable, monkeypatch):
-    require_native()
-    monkeypatch.setattr(module, "load_native", lambda: load_native(portable=portable))
+@pytest.mark.parametrize("form", FORMS)
+def test_value_and_gradients_are_rounded_once(form, monkeypatch):
+    monkeypatch.setattr(module, "load_native", lambda: native_form(form))
     up, gate, grad = draw()
     grad = grad.detach()
     value = geglu_in_c(up, gate)

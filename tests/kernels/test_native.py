@@ -10,17 +10,18 @@ from blankfill.kernels import packed
 from blankfill.kernels.native import load_native
 from blankfill.model.attention import packed_attention
 from blankfill.model.masks import PackedMask
+from kernels.native_forms import FORMS, native_form
 from model.attention_cases import BLOCKS, WAYS, T, draw, dropped, require_native, rule, table
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_the_compiled_form_is_the_plain_one(name, monkeypatch):
-    require_native()
+@pytest.mark.parametrize("form", FORMS)
+def test_the_compiled_form_is_the_plain_one(name, form, monkeypatch):
     blocks = table(name)
     _, real = rule(blocks)
     results = []
-    for native in (load_native, lambda: None):
-        monkeypatch.setattr(packed, "load_native", native)
+    for native in (native_form(form), None):
+        monkeypatch.setattr(packed, "load_native", lambda native=native: native)
         *qkv, weight = draw(torch.float32)
         value = WAYS["blocks"](*qkv, blocks)
         grads = torch.autograd.grad(value, qkv, weight.detach() * real[:, :, None, None])
@@ -71,12 +72,11 @@ def in_bfloat16(q, k, v, grad, seen, real, gone, rate):
     [*((name, 40) for name in BLOCKS), *(("ragged", size) for size in (2, 7, 64, 144))],
 )
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-@pytest.mark.parametrize("portable", [False, True])
+@pytest.mark.parametrize("form", FORMS)
 def test_the_compiled_form_rounds_bfloat16_where_it_says_and_nowhere_else(
-    name, size, dropout, portable, monkeypatch
+    name, size, dropout, form, monkeypatch
 ):
-    require_native()
-    monkeypatch.setattr(packed, "load_native", lambda: load_native(portable=portable))
+    monkeypatch.setattr(packed, "load_native", lambda: native_form(form))
     blocks = table(name)
     seen, real = rule(blocks)
     *qkv, grad = draw(torch.bfloat16, size=size)

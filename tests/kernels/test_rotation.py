@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from blankfill.kernels import rotation
-from blankfill.kernels.native import load_native
 from blankfill.model.rope import rotate, rotation_of
+from kernels.native_forms import FORMS, native_form
 from model.attention_cases import require_native
 
 
@@ -29,8 +29,9 @@ def there_and_back(x, turn, grad):
 
 @pytest.mark.parametrize(("parts", "size"), [(1, 8), (1, 64), (2, 8), (2, 36), (2, 64), (2, 144)])
 @pytest.mark.parametrize("spread", [1, 3])
-def test_float32_has_the_bits_of_the_tensor_operations(parts, size, spread, monkeypatch):
-    require_native()
+@pytest.mark.parametrize("form", FORMS)
+def test_float32_has_the_bits_of_the_tensor_operations(parts, size, spread, form, monkeypatch):
+    monkeypatch.setattr(rotation, "load_native", lambda: native_form(form))
     x, turn, grad = draw(torch.float32, parts, size, spread=spread)
     ours = there_and_back(x, turn, grad)
     monkeypatch.setattr(rotation, "load_native", lambda: None)
@@ -38,10 +39,9 @@ def test_float32_has_the_bits_of_the_tensor_operations(parts, size, spread, monk
 
 
 @pytest.mark.parametrize(("parts", "size"), [(1, 8), (2, 36), (2, 64)])
-@pytest.mark.parametrize("portable", [False, True])
-def test_bfloat16_is_rounded_once(parts, size, portable, monkeypatch):
-    require_native()
-    monkeypatch.setattr(rotation, "load_native", lambda: load_native(portable=portable))
+@pytest.mark.parametrize("form", FORMS)
+def test_bfloat16_is_rounded_once(parts, size, form, monkeypatch):
+    monkeypatch.setattr(rotation, "load_native", lambda: native_form(form))
     x, turn, grad = draw(torch.bfloat16, parts, size)
     ours = there_and_back(x, turn, grad)
     wide = x.detach().double().requires_grad_()

@@ -7,7 +7,7 @@
  */
 #include <stdint.h>
 #include <string.h>
-#if defined(__AVX512BF16__) && defined(__AVX512BW__) && !defined(PORTABLE)
+#ifdef __AVX512BF16__
 #define WITH_DOT_PRODUCTS
 #include <immintrin.h>
 #endif

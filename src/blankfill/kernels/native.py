@@ -2,8 +2,9 @@
 
 The twins of `kernels/packed.py`, of a chunk of `model/loss.py`, of `model/rope.py` and of GeGLU in
 `model/mlp.py`. They need a C compiler, which is looked for as `cc`, and torch's own BLAS; building
-takes about a second and is kept for the next start. Where either is missing nothing is lost but
-speed: the plain operators compute the same, to rounding. `BLANKFILL_NATIVE=0` turns it off.
+takes about a second and is kept for the next start, in the form that this processor takes
+(`forms.py`). Where either is missing nothing is lost but speed: the plain operators compute the
+same, to rounding. `BLANKFILL_NATIVE=0` turns it off.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import math
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
+from blankfill.kernels.forms import Form, forms_here, processor
 from blankfill.kernels.rectangles import STRIP, count_pairs
 from blankfill.runtime import cache_folder, native_wanted
 
@@ -30,8 +34,8 @@ log = logging.getLogger(__name__)
 HERE = Path(__file__).parent
 SOURCES = tuple(HERE / name for name in ("packed.c", "chunk.c", "rotate.c", "gate.c"))
 INCLUDED = tuple(HERE / name for name in ("bfloat16.h", "exponential.h", "packed_pairs.h"))
-FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared",
-         "-fPIC", f"-DSTRIP={STRIP}")  # fmt: skip
+FLAGS = ("-O3", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC",
+         f"-DSTRIP={STRIP}")  # fmt: skip
 
 
 TYPES = frozenset({torch.float32, torch.bfloat16})
@@ -50,9 +54,16 @@ class _Dropout(ctypes.Structure):
 
 
 class Native:
-    """The functions of the C files."""
+    """The functions of the C files.
 
-    def __init__(self, library: ctypes.CDLL, gemm: ctypes.c_void_p) -> None:
+    Args:
+        library: where they are.
+        gemm: torch's product of float32 matrices.
+        form: the instructions that they were compiled for.
+    """
+
+    def __init__(self, library: ctypes.CDLL, gemm: ctypes.c_void_p, form: str) -> None:
+        self.form = form
         self._attend, self._attend_backward = library.attend, library.attend_backward
         self._score_chunk, self._add_part = library.score_chunk, library.add_part
         self._rotate = {
@@ -178,20 +189,21 @@ class Native:
 
 
 @functools.cache
-def load_native(*, portable: bool = False) -> Native | None:
+def load_native(form: str | None = None) -> Native | None:
     """Build and load the functions; None where that cannot be or is not wanted.
 
     Args:
-        portable: leave out what is written for the instructions of some processors, AVX-512's for
-            bfloat16, which are taken where this processor has them. The compiler still takes all
-            that it has for the rest.
+        form: the name of a form; the best that this processor has and the compiler knows where not
+            given.
     """
     if not native_wanted() or not sys.platform.startswith("linux"):
         return None
+    forms = [each for each in forms_here() if form in (None, each.name)]
     try:
         torch_library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
         gemm = ctypes.cast(ctypes.CDLL(str(torch_library)).sgemm_, ctypes.c_void_p)
-        return Native(ctypes.CDLL(str(_build(portable))), gemm)
+        taken, path = _build_first(forms)
+        return Native(ctypes.CDLL(str(path)), gemm, taken.name)
     except (OSError, AttributeError, subprocess.SubprocessError) as error:
         log.info(
             "attention, rotation, gates and loss run without their compiled forms (%s)",
@@ -200,20 +212,26 @@ def load_native(*, portable: bool = False) -> Native | None:
         return None
 
 
-def _build(portable: bool) -> Path:
-    """Compile once per source, compiler flags and processor."""
-    chosen = (*FLAGS, "-DPORTABLE") if portable else FLAGS
-    with open("/proc/cpuinfo", "rb") as file:
-        flags = next((line for line in file if line.startswith((b"flags", b"Features"))), b"")
+def _build_first(forms: Sequence[Form]) -> tuple[Form, Path]:
+    """Build the first of some forms that the compiler knows the instructions of."""
+    for form in forms[:-1]:
+        with suppress(subprocess.CalledProcessError):
+            return form, _build(form)
+    return forms[-1], _build(forms[-1])
+
+
+def _build(form: Form) -> Path:
+    """Compile once per source, compiler flags, form and model of processor."""
+    flags = (*FLAGS, *form.flags)
     text = b"".join(path.read_bytes() for path in (*SOURCES, *INCLUDED))
-    key = hashlib.sha256(text + " ".join(chosen).encode() + flags).hexdigest()[:16]
-    target = cache_folder() / f"kernels-{key}.so"
+    key = hashlib.sha256(text + "\n".join([*flags, processor()]).encode()).hexdigest()[:16]
+    target = cache_folder() / f"kernels-{form.name}-{key}.so"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             made = Path(folder) / target.name
             subprocess.run(
-                ["cc", *chosen, "-o", str(made), *map(str, SOURCES), "-lm"],
+                ["cc", *flags, "-o", str(made), *map(str, SOURCES), "-lm"],
                 check=True, capture_output=True, timeout=120,
             )  # fmt: skip
             made.replace(target)

@@ -4,9 +4,9 @@
  * the result does not depend on the number of threads. The products are the BLAS's that torch
  * brings, whose sgemm is handed in. packed.py says the rule and holds this to it in tests.
  *
- * Where bfloat16 is read and written, AVX-512's dot products of it are taken if this processor has
- * them (packed_pairs.h). Else all between is float32: a task's rows are widened once, into memory
- * that stays in the cache, and its gradients are rounded once, when they are complete.
+ * Where bfloat16 is read and written, AVX-512's dot products of it are taken if this is compiled
+ * for them (forms.py, packed_pairs.h). Else all between is float32: a task's rows are widened once,
+ * into memory that stays in the cache, and its gradients are rounded once, when they are complete.
  */
 #include <math.h>
 #include <stdint.h>
