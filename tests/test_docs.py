@@ -2,11 +2,11 @@
 
 import re
 import subprocess
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
 import pytest
+
+from script_files import load_script
 
 ROOT = Path(__file__).parents[1]
 OF_THE_CODE = {"CONTRIBUTING.md", "docs/design.md"}
@@ -76,9 +76,7 @@ def test_no_chinese_page_stands_alone():
 
 
 def test_the_script_draws_the_pictures_that_the_page_shows(tmp_path, monkeypatch):
-    loader = SourceFileLoader("draw_docs", str(ROOT / "scripts/draw-docs"))
-    script = module_from_spec(spec_from_loader(loader.name, loader))
-    loader.exec_module(script)
+    script = load_script("draw-docs")
     monkeypatch.setattr(script, "PICTURES", tmp_path)
     script.main()
     drawn = {f"pictures/{path.name}" for path in tmp_path.iterdir()}

@@ -1,37 +1,22 @@
 """`scripts/golden` knows right folders, wrong numbers, wrong models and other formats."""
 
 import dataclasses
-import importlib.util
 import json
 import shutil
 import subprocess
 import sys
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 import pytest
 import torch
+from golden_groups import GROUPS, generation, logits, rope
 from safetensors.torch import load_file, save_file
+
+from script_files import load_script
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests/golden"
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from golden_groups import GROUPS, generation, logits, rope  # noqa: E402
-
-
-def load_script():
-    loader = SourceFileLoader("golden_script", str(ROOT / "scripts/golden"))
-    spec = importlib.util.spec_from_loader("golden_script", loader)
-    module = importlib.util.module_from_spec(spec)
-    # It must not leave a compiled file beside a script that has no suffix.
-    sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
-    loader.exec_module(module)
-    sys.dont_write_bytecode = before
-    return module
-
-
-SCRIPT = load_script()
+SCRIPT = load_script("golden")
 
 
 @pytest.fixture

@@ -1,40 +1,24 @@
 """`scripts/gpu-check` does every part on a CPU, small; what a part found that was ended is kept."""
 
 import argparse
-import importlib.util
 import json
 import re
-import sys
 import time
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 import pytest
 import torch
+from gpu_check import PARTS, Settings
+from gpu_check.attention import _Case
+from gpu_check.measure import _heard, median_seconds, relative_error
+from gpu_check.record import Record, read_rows
+from gpu_check.steps import JOBS, Job, measure
+from gpu_check.table import write_report
+
+from script_files import load_script
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from gpu_check import PARTS, Settings  # noqa: E402
-from gpu_check.attention import _Case  # noqa: E402
-from gpu_check.measure import _heard, median_seconds, relative_error  # noqa: E402
-from gpu_check.record import Record, read_rows  # noqa: E402
-from gpu_check.steps import JOBS, Job, measure  # noqa: E402
-from gpu_check.table import write_report  # noqa: E402
-
-
-def load_script():
-    loader = SourceFileLoader("gpu_check_script", str(ROOT / "scripts/gpu-check"))
-    spec = importlib.util.spec_from_loader("gpu_check_script", loader)
-    module = importlib.util.module_from_spec(spec)
-    # It must not leave a compiled file beside a script that has no suffix.
-    sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
-    loader.exec_module(module)
-    sys.dont_write_bytecode = before
-    return module
-
-
-SCRIPT = load_script()
+SCRIPT = load_script("gpu-check")
 
 
 @pytest.fixture

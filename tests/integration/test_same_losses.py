@@ -1,32 +1,19 @@
 """The script that holds a refactor to bit-equal losses: it must see a difference."""
 
-import importlib.machinery
-import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "same-losses"
+from script_files import SCRIPTS, load_script
 
 
 @pytest.fixture(scope="module")
 def script():
-    loader = importlib.machinery.SourceFileLoader("same_losses", str(SCRIPT))
-    spec = importlib.util.spec_from_loader("same_losses", loader)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["same_losses"] = module  # dataclasses look their module up
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        loader.exec_module(module)
-        yield module
-    finally:
-        sys.dont_write_bytecode = before
-        del sys.modules["same_losses"]
+    return load_script("same-losses")
 
 
 def write_run(folder, losses, tensors):
@@ -65,14 +52,14 @@ def test_parts_of_a_fused_matrix_are_compared_as_the_whole(script, tmp_path):
 
 @pytest.mark.slow
 def test_a_commit_trains_as_itself():
-    words = [sys.executable, str(SCRIPT), "HEAD", "--cases", "demo"]
+    words = [sys.executable, str(SCRIPTS / "same-losses"), "HEAD", "--cases", "demo"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "demo-resumed" in done.stdout
 
 
 def test_an_unknown_commit_is_one_sentence():
-    words = [sys.executable, str(SCRIPT), "no-such-commit"]
+    words = [sys.executable, str(SCRIPTS / "same-losses"), "no-such-commit"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "git knows no commit no-such-commit" in done.stderr
