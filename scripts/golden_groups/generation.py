@@ -50,7 +50,7 @@ def _not_offered(record: Record) -> str:
 
 
 def _glm(record: Record, ids: SpecialIds) -> Iterator[float]:
-    """GLM: all blanks of one Part A, behind it in one cache."""
+    """GLM: all blanks of one Part A, after it in one cache."""
     prompt = build_prompt(np.array(record["context_ids"], np.int32), ids)
     steps = record["steps"]
     yield difference(prompt.positions, steps[0]["position_ids"][0])
@@ -125,7 +125,7 @@ def _hf_glm(record: Record, ids: SpecialIds) -> Iterator[float]:
 
 
 def _glm130b_eval(record: Record, ids: SpecialIds) -> Iterator[float]:
-    """GLM-130B's samples of evaluation: a prompt, or choices side by side behind one Part A."""
+    """GLM-130B's samples of evaluation: a prompt, or choices side by side after one Part A."""
     out = record["output"]
     tokens = [int(token) for token in out.get("token", out.get("tokens"))]
     starts = [i for i, token in enumerate(tokens) if token == ids.sop]
@@ -146,7 +146,7 @@ def _glm130b_eval(record: Record, ids: SpecialIds) -> Iterator[float]:
 
 
 def _glm130b_eval_generate(record: Record, ids: SpecialIds) -> Iterator[float]:
-    """The same, batched: a context padded on the right, and each step behind it."""
+    """The same, batched: a context padded on the right, and each step after it."""
     batch = record["batch"]
     for row, length in enumerate(batch["context_length"]):
         tokens = batch["tokens"][row][:length]

@@ -54,7 +54,7 @@ class Meter:
 
         Args:
             amount: units.
-            notes: shown as there is room; the rate stands behind the first of them.
+            notes: shown as there is room; the rate stands after the first of them.
         """
         self._done += amount
         self._notes = notes

@@ -169,7 +169,7 @@ def test_tokens_beyond_65_535_pass_through(ids):
 
 
 class MarkedStore(MemoryStore):
-    """Documents whose sentences end behind every seventh token."""
+    """Documents whose sentences end after every seventh token."""
 
     has_sentences = True
 

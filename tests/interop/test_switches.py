@@ -163,7 +163,7 @@ def test_positions_are_recorded_as_the_released_code_numbers_them(
 
 @pytest.mark.parametrize("mask", ["mask", "gmask"])
 def test_a_chatglm_of_one_position_is_asked_at_the_positions_of_its_own_code(tmp_path, ids, mask):
-    """Its `get_position_ids`: 0, 1, 2, ...; behind a [MASK], not behind a [gMASK], the mask's."""
+    """Its `get_position_ids`: 0, 1, 2, ...; after a [MASK], but not after a [gMASK], the mask's."""
     folder = write(tmp_path / "theirs", "chatglm-hf", position_encoding_2d=False)
     import_(folder, out=tmp_path / "ours")
     cfg = read_run(tmp_path / "ours").config

@@ -63,8 +63,8 @@ def test_each_arrangement_has_the_tensors_that_checkpoints_name(block, kind):
     assert rest == {"embed.word.weight"} | norm
 
 
-def test_the_released_deepnorm_is_the_papers_behind_one_more_norm():
-    # LN1 of layer 0 becomes a norm of the embeddings, every other norm moves behind its branch.
+def test_the_released_deepnorm_is_the_papers_after_one_more_norm():
+    # LN1 of layer 0 becomes a norm of the embeddings, every other norm ends its branch.
     released = shaken(tiny(block="deepnorm", positions="rope_1d", deepnorm="su"))
     paper = GLM(dataclasses.replace(released.cfg, block="deepnorm_paper")).double()
     state = released.state_dict()

@@ -59,7 +59,7 @@ def test_loss_and_gradients_are_torchs(dtype, rtol, z_loss, weighted, rows, monk
     weights = weights if weighted else None
     inputs = (hidden, model.embed.word.weight)
     ours, _ = blank_loss(model, hidden, targets, weights, z_loss)
-    # A factor behind the loss, as the mean over targets is.
+    # A factor on the loss, as the mean over targets is.
     grads = torch.autograd.grad(ours * 0.3, inputs)
     expected = by_torch(model, hidden, targets, weights, z_loss)
     theirs = torch.autograd.grad(expected * 0.3, inputs)

@@ -86,7 +86,7 @@ def test_short_names_are_presets_too():
         ("glm-base", 6000, 4e-4),
         ("glm-base", 63_000, 2.1e-4),
         ("glm-base", 149_999, 2e-5),
-        # Half of the line to 2.5 % of 4e-4, behind 30,000 steps of 500,000.
+        # Half of the line to 2.5 % of 4e-4, after 30,000 steps of 500,000.
         ("glm-roberta", 265_000, 2.05e-4),
         ("glm-130b", 260, 8e-5),
     ],

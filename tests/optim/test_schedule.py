@@ -73,7 +73,7 @@ def test_the_released_forms_start_at_zero_and_reach_the_peak_after_warm_up():
 
 
 def test_the_released_cosine_is_held_at_its_end_and_the_released_line_is_not():
-    # Over 100 steps behind 10 of warm-up to a tenth: halfway at 60, there at 110.
+    # Over 100 steps after 10 of warm-up to a tenth: halfway at 60, there at 110.
     for schedule, later in (("glm_cosine", 0.1), ("glm_linear", 0.01)):
         cfg = ScheduleConfig(
             decay_steps=110, warmup_steps=10, peak_lr=1.0, min_lr_ratio=0.1, kind=schedule

@@ -45,13 +45,13 @@ class ObjectiveConfig:
     """The blanks of a run."""
 
     short_rate: Share = 0.7
-    """Share of examples with short spans behind [MASK]."""
+    """Share of examples in which [MASK] stands for each of some short spans."""
     sentence_rate: Share = 0.0
-    """Share of examples with whole sentences behind [sMASK]."""
+    """Share of examples in which [sMASK] stands for each of some whole sentences."""
     document_rate: Share = 0.3
-    """Share of examples with one long blank behind [gMASK]."""
+    """Share of examples in which [gMASK] stands for one long blank."""
     causal_rate: Share = 0.0
-    """Share of examples with the whole text behind [gMASK], an empty prefix before it."""
+    """Share of examples in which [gMASK] stands for the whole text, with nothing before it."""
     mask_ratio: Share = 0.15
     """Share of a document's tokens that short spans, or sentences, cut out; at least one is."""
     ratio_law: RatioLaw = "uniform"
@@ -75,9 +75,9 @@ class ObjectiveConfig:
     sentinels: Annotated[int, Range(0, MAX_SPAN)] = 0
     """Give each span of an example a mask and a `sop` of its own, at most this many spans; 0 is
     off. The papers' ablation: the k-th span of Part B has [MASKk] and [Sk], and all of Part B
-    stands at the text position behind the row. Needs a tokenizer with these tokens."""
+    stands at the text position after the row. Needs a tokenizer with these tokens."""
     block_dropout: Share = 0.0
-    """Share of the inputs behind [S] of short spans that [dBLOCK] replaces (GLM-10B: 0.1)."""
+    """Share of the inputs after [S] of short spans that [dBLOCK] replaces (GLM-10B: 0.1)."""
     min_document_share: Share = 0.2
     """Shortest document blank as a share of its text (GLM-130B: 0.2)."""
     max_document_share: Share = 1.0
@@ -86,14 +86,14 @@ class ObjectiveConfig:
     """Share of document blanks that lie anywhere in the text rather than at its end."""
     document_end: DocumentEnd = "eop"
     """What a blank that reaches the real end of its text ends in, so that the model learns to stop;
-    none never ends it, as published. A blank with text behind it always ends in eop."""
+    none never ends it, as published. A blank with text after it always ends in eop."""
     short_sequence_rate: Share = 0.0
     """Share of pieces that are cut into shorter ones of random length (GLM-10B: 0.02)."""
     positions: PositionScheme = "corrupted"
     """Position ids; see blankfill.objective.positions."""
     pair_positions: PairPositions = "straight"
     """Numbering of a pair's answer under positions=linear (GLM-130B's instruction rows): straight
-    on behind the mask, as released; unified, where [S] shares the mask's position; adaptive, where
+    on after the mask, as released; unified, where [S] shares the mask's position; adaptive, where
     a short answer mostly stands at the mask's position and a long one is unified."""
     random_offset: bool = False
     """Shift an example's text positions by a random offset that keeps them below the row length, so
@@ -134,13 +134,13 @@ class ObjectiveConfig:
             )
         if self.sentinels and self.positions != "corrupted":
             raise ConfigError(
-                f"objective.sentinels={self.sentinels} places Part B behind the row, which "
+                f"objective.sentinels={self.sentinels} places Part B after the row, which "
                 f"positions={self.positions} does not know; take positions=corrupted"
             )
         if self.sentinels and self.random_offset:
             raise ConfigError(
                 "objective.sentinels and objective.random_offset exclude each other, as Part B "
-                "already stands behind the row; take one of them"
+                "already stands after the row; take one of them"
             )
         if unknown := [name for name in self.by_source if name and name not in MIXTURES]:
             raise ConfigError(

@@ -75,7 +75,7 @@ def refused_by_disk(place: Path | str) -> Generator[None]:
         yield
     except OSError as error:
         raise OutputError(
-            f"{place} could not be written ({why(error, place)}); nothing was left behind"
+            f"{place} could not be written ({why(error, place)}); nothing was left there"
         ) from error
 
 

@@ -35,7 +35,7 @@ class Portion:
     num_rows: int
     """Rows that count."""
     size: int
-    """Rows that are computed; those behind `num_rows` follow in the stream and have weight 0."""
+    """Rows that are computed; those after the first `num_rows` have weight 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,7 +26,7 @@ class KVCache:
     def append(
         self, layer: int, keys: torch.Tensor, values: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store new keys and values of one layer behind the old ones.
+        """Store new keys and values of one layer after the old ones.
 
         Args:
             layer: number of the block.

@@ -13,9 +13,9 @@ __all__ = ["on_device"]
 def on_device(array: npt.NDArray[Any], device: torch.device | str) -> torch.Tensor:
     """Make a tensor of an array; on a CPU they share their memory.
 
-    A GPU copies from pinned memory behind what it was given before, and nobody waits. From other
-    memory the thread that makes batches would wait for the step that is being computed, and make
-    the rest of its batch while the GPU has nothing to do.
+    A GPU copies from pinned memory once it has done what it was given before, and nobody waits.
+    From other memory the thread that makes batches would wait for the step that is being computed,
+    and make the rest of its batch while the GPU has nothing to do.
     """
     tensor = torch.from_numpy(array)
     if torch.device(device).type != "cuda" or not tensor.numel():

@@ -29,7 +29,7 @@ __all__ = ["BackgroundWriter", "CheckpointSaver", "restored_parts"]
 log = logging.getLogger(__name__)
 
 NICENESS = 10
-"""How far the writing thread steps back behind the threads that train (Linux)."""
+"""Niceness of the writing thread, so that it yields to the threads that train (Linux)."""
 
 Tensors = dict[str, "torch.Tensor"]
 

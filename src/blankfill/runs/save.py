@@ -122,7 +122,7 @@ def sweep(run: Path) -> None:
 
 
 def set_aside(run: Path, step: int) -> list[Path]:
-    """Rename the checkpoints behind `step`, which were found damaged, so that none counts.
+    """Rename the checkpoints after `step`, which were found damaged, so that none counts.
 
     Returns:
         Their new folders, named `damaged-step-*`.
@@ -156,7 +156,8 @@ def _replace(temporary: Path, target: Path) -> None:
 
 def _drop_old(run: Path, step: int, *, keep: int, keep_every: int, keep_best: bool) -> None:
     steps = {step_of(path): path for path in list_checkpoints(run)}
-    # Checkpoints behind `step` are of a stretch that was given up; they neither count nor go.
+    # Checkpoints after `step` were left when the run went back: they are not counted here, and not
+    # removed either.
     past = sorted(s for s in steps if s <= step)
     stay = set(past[-keep:]) | {s for s in past if keep_every and s % keep_every == 0}
     if keep_best and (best := best_validation(run, step)) is not None:
