@@ -165,14 +165,14 @@ def _heard() -> Iterator[Counter[tuple[bool, str]]]:
     """Count torch's warnings of synchronisations by thread and place, and show none of them."""
     heard: Counter[tuple[bool, str]] = Counter()
 
-    def hear(message: object, *_args: object, **_more: object) -> None:
+    def note(message: object, *_args: object, **_more: object) -> None:
         if "called a synchronizing" in str(message):  # and not that telling it is new
             in_main = threading.current_thread() is threading.main_thread()
             heard[in_main, _place()] += 1
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = hear  # catch_warnings puts the old one back
+        warnings.showwarning = note  # catch_warnings puts the old one back
         yield heard
 
 

@@ -77,7 +77,7 @@ class Job:
     length: int
     """Positions of a row."""
     way: str = "auto"
-    """Way of attention of ours; auto takes the quickest that needs no compiler, as part b found."""
+    """Way of attention of ours; auto takes the fastest that needs no compiler, as part b found."""
     compiled: bool = False
     """Whether blocks, or the whole nanoGPT, are compiled."""
 
@@ -207,7 +207,7 @@ def _our_step(
     job: Job, settings: Settings, rows: int, folder: Path
 ) -> tuple[Callable[[Any], Any], dict[str, Any]]:
     """Build a trainer as a run has it."""
-    way = _quickest(settings, job.length) if job.way == "auto" else job.way
+    way = _fastest(settings, job.length) if job.way == "auto" else job.way
     cfg = RunConfig(
         model=SIZES[job.size],
         train=TrainConfig(
@@ -239,7 +239,7 @@ def _our_step(
     }  # fmt: skip
 
 
-def _quickest(settings: Settings, length: int) -> Any:
+def _fastest(settings: Settings, length: int) -> Any:
     """Name the way that passed in part b and took least time there, of those not compiled."""
     seconds = {
         row["job"].partition(",")[0]: row["seconds"]

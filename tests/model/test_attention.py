@@ -99,7 +99,7 @@ def test_no_sequence_without_queries_goes_to_a_kernel(name):
         assert bounds[-1] == len(index)
         assert (lengths > 0).all()
         assert (lengths <= mask.length).all()
-    assert mask.asked == (len(mask.part_a) > 0, len(mask.part_b) > 0)
+    assert mask.present == (len(mask.part_a) > 0, len(mask.part_b) > 0)
     assert len(mask.b_bounds) == len(mask.both_bounds)
     assert len(mask.a_bounds) == 1 + (blocks[:, 2] > blocks[:, 1]).sum()
     assert len(mask.b_bounds) == 1 + (blocks[:, 3] > blocks[:, 2]).sum()

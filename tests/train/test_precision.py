@@ -95,7 +95,7 @@ def test_measuring_leaves_the_model_as_it_was(multiplying, monkeypatch, model, r
 
 
 def test_what_is_named_is_not_measured(native, monkeypatch, model):
-    monkeypatch.setattr(precision, "quickest_precision", broken)
+    monkeypatch.setattr(precision, "fastest_precision", broken)
     assert settle_precision(named("float32"), model, broken) == WIDE
     assert settle_precision(named("float16"), model, broken) == torch.float16
     if native:
@@ -106,7 +106,7 @@ def test_what_is_named_is_not_measured(native, monkeypatch, model):
 
 
 def test_a_resumed_run_keeps_what_it_had(native, monkeypatch, model, caplog):
-    monkeypatch.setattr(precision, "quickest_precision", broken)
+    monkeypatch.setattr(precision, "fastest_precision", broken)
     assert settle_precision(named("auto"), model, broken, before="float32") == WIDE
     assert caplog.text == ""
     kept = settle_precision(named("auto"), model, broken, before="bfloat16")
@@ -116,7 +116,7 @@ def test_a_resumed_run_keeps_what_it_had(native, monkeypatch, model, caplog):
 
 def test_a_processor_without_bfloat16_measures_nothing(monkeypatch, model):
     monkeypatch.setattr(device, "lowest_precision", lambda _: WIDE)
-    monkeypatch.setattr(precision, "quickest_precision", broken)
+    monkeypatch.setattr(precision, "fastest_precision", broken)
     assert settle_precision(named("auto"), model, broken) == WIDE
 
 
@@ -131,11 +131,11 @@ def test_a_run_says_its_precision_and_a_resumed_one_keeps_it(
     cfg = named("auto", steps=2)
     for before, now in ((WIDE, NARROW), (NARROW, WIDE)):
         run = tmp_path / f"run-{before}"
-        monkeypatch.setattr(precision, "quickest_precision", lambda *_, x=before: x)
+        monkeypatch.setattr(precision, "fastest_precision", lambda *_, x=before: x)
         trainer = build_trainer(cfg, data=[store], run=run)
         assert trainer.engine.dtype == before
         assert trainer.fit()
-        monkeypatch.setattr(precision, "quickest_precision", lambda *_, x=now: x)
+        monkeypatch.setattr(precision, "fastest_precision", lambda *_, x=now: x)
         longer = cfg.changed({"train.steps": 3})
         trainer = build_trainer(
             longer, data=[store], run=run, resume=True, allow_change=["train.steps"]

@@ -9,7 +9,7 @@ from blankfill.data.rows import RowSource
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.prepare import threads
-from blankfill.prepare.threads import ThreadWatch, quickest_threads, settle_threads
+from blankfill.prepare.threads import ThreadWatch, fastest_threads, settle_threads
 from blankfill.prepare.trial import Trial
 from blankfill.runs import read_run, write_run
 from conftest import run_record
@@ -67,7 +67,7 @@ def machine(monkeypatch):
 def test_fewer_threads_are_taken_where_they_gain_a_tenth(machine, seconds, chosen, model, rows):
     now = machine(seconds)
     trial = Trial(FREE, model, rows)
-    assert quickest_threads(trial, torch.float32, max(seconds), kept=None) == chosen
+    assert fastest_threads(trial, torch.float32, max(seconds), kept=None) == chosen
     assert now == [chosen]
 
 

@@ -50,7 +50,7 @@ class TrainConfig:
     attention: AttentionKind = "auto"
     """How attention is computed; the mathematics is one. blocks: exact rectangles, on any device;
     flex and varlen: FlexAttention and variable-length FlashAttention, on CUDA; dense: the whole
-    square of a row. auto takes blocks on a CPU, and on CUDA the quickest of those that work there,
+    square of a row. auto takes blocks on a CPU, and on CUDA the fastest of those that work there,
     timed on one layer when the run starts."""
     z_loss: Annotated[float, Range(0, 1)] = 0.0
     """Weight of the squared log of the softmax's denominator in the loss, which keeps logits from

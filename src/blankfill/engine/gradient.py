@@ -47,7 +47,8 @@ def forward_backward(
         z_loss: weight of the squared log of the softmax's denominator.
         shrink: share of the gradient that reaches the word embedding; the configuration's where not
             given.
-        scale: multiply the loss on its way back, and divide the gradients after it.
+        scale: what the loss is multiplied by for the backward pass, and the gradients divided by
+            after it.
 
     Returns:
         Of each micro-batch its part of the loss in nats, and `[n]` nats of its targets in row-major

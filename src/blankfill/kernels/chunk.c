@@ -1,4 +1,4 @@
-/* Softmax, loss and gradient of a chunk of bfloat16 logits, float32 inside: one visit per row.
+/* Softmax, loss and gradient of a chunk of bfloat16 logits, float32 inside, a row at a time.
  *
  * model/loss.py says the rule and is the twin that tests hold this to. A row of logits is read from
  * memory once: its passes meet it in the cache.

@@ -1,4 +1,5 @@
-/* GeGLU of bfloat16, `up * gelu(gate)`, and its way back, each in one visit, float32 inside.
+/* GeGLU of bfloat16, `up * gelu(gate)`, and its backward pass, each in one pass over
+ * memory, float32 inside.
  *
  * model/mlp.py says the rule and is the twin that tests hold this to. GeLU in its erf form: x times
  * the normal distribution's integral up to x, by Abramowitz and Stegun 7.1.26, whose error of less

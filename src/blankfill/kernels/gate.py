@@ -1,4 +1,5 @@
-"""The compiled twin of GeGLU's gate (`model/mlp.py`) for bfloat16: one visit there, one back."""
+"""The compiled twin of GeGLU's gate (`model/mlp.py`) for bfloat16: one pass over
+memory forward and one backward, where tensor operations take several."""
 
 from __future__ import annotations
 

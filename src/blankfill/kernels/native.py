@@ -196,9 +196,9 @@ def load_native(form: str | None = None) -> Native | None:
         form: the name of a form; the best that this processor has and the compiler knows where not
             given.
     """
-    if not native_wanted() or not sys.platform.startswith("linux"):
-        return None
     forms = [each for each in forms_here() if form in (None, each.name)]
+    if not forms or not native_wanted() or not sys.platform.startswith("linux"):
+        return None
     try:
         torch_library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
         gemm = ctypes.cast(ctypes.CDLL(str(torch_library)).sgemm_, ctypes.c_void_p)

@@ -94,7 +94,8 @@ static void drop(float *weights, int64_t count, uint32_t index, uint64_t seed, u
 }
 
 /* What dropout leaves of weights: `grow` times those that it does not take. */
-static const float *left(const float *weights, int64_t count, float grow, float *kept) {
+static const float *after_dropout(const float *weights, int64_t count, float grow,
+                                  float *kept) {
 #pragma omp simd
     for (int64_t i = 0; i < count; i++) kept[i] = weights[i] > 0.0f ? weights[i] * grow : 0.0f;
     return kept;
@@ -161,15 +162,15 @@ void attend(gemm_t gemm, const int64_t *examples, int64_t count, int64_t heads, 
                 int64_t place = start + head * pairs;
                 float *own = is_narrow ? wide : (float *)weights + place;
                 const float *kept = own;
-                rows_t asked = read_rows(q, first, end, head, size, rooms + 2 * room);
+                rows_t queries_of = read_rows(q, first, end, head, size, rooms + 2 * room);
                 rows_t made = begin_rows(out, first, head, size, rooms + 3 * room);
-                multiply(gemm, 'N', 'T', queries, keys, size, scale, asked.data, asked.row,
-                         keys_of.data, keys_of.row, 0.0f, own, keys);
+                multiply(gemm, 'N', 'T', queries, keys, size, scale, queries_of.data,
+                         queries_of.row, keys_of.data, keys_of.row, 0.0f, own, keys);
                 for (int64_t i = 0; i < queries; i++)
                     softmax(own + i * keys, number ? keys - queries + i + 1 : keys, keys);
                 if (dropout.below) {
                     drop(own, pairs, (uint32_t)place, dropout.seed, dropout.below);
-                    kept = left(own, pairs, dropout.grow, scratch);
+                    kept = after_dropout(own, pairs, dropout.grow, scratch);
                 }
                 multiply(gemm, 'N', 'N', queries, size, keys, 1.0f, kept, keys, values_of.data,
                          values_of.row, 0.0f, made.data, made.row);
@@ -212,8 +213,8 @@ void attend_backward(gemm_t gemm, const int64_t *examples, int64_t count, int64_
             const int64_t *e = examples + task / heads * 4, head = task % heads;
             rows_t keys_of = read_rows(k, e[0], e[2], head, size, rooms);
             rows_t values_of = read_rows(v, e[0], e[2], head, size, rooms + room);
-            rows_t to_keys = begin_rows(dk, e[0], head, size, rooms + 2 * room);
-            rows_t to_values = begin_rows(dv, e[0], head, size, rooms + 3 * room);
+            rows_t grad_keys = begin_rows(dk, e[0], head, size, rooms + 2 * room);
+            rows_t grad_values = begin_rows(dv, e[0], head, size, rooms + 3 * room);
             if (is_narrow) memset(rooms + 2 * room, 0, sizeof(float) * 2 * room);
             int64_t start = e[3] * heads;
             for (int64_t number = 0; number <= strips(e); number++) {
@@ -226,13 +227,13 @@ void attend_backward(gemm_t gemm, const int64_t *examples, int64_t count, int64_
                     widen((const uint16_t *)weights + place, pairs, wide);
                     own = wide;
                 }
-                kept = dropout.below ? left(own, pairs, dropout.grow, scratch) : own;
-                rows_t asked = read_rows(q, first, end, head, size, rooms + 4 * room);
-                rows_t given = read_rows(grad, first, end, head, size, rooms + 5 * room);
-                rows_t to_queries = begin_rows(dq, first, head, size, rooms + 6 * room);
-                multiply(gemm, 'T', 'N', keys, size, queries, 1.0f, kept, keys, given.data,
-                         given.row, 1.0f, to_values.data, to_values.row);
-                multiply(gemm, 'N', 'T', queries, keys, size, 1.0f, given.data, given.row,
+                kept = dropout.below ? after_dropout(own, pairs, dropout.grow, scratch) : own;
+                rows_t queries_of = read_rows(q, first, end, head, size, rooms + 4 * room);
+                rows_t grads_of = read_rows(grad, first, end, head, size, rooms + 5 * room);
+                rows_t grad_queries = begin_rows(dq, first, head, size, rooms + 6 * room);
+                multiply(gemm, 'T', 'N', keys, size, queries, 1.0f, kept, keys, grads_of.data,
+                         grads_of.row, 1.0f, grad_values.data, grad_values.row);
+                multiply(gemm, 'N', 'T', queries, keys, size, 1.0f, grads_of.data, grads_of.row,
                          values_of.data, values_of.row, 0.0f, scores, keys);
                 for (int64_t i = 0; i < queries; i++) {
                     float *row = scores + i * keys, dot = 0.0f;
@@ -244,14 +245,14 @@ void attend_backward(gemm_t gemm, const int64_t *examples, int64_t count, int64_
                         row[j] = row[j] * part[j] - dot * fabsf(p[j]);
                 }
                 multiply(gemm, 'N', 'N', queries, size, keys, scale, scores, keys, keys_of.data,
-                         keys_of.row, 0.0f, to_queries.data, to_queries.row);
-                multiply(gemm, 'T', 'N', keys, size, queries, scale, scores, keys, asked.data,
-                         asked.row, 1.0f, to_keys.data, to_keys.row);
-                end_rows(dq, to_queries, first, end, head, size);
+                         keys_of.row, 0.0f, grad_queries.data, grad_queries.row);
+                multiply(gemm, 'T', 'N', keys, size, queries, scale, scores, keys, queries_of.data,
+                         queries_of.row, 1.0f, grad_keys.data, grad_keys.row);
+                end_rows(dq, grad_queries, first, end, head, size);
                 start += heads * pairs;
             }
-            end_rows(dk, to_keys, e[0], e[2], head, size);
-            end_rows(dv, to_values, e[0], e[2], head, size);
+            end_rows(dk, grad_keys, e[0], e[2], head, size);
+            end_rows(dv, grad_values, e[0], e[2], head, size);
         }
         free(rooms);
     }

@@ -1,10 +1,10 @@
 """Attention inside each example of packed rows, as one operator with its own backward.
 
-An example is a few rectangles (`model.rectangles`): Part A's queries see all of Part A's keys; Part
-B's see Part A's and, causally, Part B's, strip by strip. Only these are multiplied, directly in the
-memory of the rows, so nothing is padded, gathered or scattered, and the cost of a position depends
-on its example and not on the length of the row. The rule that this follows, and is
-tested against, is `objective.mask.visible`.
+An example is a few rectangles (`kernels.rectangles`): Part A's queries see all of Part A's keys;
+Part B's see Part A's and, causally, Part B's, strip by strip. Only these are multiplied, directly
+in the memory of the rows, so nothing is padded, gathered or scattered, and the cost of a position
+depends on its example and not on the length of the row. The rule that this follows, and is tested
+against, is `objective.mask.visible`.
 
 `torch.library` knows the operator, its shapes and its gradient, so `torch.compile` keeps a block in
 one graph, the same for every batch, and `torch.utils.flop_counter` counts it.
@@ -89,7 +89,7 @@ def _forward(
             weights.copy_(torch.softmax(weights.float().mul_(scale), -1))
         if dropout:
             weights *= torch.empty_like(weights).bernoulli_(1 - dropout).mul_(2).sub_(1)
-        left = _left(weights, dropout)
+        left = _after_dropout(weights, dropout)
         torch.bmm(left, values[:, first:end], out=results[:, query:end])
     return out, buffer
 
@@ -117,7 +117,7 @@ def _backward(
     for first, query, end, _, weights in walk:
         own, seen = slice(query, end), slice(first, end)
         scores = scratch[: weights.numel()].view_as(weights)
-        left = _left(weights, dropout)
+        left = _after_dropout(weights, dropout)
         _add_product_(grad_v[:, seen], left.transpose(1, 2), grads[:, own])
         torch.bmm(grads[:, own], values[:, seen].transpose(1, 2), out=scores)
         if dropout:
@@ -172,7 +172,7 @@ def _blocked(like: torch.Tensor) -> torch.Tensor:
     return like.new_full((STRIP, STRIP), -math.inf).triu_(1)
 
 
-def _left(weights: torch.Tensor, dropout: float) -> torch.Tensor:
+def _after_dropout(weights: torch.Tensor, dropout: float) -> torch.Tensor:
     """Give what dropout leaves of the weights."""
     return weights.clamp(min=0).mul_(1 / (1 - dropout)) if dropout else weights
 

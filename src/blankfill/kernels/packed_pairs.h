@@ -38,13 +38,14 @@ typedef struct {
     uint32_t *keys_turned, *values_turned; /* [size / 2, longest]: right factors Q K^T, G V^T */
     uint32_t *keys, *values;               /* [longest / 2, size]: of dS K and P V */
     uint32_t *left;                        /* [QUERIES, size / 2]: Q or G */
-    uint32_t *between, *asked, *given;     /* [QUERIES / 2, size], then [size, QUERIES / 2]: Q^T, G^T */
+    uint32_t *between;                     /* [QUERIES / 2, size] */
+    uint32_t *queries_turned, *grads_turned; /* [size, QUERIES / 2]: Q^T, G^T */
     uint32_t *weight_pairs, *score_pairs;  /* [QUERIES / 2, longest]: P, dS */
     uint16_t *kept;                        /* [QUERIES, longest]: P, then dS */
     uint16_t *row;                         /* [longest] */
     float *scores, *wide_row;              /* [QUERIES, longest], [longest] */
     float *made;                           /* [QUERIES, size] */
-    float *to_keys, *to_values;            /* [size, longest] */
+    float *grad_keys, *grad_values;        /* [size, longest] */
     float *turned;                         /* [longest, size] */
 } pair_rooms_t;
 
@@ -66,8 +67,8 @@ static void *take_pair_rooms(pair_rooms_t *room, int64_t longest, int64_t size) 
     room->values = take(&at, 2 * wide * deep);
     room->left = take(&at, 2 * QUERIES * size);
     room->between = take(&at, 4 * half * deep);
-    room->asked = take(&at, 4 * deep * half);
-    room->given = take(&at, 4 * deep * half);
+    room->queries_turned = take(&at, 4 * deep * half);
+    room->grads_turned = take(&at, 4 * deep * half);
     room->weight_pairs = take(&at, 4 * half * wide);
     room->score_pairs = take(&at, 4 * half * wide);
     room->kept = take(&at, 2 * QUERIES * wide);
@@ -75,8 +76,8 @@ static void *take_pair_rooms(pair_rooms_t *room, int64_t longest, int64_t size) 
     room->scores = take(&at, 4 * QUERIES * wide);
     room->wide_row = take(&at, 4 * wide);
     room->made = take(&at, 4 * QUERIES * deep);
-    room->to_keys = take(&at, 4 * size * wide);
-    room->to_values = take(&at, 4 * size * wide);
+    room->grad_keys = take(&at, 4 * size * wide);
+    room->grad_values = take(&at, 4 * size * wide);
     room->turned = take(&at, 4 * wide * deep);
     return all;
 }
@@ -145,15 +146,15 @@ static void softmax_pairs(float *row, int64_t seen, int64_t size, float scale) {
 /* A row of weights: rounded into `to`, `pitch` long, and what dropout leaves of it into `kept`. */
 static void keep_weights(float *own, strip_t s, int64_t place, dropout_t dropout, float *scratch,
                          uint16_t *to, uint16_t *kept) {
-    const float *left_of = own;
+    const float *remaining = own;
     if (dropout.below) {
         drop(own, s.keys, (uint32_t)place, dropout.seed, dropout.below);
-        left_of = left(own, s.keys, dropout.grow, scratch);
+        remaining = after_dropout(own, s.keys, dropout.grow, scratch);
     }
     for (int64_t i = 0; i < s.keys; i += 16) {
         __mmask16 some = first_of(s.keys - i);
         _mm256_mask_storeu_epi16(to + i, some, narrow16(_mm512_loadu_ps(own + i)));
-        __m512 x = _mm512_maskz_loadu_ps(some, left_of + i);
+        __m512 x = _mm512_maskz_loadu_ps(some, remaining + i);
         _mm256_storeu_si256((void *)(kept + i), narrow16(x));
     }
     memset(to + s.keys, 0, 2 * (s.pitch - s.keys));
@@ -206,7 +207,8 @@ static void softmax_pairs_backward(const float *grad, const uint16_t *own, const
 }
 
 /* What dropout leaves of a row of kept weights, rounded. */
-static const uint16_t *left_pairs(const uint16_t *own, int64_t keys, float grow, uint16_t *to) {
+static const uint16_t *after_dropout_pairs(const uint16_t *own, int64_t keys, float grow,
+                                           uint16_t *to) {
     for (int64_t i = 0; i < keys; i += 16) {
         __mmask16 some = first_of(keys - i);
         __m512 p = widen16(_mm256_maskz_loadu_epi16(some, own + i));
@@ -223,7 +225,7 @@ static void scores_backward(strip_t s, dropout_t dropout, const uint16_t *weight
     const int64_t wide = room->wide, queries = s.end - s.first;
     for (int64_t i = 0; i < queries; i++) {
         const uint16_t *own = weights + s.place + i * s.pitch, *part = own;
-        if (dropout.below) part = left_pairs(own, s.keys, dropout.grow, room->row);
+        if (dropout.below) part = after_dropout_pairs(own, s.keys, dropout.grow, room->row);
         uint16_t *made = room->kept + i * wide;
         softmax_pairs_backward(room->scores + i * wide, own, part, s.keys, made);
         uint32_t *to = room->weight_pairs + i / 2 * wide;
@@ -250,8 +252,8 @@ static void attend_pairs_backward(const int64_t *e, int64_t heads, int64_t head,
     strip_t s;
     lay_turned(v, e, head, size, room->values_turned, wide);
     lay_pairs(k, e[0], e[2], head, size, room->keys, deep);
-    memset(room->to_keys, 0, 4 * size * wide);
-    memset(room->to_values, 0, 4 * size * wide);
+    memset(room->grad_keys, 0, 4 * size * wide);
+    memset(room->grad_values, 0, 4 * size * wide);
     while (next_strip(e, heads, head, &walk, &s)) {
         int64_t queries = s.end - s.first, pairs = (queries + 1) / 2;
         lay_rows(grad, s.first, s.end, head, size, room->left);
@@ -261,16 +263,16 @@ static void attend_pairs_backward(const int64_t *e, int64_t heads, int64_t head,
         multiply_pairs(queries, size, (s.keys + 1) / 2, (uint32_t *)room->kept, wide / 2,
                        room->keys, deep, room->made, deep, 0);
         store_rows(dq, s.first, s.end, head, size, room->made, deep, scale);
-        lay_columns(grad, s, head, size, room, room->given);
-        multiply_pairs(size, s.keys, pairs, room->given, QUERIES / 2, room->weight_pairs, wide,
-                       room->to_values, wide, 1);
-        lay_columns(q, s, head, size, room, room->asked);
-        multiply_pairs(size, s.keys, pairs, room->asked, QUERIES / 2, room->score_pairs, wide,
-                       room->to_keys, wide, 1);
+        lay_columns(grad, s, head, size, room, room->grads_turned);
+        multiply_pairs(size, s.keys, pairs, room->grads_turned, QUERIES / 2, room->weight_pairs,
+                       wide, room->grad_values, wide, 1);
+        lay_columns(q, s, head, size, room, room->queries_turned);
+        multiply_pairs(size, s.keys, pairs, room->queries_turned, QUERIES / 2, room->score_pairs,
+                       wide, room->grad_keys, wide, 1);
     }
-    turn(room->to_keys, 4 * wide, size, length, (uint32_t *)room->turned, deep);
+    turn(room->grad_keys, 4 * wide, size, length, (uint32_t *)room->turned, deep);
     store_rows(dk, e[0], e[2], head, size, room->turned, deep, scale);
-    turn(room->to_values, 4 * wide, size, length, (uint32_t *)room->turned, deep);
+    turn(room->grad_values, 4 * wide, size, length, (uint32_t *)room->turned, deep);
     store_rows(dv, e[0], e[2], head, size, room->turned, deep, 1.0f);
 }
 

@@ -1,4 +1,4 @@
-/* Rotation of queries and keys: what model/rope.py does, in one visit, float32 inside.
+/* Rotation of queries and keys: what model/rope.py does, in one pass over memory, float32 inside.
  *
  * For float32 the bits are those of its tensor operations, so products and sums may not be fused.
  */

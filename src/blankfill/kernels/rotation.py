@@ -1,4 +1,5 @@
-"""The compiled twin of `model/rope.py`'s rotation: one visit, where tensor operations take six.
+"""The compiled twin of `model/rope.py`'s rotation: one pass over memory, where tensor operations
+take six.
 
 For float32 it gives the same bits; bfloat16 is rounded once, from float32, where tensor operations
 round every product and every sum.

@@ -175,7 +175,7 @@ def packed_attention(
     dropout: float = 0.0,
     scale: float | None = None,
 ) -> torch.Tensor:
-    """Attend within each example of packed rows, by exact rectangles; see `model.packed`.
+    """Attend within each example of packed rows, by exact rectangles; see `kernels.packed`.
 
     Arguments and result as `dense_attention`, with one length T; zero on padding.
     """
@@ -226,18 +226,18 @@ def varlen_attention(
     attend = varlen_kernel if kernel is None else kernel
     shape = q.shape
     q, k, v = (x.flatten(0, 1) for x in (q, k, v))  # [B * T, N, H]
-    has_a, has_b = mask.asked
+    has_a, has_b = mask.present
     parts: list[torch.Tensor] = []  # results, and whose they are
     if has_a:
-        qa, ka, va = (_take(x, mask.part_a) for x in (q, k, v))
+        qa, ka, va = (_gather(x, mask.part_a) for x in (q, k, v))
         part = attend(
             qa, ka, va, mask.a_bounds, mask.a_bounds, mask.length, mask.length,
             causal=False, scale=scale,
         )  # fmt: skip
         parts += [part, mask.part_a]
     if has_b:
-        qb = _take(q, mask.part_b)
-        kb, vb = (_take(x, mask.both) for x in (k, v))
+        qb = _gather(q, mask.part_b)
+        kb, vb = (_gather(x, mask.both) for x in (k, v))
         part = attend(
             qb, kb, vb, mask.b_bounds, mask.both_bounds, mask.length, mask.length,
             causal=True, scale=scale,
@@ -245,11 +245,11 @@ def varlen_attention(
         parts += [part, mask.part_b]
     if not parts:
         return q.new_zeros(shape)
-    return cast("torch.Tensor", _Lay.apply(q.shape[0], *parts)).view(shape)
+    return cast("torch.Tensor", _ScatterRows.apply(q.shape[0], *parts)).view(shape)
 
 
-class _Take(torch.autograd.Function):
-    """Rows by an index that names none twice. Their gradients are copied to their places, where
+class _GatherRows(torch.autograd.Function):
+    """Take rows by an index that names none twice. So gradients are copied to their places, where
     those of `index_select` are added, one by one and atomically on a GPU."""
 
     @staticmethod
@@ -264,8 +264,8 @@ class _Take(torch.autograd.Function):
         return grad.new_zeros(ctx.rows, *grad.shape[1:]).index_copy_(0, index, grad), None
 
 
-class _Lay(torch.autograd.Function):
-    """The reverse: rows laid at their places, none twice, zero elsewhere.
+class _ScatterRows(torch.autograd.Function):
+    """Put rows at their places by indices that name none twice; other rows are zero.
 
     Arguments are the number of rows, and then parts, each followed by its index.
     """
@@ -273,10 +273,10 @@ class _Lay(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: int, *parts: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(*parts[1::2])
-        laid = parts[0].new_zeros(rows, *parts[0].shape[1:])
+        placed = parts[0].new_zeros(rows, *parts[0].shape[1:])
         for part, index in zip(parts[::2], parts[1::2], strict=True):
-            laid.index_copy_(0, index, part)
-        return laid
+            placed.index_copy_(0, index, part)
+        return placed
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
@@ -286,8 +286,8 @@ class _Lay(torch.autograd.Function):
         return tuple(grads)
 
 
-def _take(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    return cast("torch.Tensor", _Take.apply(x, index))
+def _gather(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    return cast("torch.Tensor", _GatherRows.apply(x, index))
 
 
 class VarlenKernel(Protocol):

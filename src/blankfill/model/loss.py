@@ -152,7 +152,7 @@ class _ByTensors:
 
 
 class _InC(_ByTensors):
-    """The same for bfloat16, each in one visit of what it reads."""
+    """The same for bfloat16, each in one pass over what it reads."""
 
     def __init__(self, native: Native) -> None:
         self._native, self._wide = native, torch.float32

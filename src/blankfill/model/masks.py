@@ -131,7 +131,7 @@ class VarlenMask:
     """The same in `part_b`, of examples that have a Part B."""
     both_bounds: torch.Tensor
     """The same in `both`."""
-    asked: tuple[bool, bool]
+    present: tuple[bool, bool]
     """Whether any example has a Part A, and a Part B."""
     length: int
     """T, which no example is longer than. Kernels ask how much room to plan for; the longest
@@ -139,14 +139,14 @@ class VarlenMask:
 
     @classmethod
     def of(cls, blocks: Blocks, shape: tuple[int, ...], device: torch.device | str) -> VarlenMask:
-        """Lay out what each call gathers. No call is given an example that asks nothing of it:
+        """Lay out what each call gathers. No call is given an example that has no query in it:
         a sequence without queries is the edge at which such kernels have been wrong."""
         row, start, part_b, end = blocks.astype(np.int64).T
         first = row * shape[1]
         has_a, has_b = part_b > start, end > part_b
         parts = [
-            (first[asks] + low[asks], (high - low)[asks])
-            for asks, low, high in (
+            (first[has] + low[has], (high - low)[has])
+            for has, low, high in (
                 (has_a, start, part_b),
                 (has_b, part_b, end),
                 (has_b, start, end),
@@ -156,8 +156,8 @@ class VarlenMask:
         bounds = [np.append(0, np.cumsum(lengths)).astype(np.int32) for _, lengths in parts]
         a, b, both = (on_device(x, device) for x in index)
         of_a, of_b, of_both = (on_device(x, device) for x in bounds)
-        asked = (bool(has_a.any()), bool(has_b.any()))
-        return cls(a, b, both, of_a, of_b, of_both, asked, int(shape[1]))
+        present = (bool(has_a.any()), bool(has_b.any()))
+        return cls(a, b, both, of_a, of_b, of_both, present, int(shape[1]))
 
     @property
     def varying(self) -> list[torch.Tensor]:

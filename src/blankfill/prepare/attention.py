@@ -1,4 +1,4 @@
-"""Which way of attention is quickest on this device, found by doing one layer of the run's rows.
+"""Which way of attention is fastest on this device, found by doing one layer of the run's rows.
 
 A way that is not torch's plain products is a kernel that others wrote for this device, and may be
 wrong on it, with this torch or with the masks that it is given. So none trains before its result
@@ -30,7 +30,7 @@ from blankfill.model.masks import (
 from blankfill.objective.batch import Batch
 from blankfill.prepare.timing import median_seconds
 
-__all__ = ["quickest_attention", "settle_attention"]
+__all__ = ["fastest_attention", "settle_attention"]
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def settle_attention(
     *,
     before: AttentionKind | None = None,
 ) -> AttentionKind:
-    """Settle a run's way of attention: as named, as before, or the quickest.
+    """Settle a run's way of attention: as named, as before, or the fastest.
 
     Args:
         cfg: the run.
@@ -69,14 +69,14 @@ def settle_attention(
     elif before is not None and before in ways:
         settled = before
     else:
-        return quickest_attention(ways, _Layer(batch(), cfg, device, dtype))
+        return fastest_attention(ways, _Layer(batch(), cfg, device, dtype))
     if settled in ("flex", "varlen"):
         _require_right(settled, _Layer(batch(), cfg, device, dtype))
     return settled
 
 
-def quickest_attention(kinds: Sequence[AttentionKind], layer: _Layer) -> AttentionKind:
-    """Time each way on one layer, forward and backward, and name the quickest that is right.
+def fastest_attention(kinds: Sequence[AttentionKind], layer: _Layer) -> AttentionKind:
+    """Time each way on one layer, forward and backward, and name the fastest that is right.
 
     Raises:
         TrainingError: none of them works.
@@ -99,7 +99,7 @@ def quickest_attention(kinds: Sequence[AttentionKind], layer: _Layer) -> Attenti
         )
     best = min(seconds, key=seconds.__getitem__)
     times = ", ".join(f"{kind} {1000 * each:.2f} ms" for kind, each in seconds.items())
-    log.info("attention, one layer there and back: %s; taking %s", times, best)
+    log.info("attention, one layer forward and backward: %s; taking %s", times, best)
     return best
 
 
@@ -122,7 +122,7 @@ def _require_right(kind: AttentionKind, layer: _Layer) -> None:
 
 
 class _Layer:
-    """One layer's attention there and back, on random numbers in the rows of a run.
+    """One layer's attention forward and backward, on random numbers in the rows of a run.
 
     Args:
         batch: whose examples are attended within.
@@ -149,7 +149,7 @@ class _Layer:
         self._grad = draw() * self._real
 
     def measure(self, kind: AttentionKind) -> tuple[float, float]:
-        """Give a way's median seconds there and back, and by how much it is off at most."""
+        """Give a way's median seconds forward and backward, and by how much it is off at most."""
         call: Any = torch.compile(attend) if kind == "flex" else attend
         mask, turned = (build_mask(b, self._shape, kind, self._device) for b in self._blocks)
         (seconds,) = median_seconds(self._device, lambda: self._there_and_back(call, mask))

@@ -39,7 +39,7 @@ LEAST_GAIN = 0.03
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BreakEven:
-    """One block there and back, as it is and compiled."""
+    """One block forward and backward, as it is and compiled."""
 
     plain_seconds: float
     """Time of a call as it is."""
@@ -124,7 +124,7 @@ def measure_break_even(
     cfg: RunConfig, model: GLM, dtype: torch.dtype, attention: AttentionKind,
     batch: Callable[[], Batch], *, steps: int,
 ) -> BreakEven | str:  # fmt: skip
-    """Time one block there and back, as it is and compiled.
+    """Time one block forward and backward, as it is and compiled.
 
     Arguments are those of `settle_compile`, and how many steps the run has.
 
@@ -151,7 +151,7 @@ def measure_break_even(
 
 
 class _Trial:
-    """Blocks of a model, there and back on a batch of its run; the model itself is left alone."""
+    """Copies of a model's blocks, timed forward and backward on a batch of its run."""
 
     def __init__(
         self, model: GLM, batch: Batch, attention: AttentionKind, dtype: torch.dtype

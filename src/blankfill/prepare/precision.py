@@ -19,7 +19,7 @@ from blankfill.objective.batch import Batch
 from blankfill.prepare.timing import median_seconds
 from blankfill.prepare.trial import Trial
 
-__all__ = ["quickest_precision", "settle_precision"]
+__all__ = ["fastest_precision", "settle_precision"]
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +60,11 @@ def settle_precision(
         return lowest
     if before is not None:
         return torch.float32 if before == "float32" else lowest
-    return quickest_precision(cfg, model, rows)
+    return fastest_precision(cfg, model, rows)
 
 
-def quickest_precision(cfg: RunConfig, model: GLM, rows: Callable[[int], Batch]) -> torch.dtype:
-    """Time some rows there and back in float32 and in bfloat16, and name the one to take.
+def fastest_precision(cfg: RunConfig, model: GLM, rows: Callable[[int], Batch]) -> torch.dtype:
+    """Time some rows forward and backward in float32 and in bfloat16, and name the one to take.
 
     Arguments are those of `settle_precision`.
     """

@@ -31,7 +31,7 @@ from blankfill.prepare.trial import Trial
 from blankfill.runs.record import ChangeEntry, read_run, write_run
 from blankfill.runtime import available_cores, set_threads
 
-__all__ = ["ThreadWatch", "quickest_threads", "settle_threads", "watch_threads"]
+__all__ = ["ThreadWatch", "fastest_threads", "settle_threads", "watch_threads"]
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +72,10 @@ def settle_threads(
     (first,) = median_seconds(device, lambda: trial.step(dtype), warm=1, timed=1)
     if trial.seconds_of_run(first) < LEAST_SECONDS:
         return kept
-    return quickest_threads(trial, dtype, cores, kept=kept if before else None)
+    return fastest_threads(trial, dtype, cores, kept=kept if before else None)
 
 
-def quickest_threads(trial: Trial, dtype: torch.dtype, cores: int, *, kept: int | None) -> int:
+def fastest_threads(trial: Trial, dtype: torch.dtype, cores: int, *, kept: int | None) -> int:
     """Time some rows on every core, then on half as many as long as that gains, and set the best.
 
     Args:
@@ -166,7 +166,7 @@ class ThreadWatch:
             log.info("step %d: a step takes %.1f times what it took", step, now / self._best)
         trial = self._trial()
         if trial.num_targets:
-            self._take(quickest_threads(trial, self._dtype, cores, kept=None), step)
+            self._take(fastest_threads(trial, self._dtype, cores, kept=None), step)
         self._recent.clear()
         self._best, self._measured = 0.0, time.monotonic()
         return True

@@ -18,7 +18,9 @@ def median_seconds(
     device: torch.device, *calls: Callable[[], object], warm: int = WARM_CALLS,
     timed: int = TIMED_CALLS,
 ) -> list[float]:  # fmt: skip
-    """Time each of some calls, in turn, for a machine's speed varies; give each one's median.
+    """Time some calls and give the median seconds of each.
+
+    They are timed in rounds, one call of each a round, because a machine's speed varies over time.
 
     Args:
         device: that is waited for.

@@ -1,4 +1,4 @@
-"""Some rows of a run, there and back through its model, to be timed in more than one way."""
+"""Some rows of a run, forward and backward through its model, to be timed in more than one way."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Trial:
 
     def __str__(self) -> str:
         """Say what is timed."""
-        return f"{self._num_rows} rows there and back"
+        return f"{self._num_rows} rows forward and backward"
 
     def step(self, dtype: torch.dtype) -> None:
         """Compute the gradient of its rows, and drop it."""

@@ -11,8 +11,8 @@ from blankfill.data.rows import RowSource
 from blankfill.engine.device import attention_ways
 from blankfill.errors import ConfigError, TrainingError
 from blankfill.model.masks import DenseMask
-from blankfill.prepare import attention as quickest
-from blankfill.prepare.attention import quickest_attention, settle_attention
+from blankfill.prepare import attention as fastest
+from blankfill.prepare.attention import fastest_attention, settle_attention
 from train.conftest import CFG
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -39,7 +39,7 @@ def stand_in(monkeypatch):
                     raise ways[kind]
                 return ways[kind] if isinstance(ways[kind], tuple) else (ways[kind], 0.004)
 
-        monkeypatch.setattr(quickest, "_Layer", Layer)
+        monkeypatch.setattr(fastest, "_Layer", Layer)
 
     return give
 
@@ -56,7 +56,7 @@ def named(kind):
         ({"varlen": RuntimeError("no kernel\nfor this"), "flex": 2.0, "blocks": 1.5}, "blocks"),
     ],
 )
-def test_the_quickest_that_works_is_taken(stand_in, caplog, seconds, chosen):
+def test_the_fastest_that_works_is_taken(stand_in, caplog, seconds, chosen):
     stand_in(**seconds)
     with caplog.at_level(logging.INFO):
         made = settle_attention(CFG, CUDA, torch.bfloat16, lambda: None)
@@ -115,14 +115,14 @@ def test_a_resumed_run_keeps_its_way(stand_in):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_ways_are_measured_on_the_rows_they_will_meet(batch, dtype):
-    layer = quickest._Layer(batch, CFG, CPU, dtype)
+    layer = fastest._Layer(batch, CFG, CPU, dtype)
     for kind in ("blocks", "dense"):
         seconds, error = layer.measure(kind)
         assert 0 < seconds < 10
         # Of float32 sums; of five roundings to bfloat16's 8 bits.
         assert error < (1e-5 if dtype == torch.float32 else 0.01)
     kinds = ("blocks", "dense", "varlen")  # the last has no kernel on a CPU
-    assert quickest_attention(kinds, layer) in ("blocks", "dense")
+    assert fastest_attention(kinds, layer) in ("blocks", "dense")
     assert np.all(
         np.diff([len(attention_ways("cuda", t)) for t in (torch.float32, torch.half)]) == 1
     )
@@ -144,8 +144,8 @@ def the_first_masks(blocks, shape, _kind, _device, *, kept=[]):  # noqa: B006  #
 @pytest.mark.parametrize("fault", [first_rows_tiles, the_first_masks])
 def test_a_mask_that_is_wrong_is_found(batch, monkeypatch, fault):
     assert len(batch.blocks) > 3
-    monkeypatch.setattr(quickest, "build_mask", fault)
-    _, error = quickest._Layer(batch, CFG, CPU, torch.float32).measure("dense")
+    monkeypatch.setattr(fastest, "build_mask", fault)
+    _, error = fastest._Layer(batch, CFG, CPU, torch.float32).measure("dense")
     assert error > 0.1
 
 
@@ -160,7 +160,7 @@ def test_a_result_or_gradient_that_is_not_finite_is_found(batch, monkeypatch, wh
         def backward(_ctx, grad):
             return grad * float("nan") if which else grad
 
-    plain = quickest.attend
-    monkeypatch.setattr(quickest, "attend", lambda *args: Spoiled.apply(plain(*args)))
-    _, error = quickest._Layer(batch, CFG, CPU, torch.float32).measure("blocks")
+    plain = fastest.attend
+    monkeypatch.setattr(fastest, "attend", lambda *args: Spoiled.apply(plain(*args)))
+    _, error = fastest._Layer(batch, CFG, CPU, torch.float32).measure("blocks")
     assert error == float("inf")
