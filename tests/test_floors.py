@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "blankfill"
 
 FLOORS = {
-    "errors": 0, "config": 0,
+    "errors": 0, "results": 0, "config": 0,
     "atomic": 1, "disk": 1, "rng": 1, "runtime": 1, "progress": 1, "objective": 1, "text": 1.5,
     "kernels": 1.5, "data": 2, "model": 2,
     "optim": 3, "runs": 3, "metrics": 3,

@@ -13,6 +13,7 @@ from blankfill import api
 from blankfill.cli.main import VERBS
 from blankfill.config.ranges import hints_of
 from blankfill.errors import BlankfillError
+from blankfill.results import short_repr
 
 FUNCTIONS = {
     verb: getattr(importlib.import_module(f"blankfill.api.{module}"), name)
@@ -43,6 +44,8 @@ def test_every_type_of_a_result_is_exported(verb):
     for part in named(result):
         assert getattr(api, part.__name__) is part
         assert part.__name__ in api.__all__
+        assert part.__dataclass_params__.frozen
+        assert part.__repr__ is short_repr
 
 
 def test_the_types_are_there_without_torch():

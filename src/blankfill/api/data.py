@@ -11,6 +11,7 @@ from blankfill.api.parameters import PathLike, Paths, as_list, as_path
 from blankfill.config.arguments import checks_arguments
 from blankfill.config.ranges import Range
 from blankfill.errors import DataError
+from blankfill.results import short_repr
 
 __all__ = [
     "BuildResult",
@@ -34,6 +35,8 @@ class LanguageCounts:
     tokens: int
     characters: int
     bytes: int
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +62,8 @@ class StoreInfo:
     languages: dict[str, LanguageCounts]
     """By language."""
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildResult:
@@ -74,6 +79,8 @@ class BuildResult:
     """How many, by reason."""
     first_skipped: list[str]
     """The first cases: file, line, reason."""
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +98,8 @@ class ShownDocument:
     answer: str | None
     """Of a pair, its answer."""
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShowResult:
@@ -98,6 +107,8 @@ class ShowResult:
 
     documents: list[ShownDocument]
     """In order."""
+
+    __repr__ = short_repr
 
 
 @checks_arguments

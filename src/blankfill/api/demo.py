@@ -23,6 +23,7 @@ from blankfill.config.arguments import checks_arguments
 from blankfill.config.presets import preset
 from blankfill.config.ranges import Range, Seed
 from blankfill.config.run import RunConfig
+from blankfill.results import short_repr
 
 if TYPE_CHECKING:
     from blankfill.disk.ownership import FolderKind
@@ -74,6 +75,8 @@ class DemoFill:
     correct: bool
     """Whether the two are the same, token by token."""
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoResult:
@@ -93,6 +96,8 @@ class DemoResult:
     """Texts continued after [gMASK]."""
     pictures: list[str]
     """Pictures drawn."""
+
+    __repr__ = short_repr
 
 
 class _Clock:

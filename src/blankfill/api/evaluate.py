@@ -14,6 +14,7 @@ from blankfill.config.arguments import checks_arguments
 from blankfill.config.ranges import Range, Seed
 from blankfill.config.train import DeviceKind
 from blankfill.errors import DataError
+from blankfill.results import short_repr
 
 if TYPE_CHECKING:
     from blankfill.data.store import TokenStore
@@ -40,6 +41,8 @@ class EvaluateResult:
     kind and per language."""
     notes: list[str]
     """What was left out, and why."""
+
+    __repr__ = short_repr
 
 
 @checks_arguments

@@ -12,6 +12,7 @@ from blankfill.config.arguments import checks_arguments
 from blankfill.config.objective import MIXTURES, ObjectiveConfig, PositionScheme
 from blankfill.config.ranges import Range, RowLength, Seed
 from blankfill.errors import ConfigError, DataError, RequestError
+from blankfill.results import short_repr
 from blankfill.text.user_text import checked, read_stdin
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Draw:
     index: int
     """Number of the document, part of the draw's address."""
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExplainResult:
@@ -80,6 +83,8 @@ class ExplainResult:
     """With --stats: one epoch of the store."""
     language: str
     """Language of the explanation."""
+
+    __repr__ = short_repr
 
 
 @checks_arguments

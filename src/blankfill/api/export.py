@@ -10,6 +10,7 @@ from blankfill.api.parameters import CheckpointName, PathLike, as_path
 from blankfill.config.arguments import checks_arguments
 from blankfill.config.ranges import Range
 from blankfill.errors import ConversionError
+from blankfill.results import short_repr
 
 if TYPE_CHECKING:
     from blankfill.interop.export_parity import Parity
@@ -44,6 +45,8 @@ class ExportResult:
     part of the export."""
     released_logit_difference: float
     """How far that code's logits are from the run's, at most, on prompts of a fixed seed."""
+
+    __repr__ = short_repr
 
 
 @checks_arguments
@@ -134,6 +137,8 @@ class ResizeResult:
     """Pieces that only the old tokenizer knows."""
     num_parameters: tuple[int, int]
     """Weights of the old and of the new model."""
+
+    __repr__ = short_repr
 
 
 @checks_arguments

@@ -17,6 +17,7 @@ from blankfill.config.ranges import (
 )
 from blankfill.config.train import DeviceKind
 from blankfill.errors import BlankfillError, RequestError
+from blankfill.results import short_repr
 from blankfill.text.user_text import UserText, checked, read_stdin_lines, require_blank
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class FillResult:
     """Optimizer steps of the checkpoint that answered."""
     items: list[FilledItem]
     """One per text, in order; one that could not be filled has its `error` instead."""
+
+    __repr__ = short_repr
 
     @property
     def exit_code(self) -> int:

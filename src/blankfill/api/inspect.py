@@ -14,6 +14,7 @@ from blankfill.config.arguments import checks_arguments
 from blankfill.config.model import ModelConfig
 from blankfill.config.presets import PRESETS, is_preset, preset
 from blankfill.errors import CheckpointError, ConfigError, DataError
+from blankfill.results import short_repr
 
 if TYPE_CHECKING:
     from blankfill.runs import CheckpointState
@@ -36,6 +37,8 @@ class InfoResult:
     """tokenizer, store, run, checkpoint or preset."""
     facts: dict[str, str | int | float]
     """What is worth knowing about it, in the order to show."""
+
+    __repr__ = short_repr
 
 
 @checks_arguments

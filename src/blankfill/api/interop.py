@@ -11,6 +11,7 @@ from blankfill.config.arguments import checks_arguments
 from blankfill.config.model import Activation
 from blankfill.config.ranges import Range
 from blankfill.errors import DataError
+from blankfill.results import short_repr
 
 if TYPE_CHECKING:
     from blankfill.interop.importer import Written
@@ -67,6 +68,8 @@ class ImportResult:
     """Special tokens that share an id, as [gMASK] and eop do in glm-10b-chinese."""
     checksum: str
     """SHA-256 over the sorted checksums of the tensors."""
+
+    __repr__ = short_repr
 
 
 @checks_arguments

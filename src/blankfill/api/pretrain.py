@@ -14,6 +14,7 @@ from blankfill.config.presets import preset as find_preset
 from blankfill.config.ranges import Range
 from blankfill.config.run import RunConfig
 from blankfill.errors import ConfigError
+from blankfill.results import short_repr
 
 if TYPE_CHECKING:
     from blankfill.train import Trainer
@@ -45,6 +46,8 @@ class PretrainResult:
     """The last line of metrics.jsonl."""
     validation: dict[str, float]
     """The last validation, where there was one; its `step` says of how many steps."""
+
+    __repr__ = short_repr
 
     @property
     def exit_code(self) -> int:

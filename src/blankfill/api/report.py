@@ -9,6 +9,7 @@ from typing import Literal
 from blankfill.api.parameters import PathLike, Paths, as_list, as_path
 from blankfill.config.arguments import checks_arguments
 from blankfill.errors import ConfigError
+from blankfill.results import short_repr
 
 __all__ = ["ReportResult", "report"]
 
@@ -23,6 +24,8 @@ class ReportResult:
     """Its size."""
     runs: list[str]
     """The names of the runs in it, in the order of their colours."""
+
+    __repr__ = short_repr
 
 
 @checks_arguments

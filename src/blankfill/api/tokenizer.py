@@ -15,6 +15,7 @@ from blankfill.config.arguments import checks_arguments
 from blankfill.config.objective import MAX_SPAN
 from blankfill.config.ranges import Range
 from blankfill.errors import DataError
+from blankfill.results import short_repr
 from blankfill.text.user_text import read_stdin
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class EncodeResult:
     tokens: list[str]
     """The pieces, blanks shown as U+2581."""
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodeResult:
@@ -49,6 +52,8 @@ class DecodeResult:
 
     text: str
     """The text."""
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +70,8 @@ class LanguageRate:
     """Documents that came back exactly."""
     characters_per_token: float
     bytes_per_token: float
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +90,8 @@ class TokenizerInfo:
     """Pieces by script."""
     languages: dict[str, LanguageRate]
     """Rates by language, on the files that were named."""
+
+    __repr__ = short_repr
 
 
 @checks_arguments

@@ -43,6 +43,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _MARK = "__blankfill_checks_arguments__"
+LONGEST_INTEGER = 64
+"""Bits of a number that no range bounds, such as a step or an id; Python writes out no long one."""
 
 
 def checks_arguments(function: Callable[P, R]) -> Callable[P, R]:
@@ -118,14 +120,13 @@ def _fits(values: Sequence[Any], choice: Any) -> bool:
 
 
 def _is_whole(value: Any) -> bool:
-    """Tell whether a value is a whole number, of Python's or of an array."""
+    """Tell whether a value is a whole number of at most 64 bits, of Python's or of an array."""
     if isinstance(value, bool | str):
         return False
     try:
-        operator.index(value)
+        return operator.index(value).bit_length() <= LONGEST_INTEGER
     except TypeError:
         return False
-    return True
 
 
 def _is_many(value: Any) -> bool:

@@ -13,6 +13,7 @@ from blankfill.data.rows import DocumentStore, RowSource
 from blankfill.objective.batch import IGNORE_INDEX, End, Kind
 from blankfill.objective.spans import length_law
 from blankfill.objective.special import SpecialIds
+from blankfill.results import short_repr
 
 __all__ = ["EpochStatistics", "epoch_statistics"]
 
@@ -58,6 +59,8 @@ class EpochStatistics:
     length_law: dict[str, float]
     """What the law of lengths says; the last span of a document is longer, as it is drawn only
     where something is missing, and short documents have shorter spans."""
+
+    __repr__ = short_repr
 
 
 def epoch_statistics(

@@ -37,6 +37,7 @@ from blankfill.objective.batch import IGNORE_INDEX, Example, Kind
 from blankfill.objective.blank import build_example
 from blankfill.objective.frame import frame_text
 from blankfill.objective.pack import pack, stack
+from blankfill.results import short_repr
 from blankfill.text.language import LANGUAGES
 from blankfill.text.tokenizer import TextTokenizer
 
@@ -69,6 +70,8 @@ class BlankScores:
     end_loss_nats: float | None
     """Nats of `eop` after the true span; None for systems that are told the length."""
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LanguageReport:
@@ -85,6 +88,8 @@ class LanguageReport:
     scores: tuple[BlankScores, ...]
     """The model first."""
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlankReport:
@@ -98,6 +103,8 @@ class BlankReport:
     """Training tokens that the n-gram models were estimated on; 0 where there are none."""
     training_tokens: int = 0
     """Tokens of the training text that these were drawn from."""
+
+    __repr__ = short_repr
 
     def score(self, language: str, system: str) -> BlankScores:
         """Find one system's scores in one language."""

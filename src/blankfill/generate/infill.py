@@ -13,6 +13,7 @@ from blankfill.errors import BlankfillError, RequestError
 from blankfill.generate.sampling import GREEDY, Sampling
 from blankfill.generate.search import FilledBlank, FilledText, checked_prompt, fill_tokens
 from blankfill.objective.batch import Int32
+from blankfill.results import short_repr
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.user_text import checked
 
@@ -40,6 +41,8 @@ class Candidate:
     ended: bool
     """False where the token limit cut the fill off."""
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextBlank:
@@ -59,6 +62,8 @@ class TextBlank:
     """Several fills, most probable first, where they were asked for; the one in the text is among
     them, and need not be the first: it was chosen token by token."""
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FilledItem:
@@ -72,6 +77,8 @@ class FilledItem:
     """Left to right."""
     error: str | None = None
     """Why this text could not be filled, in one sentence."""
+
+    __repr__ = short_repr
 
 
 def fill_texts(

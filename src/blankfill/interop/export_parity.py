@@ -27,6 +27,7 @@ from blankfill.objective.blank import build_prompt
 from blankfill.objective.mask import visible
 from blankfill.objective.positions import blank_positions
 from blankfill.objective.special import DISPLAY, SpecialIds
+from blankfill.results import short_repr
 
 __all__ = ["Parity", "Reloaded", "Row", "compare", "draw_rows", "fill_rows", "reference_logits"]
 
@@ -62,6 +63,8 @@ class Parity:
     num_ties: int
     """Rows that are compared up to a token only, because the two best there have the same score,
     up to the tolerance: rounding decides between them."""
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,6 +22,7 @@ from blankfill.disk.new_file import NewFile
 from blankfill.objective.batch import IGNORE_INDEX, Batch, Bool, Example, Int32
 from blankfill.objective.fonts import fonts_for, without_glyph_warnings
 from blankfill.objective.mask import visible
+from blankfill.results import short_repr
 
 __all__ = [
     "PICTURE",
@@ -62,6 +63,8 @@ class TokenRow:
     """Its weight in the loss."""
     segment: int
     """Number of its example in the row; examples never see each other."""
+
+    __repr__ = short_repr
 
 
 def token_rows(example: Example, token: Token) -> list[TokenRow]:

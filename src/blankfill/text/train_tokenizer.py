@@ -20,6 +20,7 @@ from blankfill.disk.publish import new_folder
 from blankfill.errors import ConfigError
 from blankfill.objective.special import DISPLAY
 from blankfill.progress import bar
+from blankfill.results import short_repr
 from blankfill.text.corpus import Skips, no_documents, read_documents
 from blankfill.text.language import LANGUAGES
 from blankfill.text.records import shown
@@ -64,6 +65,8 @@ class TokenizerReport:
     """The same by reason."""
     first_skipped: list[str]
     """The first of them, with file, line and reason."""
+
+    __repr__ = short_repr
 
 
 def train_tokenizer(
