@@ -34,7 +34,7 @@ def texts_of(folder):
 def test_documents_come_back_as_text_in_the_order_of_the_input(tmp_path, tokenizer_folder):
     texts = small_corpus(50)
     path = write_lines(tmp_path / "a.jsonl", [*texts, " "])
-    manifest, _, skips = build_store([path, path], tokenizer_folder, tmp_path / "s")
+    manifest, _, skips, _ = build_store([path, path], tokenizer_folder, tmp_path / "s")
     assert texts_of(tmp_path / "s") == texts + texts
     assert (manifest["documents"], skips.counts) == (100, {"empty": 2})
     assert manifest["by_language"]["zh"]["characters"] == 2 * sum(map(len, texts[1::2]))
@@ -84,7 +84,7 @@ def test_every_hostile_file_builds_a_store_or_is_refused(tmp_path, tokenizer_fol
 
 
 def test_a_folder_of_hostile_files_is_read_to_its_end(tmp_path, tokenizer_folder):
-    _, _, skips = build_store([shared_path("data/nasty")], tokenizer_folder, tmp_path / "s")
+    skips = build_store([shared_path("data/nasty")], tokenizer_folder, tmp_path / "s").skips
     store = TokenStore.open(tmp_path / "s", verify=True)
     assert len(store) > 200_000
     assert skips.total > 500

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blankfill.errors import DataError
-from blankfill.text import corpus, json_records
+from blankfill.text import corpus, json_records, plain
 from blankfill.text.compressed import DamagedFileError, read_blocks
 from blankfill.text.corpus import read_documents
+from blankfill.text.options import TextOptions
 from blankfill.text.records import Skips
 from shared import shared_path
 
@@ -107,7 +108,7 @@ def test_stdin_is_told_by_its_content_also_under_compression(monkeypatch):
 
 
 def test_white_space_without_end_takes_no_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus, "_TEXT_BYTES", 1000)
+    monkeypatch.setattr(corpus, "TEXT_BYTES", 1000)
     blank = gzip.compress(b" \n" * 5_000_000)
     (tmp_path / "a.gz").write_bytes(blank + gzip.compress(lines()))
     (tmp_path / "b.txt").write_bytes(blank + gzip.compress(b"text"))
@@ -137,7 +138,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
 
 @pytest.mark.parametrize("unit", ["paragraph of words\n\n", "\u4eba", "x", "a \u4eba\n"])
 def test_a_large_text_is_cut_without_losing_a_byte(tmp_path, monkeypatch, unit):
-    monkeypatch.setattr(corpus, "_TEXT_BYTES", 1000)
+    monkeypatch.setattr(plain, "TEXT_BYTES", 1000)
     text = unit * (10_000 // len(unit.encode()))
     (tmp_path / "a.txt").write_text(text, encoding="utf-8", newline="")
     texts = read(tmp_path / "a.txt")
@@ -270,7 +271,12 @@ def test_parquet_rows_without_text_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("name", "data", "options", "reason"),
     [
-        ("a.parquet", parquet(["a"]), {"text_field": "body"}, "no column 'body'"),
+        (
+            "a.parquet",
+            parquet(["a"]),
+            {"text_field": "body"},
+            "no column 'body'",
+        ),
         ("a.parquet", parquet(["a"]), {"text_field": "n"}, "holds int64"),
         ("a.docx", b"x", {}, "unknown kind of file"),
         ("a.txt", None, {}, "no such file"),
@@ -282,17 +288,17 @@ def test_unusable_files_are_named(tmp_path, name, data, options, reason):
     if data is not None:
         (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError, match=reason):
-        read(tmp_path / name, **options)
+        read(tmp_path / name, options=TextOptions(**options))
 
 
 def test_another_field_can_hold_the_text(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"body": "b", "text": "t"}\n')
-    assert read(tmp_path / "a.jsonl", text_field="body") == ["b"]
+    assert read(tmp_path / "a.jsonl", options=TextOptions(text_field="body")) == ["b"]
 
 
 EXPECTED = {
     "01_utf8_bom.txt": 1,
-    "04_utf16le_bom.txt": 0,
+    "04_utf16le_bom.txt": 1,
     "33_jsonl_u2028.jsonl": 3,
     "34_jsonl_crlf.jsonl": 3,
     "35_jsonl_no_final_newline.jsonl": 3,

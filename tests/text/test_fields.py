@@ -9,12 +9,15 @@ from blankfill.data.store import TokenStore
 from blankfill.errors import DataError
 from blankfill.text.corpus import read_documents
 from blankfill.text.fields import find_field
+from blankfill.text.options import TextOptions
 from blankfill.text.records import Skips
 
 ROWS = [
     {"text": "the fox", "answer": "a dog", "doc": {"q": "the river", "a": "the town"}},
     {"text": "the old dog", "answer": None, "doc": {"q": "the bread", "a": None}},
 ]
+
+ANSWERS = TextOptions(answer_field="answer")
 
 
 def write(folder, kind, rows=ROWS):
@@ -56,8 +59,12 @@ def test_pairs_are_read_from_every_kind_and_null_is_no_answer(
     tmp_path, tokenizer_folder, kind, text, answer
 ):
     path = write(tmp_path, kind)
-    manifest, _, skips = build_store(
-        [path], tokenizer_folder, tmp_path / "s", text_field=text, answer_field=answer, strict=True
+    manifest, _, skips, _ = build_store(
+        [path],
+        tokenizer_folder,
+        tmp_path / "s",
+        strict=True,
+        options=TextOptions(text_field=text, answer_field=answer),
     )
     store = TokenStore.open(tmp_path / "s", verify=True)
     assert (len(store), store.num_pairs, skips.total) == (2, 1, 0)
@@ -68,7 +75,9 @@ def test_pairs_are_read_from_every_kind_and_null_is_no_answer(
 def test_a_misspelt_answer_is_said_with_the_fields_that_there_are(tmp_path, tokenizer_folder, kind):
     path = write(tmp_path, kind)
     with pytest.raises(DataError, match=r"no pair found.*'answr'.*text, answer, doc\.q, doc\.a"):
-        build_store([path], tokenizer_folder, tmp_path / "s", answer_field="answr")
+        build_store(
+            [path], tokenizer_folder, tmp_path / "s", options=TextOptions(answer_field="answr")
+        )
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
@@ -77,10 +86,10 @@ def test_a_misspelt_text_is_said_with_the_fields_that_there_are(tmp_path, kind):
     path = write(tmp_path, kind)
     (tmp_path / "note.txt").write_text("a note beside it")
     with pytest.raises(DataError, match=r"'txt'.* text, answer, doc\.q, doc\.a"):
-        list(read_documents([tmp_path], text_field="txt"))
+        list(read_documents([tmp_path], TextOptions(text_field="txt")))
     skips = Skips()
     if kind != "parquet":
-        assert list(read_documents([path], text_field="txt", report=skips)) == []
+        assert list(read_documents([path], TextOptions(text_field="txt"), report=skips)) == []
         assert "its fields are text, answer, doc.q, doc.a" in str(skips.first[0])
 
 
@@ -93,7 +102,9 @@ def test_records_without_the_usual_field_beside_text_are_a_warning(tmp_path, cap
 
 def test_answers_that_are_all_null_are_plain_text_and_said(tmp_path, tokenizer_folder, caplog):
     path = write(tmp_path, "jsonl", [{"text": "the fox", "answer": None}])
-    build_store([path], tokenizer_folder, tmp_path / "s", answer_field="answer")
+    build_store(
+        [path], tokenizer_folder, tmp_path / "s", options=TextOptions(answer_field="answer")
+    )
     assert TokenStore.open(tmp_path / "s").num_pairs == 0
     assert "no pair found" in caplog.text
 
@@ -101,4 +112,9 @@ def test_answers_that_are_all_null_are_plain_text_and_said(tmp_path, tokenizer_f
 def test_text_without_records_has_no_pairs(tmp_path, tokenizer_folder):
     (tmp_path / "a.txt").write_text("the fox")
     with pytest.raises(DataError, match="no pair found"):
-        build_store([tmp_path / "a.txt"], tokenizer_folder, tmp_path / "s", answer_field="answer")
+        build_store(
+            [tmp_path / "a.txt"],
+            tokenizer_folder,
+            tmp_path / "s",
+            options=TextOptions(answer_field="answer"),
+        )

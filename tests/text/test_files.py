@@ -1,7 +1,9 @@
 import builtins
+import json
 import os
 import socket
 
+import pyarrow
 import pytest
 
 from blankfill.errors import DataError
@@ -163,9 +165,30 @@ def test_a_path_is_shown_as_it_is_where_it_can_be():
 
 
 def test_a_suffix_of_another_kind_is_none_under_compression_either(tmp_path):
-    for name in ("a.csv", "a.csv.gz", "a.tsv.zst", "notes", "b.docx"):
+    for name in ("a.xml", "a.xml.gz", "a.html.zst", "notes", "b.docx"):
         put(tmp_path / name)
     put(tmp_path / "corpus.2024.gz")
     found, skips = names(tmp_path)
     assert found == ["corpus.2024.gz"]
     assert skips.counts == {"unknown kind of file": 5}
+
+
+def test_a_folder_of_datasets_is_read_by_what_it_says_of_itself(tmp_path):
+    """As `save_to_disk` writes it: settings, caches of earlier work, and the files of rows."""
+    part = tmp_path / "set" / "train"
+    part.mkdir(parents=True)
+    for name, text in (("data-00000-of-00001.arrow", "row"), ("cache-0123.arrow", "cached")):
+        table = pyarrow.table({"text": [text]})
+        with pyarrow.ipc.new_stream(str(part / name), table.schema) as writer:
+            writer.write_table(table)
+    (part / "state.json").write_text(
+        json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}], "_split": "train"})
+    )
+    (part / "dataset_info.json").write_text(json.dumps({"text": "a description"}))
+    (tmp_path / "set" / "dataset_dict.json").write_text(json.dumps({"splits": ["train"]}))
+    skips = Skips(strict=True)
+    assert [d.text for d in read_documents([tmp_path], report=skips)] == ["row"]
+    assert skips.counts == {"no rows of a data set": 4}
+    for other in ("{", "[]", '{"_data_files": 3}', '{"text": "a note"}'):
+        (part / "state.json").write_text(other)
+        assert "row" in [d.text for d in read_documents([part])]

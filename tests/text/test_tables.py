@@ -12,7 +12,8 @@ import pytest
 from blankfill.errors import DataError
 from blankfill.text import tables
 from blankfill.text.corpus import read_documents, read_records
-from blankfill.text.fields import FieldCheck, Fields
+from blankfill.text.fields import FieldCheck
+from blankfill.text.options import TextOptions
 from blankfill.text.records import Skips, parse_record
 
 TEXTS = ["one\n two", "\u4eba\uff0c\u5c71\u3002", None, "\U0001f98a"]
@@ -83,23 +84,29 @@ def test_dots_lead_into_structs_and_a_name_with_a_dot_wins(tmp_path, name):
     )  # fmt: skip
     table = pyarrow.table({"doc": nested, "text": ["w", "x", "y", "z"]})
     WRITERS[name](table, str(tmp_path / name))
-    assert read(tmp_path / name, text_field="doc.text")[0] == ["a", "d"]
-    assert read(tmp_path / name, text_field="doc.meta.title")[0] == ["A", "D"]
+    assert read(tmp_path / name, options=TextOptions(text_field="doc.text"))[0] == ["a", "d"]
+    assert read(tmp_path / name, options=TextOptions(text_field="doc.meta.title"))[0] == ["A", "D"]
     WRITERS[name](table.append_column("doc.text", table["text"]), str(tmp_path / name))
-    assert read(tmp_path / name, text_field="doc.text")[0] == ["w", "x", "y", "z"]
+    assert read(tmp_path / name, options=TextOptions(text_field="doc.text"))[0] == [
+        "w",
+        "x",
+        "y",
+        "z",
+    ]
     with pytest.raises(DataError, match=r"no column 'doc\.txt'; its columns are doc\.text, doc\.m"):
-        read(tmp_path / name, text_field="doc.txt")
+        read(tmp_path / name, options=TextOptions(text_field="doc.txt"))
     with pytest.raises(DataError, match="holds struct"):
-        read(tmp_path / name, text_field="doc")
+        read(tmp_path / name, options=TextOptions(text_field="doc"))
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_answers_are_a_column_too(tmp_path, name):
     table = pyarrow.table({"text": ["a", "b", "c"], "qa": [{"a": "1"}, {"a": None}, {"a": ""}]})
     WRITERS[name](table, str(tmp_path / name))
-    check = FieldCheck(Fields("text", "qa.a"))
-    records = read_records([tmp_path / name], check=check, skips=Skips())
-    documents = [parse_record(record, check.fields) for record in records]
+    options = TextOptions(answer_field="qa.a")
+    check = FieldCheck(options.fields)
+    records = read_records([tmp_path / name], options, check=check, skips=Skips())
+    documents = [parse_record(record, options) for record in records]
     assert [(d.text, d.answer) for d in documents] == [("a", "1"), ("b", ""), ("c", "")]
     assert documents[0].num_bytes == 2
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from blankfill.api.parameters import PathLike, Paths, as_list, as_path
 from blankfill.config.arguments import checks_arguments
 from blankfill.config.ranges import Range
 from blankfill.errors import DataError
 from blankfill.results import short_repr
+
+if TYPE_CHECKING:
+    from blankfill.text.records import ReadingReport
 
 __all__ = [
     "BuildResult",
@@ -79,6 +82,8 @@ class BuildResult:
     """How many, by reason."""
     first_skipped: list[str]
     """The first cases: file, line, reason."""
+    reading: ReadingReport
+    """What was read, by the kind of file."""
 
     __repr__ = short_repr
 
@@ -120,6 +125,10 @@ def data_build(
     out: PathLike,
     text_field: str = "text",
     answer_field: str = "",
+    encoding: str = "auto",
+    documents: Literal["file", "paragraph", "line"] = "file",
+    squeeze_whitespace: bool = False,
+    drop_duplicates: bool = False,
     strict: bool = False,
     overwrite: bool = False,
     hold_out: Annotated[float, Range(1e-6, 0.9, or_zero=True)] = 0.0,
@@ -127,8 +136,8 @@ def data_build(
 ) -> BuildResult:
     """Turn text into a token store.
 
-    Files may be text, JSON or tables (.txt .md .jsonl .json .parquet .arrow), each also .gz or
-    .zst; folders of them; or - for stdin.
+    Files may be text, JSON or tables (.txt .md .jsonl .json .csv .tsv .parquet .arrow), each also
+    .gz, .bz2, .xz or .zst; folders of them; or - for stdin.
 
     Example:
         blankfill data build corpus/ --tokenizer tok --out store
@@ -141,6 +150,13 @@ def data_build(
         answer_field: a JSON field or column that holds an answer to the text: such a pair
             is one example, its answer in place of [MASK] (GLM-130B's instruction rows). Without it
             everything is plain text.
+        encoding: of text, JSON, CSV and TSV files: auto, which is sure or skips a file, or a name,
+            such as gb18030, big5, utf-16-le.
+        documents: what of a plain text is one document: the file, each paragraph (up to an empty
+            line), or each line.
+        squeeze_whitespace: shorten runs of white space: blanks to one, empty lines to one.
+        drop_duplicates: leave out documents that were there before, word for word; without it they
+            are only counted. Takes 16 bytes of memory a document.
         strict: make anything that cannot be used an error, instead of skipping and counting it.
         overwrite: replace a store at --out.
         hold_out: share of the documents, such as 1%, that goes into a second store, whose name is
@@ -155,23 +171,29 @@ def data_build(
     from blankfill.data.hold_out import held_out_path
     from blankfill.data.ingest import build_store
     from blankfill.runtime import at_most_cores
+    from blankfill.text.options import TextOptions
 
     out = as_path(out)
-    _, held_out, skips = build_store(
-        as_list(files), as_path(tokenizer), out,
-        text_field=text_field, answer_field=answer_field, strict=strict, overwrite=overwrite,
-        num_workers=at_most_cores(num_workers, "num_workers"), hold_out=hold_out,
+    options = TextOptions(
+        text_field=text_field, answer_field=answer_field, encoding=encoding, documents=documents,
+        squeeze_whitespace=squeeze_whitespace,
     )  # fmt: skip
-    second = held_out_path(out)
-    if held_out is None and (second / "manifest.json").is_file():
+    built = build_store(
+        as_list(files), as_path(tokenizer), out,
+        options=options, strict=strict, overwrite=overwrite, hold_out=hold_out,
+        num_workers=at_most_cores(num_workers, "num_workers"), drop_duplicates=drop_duplicates,
+    )  # fmt: skip
+    second, skips = held_out_path(out), built.skips
+    if built.held_out is None and (second / "manifest.json").is_file():
         log.warning("%s stands from an earlier build, and its documents may be in %s as well: do "
                     "not evaluate on it, or build both with --hold-out", second, out)  # fmt: skip
     return BuildResult(
         store=data_info(out),
-        held_out=None if held_out is None else data_info(second),
+        held_out=None if built.held_out is None else data_info(second),
         num_skipped=skips.total,
         skipped=dict(skips.counts),
         first_skipped=[str(case) for case in skips.first],
+        reading=skips.report(built.num_duplicates),
     )
 
 

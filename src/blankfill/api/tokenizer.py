@@ -19,6 +19,7 @@ from blankfill.results import short_repr
 from blankfill.text.user_text import read_stdin
 
 if TYPE_CHECKING:
+    from blankfill.text.options import TextOptions
     from blankfill.text.tokenizer import Tokenizer
     from blankfill.text.train_tokenizer import TokenizerReport
 
@@ -108,6 +109,9 @@ def tokenizer_train(
     character_coverage: Annotated[float, Range(0.9, 1)] | None = None,
     sample_bytes: Annotated[int, Range(1, 10**15)] = 100_000_000,
     text_field: str = "text",
+    encoding: str = "auto",
+    documents: Literal["file", "paragraph", "line"] = "file",
+    squeeze_whitespace: bool = False,
     strict: bool = False,
     overwrite: bool = False,
 ) -> TokenizerReport:
@@ -120,8 +124,8 @@ def tokenizer_train(
         blankfill tokenizer train corpus/ --vocab-size 16384 --out tok
 
     Args:
-        files: text, JSON or tables (.txt .md .jsonl .json .parquet .arrow), each also .gz or .zst;
-            folders; or - for stdin.
+        files: text, JSON or tables (.txt .md .jsonl .json .csv .tsv .parquet .arrow), each also
+            .gz, .bz2, .xz or .zst; folders; or - for stdin.
         out: folder of the tokenizer; it appears when it is complete.
         vocab_size: number of ids, special tokens and bytes included.
         balance: cut the larger of English and Chinese to the bytes of the smaller, but not below
@@ -134,6 +138,11 @@ def tokenizer_train(
             bytes; 0.9995 where not given, 0.9999 from 50,000 ids.
         sample_bytes: how much text the trainer sees at most, in UTF-8; bounds its memory.
         text_field: the JSON field or column that holds the text; dots lead into nested ones.
+        encoding: of text, JSON, CSV and TSV files: auto, which is sure or skips a file, or a name,
+            such as gb18030, big5, utf-16-le.
+        documents: what of a plain text is one document: the file, each paragraph (up to an empty
+            line), or each line.
+        squeeze_whitespace: shorten runs of white space: blanks to one, empty lines to one.
         strict: make anything that cannot be used an error, instead of skipping and counting it.
         overwrite: replace a tokenizer at --out.
 
@@ -141,13 +150,18 @@ def tokenizer_train(
         ConfigError: a size cannot be used, or there is too little text for it.
         DataError: there is no text.
     """
+    from blankfill.text.options import TextOptions
     from blankfill.text.train_tokenizer import train_tokenizer
 
+    options = TextOptions(
+        text_field=text_field, encoding=encoding, documents=documents,
+        squeeze_whitespace=squeeze_whitespace,
+    )  # fmt: skip
     return train_tokenizer(
         as_list(files), as_path(out), vocab_size=vocab_size, balance=balance,
         model_type=model_type, max_han_piece=max_han_piece,
         num_sentinels=num_sentinels, character_coverage=character_coverage,
-        sample_bytes=sample_bytes, text_field=text_field, strict=strict, overwrite=overwrite,
+        sample_bytes=sample_bytes, options=options, strict=strict, overwrite=overwrite,
     )  # fmt: skip
 
 
@@ -218,7 +232,14 @@ def _numbers(values: Sequence[SupportsIndex | str]) -> list[int]:
 
 @checks_arguments
 def tokenizer_info(
-    tokenizer: PathLike, files: Paths = (), /, *, text_field: str = "text"
+    tokenizer: PathLike,
+    files: Paths = (),
+    /,
+    *,
+    text_field: str = "text",
+    encoding: str = "auto",
+    documents: Literal["file", "paragraph", "line"] = "file",
+    squeeze_whitespace: bool = False,
 ) -> TokenizerInfo:
     """Tell what a tokenizer is, and what it does to the text of files.
 
@@ -229,12 +250,22 @@ def tokenizer_info(
         tokenizer: folder of the tokenizer.
         files: text to measure characters and bytes per token on, by language.
         text_field: the JSON field or column that holds the text; dots lead into nested ones.
+        encoding: of text, JSON, CSV and TSV files: auto, which is sure or skips a file, or a name,
+            such as gb18030, big5, utf-16-le.
+        documents: what of a plain text is one document: the file, each paragraph (up to an empty
+            line), or each line.
+        squeeze_whitespace: shorten runs of white space: blanks to one, empty lines to one.
 
     Raises:
         DataError: the folder is not a tokenizer, or a file cannot be read.
     """
+    from blankfill.text.options import TextOptions
     from blankfill.text.tokenizer import Tokenizer
 
+    options = TextOptions(
+        text_field=text_field, encoding=encoding, documents=documents,
+        squeeze_whitespace=squeeze_whitespace,
+    )  # fmt: skip
     loaded = Tokenizer.load(as_path(tokenizer))
     specials = {
         role: int(getattr(loaded.ids, role))
@@ -253,12 +284,12 @@ def tokenizer_info(
         fingerprint=loaded.fingerprint,
         special=specials,
         pieces=dict(kinds.most_common()),
-        languages=_measure(loaded, files, text_field) if files else {},
+        languages=_measure(loaded, files, options) if files else {},
     )
 
 
 def _measure(
-    tokenizer: Tokenizer, files: list[str | Path], text_field: str
+    tokenizer: Tokenizer, files: list[str | Path], options: TextOptions
 ) -> dict[str, LanguageRate]:
     from blankfill import progress
     from blankfill.text.corpus import no_documents, read_documents
@@ -267,7 +298,7 @@ def _measure(
 
     sums: dict[str, Counter[str]] = {}
     skips = Skips()
-    documents = read_documents(files, text_field=text_field, report=skips)
+    documents = read_documents(files, options, report=skips)
     for document in progress.track(documents, "encode", unit="documents"):
         ids = tokenizer.encode(document.text)
         counts = sums.setdefault(LANGUAGES[document.language], Counter())

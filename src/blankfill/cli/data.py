@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from blankfill.api.data import BuildResult, ShowResult, StoreInfo
 from blankfill.cli.console import Answer, new_table
 
-__all__ = ["log_skipped", "print_build", "print_info", "print_show"]
+if TYPE_CHECKING:
+    from blankfill.text.records import ReadingReport
+
+__all__ = ["log_skipped", "print_build", "print_info", "print_reading", "print_show"]
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +20,8 @@ SHOWN_CASES = 5
 
 def print_build(result: BuildResult, console: Answer) -> None:
     """Print what the store holds; what was skipped goes to the log."""
-    log_skipped(result.num_skipped, result.skipped, result.first_skipped)
+    log_skipped(result.num_skipped, result.first_skipped)
+    print_reading(result.reading, console)
     print_info(result.store, console)
     if held := result.held_out:
         print_info(held, console)
@@ -59,12 +64,38 @@ def print_show(result: ShowResult, console: Answer) -> None:
             console.print_text(document.answer)
 
 
-def log_skipped(total: int, counts: dict[str, int], first: list[str]) -> None:
-    """Say on stderr what could not be used, and name the first cases."""
+def print_reading(reading: ReadingReport, console: Answer) -> None:
+    """Print what was read, what was kept, and what was dropped and why, for each kind of file."""
+    numbers = ("files", "read", "kept", "dropped")
+    table = new_table("kind of file", *numbers, "why", right=numbers)
+    for kind, count in reading.kinds.items():
+        dropped = sum(count.dropped.values())
+        table.add_row(
+            kind, f"{count.files:,}", f"{count.kept + dropped:,}", f"{count.kept:,}",
+            f"{dropped:,}", _reasons(count.dropped),
+        )  # fmt: skip
+    if reading.unread:
+        files = f"{sum(reading.unread.values()):,}"
+        table.add_row("not read, or not to the end", files, "", "", "", _reasons(reading.unread))
+    console.print(table)
+    if reading.encodings:
+        others = ", ".join(f"{count:,} in {name}" for name, count in reading.encodings.items())
+        console.print(f"files in another encoding than UTF-8: {others}")
+    left_out = sum(count.dropped.get("an exact duplicate", 0) for count in reading.kinds.values())
+    if reading.duplicates and not left_out:
+        console.print(f"exact duplicates: {reading.duplicates:,} documents were there before, word "
+                      "for word, and are kept; --drop-duplicates leaves them out")  # fmt: skip
+
+
+def _reasons(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} x {reason}" for reason, count in counts.items())
+
+
+def log_skipped(total: int, first: list[str]) -> None:
+    """Name on stderr the first cases of what could not be used."""
     if not total:
         return
-    reasons = ", ".join(f"{count} x {reason}" for reason, count in counts.items())
-    log.warning("skipped %d: %s", total, reasons)
+    log.warning("skipped %d, the first of them:", total)
     for case in first[:SHOWN_CASES]:
         log.warning("  %s", case)
     if total > SHOWN_CASES:

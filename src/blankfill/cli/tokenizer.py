@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blankfill.cli.console import Answer, new_table
-from blankfill.cli.data import log_skipped
+from blankfill.cli.data import log_skipped, print_reading
 
 if TYPE_CHECKING:
     from blankfill.api.tokenizer import DecodeResult, EncodeResult, TokenizerInfo
@@ -16,7 +16,8 @@ __all__ = ["print_decode", "print_encode", "print_info", "print_train"]
 
 def print_train(result: TokenizerReport, console: Answer) -> None:
     """Print what the tokenizer was trained on."""
-    log_skipped(result.num_skipped, result.skipped, result.first_skipped)
+    log_skipped(result.num_skipped, result.first_skipped)
+    print_reading(result.reading, console)
     console.print(
         f"{result.path}: {result.vocab_size:,} ids, {result.seconds:.0f} s, "
         f"fingerprint {result.fingerprint[:12]}",

@@ -29,13 +29,15 @@ import numpy as np
 import numpy.typing as npt
 
 from blankfill import progress
+from blankfill.data.duplicates import MOST_DOCUMENTS, SeenDocuments, identity_of
 from blankfill.data.hold_out import SplitWriter, fraction_of
 from blankfill.data.store import StoreManifest
 from blankfill.errors import DataError
 from blankfill.runtime import available_cores
 from blankfill.text.corpus import no_documents, read_records
-from blankfill.text.fields import FieldCheck, Fields
-from blankfill.text.records import Record, Skipped, Skips, parse_record, shown
+from blankfill.text.fields import FieldCheck
+from blankfill.text.options import TextOptions
+from blankfill.text.records import FileKind, Record, Skipped, Skips, parse_record, shown
 from blankfill.text.sentences import sentence_tokens
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import load_tokenizer
@@ -64,7 +66,9 @@ class Built(NamedTuple):
     held_out: StoreManifest | None
     """The manifest of the held-out store; None where nothing was to be held out."""
     skips: Skips
-    """What was skipped."""
+    """What was read and skipped."""
+    num_duplicates: int
+    """Documents that were there before, word for word."""
 
 
 class _Encoded(NamedTuple):
@@ -76,9 +80,15 @@ class _Encoded(NamedTuple):
     num_bytes: int
     sentence_ends: npt.NDArray[np.int64]
     prompt: int | None
-    has_fields: bool
+    kind: FileKind
+    where: tuple[str, int]
     has_answer: bool
     fraction: float
+    identity: bytes
+
+    def left_out(self, reason: str) -> Skipped:
+        """Say that this document is left out."""
+        return Skipped(*self.where, reason, self.kind)
 
 
 _tokenizer: TextTokenizer | None = None
@@ -90,12 +100,12 @@ def build_store(
     tokenizer: Path,
     out: Path,
     *,
-    text_field: str = "text",
-    answer_field: str = "",
+    options: TextOptions | None = None,
     strict: bool = False,
     overwrite: bool = False,
     num_workers: int = 0,
     hold_out: float = 0.0,
+    drop_duplicates: bool = False,
 ) -> Built:
     """Build a token store.
 
@@ -103,13 +113,13 @@ def build_store(
         files: files, folders, or `-` for stdin.
         tokenizer: folder of the tokenizer.
         out: folder of the store; it appears when it is complete.
-        text_field: the JSON field or Parquet column that holds the text.
-        answer_field: the JSON field or Parquet column that holds the answer of a pair; "" where
-            there are none.
+        options: how the files are read; as usual where not given.
         strict: raise an error where a document cannot be used, instead of skipping it.
         overwrite: replace a store at `out`.
         num_workers: processes that encode; 0 takes one per core, 1 encodes in this process.
         hold_out: share of the documents that goes into a second store, `held_out_path(out)`.
+        drop_duplicates: leave out documents that were there before, word for word; else they are
+            only counted.
 
     Returns:
         What was built, and what was skipped.
@@ -120,9 +130,11 @@ def build_store(
     """
     loaded = load_tokenizer(tokenizer)
     skips = Skips(strict=strict)
-    check = FieldCheck(Fields(text_field, answer_field))
-    records = read_records(files, check=check, skips=skips)
+    options = options or TextOptions()
+    check = FieldCheck(options.fields)
+    records = read_records(files, options, check=check, skips=skips)
     workers = num_workers or available_cores()
+    seen, num_duplicates = SeenDocuments(), 0
     with (
         SplitWriter(
             out, hold_out, vocab_size=loaded.vocab_size, tokenizer_fingerprint=loaded.fingerprint,
@@ -130,17 +142,25 @@ def build_store(
         ) as writer,
         progress.bar("encoding text", unit="documents") as meter,
     ):  # fmt: skip
-        for results in _encode(records, loaded, tokenizer, check.fields, workers):
+        for results in _encode(records, loaded, tokenizer, options, workers):
+            documents = [result for result in results if isinstance(result, _Encoded)]
+            repeated = iter(seen.add([document.identity for document in documents]))
             for result in results:
                 if isinstance(result, Skipped):
                     skips.add(result)
                     continue
+                if next(repeated):
+                    num_duplicates += 1
+                    if drop_duplicates:
+                        skips.leave_out(result.left_out("an exact duplicate"))
+                        continue
+                skips.keep(result.kind)
                 writer.side(result.fraction).add(
                     result.tokens, result.language, characters=result.characters,
                     num_bytes=result.num_bytes, sentence_ends=result.sentence_ends,
                     prompt=result.prompt,
                 )  # fmt: skip
-                if result.has_fields:
+                if result.kind != "text":
                     check.add(has_answer=result.has_answer, is_pair=result.prompt is not None)
             meter.advance(len(results), f"{writer.num_tokens / 1e6:.1f} M tokens")
         if not writer.num_documents:
@@ -149,11 +169,17 @@ def build_store(
         training, held_out = writer.finish(
             {"sources": [shown(file) for file in files], "skipped": dict(skips.counts)}
         )
-    return Built(training, held_out, skips)
+    if seen.is_full:
+        log.warning("duplicates were looked for among the first %d documents only", MOST_DOCUMENTS)
+    return Built(training, held_out, skips, num_duplicates)
 
 
 def _encode(
-    records: Iterator[Record], loaded: TextTokenizer, tokenizer: Path, fields: Fields, workers: int
+    records: Iterator[Record],
+    loaded: TextTokenizer,
+    tokenizer: Path,
+    options: TextOptions,
+    workers: int,
 ) -> Iterator[list[_Encoded | Skipped]]:
     packets = _packets(records)
     first = next(packets, None)
@@ -163,7 +189,7 @@ def _encode(
     # A pool takes longer to start than one packet takes to encode.
     if workers == 1 or second is None:
         for packet in _chain(first, second, packets):
-            yield [_encode_one(record, loaded, fields) for record in packet]
+            yield [_encode_one(record, loaded, options) for record in packet]
         return
     context = multiprocessing.get_context("spawn")
     with _safe_path():  # the pool's semaphores are tracked by a process of their own
@@ -177,7 +203,7 @@ def _encode(
             for packet in _chain(first, second, packets):
                 size = sum(record.num_bytes for record in packet)
                 with _interrupts_held():
-                    waiting.append((size, pool.submit(_encode_packet, packet, fields)))
+                    waiting.append((size, pool.submit(_encode_packet, packet, options)))
                 num_bytes += size
                 while len(waiting) >= PACKETS_PER_WORKER * workers or num_bytes > WAITING_BYTES:
                     size, future = waiting.popleft()
@@ -264,13 +290,15 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _encode_packet(packet: list[Record], fields: Fields) -> list[_Encoded | Skipped]:
+def _encode_packet(packet: list[Record], options: TextOptions) -> list[_Encoded | Skipped]:
     assert _tokenizer is not None
-    return [_encode_one(record, _tokenizer, fields) for record in packet]
+    return [_encode_one(record, _tokenizer, options) for record in packet]
 
 
-def _encode_one(record: Record, tokenizer: TextTokenizer, fields: Fields) -> _Encoded | Skipped:
-    document = parse_record(record, fields)
+def _encode_one(
+    record: Record, tokenizer: TextTokenizer, options: TextOptions
+) -> _Encoded | Skipped:
+    document = parse_record(record, options)
     if isinstance(document, Skipped):
         return document
     tokens = tokenizer.encode(document.text)
@@ -283,5 +311,6 @@ def _encode_one(record: Record, tokenizer: TextTokenizer, fields: Fields) -> _En
     characters = len(document.text) + len(document.answer or "")
     return _Encoded(
         tokens, document.language, characters, document.num_bytes, ends, prompt,
-        document.has_fields, document.answer is not None, fraction_of(document.text),
+        document.kind, (record.file, record.line), document.answer is not None,
+        fraction_of(document.text), identity_of(document.text, document.answer),
     )  # fmt: skip

@@ -14,13 +14,20 @@ from typing import NamedTuple, TypeGuard, cast
 
 from blankfill.errors import DataError
 
-__all__ = ["FieldCheck", "Fields", "field_names", "find_field", "list_names", "name_fields"]
+__all__ = [
+    "FieldCheck", "Fields", "NoColumnError", "field_names", "find_field", "list_names",
+    "name_fields",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
 _MOST_NAMES = 10
 _NAME_LENGTH = 40
 _WARN_AFTER = 10_000  # records without an answer; the warning need not wait for the end
+
+
+class NoColumnError(Exception):
+    """A table has no column of the name that was asked for."""
 
 
 class Fields(NamedTuple):

@@ -9,35 +9,39 @@ set, which is its card; a file that is named is always read. Everything that is 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from blankfill.errors import DataError
 from blankfill.text.records import Skipped, Skips, shown
 
 __all__ = ["FORMATS", "Format", "Source", "find_files"]
 
-Format = Literal["text", "json", "table"]
+Format = Literal["text", "JSON", "CSV", "TSV", "table"]
 
 FORMATS: dict[str, Format] = {
     ".txt": "text",
     ".text": "text",
     ".md": "text",
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".json": "json",
+    ".jsonl": "JSON",
+    ".ndjson": "JSON",
+    ".json": "JSON",
+    ".csv": "CSV",
+    ".tsv": "TSV",
     ".parquet": "table",
     ".arrow": "table",
     ".feather": "table",
 }
-_PACKED = (".gz", ".zst")
+_PACKED = (".gz", ".bz2", ".xz", ".zst")
 # Suffixes, also before .gz, of kinds that blankfill does not read. Any other suffix may be part of
 # the name, as in corpus.2024.gz; then the content decides.
-_OTHER_KINDS = (".csv", ".tsv", ".xml", ".html", ".htm", ".pdf", ".docx", ".doc", ".npy", ".pkl")
+_OTHER_KINDS = (".xml", ".html", ".htm", ".pdf", ".docx", ".doc", ".npy", ".pkl")
 _CARD = "readme.md"
+_STATE_BYTES = 16 << 20
 
 
 class Source(NamedTuple):
@@ -116,7 +120,7 @@ def _named_file(name: str, status: os.stat_result) -> Source:
             f"{shown(name)}: {held}"
             if held
             else f"{shown(name)}: unknown kind of file; blankfill reads {' '.join(FORMATS)}, "
-            "each also as .gz or .zst; anything else as text on stdin, as -"
+            f"each also as {' '.join(_PACKED)}; anything else as text on stdin, as -"
         )
     return Source(name, kind, named=True)
 
@@ -141,9 +145,13 @@ def _files_under(folder: str, walked: dict[_Identity, str], skips: Skips) -> lis
             suffix = shown(os.path.splitext(path)[1])
             skips.add(Skipped(path, 0, f"unknown kind of file ({suffix or 'no suffix'})"))
     records = [source.path for source in known if _holds_records(source)]
+    data_sets = _data_sets(source.path for source in known)
     found: list[Source] = []
     for source in known:
         under, base = os.path.split(source.path)
+        if under in data_sets and base not in data_sets[under]:
+            skips.leave_out(Skipped(source.path, 0, "no rows of a data set (its state.json tells)"))
+            continue
         if base.lower() == _CARD and any(path.startswith(under + os.sep) for path in records):
             skips.leave_out(Skipped(source.path, 0, "the card of a data set (name it to read it)"))
         else:
@@ -151,9 +159,32 @@ def _files_under(folder: str, walked: dict[_Identity, str], skips: Skips) -> lis
     return found
 
 
+def _data_sets(paths: Iterable[str]) -> dict[str, set[str]]:
+    """Find the folders that `datasets` saved, and the files that hold their rows.
+
+    Beside these lie settings, and what was computed from the rows before (`cache-*.arrow`). A
+    folder of several such folders has a `dataset_dict.json`.
+    """
+    found: dict[str, set[str]] = {}
+    for path in paths:
+        under, base = os.path.split(path)
+        if base == "dataset_dict.json":
+            found.setdefault(under, set())
+        if base != "state.json":
+            continue
+        try:
+            with open(path, "rb") as file:
+                state: object = json.loads(file.read(_STATE_BYTES))
+            entries = cast("dict[str, list[dict[str, str]]]", state)["_data_files"]
+            found[under] = {entry["filename"] for entry in entries}
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            continue  # another's file of that name
+    return found
+
+
 def _holds_records(source: Source) -> bool:
-    """Whether a JSON file holds documents of a data set, not settings such as package.json."""
-    return source.format == "table" or any(
+    """Whether a file holds documents of a data set, not settings such as package.json."""
+    return source.format in ("table", "CSV", "TSV") or any(
         source.path.lower().removesuffix(packed).endswith((".jsonl", ".ndjson"))
         for packed in ("", *_PACKED)
     )

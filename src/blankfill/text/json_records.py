@@ -76,7 +76,7 @@ def cut_at_lines(path: str, blocks: Iterable[bytes], line: int, skips: Skips) ->
 def _lines(path: str, lines: Sequence[bytes], number: int) -> Iterator[Record]:
     for i, data in enumerate(lines):
         if data and not data.isspace() and blank_length(data) < len(data):
-            yield Record(data, "json", path, number + i)
+            yield Record(data, "JSON", path, number + i)
 
 
 def _too_long(path: str, line: int) -> Skipped:
@@ -109,7 +109,7 @@ def _record(path: str, line: int, data: bytes | None, skips: Skips) -> Iterator[
         return
     lead = blank_length(data)
     if lead < len(data):
-        yield Record(data[lead:], "json", path, line + data.count(b"\n", 0, lead))
+        yield Record(data[lead:], "JSON", path, line + data.count(b"\n", 0, lead))
 
 
 _OUTSIDE = re.compile(rb'["{}\[\],]')

@@ -33,7 +33,7 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"PK\x05\x06", "a ZIP archive", "it is empty"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", f"{_UNPACK}: 7z x"),
     (b"Rar!\x1a\x07", "a RAR archive", f"{_UNPACK}: unrar x"),
-    (b"\xfd7zXZ\0", "xz data", "unpack it: unxz"),
+    (b"\xfd7zXZ\0", "xz data that was packed twice", "unpack it once: unxz"),
     (b"\x04\x22\x4d\x18", "lz4 data", "unpack it: unlz4"),
     (b"\x1f\x9d", "compress data", "unpack it: uncompress"),
     (b"\x1f\x8b", "gzip data that was packed twice", "unpack it once: gunzip"),
@@ -97,7 +97,7 @@ def foreign_kind(head: bytes) -> str:
     if is_pointer(start):
         return "a Git LFS pointer (the data itself is missing: git lfs pull)"
     if _BZIP2.match(head):
-        return "bzip2 data (unpack it: bunzip2)"
+        return "bzip2 data that was packed twice (unpack it once: bunzip2)"
     if head[_TAR_PLACE:].startswith(_TAR_MAGIC):
         return f"a tar archive ({_UNPACK}: tar xf)"
     return ""

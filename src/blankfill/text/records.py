@@ -6,22 +6,32 @@ which can run in another process; what cannot be used is a `Skipped`, counted by
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
 import re
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from blankfill.errors import DataError
 from blankfill.text.fields import Fields, find_field, name_fields
 from blankfill.text.kinds import blank_length
 from blankfill.text.language import language_code
+from blankfill.text.whitespace import squeezed
 
-__all__ = ["Document", "Record", "Skipped", "Skips", "parse_record", "shown"]
+if TYPE_CHECKING:
+    from blankfill.text.options import TextOptions
+
+__all__ = [
+    "Document", "FileKind", "KindCount", "ReadingReport", "Record", "Skipped", "Skips",
+    "parse_record", "shown",
+]  # fmt: skip
 
 _FIRST_CASES = 20
 _NUL_SHARE = 0.25  # a few NUL characters may stand in odd text; with more of them it is binary data
+
+
+FileKind = Literal["text", "JSON", "CSV", "TSV", "Parquet", "Arrow"]
+"""What a file is, as its content and its name say."""
 
 
 class Document(NamedTuple):
@@ -37,8 +47,13 @@ class Document(NamedTuple):
     """Length in UTF-8, that of the answer included."""
     answer: str | None = None
     """Of a pair, its answer; "" where the field is there but empty."""
-    has_fields: bool = False
-    """Whether it is from a JSON object or a table."""
+    kind: FileKind = "text"
+    """Of the file that it is from."""
+
+    @property
+    def has_fields(self) -> bool:
+        """Whether it is from a JSON object or a table."""
+        return self.kind != "text"
 
 
 class Record(NamedTuple):
@@ -46,14 +61,16 @@ class Record(NamedTuple):
 
     data: bytes
     """One JSON object, or text in UTF-8."""
-    kind: Literal["json", "text", "cell"]
-    """A JSON object, a text file or a piece of it, or the cell of a table."""
+    kind: FileKind
+    """A text file or a piece of it, a JSON object, or the cell of a table."""
     file: str
     """Where it is from."""
     line: int
     """Line, row or piece of it, from 1; 0 is the whole file."""
     answer: bytes | None = None
     """The answer's cell; None where the table has no such column."""
+    encoding: str = "UTF-8"
+    """What the file is in; "" where that is not known. The bytes here are UTF-8."""
 
     @property
     def num_bytes(self) -> int:
@@ -90,6 +107,8 @@ class Skipped:
     """Line or row, from 1; 0 is the whole file."""
     reason: str
     """Why, in a few words; the part in brackets differs from case to case."""
+    kind: FileKind | Literal[""] = ""
+    """Of a document, the kind of its file; "" of a file."""
 
     def __str__(self) -> str:
         place = shown(self.file) + (f":{self.line}" if self.line else "")
@@ -97,20 +116,74 @@ class Skipped:
 
 
 @dataclass(slots=True)
+class KindCount:
+    """What came of the files of one kind."""
+
+    files: int = 0
+    """Files that were read."""
+    kept: int = 0
+    """Documents that were kept."""
+    dropped: dict[str, int] = field(default_factory=dict[str, int])
+    """Documents that were not, by reason."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadingReport:
+    """What was read, what of it was kept, and why the rest was not."""
+
+    kinds: dict[FileKind, KindCount]
+    """By the kind of file; read is what was kept and what was dropped."""
+    unread: dict[str, int]
+    """Files that were not read, or not to their end, by reason."""
+    encodings: dict[str, int]
+    """Files that were in another encoding than UTF-8, by its name."""
+    duplicates: int | None = None
+    """Documents that were there before, word for word; None where they are not counted."""
+
+
+@dataclass(slots=True)
 class Skips:
-    """What was skipped: all counted by reason, the first cases kept."""
+    """What was read, and what was skipped: all counted by reason, the first cases kept."""
 
     strict: bool = False
     """Whether to raise an error instead."""
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict[str, int])
     """Cases by kind of reason."""
-    first: list[Skipped] = field(default_factory=list)
+    first: list[Skipped] = field(default_factory=list[Skipped])
     """The first cases."""
+    kinds: dict[FileKind, KindCount] = field(default_factory=dict["FileKind", KindCount])
+    """What came of the files of each kind."""
+    unread: dict[str, int] = field(default_factory=dict[str, int])
+    """Files that were not read, or not to their end, by reason."""
+    encodings: dict[str, int] = field(default_factory=dict[str, int])
+    """Files that were in another encoding than UTF-8, by its name."""
+    _kind: FileKind = "text"
 
     @property
     def total(self) -> int:
         """All cases."""
         return sum(self.counts.values())
+
+    def report(self, duplicates: int | None = None) -> ReadingReport:
+        """Say what was read."""
+        return ReadingReport(
+            kinds=dict(self.kinds), unread=dict(self.unread), encodings=dict(self.encodings),
+            duplicates=duplicates,
+        )  # fmt: skip
+
+    def open(self, kind: FileKind) -> None:
+        """Count a file, to which the lines that are skipped from now on belong."""
+        self._kind = kind
+        self.kinds.setdefault(kind, KindCount()).files += 1
+
+    def close(self, encoding: str) -> None:
+        """Count the encoding of a file that was read."""
+        if encoding not in ("", "UTF-8"):
+            self.encodings[encoding] = self.encodings.get(encoding, 0) + 1
+
+    def keep(self, kind: FileKind) -> None:
+        """Count a document."""
+        self.kinds.setdefault(kind, KindCount()).kept += 1
 
     def add(self, skipped: Skipped) -> None:
         """Count one case that cannot be used.
@@ -124,45 +197,47 @@ class Skips:
 
     def leave_out(self, skipped: Skipped) -> None:
         """Count one case that a rule leaves out, such as a hidden file: strict allows it."""
-        kind = skipped.reason.partition(" (")[0]
-        self.counts[kind] = self.counts.get(kind, 0) + 1
+        reason = skipped.reason.partition(" (")[0]
+        kind = skipped.kind or (self._kind if skipped.line else "")
+        by_kind = self.kinds.setdefault(kind, KindCount()).dropped if kind else self.unread
+        for counts in (self.counts, by_kind):
+            counts[reason] = counts.get(reason, 0) + 1
         if len(self.first) < _FIRST_CASES:
             self.first.append(skipped)
 
 
-def parse_record(record: Record, fields: Fields) -> Document | Skipped:
+def parse_record(record: Record, options: TextOptions) -> Document | Skipped:
     """Find the text of a record.
 
     Args:
         record: one JSON object, or text.
-        fields: what holds the text, and the answer of a pair.
+        options: which fields hold the text and the answer of a pair, and what becomes of it.
 
     Returns:
         The document, or why there is none.
     """
 
     def skipped(reason: str) -> Skipped:
-        return Skipped(record.file, record.line, reason)
+        return Skipped(record.file, record.line, reason, record.kind)
 
-    data, answer = record.data, None
-    if record.kind == "json":
-        found = _json_text(data, fields)
-        if found.reason:
-            return skipped(found.reason)
-        text, answer = found.text, found.answer
-        try:
-            data = (text + (answer or "")).encode()
-        except UnicodeEncodeError:
-            return skipped("the text holds half of a surrogate pair")
-    else:
-        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return skipped("not UTF-8 (but UTF-16 or UTF-32 with a byte order mark; convert it)")
-        try:
+    data, answer, fields = record.data, None, options.fields
+    try:
+        if record.kind == "JSON":
+            found = _json_text(data, fields)
+            if found.reason:
+                return skipped(found.reason)
+            text, answer = found.text, found.answer
+        else:
             text = data.decode()
             answer = None if record.answer is None else record.answer.decode()
-        except UnicodeDecodeError as error:
-            return skipped(_not_utf8(error))
-        data += record.answer or b""
+    except UnicodeDecodeError as error:
+        return skipped(_not_decoded(error, record))
+    if options.squeeze_whitespace:
+        text, answer = squeezed(text), answer and squeezed(answer)
+    try:
+        num_bytes = len((text + (answer or "")).encode())
+    except UnicodeEncodeError:
+        return skipped("the text holds half of a surrogate pair")
     if not text or text.isspace():
         return skipped("empty")
     most = 0 if record.kind == "text" else _NUL_SHARE * len(text)
@@ -172,11 +247,17 @@ def parse_record(record: Record, fields: Fields) -> Document | Skipped:
         return skipped(f"the field {fields.answer!r} is empty")
     where = shown(record.file) + (f":{record.line}" if record.line else "")
     language = language_code(text + (answer or ""))
-    return Document(text, language, where, len(data), answer, record.kind != "text")
+    return Document(text, language, where, num_bytes, answer, record.kind)
 
 
-def _not_utf8(error: UnicodeDecodeError) -> str:
-    return f"not UTF-8 (byte 0x{error.object[error.start]:02x} at {error.start})"
+def _not_decoded(error: UnicodeDecodeError, record: Record) -> str:
+    if record.encoding not in ("", "UTF-8"):
+        return f"not {record.encoding} (some of its bytes)"
+    hint = "" if record.encoding else (
+        "; which encoding it is in is not sure: name it with --encoding, or convert it with "
+        "iconv -f NAME -t UTF-8"
+    )  # fmt: skip
+    return f"not UTF-8 (byte 0x{error.object[error.start]:02x} at {error.start}{hint})"
 
 
 class _Found(NamedTuple):
@@ -186,12 +267,13 @@ class _Found(NamedTuple):
 
 
 def _json_text(data: bytes, fields: Fields) -> _Found:
+    """Find the fields of one JSON object; a UnicodeDecodeError says that it is not UTF-8."""
     try:
         # Numbers are of no interest, and integers of thousands of digits would be refused. Joined
         # files have byte order marks in the middle.
         value = json.loads(data[blank_length(data) :].decode(), parse_int=float)
-    except UnicodeDecodeError as error:
-        return _Found(reason=_not_utf8(error))
+    except UnicodeDecodeError:
+        raise
     except RecursionError:
         return _Found(reason="JSON nested too deeply")
     except ValueError as error:

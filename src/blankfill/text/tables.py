@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from blankfill.errors import DataError
 from blankfill.text.compressed import DamagedFileError
-from blankfill.text.fields import FieldCheck, list_names
+from blankfill.text.fields import FieldCheck, NoColumnError, list_names
 from blankfill.text.records import Record, Skipped, Skips, shown
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def table_records(
         skips: where rows without text are counted.
 
     Raises:
-        DataError: there is no such column, or it holds no text.
+        NoColumnError: there is no such column, or it holds no text.
         DamagedFileError: after all that could be read.
     """
     try:
@@ -96,16 +96,18 @@ def table_records(
         ) from error
     row = 0
     fields = check.fields
+    name: Literal["Parquet", "Arrow"] = "Parquet" if kind == "parquet" else "Arrow"
     try:
         schema = _schema(file, kind)
+        check.seen = check.seen or _names(schema)
         text = _column(path, schema, fields.text)
         if text is None:
-            raise DataError(
+            raise NoColumnError(
                 f"{shown(path)} has no column {fields.text!r}; its columns are "
                 f"{list_names(_names(schema))}"
             )
         answer = _column(path, schema, fields.answer) if fields.answer else None
-        check.seen = check.seen or _names(schema)
+        skips.open(name)
         wanted = sorted({column[0] for column in (text, answer) if column})
         for batch in _batches(file, kind, schema, wanted):
             texts = _cells(batch, text)
@@ -116,9 +118,8 @@ def table_records(
                     skips.add(Skipped(path, row, f"the field {fields.text!r} is missing (null)"))
                 else:
                     there = said if said is not None or not answer else b""
-                    yield Record(value, "cell", path, row, there)
+                    yield Record(value, name, path, row, there)
     except (pyarrow.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
-        name = "Parquet" if kind == "parquet" else "Arrow"
         raise DamagedFileError(f"the {name} data is damaged") from error
 
 
@@ -184,7 +185,7 @@ def _column(path: str, schema: pyarrow.Schema, name: str) -> list[str] | None:
         or types.is_large_binary(kind)
         or types.is_binary_view(kind)
     ):
-        raise DataError(f"{shown(path)}: the column {name!r} holds {kind}, not text")
+        raise NoColumnError(f"{shown(path)}: the column {name!r} holds {kind}, not text")
     return way
 
 

@@ -23,7 +23,8 @@ from blankfill.progress import bar
 from blankfill.results import short_repr
 from blankfill.text.corpus import Skips, no_documents, read_documents
 from blankfill.text.language import LANGUAGES
-from blankfill.text.records import shown
+from blankfill.text.options import TextOptions
+from blankfill.text.records import ReadingReport, shown
 from blankfill.text.sample import Sample
 from blankfill.text.tokenizer import KIND, MODEL_NAME, VERSION, Tokenizer
 from blankfill.text.trainer import (
@@ -65,6 +66,8 @@ class TokenizerReport:
     """The same by reason."""
     first_skipped: list[str]
     """The first of them, with file, line and reason."""
+    reading: ReadingReport
+    """What was read, by the kind of file."""
 
     __repr__ = short_repr
 
@@ -78,7 +81,7 @@ def train_tokenizer(
     model_type: ModelType = "unigram",
     max_han_piece: int = 0,
     num_sentinels: int = 0,
-    text_field: str = "text",
+    options: TextOptions | None = None,
     strict: bool = False,
     overwrite: bool = False,
     character_coverage: float | None = None,
@@ -97,7 +100,7 @@ def train_tokenizer(
         max_han_piece: longest piece of Han characters, for small and repetitive text; 0 is off.
         num_sentinels: masks and `sop` of their own for the second and later spans of an example
             (`objective.sentinels`); none without that ablation.
-        text_field: the JSON field or Parquet column that holds the text.
+        options: how the files are read; as usual where not given.
         strict: raise an error where a document cannot be used, instead of skipping it.
         overwrite: replace `out` if it is a tokenizer's folder.
         character_coverage: share of all characters that get a piece; the rest is spelled in bytes.
@@ -119,7 +122,7 @@ def train_tokenizer(
     _check(vocab_size, character_coverage, sample_bytes, num_sentinels)
     target, skips = Path(out), Skips(strict=strict)
     with new_folder(target, KIND, overwrite=overwrite) as folder:
-        sample = _read_sample(paths, sample_bytes, text_field, skips)
+        sample = _read_sample(paths, sample_bytes, options, skips)
         sampled = sample.write(
             folder / "sample.txt", balance=balance, vocab_size=vocab_size,
             max_han_piece=max_han_piece,
@@ -142,8 +145,9 @@ def train_tokenizer(
             num_skipped=skips.total,
             skipped=dict(skips.counts),
             first_skipped=[str(case) for case in skips.first],
+            reading=skips.report(),
         )
-        options: dict[str, object] = {
+        chosen: dict[str, object] = {
             "model_type": model_type,
             "max_han_piece": max_han_piece,
             "num_sentinels": num_sentinels,
@@ -151,18 +155,18 @@ def train_tokenizer(
             "character_coverage": character_coverage,
             "sample_bytes": sample_bytes,
         }
-        trained.manifest = _manifest(trained, report, options, paths)
+        trained.manifest = _manifest(trained, report, chosen, paths)
         trained.save(folder)
     return report
 
 
 def _read_sample(
-    paths: Sequence[str | Path], sample_bytes: int, text_field: str, skips: Skips
+    paths: Sequence[str | Path], sample_bytes: int, options: TextOptions | None, skips: Skips
 ) -> Sample:
     """Read all text, and keep as much of it as the trainer may see."""
     sample = Sample(sample_bytes)
     with bar("reading text", unit="documents") as meter:
-        for document in read_documents(paths, text_field=text_field, report=skips):
+        for document in read_documents(paths, options, report=skips):
             sample.add(document.text, document.language, document.num_bytes)
             meter.advance()
     if not sample.num_documents:
