@@ -11,12 +11,12 @@ from kernels.native_forms import FORMS, native_form
 from model.attention_cases import require_native
 from model.test_loss import blank_loss, by_torch, draw, precision_context
 
-UNIT = torch.finfo(torch.bfloat16).eps / 2
+TYPES = [torch.float32, torch.bfloat16]
 
 
-def logits(rows, size, scale=3.0):
+def logits(rows, size, scale=3.0, dtype=torch.bfloat16):
     generator = torch.Generator().manual_seed(size)
-    scores = (scale * torch.randn(rows, size, generator=generator)).bfloat16()
+    scores = (scale * torch.randn(rows, size, generator=generator)).to(dtype)
     return scores, torch.randint(0, size, (rows,), generator=generator)
 
 
@@ -31,9 +31,10 @@ def score(scores, targets, *, gradient=True, z_loss=0.0, form=None):
 @pytest.mark.parametrize("size", [1, 2, 15, 97, 3000])
 @pytest.mark.parametrize("z_loss", [0.0, 0.01])
 @pytest.mark.parametrize("form", FORMS)
-def test_a_chunk_is_scored_to_rounding(size, z_loss, form):
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_chunk_is_scored_to_rounding(size, z_loss, form, dtype):
     require_native()
-    scores, targets = logits(7, size)
+    scores, targets = logits(7, size, dtype=dtype)
     made, normalizer, nats = score(scores, targets, z_loss=z_loss, form=form)
     exact = scores.double()
     log_sum = exact.logsumexp(-1)
@@ -44,22 +45,25 @@ def test_a_chunk_is_scored_to_rounding(size, z_loss, form):
     assert ((nats - (log_sum - own[:, 0])).abs() <= bound).all()
     grad = (exact - log_sum[:, None]).exp()
     grad.scatter_add_(1, targets[:, None], -1 / (1 + 2 * z_loss * log_sum[:, None]))
-    # Rounded once to bfloat16, from what float32 knows of a difference of numbers up to 1.
-    assert ((made.double() - grad).abs() <= UNIT * grad.abs() + 2 * bound[:, None]).all()
+    # Rounded once to their type, from what float32 knows of a difference of numbers up to 1.
+    unit = torch.finfo(dtype).eps / 2
+    assert ((made.double() - grad).abs() <= unit * grad.abs() + 2 * bound[:, None]).all()
 
 
-def test_without_a_gradient_the_logits_stay_as_they_are():
+@pytest.mark.parametrize("dtype", TYPES)
+def test_without_a_gradient_the_logits_stay_as_they_are(dtype):
     require_native()
-    scores, targets = logits(5, 97)
+    scores, targets = logits(5, 97, dtype=dtype)
     kept, *found = score(scores, targets, gradient=False)
     assert torch.equal(kept, scores)
     _, *again = score(scores, targets)
     assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
 
 
-def test_the_impossible_and_what_is_not_a_number_stay_in_their_rows():
+@pytest.mark.parametrize("dtype", TYPES)
+def test_the_impossible_and_what_is_not_a_number_stay_in_their_rows(dtype):
     require_native()
-    scores, targets = logits(5, 97)
+    scores, targets = logits(5, 97, dtype=dtype)
     scores[1], scores[1, 5], targets[1] = 0, 400, 3
     scores[2, 7], targets[2] = math.nan, 3
     scores[3, 8:] = -math.inf
@@ -86,19 +90,21 @@ def test_an_empty_chunk_is_nothing():
     assert [len(x) for x in score(*logits(0, 97))] == [0, 0, 0]
 
 
-def test_a_chunk_has_the_same_bits_on_any_number_of_threads():
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_chunk_has_the_same_bits_on_any_number_of_threads(dtype):
     require_native()
     before, results = torch.get_num_threads(), []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        results.append(score(*logits(9, 3000)))
+        results.append(score(*logits(9, 3000, dtype=dtype)))
     torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("z_loss", [0.0, 0.01])
 @pytest.mark.parametrize("rows", [7, 1000])
-def test_loss_and_gradients_are_no_worse_than_the_plain_forms(z_loss, rows, monkeypatch):
+@pytest.mark.parametrize("dtype", TYPES)
+def test_loss_and_gradients_are_no_worse_than_the_plain_forms(z_loss, rows, dtype, monkeypatch):
     require_native()
     monkeypatch.setattr(loss, "MIN_CHUNK_ROWS", rows)
     monkeypatch.setattr(loss, "CHUNK_ELEMENTS", 0)
@@ -111,15 +117,17 @@ def test_loss_and_gradients_are_no_worse_than_the_plain_forms(z_loss, rows, monk
     errors = []
     for native in (load_native, lambda: None):
         monkeypatch.setattr(loss, "load_native", native)
-        with precision_context(torch.bfloat16):
+        with precision_context(dtype):
             value, _ = blank_loss(model, hidden, targets, weights, z_loss)
         made = [value, *torch.autograd.grad(value, inputs)]
         errors.append([float((a - b).detach().norm()) for a, b in zip(made, exact, strict=True)])
-    # Both round logits, gradients and products to bfloat16; a tenth more or less is chance.
-    assert all(ours <= 1.1 * plain for ours, plain in zip(*errors, strict=True))
+    # Both round logits, gradients and products to the type; a tenth more or less is chance in
+    # bfloat16. In float32 both are at the last bit, where chance is all there is.
+    most = 1.1 if dtype == torch.bfloat16 else 2
+    assert all(ours <= most * plain for ours, plain in zip(*errors, strict=True))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_other_types_take_the_plain_form(dtype):
     way = loss._way_for(torch.empty(2, 97, dtype=dtype), torch.float32)
     assert type(way) is loss._ByTensors

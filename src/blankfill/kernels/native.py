@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
 SOURCES = tuple(HERE / name for name in ("packed.c", "chunk.c", "rotate.c", "gate.c"))
-INCLUDED = tuple(HERE / name for name in ("bfloat16.h", "exponential.h", "packed_pairs.h"))
+INCLUDED = tuple(
+    HERE / name for name in ("bfloat16.h", "chunk_rows.h", "exponential.h", "packed_pairs.h")
+)
 FLAGS = ("-O3", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC",
          f"-DSTRIP={STRIP}")  # fmt: skip
 
@@ -65,13 +67,18 @@ class Native:
     def __init__(self, library: ctypes.CDLL, gemm: ctypes.c_void_p, form: str) -> None:
         self.form = form
         self._attend, self._attend_backward = library.attend, library.attend_backward
-        self._score_chunk, self._add_part = library.score_chunk, library.add_part
+        self._score_chunk = {
+            torch.float32: library.score_chunk_float32,
+            torch.bfloat16: library.score_chunk_bfloat16,
+        }
+        self._add_part = library.add_part
         self._rotate = {
             torch.float32: library.rotate_float32, torch.bfloat16: library.rotate_bfloat16
         }  # fmt: skip
         self._gate, self._gate_backward = library.gate, library.gate_backward
-        functions = (self._attend, self._attend_backward, self._score_chunk, self._add_part)
-        for function in (*functions, self._gate, self._gate_backward, *self._rotate.values()):
+        functions = (self._attend, self._attend_backward, self._add_part, self._gate)
+        by_type = (*self._score_chunk.values(), *self._rotate.values())
+        for function in (*functions, self._gate_backward, *by_type):
             function.restype = None
         self._gemm = gemm
 
@@ -111,8 +118,8 @@ class Native:
         """Fill `normalizer` and `nats`, `[n]` float32, from logits; turn these into gradients.
 
         Args:
-            scores: `[n, V]` bfloat16, overwritten where there is a gradient: by softmax, less
-                `1 / (1 + 2 z_loss normalizer)` at the target.
+            scores: `[n, V]` in float32 or bfloat16, overwritten where there is a gradient: by
+                softmax, less `1 / (1 + 2 z_loss normalizer)` at the target.
             targets: `[n]` int64.
             normalizer: each row's log of the softmax's denominator.
             nats: each row's negative log-likelihood of its target.
@@ -127,9 +134,8 @@ class Native:
             return
         if int(targets.min()) < 0 or int(targets.max()) >= size:
             raise IndexError(f"a target is outside of the {size} columns")
-        assert scores.dtype == torch.bfloat16
         assert {targets.dtype, normalizer.dtype, nats.dtype} == {torch.int64, torch.float32}
-        self._score_chunk(
+        self._score_chunk[scores.dtype](
             _address(scores), ctypes.c_int64(rows), ctypes.c_int64(size), _address(targets),
             _address(normalizer), _address(nats), ctypes.c_int64(gradient),
             ctypes.c_float(z_loss),

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from blankfill.kernels.native import Native, load_native
+from blankfill.kernels.native import TYPES, Native, load_native
 from blankfill.model.targets import Targets
 
 __all__ = ["Loss", "target_loss"]
@@ -152,7 +152,7 @@ class _ByTensors:
 
 
 class _InC(_ByTensors):
-    """The same for bfloat16, each in one pass over what it reads."""
+    """The same for float32 and bfloat16 on a CPU, each in one pass over what it reads."""
 
     def __init__(self, native: Native) -> None:
         self._native, self._wide = native, torch.float32
@@ -170,6 +170,9 @@ class _InC(_ByTensors):
 
     def add_product(self, total: torch.Tensor, grad: torch.Tensor, source: torch.Tensor) -> None:
         """As by tensors; one product's memory serves all chunks."""
+        if grad.dtype == self._wide:
+            super().add_product(total, grad, source)
+            return
         if self._product is None:
             self._product = source.new_empty(total.shape)
         self._native.add_part(total, torch.mm(grad.T, source, out=self._product))
@@ -177,7 +180,7 @@ class _InC(_ByTensors):
 
 def _way_for(logits: torch.Tensor, wide: torch.dtype) -> _ByTensors:
     """Choose by the type of the logits, the device and what is there."""
-    fits = logits.dtype == torch.bfloat16 and logits.device.type == "cpu"
+    fits = logits.dtype in TYPES and logits.device.type == "cpu"
     if fits and (native := load_native()):
         return _InC(native)
     return _ByTensors(logits, wide)
