@@ -14,6 +14,7 @@ from blankfill.config.run import RunConfig, to_dict
 from blankfill.config.train import TrainConfig
 from blankfill.errors import CheckpointError, OutputError
 from blankfill.report.chart import MAX_POINTS, Chart, Line, draw_chart
+from blankfill.report.labels import text_width
 from blankfill.report.read import Point
 from blankfill.report.words import WORDS
 from blankfill.runs import write_run
@@ -293,3 +294,53 @@ def test_long_lines_are_drawn_by_means_and_keep_their_last_value():
     assert shown[0][2] == "3"
     assert shown[-1][1:] == ["100k", "7"]
     assert len(drawn) < 60_000
+
+
+def falling(levels=(), **options):
+    points = [Point(0, 9.7), *(Point(i, 4 - i / 100) for i in range(10, 210, 10))]
+    lines = [Line(name="loss", points=points)]
+    lines += [Line(name=n, points=[Point(0, v)], style="level") for n, v in levels]
+    return Chart(title="t", unit="nats", x_name="step", lines=lines, **options)
+
+
+def ticks_of(drawn):
+    """The values beside the vertical axis."""
+    return [float(t) for t in re.findall(r'<text x="40" [^>]*>([\d.]+)</text>', drawn)]
+
+
+def test_the_untrained_loss_does_not_set_the_axis_and_is_told():
+    whole = draw_chart(falling())
+    cut = draw_chart(falling(falls=True, start_note="from {} at step {}"))
+    assert max(ticks_of(whole)) >= 8
+    assert max(ticks_of(cut)) <= 4
+    assert "from 9.7 at step 0" in cut
+
+
+def test_a_rise_is_never_cut_off():
+    rising = [Point(0, 1.0), *(Point(i, i / 10) for i in range(10, 210, 10))]
+    chart = Chart(
+        title="t", unit="nats", x_name="step", lines=[Line(name="a", points=rising)],
+        falls=True, start_note="from {} at step {}",
+    )  # fmt: skip
+    assert max(ticks_of(draw_chart(chart))) >= 20
+    assert "from" not in draw_chart(chart)
+
+
+def test_names_of_levels_stand_clear_of_each_other_and_of_the_curve():
+    drawn = draw_chart(falling([("unigram", 3.0), ("trigram", 2.97)], falls=True))
+    boxes = []
+    for x, y, anchor, text in re.findall(
+        r'<text class="level" x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)">([^<]*)<', drawn
+    ):
+        left = float(x) if anchor == "start" else float(x) - text_width(text)
+        boxes.append((left, float(y) - 10, left + text_width(text), float(y) + 3))
+    (a, b) = boxes
+    assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+    path = re.search(r'class="line"[^>]* d="M([^"]*)"', drawn).group(1)
+    for place in path.split("L"):
+        px, py = map(float, place.split())
+        assert not any(x1 <= px <= x2 and y1 <= py <= y2 for x1, y1, x2, y2 in boxes)
+
+
+def test_axes_are_named():
+    assert ">step \u2192</text>" in draw_chart(falling())

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
+from blankfill.report.labels import Labels
 from blankfill.report.read import Point
 
 __all__ = ["NUM_COLOURS", "Chart", "Line", "draw_chart", "format_value"]
@@ -26,8 +27,13 @@ MAX_POINTS = 300
 LOG_SPREAD = 50.0
 """A chart that may be logarithmic is when its largest value is this many times the median."""
 
-WIDTH, HEIGHT = 400, 240
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 28
+FIRST_STEPS = 0.02
+"""Share of the steps whose values do not stretch the axis of a chart that falls from its start."""
+
+WIDTH, HEIGHT = 400, 256
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 44
+PLOT = f'y="{TOP}" width="{WIDTH}" height="{HEIGHT - TOP}" viewBox="0 {TOP} {WIDTH} {HEIGHT - TOP}"'
+"""Attributes of what is cut off above the axes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +68,10 @@ class Chart:
     """Whether the axis begins at 0."""
     percent: bool = False
     """Whether values are shares, shown in percent."""
+    falls: bool = False
+    """Whether values fall from a high start, which is told in words and does not set the axis."""
+    start_note: str = ""
+    """How that start is told; of a value and a step."""
     may_be_log: bool = False
     """Whether values of very different size are put on a logarithmic axis."""
     names_shown: bool = False
@@ -76,7 +86,8 @@ def draw_chart(chart: Chart) -> str:
     if not lines:
         return ""
     axes = _Axes(chart, lines)
-    drawn = "".join(_draw_line(line, axes, chart) for line in lines)
+    drawn = "".join(_draw_line(line, axes) for line in lines if line.style != "level")
+    labels = _draw_labels(lines, axes, chart)
     unit = f"{chart.unit}, {chart.log_note}" if axes.log and chart.log_note else chart.unit
     label = f"{chart.title}, {unit}"
     return (
@@ -84,7 +95,8 @@ def draw_chart(chart: Chart) -> str:
         f'<figcaption><b>{escape(chart.title)}</b> <span class="unit">{escape(unit)}</span>'
         f"</figcaption>{_legend(lines, chart.names_shown)}"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
-        f"{axes.draw(chart)}{drawn}"
+        f"{axes.draw(chart)}"
+        f"<svg {PLOT}>{drawn}</svg>{labels}"
         f'<line class="cursor" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/></svg>'
         f'<script type="application/json">{_values(lines, axes, chart)}</script>'
         "</figure>"
@@ -118,6 +130,9 @@ class _Axes:
             and positive[-1] > LOG_SPREAD * positive[len(positive) // 2]
         )
         low, high = min(values), max(values)
+        self.start = None if self.log or not chart.falls else self._start(lines)
+        if self.start:
+            high = self.start[1]
         if self.log:
             self.ticks = _decades(low, high)
             self.y = (math.log10(min(low, self.ticks[0])), math.log10(max(high, self.ticks[-1])))
@@ -127,8 +142,23 @@ class _Axes:
             self.y = (low if chart.from_zero and low >= 0 else low - margin, high + margin)
             self.ticks = _ticks(*self.y, 6)
 
+    def _start(self, lines: Sequence[Line]) -> tuple[Point, float] | None:
+        """Find the highest of the first values, and the highest value after them.
+
+        None where the first ones are no higher, or where there is nothing but them.
+        """
+        curves = [line for line in lines if line.style != "level"]
+        first = self.x[0] + FIRST_STEPS * (self.x[1] - self.x[0])
+        early = [p for line in curves for p in line.points if p.step <= first]
+        late = [p.value for line in lines for p in line.points
+                if line.style == "level" or p.step > first]  # fmt: skip
+        if not early or not any(p.step > first for line in curves for p in line.points):
+            return None
+        top = max(early, key=lambda point: point.value)
+        return (top, max(late)) if top.value > max(late) else None
+
     def place(self, point: Point) -> tuple[float, float]:
-        """Give a point's place in the box."""
+        """Give a point's place in the box; what lies above it is cut off where it is drawn."""
         value = math.log10(point.value) if self.log else point.value
         x = LEFT + (point.step - self.x[0]) / (self.x[1] - self.x[0]) * (WIDTH - LEFT - RIGHT)
         share = (value - self.y[0]) / (self.y[1] - self.y[0] or 1.0)
@@ -146,25 +176,50 @@ class _Axes:
             x, _ = self.place(Point(tick, 10 ** self.y[0] if self.log else self.y[0]))
             anchor = "end" if x > WIDTH - 24 else "middle"
             parts.append(
-                f'<text x="{x}" y="{HEIGHT - 11}" text-anchor="{anchor}">{format_value(tick)}'
-                "</text>"
+                f'<text x="{x}" y="{HEIGHT - BOTTOM + 17}" text-anchor="{anchor}">'
+                f"{format_value(tick)}</text>"
             )
+        parts.append(
+            f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - BOTTOM + 34}" text-anchor="end">'
+            f"{escape(chart.x_name)} \u2192</text>"
+        )
         parts.append(f'<path class="axis" d="M{LEFT} {HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
         return "".join(parts)
 
 
-def _draw_line(line: Line, axes: _Axes, chart: Chart) -> str:
+def _draw_labels(lines: Sequence[Line], axes: _Axes, chart: Chart) -> str:
+    """Draw the levels, each with its name and value, and say where a cut-off start lies."""
+    curves = [
+        [axes.place(point) for point in _thin(line.points)]
+        for line in lines
+        if line.style != "level"
+    ]
+    levels = [(line, axes.place(line.points[0])[1]) for line in lines if line.style == "level"]
+    labels = Labels([*curves, *([(LEFT, y), (WIDTH - RIGHT, y)] for _, y in levels)])
+    drawn: list[str] = []
+    for line, y in levels:
+        colour = f"var(--c{line.colour % NUM_COLOURS})"
+        drawn.append(f'<path class="level" stroke="{colour}" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>')
+        text = f"{line.name} {format_value(line.points[0].value, percent=chart.percent)}"
+        drawn.append(labels.draw(text, [
+            (x, baseline, anchor)
+            for baseline in (y - 4, y + 14)
+            if TOP + 8 <= baseline <= HEIGHT - BOTTOM - 3
+            for x, anchor in ((WIDTH - RIGHT, "end"), (LEFT + 4, "start"), (WIDTH / 2, "start"))
+        ]))  # fmt: skip
+    if axes.start and chart.start_note:
+        top = axes.start[0]
+        text = chart.start_note.format(format_value(top.value), format_value(top.step))
+        drawn.append(labels.draw(text, [
+            (LEFT + x, TOP + y, "start")
+            for y in (10.0, 24.0)
+            for x in (8.0, 24.0, 48.0, 90.0, 140.0)
+        ]))  # fmt: skip
+    return "".join(drawn)
+
+
+def _draw_line(line: Line, axes: _Axes) -> str:
     colour = f"var(--c{line.colour % NUM_COLOURS})"
-    if line.style == "level":
-        y = axes.place(line.points[0])[1]
-        # Losses fall from the upper left to the lower right; names keep out of their way.
-        low = y > HEIGHT / 2
-        x, anchor = (LEFT + 4, "start") if low else (WIDTH - RIGHT, "end")
-        shown = escape(f"{line.name} {format_value(line.points[0].value, percent=chart.percent)}")
-        return (
-            f'<path class="level" stroke="{colour}" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>'
-            f'<text class="level" x="{x}" y="{y - 4}" text-anchor="{anchor}">{shown}</text>'
-        )
     places = [axes.place(point) for point in _thin(line.points)]
     path = "M" + "L".join(f"{x} {y}" for x, y in places)
     smooth = _smooth(line.points) if line.style == "line" and line.noisy else None

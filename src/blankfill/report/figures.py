@@ -187,6 +187,8 @@ class _Drawer:
         return Chart(
             title=title, unit=self.word(unit), lines=lines, x_name=self.word(x_name),
             from_zero=from_zero, percent=percent, may_be_log=log,
+            falls=unit.startswith("nats"),
+            start_note=self.word("start", "{}", self.word(x_name), "{}"),
             log_note=self.word("logarithmic"), names_shown=len(self.records) > 1,
         )  # fmt: skip
 

@@ -55,6 +55,7 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "loss and validation": ("Loss", "损失"),
     "training": ("training", "训练"),
     "validation short": ("validation", "验证"),
+    "start": ("\u2191 {} at {} {}", "\u2191 {}（{} {}）"),
     "by kind": ("Training loss by kind", "各类空的训练损失"),
     "by language": ("Training loss by language", "各语言的训练损失"),
     "by source": ("Training loss by source", "各数据源的训练损失"),
