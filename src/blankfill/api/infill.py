@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,10 +19,18 @@ from blankfill.config.ranges import (
 from blankfill.config.train import DeviceKind
 from blankfill.errors import BlankfillError, RequestError
 from blankfill.results import short_repr
-from blankfill.text.user_text import UserText, checked, read_stdin_lines, require_blank
+from blankfill.text.user_text import (
+    UserText,
+    checked,
+    read_stdin_lines,
+    require_blank,
+    to_continue,
+)
 
 if TYPE_CHECKING:
+    from blankfill.config.run import RunConfig
     from blankfill.generate import FilledItem
+    from blankfill.text.tokenizer import TextTokenizer
 
 __all__ = ["FillResult", "fill", "generate"]
 
@@ -75,7 +84,8 @@ def fill(
 
     Args:
         run: folder of a pretrained run, or of one of its checkpoints.
-        texts: one text with blanks, or several; a single - reads stdin, one text a line.
+        texts: one text with blanks, or several; a single - reads stdin, one text a line. On a
+            terminal none opens a prompt, where one after the other is typed and filled.
         checkpoint: last, best (lowest validation loss), or a step; the last where not given.
         num_candidates: fills to list for each blank, most probable first; as many as there are
             where these are fewer.
@@ -91,19 +101,24 @@ def fill(
         ConfigError: there is no such device.
         RequestError: no text can be filled: each has no blank or is too long.
     """
-    user_texts = _user_texts(texts, require_blank)
+    batch = _Batch(texts, require_blank)
     from blankfill import progress
     from blankfill.generate import LanguageModel, Sampling, fill_texts
 
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
-    lm = LanguageModel.load(as_path(run), checkpoint=checkpoint, weights=weights, device=device)
-    lines = [each.text for each in user_texts if each.error is None]
-    with progress.bar("fill", len(lines), "texts") as meter:
-        items = fill_texts(
-            lm, lines, max_new_tokens=max_new_tokens, num_candidates=num_candidates,
-            sampling=sampling, advance=meter.advance,
-        )  # fmt: skip
-    return FillResult(run=str(lm.path), step=lm.step, items=_answers(user_texts, items))
+    lm = LanguageModel.load(
+        as_path(run), checkpoint=checkpoint, weights=weights, device=device, check=batch.fit
+    )
+    ask = functools.partial(
+        fill_texts, lm, batch.usable, max_new_tokens=max_new_tokens,
+        num_candidates=num_candidates, sampling=sampling,
+    )  # fmt: skip
+    if len(batch.usable) > 1:
+        with progress.bar("fill", len(batch.usable), "texts") as meter:
+            items = ask(advance=meter.advance)
+    else:
+        items = ask()  # a bar would stand between the question and its answer
+    return FillResult(run=str(lm.path), step=lm.step, items=batch.answers(items))
 
 
 @checks_arguments
@@ -127,7 +142,8 @@ def generate(
 
     Args:
         run: folder of a pretrained run, or of one of its checkpoints.
-        texts: one text to continue, or several; a single - reads stdin, one text a line.
+        texts: one text to continue, or several; a single - reads stdin, one text a line. On a
+            terminal none opens a prompt, where one after the other is typed and continued.
         checkpoint: last, best (lowest validation loss), or a step; the last where not given.
         temperature: 0 takes the most probable token each time; above 0 draws.
         top_p: draw from the smallest set of tokens whose probability reaches this.
@@ -141,62 +157,94 @@ def generate(
         ConfigError: there is no such device.
         RequestError: no text can be continued: each is too long.
     """
-    user_texts = _user_texts(texts)
+    batch = _Batch(texts, asked=to_continue)
     from blankfill.generate import LanguageModel, Sampling, continue_texts
 
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
-    lm = LanguageModel.load(as_path(run), checkpoint=checkpoint, weights=weights, device=device)
-    lines = [each.text for each in user_texts if each.error is None]
-    items = continue_texts(lm, lines, max_new_tokens=max_new_tokens, sampling=sampling)
-    return FillResult(run=str(lm.path), step=lm.step, items=_answers(user_texts, items))
+    lm = LanguageModel.load(
+        as_path(run), checkpoint=checkpoint, weights=weights, device=device, check=batch.fit
+    )
+    items = continue_texts(lm, batch.usable, max_new_tokens=max_new_tokens, sampling=sampling)
+    return FillResult(run=str(lm.path), step=lm.step, items=batch.answers(items))
 
 
-def _user_texts(texts: Texts, check: Callable[[str], object] = checked) -> list[UserText]:
-    """Take the texts as given, or stdin's lines where the only one is `-`; check each of them.
+class _Batch:
+    """The texts of a call, what is wrong with some of them, and the answers of the others.
+
+    Args:
+        texts: as given; a single `-` reads stdin's lines.
+        check: refuses a text that cannot be used whatever the model is.
+        asked: makes of a text what the model is asked.
 
     Raises:
         RequestError: there is no text, or none that can be used.
+    """
+
+    def __init__(
+        self, texts: Texts, check: Callable[[str], object] = checked,
+        asked: Callable[[str], str] = str,
+    ) -> None:  # fmt: skip
+        self._texts, self._asked = _user_texts(texts), asked
+        self._check(lambda text: check(checked(text)))
+
+    @property
+    def usable(self) -> list[str]:
+        """The texts without an error."""
+        return [each.text for each in self._texts if each.error is None]
+
+    def fit(self, tokenizer: TextTokenizer, cfg: RunConfig) -> None:
+        """Find the texts that a model cannot take, before its weights are loaded.
+
+        Raises:
+            RequestError: it can take none.
+        """
+        from blankfill.generate.infill import encode_request
+
+        self._check(lambda text: encode_request(self._asked(text), tokenizer, cfg))
+
+    def answers(self, items: Sequence[FilledItem]) -> list[FilledItem]:
+        """Put the answers of the usable texts between the errors of the others.
+
+        Raises:
+            RequestError: there is no answer.
+        """
+        from blankfill.generate import FilledItem
+
+        done = iter(items)
+        answers: list[FilledItem] = []
+        for each in self._texts:
+            if each.error is None:
+                item = next(done)
+            else:
+                item = FilledItem(prompt=each.text, text="", blanks=(), error=each.error)
+            answers.append(replace(item, error=_name_place(each, item.error)))
+        _require_one([item.error for item in answers])
+        return answers
+
+    def _check(self, check: Callable[[str], object]) -> None:
+        for i, each in enumerate(self._texts):
+            if each.error is None:
+                try:
+                    check(each.text)
+                except BlankfillError as wrong:
+                    self._texts[i] = replace(each, error=str(wrong))
+        _require_one([_name_place(each, each.error) for each in self._texts])
+
+
+def _user_texts(texts: Texts) -> list[UserText]:
+    """Take the texts as given, or stdin's lines where the only one is `-`.
+
+    Raises:
+        RequestError: there is no text.
     """
     texts = as_list(texts)
     if not texts:
         raise RequestError("no text was given; write it after the run, or - to read stdin")
     if texts == ["-"]:
-        read = read_stdin_lines()
-    elif len(texts) == 1:
-        read = [UserText(texts[0], "")]
-    else:
-        read = [UserText(text, f"text {i}") for i, text in enumerate(texts, start=1)]
-    found: list[UserText] = []
-    for each in read:
-        error = each.error
-        if error is None:
-            try:
-                check(checked(each.text))
-            except BlankfillError as wrong:
-                error = str(wrong)
-        found.append(replace(each, error=error))
-    _require_one([_name_place(each, each.error) for each in found])
-    return found
-
-
-def _answers(user_texts: Sequence[UserText], items: Sequence[FilledItem]) -> list[FilledItem]:
-    """Put the answers of the usable texts between the errors of the others.
-
-    Raises:
-        RequestError: there is no answer.
-    """
-    from blankfill.generate import FilledItem
-
-    done = iter(items)
-    answers: list[FilledItem] = []
-    for each in user_texts:
-        if each.error is None:
-            item = next(done)
-        else:
-            item = FilledItem(prompt=each.text, text="", blanks=(), error=each.error)
-        answers.append(replace(item, error=_name_place(each, item.error)))
-    _require_one([item.error for item in answers])
-    return answers
+        return read_stdin_lines()
+    if len(texts) == 1:
+        return [UserText(texts[0], "")]
+    return [UserText(text, f"text {i}") for i, text in enumerate(texts, start=1)]
 
 
 def _name_place(text: UserText, error: str | None) -> str | None:

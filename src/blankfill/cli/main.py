@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import logging
@@ -20,12 +21,12 @@ import sys
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from blankfill.cli.failures import sentence_of
 from blankfill.cli.preset import with_preset
 from blankfill.cli.reading import UNIVERSAL, asks_for_help, read
 from blankfill.cli.streams import can_write, leave_stdout, say, settle_streams, writing_stdout
-from blankfill.cli.verbs import VERBS, load
+from blankfill.cli.verbs import VERBS, Verb, load
 from blankfill.config.closest import did_you_mean
-from blankfill.errors import BlankfillError, refused_by_system
 from blankfill.runtime import tune
 
 __all__ = ["VERBS", "main"]
@@ -40,18 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _dispatch(list(sys.argv[1:] if argv is None else argv))
         with writing_stdout():
             sys.stdout.flush()
-    except BlankfillError as error:
-        return _complain(str(error))
-    except (MemoryError, RuntimeError) as error:
-        # Torch has an error of its own for a GPU and none for a CPU; both say it in these words.
-        short = ("can't allocate memory", "out of memory")
-        if not isinstance(error, MemoryError) and not any(word in str(error) for word in short):
-            raise
-        detail = str(error).split("\n")[0] or "no more is known"
-        return _complain(
-            f"there is not enough memory for this ({detail}); take a smaller model, shorter or "
-            "fewer rows in a micro-batch, or fewer texts at a time"
-        )
     except KeyboardInterrupt:
         say("stopped")
         return 130
@@ -59,11 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has gone, as `| head` does; that is no error of anybody's.
         leave_stdout()
         return 0
-    except OSError as error:
-        refused = refused_by_system(error)
-        if refused is None:
+    except Exception as error:
+        sentence = sentence_of(error)
+        if sentence is None:
             raise
-        return _complain(str(refused))
+        return _complain(sentence)
     return code
 
 
@@ -144,7 +133,8 @@ def _run(name: str, words: list[str]) -> int:
 
         print_help(name, command, words, every=asked == "all")
         return 0
-    reading = read(name, command, words)
+    asks = verb.asks and sys.stdin.isatty() and sys.stdout.isatty()
+    reading = read(name, command, words, asks=asks)
     _set_up_logging(reading.flags)
     options = reading.options
     if name == "pretrain":
@@ -152,15 +142,26 @@ def _run(name: str, words: list[str]) -> int:
     if verb.computes:
         for chosen in tune():
             log.debug("process: %s (BLANKFILL_TUNE=0 turns this off)", chosen)
+    show = functools.partial(_show, verb, as_json="--json" in reading.flags)
+    if asks and len(reading.arguments) == 1:
+        from blankfill.cli.prompt import converse
+
+        converse(name, command, reading.arguments[0], options, show)
+        return 0
     result = command(*reading.arguments, **options)
+    show(result)
+    return int(getattr(result, "exit_code", 0))
+
+
+def _show(verb: Verb, result: Any, *, as_json: bool) -> None:
+    """Print a verb's result."""
     with writing_stdout():
-        if "--json" in reading.flags:
+        if as_json:
             _print_json(result)
         else:
             from blankfill.cli.console import Answer
 
             load("blankfill.cli", verb.printer)(result, Answer())
-    return int(getattr(result, "exit_code", 0))
 
 
 def _print_json(result: Any) -> None:

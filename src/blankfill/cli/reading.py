@@ -21,7 +21,7 @@ import re
 import typing
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
@@ -61,13 +61,21 @@ def asks_for_help(words: Sequence[str]) -> Literal["", "common", "all"]:
     return "common" if "-h" in options or "--help" in options else ""
 
 
-def read(verb: str, command: Callable[..., Any], words: Sequence[str]) -> Reading:
+def read(
+    verb: str, command: Callable[..., Any], words: Sequence[str], *, asks: bool = False
+) -> Reading:
     """Read the words behind a verb.
+
+    Args:
+        verb: its name.
+        command: its function.
+        words: what stands behind it.
+        asks: whether the last arguments, a list, may be left out: they are asked for.
 
     Raises:
         ConfigError: they are not what the verb takes; the message names the word and the way out.
     """
-    return _Reader(verb, command).read(words)
+    return _Reader(verb, command, asks=asks).read(words)
 
 
 def options_of(options: Sequence[Parameter]) -> dict[str, tuple[Parameter, bool]]:
@@ -87,9 +95,11 @@ def options_of(options: Sequence[Parameter]) -> dict[str, tuple[Parameter, bool]
 class _Reader:
     """One command line being read."""
 
-    def __init__(self, verb: str, command: Callable[..., Any]) -> None:
+    def __init__(self, verb: str, command: Callable[..., Any], *, asks: bool) -> None:
         self._verb = verb
         self._arguments, options = parameters_of(command)
+        if asks:
+            self._arguments[-1] = replace(self._arguments[-1], required=False)
         self._options = options_of(options)
         self._words: deque[str] = deque()
         self._given: list[str] = []

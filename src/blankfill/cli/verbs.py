@@ -20,6 +20,8 @@ class Verb(NamedTuple):
     """One line for `blankfill --help`."""
     computes: bool = False
     """Whether it is a model's work, for which the process is tuned."""
+    asks: bool = False
+    """Whether it asks for texts on a terminal where none is given."""
 
 
 VERBS: dict[str, Verb] = {
@@ -59,8 +61,12 @@ VERBS: dict[str, Verb] = {
     "report": Verb(
         "report:report", "report:print_report", "curves and fills of runs as one HTML file"
     ),
-    "fill": Verb("infill:fill", "infill:print_fill", "fill the blanks of a text", computes=True),
-    "generate": Verb("infill:generate", "infill:print_generate", "continue a text", computes=True),
+    "fill": Verb(
+        "infill:fill", "infill:print_fill", "fill the blanks of a text", computes=True, asks=True
+    ),
+    "generate": Verb(
+        "infill:generate", "infill:print_generate", "continue a text", computes=True, asks=True
+    ),
     "import": Verb(
         "interop:import_",
         "interop:print_import",

@@ -9,18 +9,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from blankfill.config.run import RunConfig
 from blankfill.errors import BlankfillError, RequestError
 from blankfill.generate.sampling import GREEDY, Sampling
 from blankfill.generate.search import FilledBlank, FilledText, checked_prompt, fill_tokens
 from blankfill.objective.batch import Int32
 from blankfill.results import short_repr
 from blankfill.text.tokenizer import TextTokenizer
-from blankfill.text.user_text import checked
+from blankfill.text.user_text import checked, to_continue
 
 if TYPE_CHECKING:
     from blankfill.generate.language_model import LanguageModel
 
-__all__ = ["Candidate", "FilledItem", "TextBlank", "continue_texts", "fill_texts"]
+__all__ = [
+    "Candidate",
+    "FilledItem",
+    "TextBlank",
+    "continue_texts",
+    "encode_request",
+    "fill_texts",
+]
 
 Fill = Callable[..., list[FilledText]]
 """`fill_tokens` with everything settled but the prompts and how they are filled."""
@@ -116,10 +124,11 @@ def fill_texts(
     prompts: list[Int32] = []
     errors: list[str | None] = []
     for text in texts:
-        prompt = _prompt(lm, text)
-        errors.append(prompt if isinstance(prompt, str) else None)
-        if not isinstance(prompt, str):
-            prompts.append(prompt)
+        try:
+            prompts.append(encode_request(text, lm.tokenizer, lm.cfg))
+            errors.append(None)
+        except BlankfillError as error:
+            errors.append(str(error))
     run: Fill = functools.partial(
         fill_tokens, lm, max_new_tokens=max_new_tokens, batch_size=batch_size
     )
@@ -146,13 +155,20 @@ def fill_texts(
     return items
 
 
-def _prompt(lm: LanguageModel, text: str) -> Int32 | str:
-    """Turn a text into tokens, or say why it cannot be filled."""
-    try:
-        tokens = lm.tokenizer.encode_with_blanks(_SPACE_BEFORE_MASK.sub("", checked(text)))
-        checked_prompt(tokens, lm)
-    except BlankfillError as error:
-        return str(error)
+def encode_request(text: str, tokenizer: TextTokenizer, cfg: RunConfig) -> Int32:
+    """Turn a text with blanks into tokens, if a model can fill it; its weights are not needed.
+
+    Args:
+        text: the text.
+        tokenizer: the model's.
+        cfg: what it was trained with.
+
+    Raises:
+        RequestError: it is no text, has no blank, or is longer than the model's positions reach.
+        DataError: it has more blanks than the tokenizer has sentinels.
+    """
+    tokens = tokenizer.encode_with_blanks(_SPACE_BEFORE_MASK.sub("", checked(text)))
+    checked_prompt(tokens, tokenizer.ids, cfg)
     return tokens
 
 
@@ -168,7 +184,7 @@ def continue_texts(
 
     One that is too long gets its error for an answer.
     """
-    prompts = [text if "[gMASK]" in text else text + "[gMASK]" for text in texts]
+    prompts = [to_continue(text) for text in texts]
     items = fill_texts(
         lm, prompts, max_new_tokens=max_new_tokens, sampling=sampling, batch_size=batch_size
     )

@@ -7,7 +7,7 @@ network with the tokenizer or the positions of another.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,6 +191,7 @@ class LanguageModel:
         device: DeviceKind = "cpu",
         dtype: WeightType = "stored",
         needs_text: bool = True,
+        check: Callable[[TextTokenizer, RunConfig], None] | None = None,
     ) -> LanguageModel:
         """Load a checkpoint of a run.
 
@@ -201,6 +202,8 @@ class LanguageModel:
             device: where the model is put.
             dtype: what its matrices are kept in; norms and biases are float32 in any case.
             needs_text: whether a run without a vocabulary is refused; else it has a `NoVocabulary`.
+            check: called before the weights are read, which may take minutes; what it raises is
+                raised.
 
         Raises:
             CheckpointError: the folder is not a run, or holds no such checkpoint or no average.
@@ -212,6 +215,8 @@ class LanguageModel:
         record = read_run(run)
         cfg = record.config
         tokenizer = _load_tokenizer(run, record, needs_text=needs_text)
+        if check is not None:
+            check(tokenizer, cfg)
         name: Part = "ema" if weights == "ema" else "model"
         found = choose_checkpoint(run, place.checkpoint, [name])
         if not found.holds(name):

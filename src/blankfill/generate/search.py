@@ -21,11 +21,13 @@ import numpy as np
 import torch
 
 from blankfill import rng
+from blankfill.config.run import RunConfig
 from blankfill.errors import RequestError
 from blankfill.generate.sampling import GREEDY, Sampling, choose, log_probabilities
 from blankfill.generate.session import Session
 from blankfill.objective.batch import Int32
 from blankfill.objective.blank import Prompt, build_prompt, generation_positions
+from blankfill.objective.special import SpecialIds
 from blankfill.text.user_text import no_blank
 
 if TYPE_CHECKING:
@@ -134,7 +136,7 @@ def fill_tokens(
     """
     rows: list[_Row] = []
     for index, tokens in enumerate(prompts):
-        prompt = checked_prompt(tokens, lm)
+        prompt = checked_prompt(tokens, lm.ids, lm.cfg)
         address = np.ascontiguousarray(prompt.tokens).tobytes().hex()
         rows.append(
             _Row(
@@ -151,18 +153,23 @@ def fill_tokens(
     return [_finish(row) for row in rows]
 
 
-def checked_prompt(tokens: Int32, lm: LanguageModel) -> Prompt:
+def checked_prompt(tokens: Int32, ids: SpecialIds, cfg: RunConfig) -> Prompt:
     """Build Part A of a text, if a model can fill it.
+
+    Args:
+        tokens: `[n]` the text, with mask ids where its blanks are.
+        ids: the special tokens of the model's tokenizer.
+        cfg: what it was trained with.
 
     Raises:
         RequestError: it has no blank, or is longer than the model's positions reach.
         DataError: it has more blanks than the tokenizer has sentinels.
     """
     tokens = np.asarray(tokens, dtype=np.int32)
-    prompt = build_prompt(tokens, lm.ids, sentinel_position=lm.sentinel_position)
+    prompt = build_prompt(tokens, ids, sentinel_position=cfg.sentinel_position)
     if not len(prompt.blanks):
         raise no_blank()
-    longest = lm.model.cfg.max_position
+    longest = cfg.model.max_position
     if len(prompt.tokens) > longest:
         raise RequestError(
             f"the text has {len(prompt.tokens):,} tokens and this model reads "

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from blankfill.errors import RequestError
 
-__all__ = ["UserText", "checked", "no_blank", "read_stdin", "read_stdin_lines", "require_blank"]
+__all__ = [
+    "UserText",
+    "checked",
+    "no_blank",
+    "read_stdin",
+    "read_stdin_lines",
+    "require_blank",
+    "to_continue",
+]
 
 _BLANKS = ("[MASK]", "[sMASK]", "[gMASK]")
 
@@ -90,6 +98,11 @@ def require_blank(text: str) -> None:
     """
     if not any(blank in text for blank in _BLANKS):
         raise no_blank()
+
+
+def to_continue(text: str) -> str:
+    """Give a text with the blank for what comes after it, at its end where it has none."""
+    return text if "[gMASK]" in text else text + "[gMASK]"
 
 
 def no_blank() -> RequestError:
