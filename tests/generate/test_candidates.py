@@ -7,6 +7,7 @@ import torch
 
 from blankfill.api.infill import FillResult
 from blankfill.cli.console import Answer
+from blankfill.cli.in_place import signs
 from blankfill.cli.infill import print_fill
 from blankfill.config.model import ModelConfig
 from blankfill.generate.infill import fill_texts
@@ -83,7 +84,8 @@ def test_they_are_printed_in_their_order_and_the_one_in_the_text_is_marked(
         for place, candidate in enumerate(blank.candidates):
             notes = ["in the text"] if place and candidate.text == blank.text else []
             notes += [] if candidate.ended else ["cut off by --max-new-tokens"]
-            row = f"  {candidate.text.strip()}  {candidate.probability:.3f}"
+            shown = signs(candidate.text) or "(nothing)"
+            row = f"  {shown}  {candidate.probability:.3f}"
             row += f"  {', '.join(notes)}\n" if notes else "\n"
             at = printed.index(row, at) + len(row)
             marked += "in the text" in notes
