@@ -2,8 +2,8 @@
 
     python benchmarks/compare.py --runs fixed=runs/a uniform=runs/b --data VALID... --name ratio-law
 
-Each run is evaluated as `blankfill evaluate` does, on the blanks that the first run's objective
-draws. Prints a table and writes NAME-CPU-DATE.json into the folder of results.
+Each run is evaluated as `blankfill evaluate` does, all on the same blanks. Prints a table and
+writes NAME-CPU-DATE.json into the folder of results.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from result_file import result_path
 from blankfill.config.run import to_dict
 from blankfill.data.store import TokenStore
 from blankfill.evaluate.blanks import evaluate_blanks
+from blankfill.evaluate.held_out import draw_held_out
 from blankfill.generate import LanguageModel
 from blankfill.metrics import read_metrics
 from blankfill.runs import read_run
@@ -36,17 +37,16 @@ def main():
     runs = {name: LanguageModel.load(Path(folder)) for name, folder in named}
     first = next(iter(runs.values()))
     held_out = [TokenStore.open(path) for path in args.data]
+    blanks = draw_held_out(held_out, max_blanks=args.max_blanks)
     configs = {name: to_dict(run.cfg) for name, run in runs.items()}
     config = next(iter(configs.values()))
     trained = [TokenStore.open(Path(entry.path)) for entry in read_run(first.path).data]
     record = {
-        "cpu": cpu_name(), "cores": os.cpu_count(), "config": config, "runs": {},
+        "cpu": cpu_name(), "cores": os.cpu_count(), "config": config,
+        "law": dataclasses.asdict(blanks.law), "runs": {},
     }  # fmt: skip
     for name, run in runs.items():
-        report = evaluate_blanks(
-            run, held_out, first.cfg.objective, row_length=first.cfg.train.row_length,
-            max_items=args.max_blanks, train_stores=trained if run is first else (),
-        )  # fmt: skip
+        report = evaluate_blanks(run, blanks, train_stores=trained if run is first else ())
         rates = [r["positions_per_second"] for r in read_metrics(run.path) if "loss_nats" in r]
         record["runs"][name] = {
             "differs": differences(config, configs[name]),
@@ -70,15 +70,25 @@ def differences(ours, theirs):
 
 
 def show(record):
-    head = ("run", "", "system", "nats/token", "nats of end", "exact")
-    print("{:14} {:3} {:30} {:>10} {:>12} {:>7}".format(*head))
+    head = ("run", "", "system", "reads", "nats/character", "nats of end", "exact", "given length")
+    line = "{:14} {:3} {:8} {:11} {:>16} {:>16} {:>14} {:>14}"
+    print(line.format(*head))
     for name, run in record["runs"].items():
         for language in run["languages"]:
             for score in language["scores"]:
-                end = score["end_loss_nats"]
-                print(f"{name:14} {language['language']:3} {score['system']:30} "
-                      f"{score['loss_nats']:10.3f} {'' if end is None else f'{end:.3f}':>12} "
-                      f"{score['exact_match']:7.1%}")  # fmt: skip
+                values = [number(score["loss_nats_per_character"]), number(score["end_loss_nats"]),
+                          percent(score["exact_match"]),
+                          percent(score["exact_match_given_length"])]  # fmt: skip
+                print(line.format(name, language["language"], score["system"], score["reads"],
+                                  *values))  # fmt: skip
+
+
+def number(score):
+    return "" if score is None else f"{score['value']:.3f} +-{score['standard_error'] or 0:.3f}"
+
+
+def percent(score):
+    return "" if score is None else f"{score['value']:.1%} +-{score['standard_error'] or 0:.1%}"
 
 
 if __name__ == "__main__":

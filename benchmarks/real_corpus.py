@@ -32,7 +32,7 @@ def main():
     parser.add_argument("--max-blanks", type=int, default=4000, help="of each language")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     args = parser.parse_args()
-    evaluation = evaluate(args.run, data=args.data, max_blanks=args.max_blanks)
+    (evaluation,) = evaluate(args.run, data=args.data, max_blanks=args.max_blanks).runs
     metrics = read_metrics(args.run)
     if args.picture:
         draw_curves(metrics, evaluation.blanks, args.picture)
@@ -45,6 +45,7 @@ def main():
         "config": manifest["config"],
         "steps": evaluation.step,
         "positions_per_second_median": rates[len(rates) // 2],
+        "law": dataclasses.asdict(evaluation.blanks.law),
         "evaluation": [dataclasses.asdict(r) for r in evaluation.blanks.languages],
         "rows": evaluation.rows,
         "validation": [

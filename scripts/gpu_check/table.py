@@ -99,7 +99,9 @@ def _life(row: dict[str, Any]) -> str:
         return "; ".join(
             f"{each['language']}: "
             + ", ".join(
-                f"{score['system']} {score['loss_nats']:.2f} nats {score['exact_match']:.0%} exact"
+                f"{score['system']} ({score['reads']}) "
+                f"{score['loss_nats_per_token']['value']:.2f} nats a token, "
+                f"{score['exact_match_given_length']['value']:.0%} exact with the length given"
                 for score in each["scores"]
             )
             for each in row["languages"]

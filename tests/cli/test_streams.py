@@ -89,7 +89,8 @@ def results(commands):
     fill = DemoFill(language="zh", text=LONG, truth="[/b]", answer=LONG, probability=0.5,
                     correct=False)  # fmt: skip
     found["demo"] = DemoResult(
-        run=f"{MARKUP}/demo", seconds={"all": 1.0}, steps=1, evaluation=found["evaluate"].blanks,
+        run=f"{MARKUP}/demo", seconds={"all": 1.0}, steps=1,
+        evaluation=found["evaluate"].runs[0].blanks,
         fills=[fill], continuations=[LONG], pictures=["loss.png"],
     )  # fmt: skip
     found["export"] = made_up(ExportResult, parity=made_up(Parity))

@@ -15,6 +15,7 @@ from blankfill.config.validation import ValidationConfig
 from blankfill.data.ingest import build_store
 from blankfill.data.store import TokenStore
 from blankfill.evaluate.blanks import evaluate_blanks
+from blankfill.evaluate.held_out import draw_held_out
 from blankfill.evaluate.watch import BlankWatch
 from blankfill.generate import LanguageModel
 from blankfill.metrics import read_metrics, read_samples
@@ -57,15 +58,18 @@ def train(stores, run, cfg=CFG, *, watched=True, resume=False):
 def test_what_is_watched_is_what_is_evaluated(stores, tmp_path):
     trainer = train(stores, tmp_path / "run")
     tokenizer = Tokenizer.load(tmp_path / "run" / "tokenizer")
-    report = evaluate_blanks(
-        LanguageModel(model=trainer.engine.model.eval(), tokenizer=tokenizer, cfg=CFG),
-        [TokenStore.open(stores / "valid")], CFG.objective, row_length=64, max_items=8,
-    )  # fmt: skip
+    lm = LanguageModel(model=trainer.engine.model.eval(), tokenizer=tokenizer, cfg=CFG)
+    many = draw_held_out([TokenStore.open(stores / "valid")], max_blanks=16)
+    first = draw_held_out([TokenStore.open(stores / "valid")], max_blanks=8)
+    assert first.by_language == {lang: of[:8] for lang, of in many.by_language.items()}
+    report = evaluate_blanks(lm, first)
     row = next(r for r in reversed(read_metrics(tmp_path / "run")) if "validation_loss_nats" in r)
     for language in ("en", "zh"):
         score = report.score(language, "model")
-        assert row[f"validation_blank_loss_nats_{language}"] == pytest.approx(score.loss_nats)
-        assert row[f"validation_exact_match_{language}"] == score.exact_match
+        assert row[f"validation_blank_loss_nats_{language}"] == pytest.approx(
+            score.loss_nats_per_token.value
+        )
+        assert row[f"validation_exact_match_{language}"] == score.exact_match.value
     steps = [sample.step for sample in read_samples(tmp_path / "run")]
     assert steps == sorted([0, 2, 4, 6] * 4)  # two blanks of two languages at each validation
 

@@ -123,6 +123,36 @@ def test_forced_tokens_begin_the_fill(model, prompts, ids):
     assert result.blanks[1].tokens[0] == 52
 
 
+def test_a_fill_of_a_given_length_takes_the_best_token_that_does_not_end_it(model, prompts, ids):
+    tokens = np.append(prompts[0][:5], prompts[0][6:])  # one blank
+    (free,) = fill_tokens(language_model(model, ids), [tokens], max_new_tokens=12)
+    for length in (1, 4, 12):
+        (held,) = fill_tokens(language_model(model, ids), [tokens], lengths=[length])
+        (blank,) = held.blanks
+        assert len(blank.tokens) == length
+        prompt = build_prompt(tokens, ids)
+        inputs = np.concatenate([prompt.tokens, [ids.sop], blank.tokens])
+        positions = np.concatenate(
+            [prompt.positions,
+             blank_positions("corrupted", prompt.kinds[0], mask_index=int(prompt.blanks[0]),
+                             part_a_length=len(tokens), earlier_lengths=[],
+                             num_inputs=1 + length)], axis=1,
+        )  # fmt: skip
+        part_b = np.arange(len(inputs)) >= len(tokens)
+        seen = visible(np.zeros(len(inputs), np.int32), part_b)
+        with torch.no_grad():
+            hidden = model(
+                torch.from_numpy(inputs)[None].long(),
+                torch.from_numpy(positions)[None].long(),
+                DenseMask(torch.from_numpy(seen)[None]),
+            )
+            logits = model.logits(hidden)[0, len(tokens) : -1].clone()
+        logits[:, :8] = -torch.inf  # the special tokens, those that end a blank among them
+        assert logits.argmax(-1).tolist() == blank.tokens.tolist()
+    same = min(len(free.blanks[0].tokens), 12)
+    assert blank.tokens[:same].tolist() == free.blanks[0].tokens[:same].tolist()
+
+
 def test_input_specials_are_never_generated(model, prompts, ids):
     sampling = Sampling(temperature=5.0, seed=1)
     lm = language_model(model, ids)

@@ -17,7 +17,14 @@ from blankfill.report.chart import MAX_POINTS, Chart, Line, draw_chart
 from blankfill.report.labels import text_width
 from blankfill.report.read import Point
 from blankfill.report.words import WORDS
-from blankfill.runs import write_run
+from blankfill.runs import Evaluation, write_evaluation, write_run
+from blankfill.runs.evaluation import (
+    BlankLaw,
+    BlankReport,
+    BlankScores,
+    Estimate,
+    LanguageReport,
+)
 from blankfill.runs.record import Hardware, StoreEntry
 from conftest import run_record
 
@@ -176,16 +183,104 @@ def test_a_fill_is_shown_as_it_is_and_cannot_become_markup(make_run):
     assert not any(tag == "i" and name == "onload" for tag, name, _ in page.attributes)
 
 
+def evaluation(language="en", **law):
+    """What `blankfill evaluate` leaves in a run's folder."""
+
+    def estimate(value):
+        return Estimate(value=value, standard_error=value / 100)
+
+    scores = tuple(
+        BlankScores(
+            system=system, reads=reads, exact_match=exact and estimate(exact),
+            exact_match_given_length=estimate(0.3), loss_nats_per_token=estimate(loss),
+            loss_nats_per_character=estimate(loss / 5), loss_nats_per_word=estimate(loss),
+            bits_per_byte=estimate(2.0), end_loss_nats=exact and estimate(0.5),
+        )
+        for system, reads, loss, exact in (
+            ("model", "both sides", 6.25, 0.1), ("model", "left side", 7.0, None),
+            ("trigram", "two tokens", 7.75, None), ("unigram", "nothing", 8.5, None),
+        )
+    )  # fmt: skip
+    report = LanguageReport(
+        language=language, num_documents=12, num_blank_documents=7, num_blanks=9, num_words=30,
+        num_characters=150, num_tokens=40, scores=scores,
+    )  # fmt: skip
+    asked = {
+        "name": "words", "version": 1, "seed": 0, "max_blanks": 400, "max_words": 6,
+        "window_characters": {"en": 256}, "text_fingerprint": "ab" * 32,
+        "blanks_fingerprint": "cd" * 32,
+    }  # fmt: skip
+    return Evaluation(step=30, blanks=BlankReport(law=BlankLaw(**asked | law), languages=(report,)))
+
+
+def with_score(value, **fields):
+    value["blanks"]["languages"][0]["scores"][0].update(fields)
+    return value
+
+
 def test_a_recorded_evaluation_puts_the_baselines_into_the_chart_and_a_table(make_run):
-    scores = [
-        {"system": system, "loss_nats": loss, "bits_per_byte": 2.0, "exact_match": 0.1,
-         "end_loss_nats": None}
-        for system, loss in (("model", 6.25), ("trigram", 7.75), ("unigram", 8.5))
-    ]  # fmt: skip
-    blanks = {"languages": [{"language": "en", "num_blanks": 9, "scores": scores}], "seed": 0}
-    page = page_of(make_run("mine", evaluation={"step": 30, "blanks": blanks}))
+    run = make_run("mine")
+    write_evaluation(run, evaluation())
+    page = page_of(run)
     assert "trigram 7.75" in page.text
-    assert page.row("trigram") == ["7.750", "2.000", "10.0%"]
+    same = ["30.0% \u00b1\u20090.3"]
+    losses = ["1.550 \u00b1\u20090.015", "7.750 \u00b1\u20090.077", "2.000 \u00b1\u20090.020"]
+    assert page.row("trigram") == ["two tokens", "\u2013", *same, *losses]
+    assert page.row("model")[:3] == ["both sides", "10.0% \u00b1\u20090.1", *same]
+    assert "9 blanks in 7 documents" in page.text
+
+
+def test_evaluations_that_asked_the_same_stand_side_by_side(make_run):
+    runs = [make_run(name) for name in "ab"]
+    for run in runs:
+        write_evaluation(run, evaluation())
+    page = page_of(*runs)
+    rows = [cells for cells in page.rows if cells[1:3] == ["trigram", "two tokens"]]
+    assert [cells[0] for cells in rows] == ["a", "b"]
+    assert not any("not set side by side" in text for text in page.text)
+
+
+@pytest.mark.parametrize(
+    ("law", "said"),
+    [
+        ({"version": 2}, "law: words 1 (a, b), words 2 (c)"),
+        ({"seed": 7}, "seed: 0 (a, b), 7 (c)"),
+        ({"max_blanks": 4000}, "blanks of each language: 400 (a, b), 4,000 (c)"),
+        ({"text_fingerprint": "ef" * 32}, "held-out text: abababababab (a, b), efefefefefef (c)"),
+        ({"blanks_fingerprint": "01" * 32}, "blanks: cdcdcdcdcdcd (a, b), 010101010101 (c)"),
+        ({"seed": 7, "blanks_fingerprint": "01" * 32}, "seed: 0 (a, b), 7 (c). Evaluate them"),
+    ],
+)
+def test_unlike_evaluations_are_not_set_side_by_side_and_it_says_which_and_why(
+    make_run, caplog, law, said
+):
+    runs = [make_run(name) for name in "abc"]
+    for run, asked in zip(runs, ({}, {}, law), strict=True):
+        write_evaluation(run, evaluation(**asked))
+    page = page_of(*runs)
+    (reason,) = [text for text in page.text if "not set side by side" in text]
+    assert said in reason
+    assert f"blankfill evaluate {' '.join(map(str, runs))} --data" in reason
+    assert said in caplog.text
+    assert not any("trigram" in text for text in page.text)
+    assert not any("trigram" in cell for cells in page.rows for cell in cells)
+    assert "Training report" in "".join(page.text)
+    write_evaluation(runs[2], evaluation())
+    assert not any("not set side by side" in text for text in page_of(*runs).text)
+
+
+def test_a_run_that_was_not_evaluated_keeps_none_from_being_shown(make_run):
+    runs = [make_run(name) for name in "ab"]
+    write_evaluation(runs[0], evaluation(seed=3))
+    assert page_of(*runs).row("a")[:2] == ["model", "both sides"]
+
+
+def test_an_evaluation_of_an_earlier_blankfill_is_told_as_such(make_run, caplog):
+    old = {"format": "blankfill evaluation", "version": 1, "step": 30, "blanks": {"languages": []}}
+    page = page_of(make_run("mine", evaluation=old))
+    assert "Beside the baselines" not in page.text
+    assert "by its own objective" in caplog.text
+    assert "evaluate the run again" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -211,9 +306,29 @@ def test_a_damaged_folder_still_gives_a_report(make_run, content):
     assert "Training report" in "".join(page_of(run).text)
 
 
-@pytest.mark.parametrize("evaluation", [[], {}, {"blanks": 3}, {"blanks": {"languages": [7, {}]}}])
-def test_a_damaged_evaluation_is_left_out(make_run, evaluation):
-    assert "Held-out blanks, English" in "".join(page_of(make_run("r", evaluation=evaluation)).text)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: [],
+        lambda _: {},
+        lambda value: value | {"blanks": 3},
+        lambda value: value | {"blanks": {"languages": [7, {}]}},
+        lambda value: value | {"version": 99},
+        lambda value: value["blanks"].pop("law") and value,
+        lambda value: with_score(value, system=None),
+        lambda value: with_score(value, reads="minds"),
+        lambda value: with_score(value, bits_per_byte={"value": float("nan")}),
+    ],
+)
+def test_a_damaged_evaluation_is_left_out(make_run, damage):
+    run = make_run("r")
+    write_evaluation(run, evaluation())
+    path = run / "evaluation.json"
+    value = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(damage(value)), encoding="utf-8")
+    page = page_of(run)
+    assert "Held-out blanks, English" in "".join(page.text)
+    assert "Beside the baselines" not in page.text
 
 
 def test_a_run_without_metrics_says_so(make_run):

@@ -28,8 +28,8 @@ from blankfill.results import short_repr
 if TYPE_CHECKING:
     from blankfill.disk.ownership import FolderKind
     from blankfill.disk.publish import NameLock
-    from blankfill.evaluate.blanks import BlankReport
     from blankfill.generate import LanguageModel
+    from blankfill.runs.evaluation import BlankReport
     from blankfill.train import Trainer
 
 __all__ = ["DemoFill", "DemoResult", "demo"]
@@ -73,7 +73,7 @@ class DemoFill:
     probability: float
     """The model's probability of its answer, its end included."""
     correct: bool
-    """Whether the two are the same, token by token."""
+    """Whether the two are the same text, and the answer ended there."""
 
     __repr__ = short_repr
 
@@ -287,42 +287,39 @@ def _configure(minutes: float, seed: int, files: dict[str, Path]) -> RunConfig:
 def _evaluate(lm: LanguageModel, files: dict[str, Path]) -> BlankReport:
     from blankfill.data.store import TokenStore
     from blankfill.evaluate.blanks import evaluate_blanks
+    from blankfill.evaluate.held_out import draw_held_out
 
-    return evaluate_blanks(
-        lm, [TokenStore.open(files["valid"])], lm.cfg.objective,
-        row_length=lm.cfg.train.row_length, train_stores=[TokenStore.open(files["store"])],
-        max_items=MAX_BLANKS,
-    )  # fmt: skip
+    blanks = draw_held_out([TokenStore.open(files["valid"])], max_blanks=MAX_BLANKS)
+    return evaluate_blanks(lm, blanks, train_stores=[TokenStore.open(files["store"])])
 
 
 def _show_fills(lm: LanguageModel, files: dict[str, Path]) -> list[DemoFill]:
     """Fill some held-out blanks and put them beside the truth."""
     import math
 
-    import numpy as np
-
     from blankfill.data.store import TokenStore
-    from blankfill.evaluate.blanks import fill_items
-    from blankfill.evaluate.items import draw_items
+    from blankfill.evaluate.blanks import encode_set, exact_fills, fill_items
+    from blankfill.evaluate.held_out import draw_held_out
 
-    found = draw_items(
-        [TokenStore.open(files["valid"])], lm.cfg.objective,
-        row_length=lm.cfg.train.row_length, max_items=SHOWN_FILLS, seed=1,
-    )  # fmt: skip
+    blanks = draw_held_out([TokenStore.open(files["valid"])], max_blanks=SHOWN_FILLS, seed=1)
     fills: list[DemoFill] = []
-    for language, items in found.items():
-        for item, fill in zip(items, fill_items(lm, items), strict=True):
-            truth = lm.tokenizer.decode(item.span)
-            text = lm.tokenizer.decode(item.prompt(lm.ids.mask))
+    for language, items in encode_set(
+        blanks, lm.tokenizer, row_length=lm.cfg.train.row_length
+    ).items():
+        answers = fill_items(lm, items)
+        correct = exact_fills(lm.tokenizer, answers, items, must_end=True).tolist()
+        for item, fill, right in zip(items, answers, correct, strict=True):
+            blank = item.blank
+            # The space before a blank belongs to it; a reader expects it in the text.
+            space = " " if blank.text.startswith(" ") else ""
             fills.append(
                 DemoFill(
                     language=language,
-                    # A piece brings the blank before its word; a reader expects it in the text.
-                    text=text.replace("[MASK]", " [MASK]") if truth.startswith(" ") else text,
-                    truth=truth,
+                    text=f"{blank.before}{space}[MASK]{blank.after}",
+                    truth=blank.text,
                     answer=lm.tokenizer.decode(fill.tokens),
                     probability=math.exp(fill.logprob),
-                    correct=fill.ended and bool(np.array_equal(fill.tokens, item.span)),
+                    correct=right,
                 )
             )
     return fills

@@ -1,34 +1,42 @@
-"""`blankfill evaluate`: how well a run fills held-out blanks."""
+"""`blankfill evaluate`: how well runs fill held-out blanks."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from blankfill.api.parameters import CheckpointName, PathLike, Paths, as_list, as_path
+from blankfill.api.parameters import CheckpointName, Paths, as_list, as_path
 from blankfill.config.arguments import checks_arguments
 from blankfill.config.ranges import Range, Seed
 from blankfill.config.train import DeviceKind
-from blankfill.errors import DataError
+from blankfill.errors import ConfigError, DataError
 from blankfill.results import short_repr
 
 if TYPE_CHECKING:
     from blankfill.data.store import TokenStore
-    from blankfill.evaluate.blanks import BlankReport
+    from blankfill.evaluate.baselines import Baselines
+    from blankfill.evaluate.items import BlankItem
+    from blankfill.evaluate.law import BlankSet
+    from blankfill.generate import LanguageModel
+    from blankfill.runs import Place, RunRecord
+    from blankfill.runs.evaluation import BlankReport
     from blankfill.runs.record import StoreEntry
 
-__all__ = ["EvaluateResult", "evaluate", "record_evaluation"]
+__all__ = ["EvaluateResult", "RunEvaluation", "evaluate", "record_evaluation"]
 
 log = logging.getLogger(__name__)
 
+MAX_ROWS = 256
+"""Packed rows that are scored."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluateResult:
-    """A run's scores on held-out text."""
+class RunEvaluation:
+    """One run's scores on held-out text."""
 
     run: str
     """The run's folder."""
@@ -38,16 +46,42 @@ class EvaluateResult:
     """Held-out blanks, per language, beside the baselines."""
     rows: dict[str, float]
     """Loss over packed rows under the run's own mixture of blanks: nats per target, over all, per
-    kind and per language."""
+    kind and per language. Empty where no store is of the run's tokenizer."""
     notes: list[str]
     """What was left out, and why."""
 
     __repr__ = short_repr
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateResult:
+    """The scores of one run or of several, all asked the same."""
+
+    runs: list[RunEvaluation]
+    """In the order in which they were named."""
+
+    __repr__ = short_repr
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Candidate:
+    """A run that has passed every check that can be made before scoring."""
+
+    place: Place
+    """The run's folder and which of its checkpoints."""
+    items: dict[str, list[BlankItem]]
+    """The blanks in its tokens, by language."""
+    train_stores: list[TokenStore]
+    """What its n-gram models are estimated on."""
+    own_stores: list[TokenStore]
+    """Held-out stores of its own tokenizer."""
+    notes: list[str]
+    """What is left out, and why."""
+
+
 @checks_arguments
 def evaluate(
-    run: PathLike,
+    runs: Paths,
     /,
     *,
     data: Paths,
@@ -58,18 +92,21 @@ def evaluate(
     weights: Literal["last", "ema"] = "last",
     device: DeviceKind = "auto",
 ) -> EvaluateResult:
-    """Evaluate a run on held-out text, beside n-gram models.
+    """Evaluate runs on held-out text, beside n-gram models.
 
-    For each language: nats per blank token, bits per byte, and the share of blanks filled exactly;
-    the same with everything right of the blank taken away; and a unigram and an interpolated
-    Kneser-Ney trigram estimated on the run's training stores.
+    The blanks are drawn in the characters of the text, by one law for every run, tokenizer and
+    objective (docs/evaluation.md). For each language: the share of blanks filled exactly, with and
+    without the length told, and the loss per token, character and byte; the same with everything
+    right of the blank taken away; and a unigram and an interpolated Kneser-Ney trigram estimated on
+    the run's training stores. Every score has its standard error.
 
     Example:
         blankfill evaluate runs/mine --data store-valid
 
     Args:
-        run: folder of a pretrained run, or of one of its checkpoints.
-        data: token stores of held-out text, one or several.
+        runs: folder of a pretrained run, or of one of its checkpoints; or several, which are asked
+            the same.
+        data: token stores of held-out text, one or several, of any tokenizer.
         checkpoint: last, best (lowest validation loss), or a step; the last where not given.
         baselines: estimate the n-gram models on the run's training stores, or on 33.5 million of
             their tokens where they hold more; where a store is not there any more, or holds other
@@ -80,41 +117,149 @@ def evaluate(
         device: auto, cpu or cuda; auto takes the CUDA device where there is one.
 
     Raises:
-        CheckpointError: the folder is not a run, has no such checkpoint, or its evaluation.json is
-            not ours.
-        DataError: a store of held-out text is missing, empty or of another tokenizer.
+        CheckpointError: a folder is not a run or has no such checkpoint, its evaluation.json is not
+            ours, or its loss is not a number.
+        DataError: a store of held-out text is missing, empty or without a blank, or a run's rows
+            are too short for one.
         ConfigError: max_blanks is not positive, or there is no such device.
     """
-    from blankfill.data.rows import RowSource
-    from blankfill.evaluate.blanks import evaluate_blanks
+    from blankfill.engine.device import choose_device
+    from blankfill.evaluate.blanks import evaluate_items
+    from blankfill.evaluate.held_out import draw_held_out
     from blankfill.generate import LanguageModel
+    from blankfill.runs import locate
+
+    paths = [as_path(run) for run in as_list(runs)]
+    if not paths:
+        raise ConfigError("no run was named; try: blankfill evaluate runs/mine --data store-valid")
+    choose_device(device)
+    # What can be wrong with any of the runs is found before the first model is loaded and scored,
+    # which may take long.
+    places = [locate(path, checkpoint) for path in paths]
+    records = [_checked_run(place, weights) for place in places]
+    stores = _open_held_out([as_path(path) for path in as_list(data)])
+    blanks = draw_held_out(stores, max_blanks=max_blanks, seed=seed)
+    candidates = [
+        _prepare(place, record, blanks, stores, baselines=baselines)
+        for place, record in zip(places, records, strict=True)
+    ]
+    found: list[RunEvaluation] = []
+    fitted = _Fitted()
+    for one in candidates:
+        place = one.place
+        lm = LanguageModel.load(
+            place.run, checkpoint=place.checkpoint, weights=weights, device=device
+        )
+        report = evaluate_items(lm, blanks, one.items, fitted.of(one, lm.tokenizer.vocab_size))
+        rows = _score_rows(lm, one.own_stores, seed)
+        record_evaluation(place.run, lm.step, report, one.notes, weights=weights)
+        found.append(RunEvaluation(
+            run=str(place.run), step=lm.step, blanks=report, rows=rows, notes=one.notes,
+        ))  # fmt: skip
+    return EvaluateResult(runs=found)
+
+
+def record_evaluation(
+    run: Path, step: int, report: BlankReport, notes: Sequence[str] = (), *, weights: str = "last"
+) -> None:
+    """Leave the scores in the run's evaluation.json, where a report finds them."""
+    from blankfill.runs import Evaluation, write_evaluation
+
+    evaluation = Evaluation(step=step, weights=weights, blanks=report, notes=tuple(notes))
+    try:
+        write_evaluation(run, evaluation)
+    except OSError as error:
+        log.warning("the evaluation is not recorded in %s (%s)", run, error)
+
+
+def _checked_run(place: Place, weights: Literal["last", "ema"]) -> RunRecord:
+    """Read what a run says of itself, and check that it can be scored and its scores be kept."""
+    from blankfill.generate.language_model import find_weights
+    from blankfill.runs import check_evaluation, read_run
+
+    record = read_run(place.run)
+    check_evaluation(place.run)  # what is there will be replaced, so it has to be ours
+    find_weights(place, weights)
+    if not os.access(place.run, os.W_OK):
+        log.warning("%s cannot be written: its scores are shown and not recorded there", place.run)
+    return record
+
+
+def _open_held_out(paths: Sequence[Path]) -> list[TokenStore]:
+    """Open held-out stores; each may be of a tokenizer of its own."""
     from blankfill.prepare import open_stores
-    from blankfill.runs import locate, read_evaluation, read_run
+
+    if not paths:
+        return open_stores(paths)  # it says that no store was named
+    return [store for path in paths for store in open_stores([path])]
+
+
+def _prepare(
+    place: Place, record: RunRecord, blanks: BlankSet, stores: Sequence[TokenStore], *,
+    baselines: bool,
+) -> _Candidate:  # fmt: skip
+    """Encode the blanks for a run, and open what its n-gram models are estimated on."""
+    from blankfill.evaluate.blanks import encode_set
+    from blankfill.generate.language_model import load_run_tokenizer
+
+    tokenizer = load_run_tokenizer(place.run, record)
+    items = encode_set(blanks, tokenizer, row_length=record.config.train.row_length)
+    own = [store for store in stores if store.tokenizer_fingerprint == tokenizer.fingerprint]
+    train_stores, notes = [], []
+    if baselines:
+        train_stores, notes = _training_stores(record.data, tokenizer.fingerprint)
+    if len(own) < len(stores):
+        left = [str(store.path) for store in stores if store not in own]
+        notes.append(
+            f"packed rows are not scored on {', '.join(left)}: built with another tokenizer than "
+            "the run's; its blanks were read as text"
+        )
+    unsaid = sum(map(len, blanks.by_language.values())) - sum(map(len, items.values()))
+    if unsaid:
+        notes.append(f"{unsaid:,} blanks are left out: the run's tokenizer has no token for them")
+    for note in notes:
+        log.warning("%s: %s", place.run, note)
+    return _Candidate(
+        place=place, items=items, train_stores=train_stores, own_stores=own, notes=notes
+    )
+
+
+class _Fitted:
+    """The n-gram models of the run before, which the next may have as well."""
+
+    def __init__(self) -> None:
+        self._of: tuple[object, ...] = ()
+        self._models: Baselines | None = None
+
+    def of(self, candidate: _Candidate, vocab_size: int) -> Baselines | None:
+        """Estimate a run's models, unless they are those that stand here."""
+        from blankfill.evaluate.baselines import fit_baselines
+
+        wanted = (vocab_size, *(store.fingerprint for store in candidate.train_stores))
+        if not candidate.train_stores:
+            return None
+        if self._models is None or wanted != self._of:
+            self._models = None  # its memory goes before the next needs as much
+            self._models = fit_baselines(candidate.train_stores, vocab_size)
+            self._of = wanted
+        return self._models
+
+
+def _score_rows(lm: LanguageModel, stores: Sequence[TokenStore], seed: int) -> dict[str, float]:
+    """Score packed rows of held-out text under the run's own mixture of blanks."""
+    from blankfill.data.rows import RowSource
     from blankfill.train.validate import score_batches, validation_batches
 
-    place = locate(as_path(run), checkpoint)
-    record = read_run(place.run)
-    read_evaluation(place.run)  # what is there will be replaced, so it has to be ours
-    # What cannot be evaluated on is found before a model is loaded, which may take minutes.
-    fingerprint = record.tokenizer_fingerprint
-    stores = open_stores([Path(path) for path in as_list(data)], fingerprint)
-    train_stores, notes = _training_stores(record.data, fingerprint) if baselines else ([], [])
-    for note in notes:
-        log.warning("%s", note)
-    lm = LanguageModel.load(place.run, checkpoint=place.checkpoint, weights=weights, device=device)
-    cfg = lm.cfg
-    objective = cfg.objective.of_other_stores
-    rows = RowSource(stores, objective, lm.ids, row_length=cfg.train.row_length, seed=seed)
-    batches = validation_batches(
-        rows, max_rows=256, micro_batch_rows=min(8, cfg.train.micro_batch_rows)
+    if not stores:
+        return {}
+    train = lm.cfg.train
+    source = RowSource(
+        stores, lm.cfg.objective.of_other_stores, lm.ids, row_length=train.row_length, seed=seed
     )
-    report = evaluate_blanks(
-        lm, stores, objective, row_length=cfg.train.row_length, train_stores=train_stores,
-        max_items=max_blanks, seed=seed,
-    )  # fmt: skip
-    scores = score_batches(lm.model, batches, lm.precision, prefix="")
-    record_evaluation(place.run, lm.step, report, notes)
-    return EvaluateResult(run=str(place.run), step=lm.step, blanks=report, rows=scores, notes=notes)
+    batches = validation_batches(
+        source, max_rows=MAX_ROWS, micro_batch_rows=min(8, train.micro_batch_rows)
+    )
+    return score_batches(lm.model, batches, lm.precision, prefix="")
 
 
 def _training_stores(
@@ -142,16 +287,3 @@ def _training_stores(
                 "build the store of that text again at this path"
             ]
     return stores, []
-
-
-def record_evaluation(run: Path, step: int, report: BlankReport, notes: Sequence[str] = ()) -> None:
-    """Leave the scores in the run's evaluation.json, where a report finds them."""
-    from blankfill.atomic import write_json
-
-    try:
-        write_json(run / "evaluation.json", {
-            "format": "blankfill evaluation", "version": 1, "step": step,
-            "blanks": dataclasses.asdict(report), "notes": list(notes),
-        })  # fmt: skip
-    except OSError as error:
-        log.warning("the evaluation is not recorded in %s (%s)", run, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,8 @@ from blankfill.errors import ConfigError
 from blankfill.results import short_repr
 
 __all__ = ["ReportResult", "report"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +60,7 @@ def report(
     """
     from blankfill.disk.new_file import NewFile
     from blankfill.metrics.names import unique_names
-    from blankfill.report import build_page, is_report, read_history
+    from blankfill.report import build_page, is_report, read_history, unlike
     from blankfill.runs import locate
 
     # A report is of whole runs, so a checkpoint's folder stands for its run.
@@ -68,6 +71,8 @@ def report(
     with NewFile(out, "a report", is_report) as file:
         records = [read_history(path) for path in paths]
         names = unique_names(paths)
+        if reason := unlike(records, names, "en"):
+            log.warning("%s", reason)
         page = build_page(records, names, lang).encode("utf-8", "replace")
         file.write(page)
     return ReportResult(path=str(out), num_bytes=len(page), runs=names)

@@ -2,44 +2,116 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blankfill.cli.console import Answer, new_table
 
 if TYPE_CHECKING:
     from blankfill.api.evaluate import EvaluateResult
-    from blankfill.evaluate.blanks import BlankReport
+    from blankfill.runs.evaluation import BlankReport, BlankScores, Estimate, LanguageReport
 
 __all__ = ["print_evaluate", "print_report"]
 
+NOT_ASKED = "-"
+"""Stands where a system is not asked."""
+
 
 def print_evaluate(result: EvaluateResult, console: Answer) -> None:
-    """Print the scores of each language, then the loss under the run's own mixture."""
-    console.print(f"{result.run}, step {result.step:,}")
-    print_report(result.blanks, console)
-    parts = "  ".join(f"{key} {value:.3f}" for key, value in sorted(result.rows.items()))
-    console.print(f"packed rows, nats per target: {parts}")
+    """Print the scores of each language, all runs together, then each run's own rows."""
+    from blankfill.metrics.names import unique_names
+
+    several = len(result.runs) > 1
+    names = unique_names([Path(one.run) for one in result.runs]) if several else [""]
+    for name, one in zip(names, result.runs, strict=True):
+        console.print(f"{name + ': ' if several else ''}{one.run}, step {one.step:,}")
+    print_reports(list(zip(names, (one.blanks for one in result.runs), strict=True)), console)
+    for name, one in zip(names, result.runs, strict=True):
+        parts = "  ".join(f"{key} {value:.3f}" for key, value in sorted(one.rows.items()))
+        before = f"{name}: " if several else ""
+        if parts:
+            console.print(f"{before}packed rows, nats per target: {parts}")
 
 
 def print_report(report: BlankReport, console: Answer) -> None:
-    """Print one table per language."""
-    for language in report.languages:
-        title = (
-            f"{language.language}: {language.num_blanks} blanks, "
-            f"{language.num_tokens} tokens, {language.num_documents} documents"
-        )
-        table = new_table(
-            "", right=("nats / token", "bits / byte", "exact fills", "nats of the end")
-        )
-        for score in language.scores:
-            end = score.end_loss_nats
-            table.add_row(
-                score.system, f"{score.loss_nats:.3f}", f"{score.bits_per_byte:.3f}",
-                f"{score.exact_match:.1%}", "given" if end is None else f"{end:.3f}",
-            )  # fmt: skip
-        console.print_table(table, title)
-    if report.ngram_tokens < report.training_tokens:
-        console.print(
-            f"n-gram models estimated on {report.ngram_tokens:,} of {report.training_tokens:,} "
-            "training tokens, documents drawn from all"
-        )
+    """Print the scores of one run."""
+    print_reports([("", report)], console)
+
+
+def print_reports(reports: Sequence[tuple[str, BlankReport]], console: Answer) -> None:
+    """Print two tables for each language: what was filled, and the loss.
+
+    Args:
+        reports: name and scores of each run, all on the same blanks; "" for the name of one.
+        console: where to.
+    """
+    max_words = reports[0][1].law.max_words
+    for language in dict.fromkeys(one.language for _, each in reports for one in each.languages):
+        found = [
+            (name, one) for name, report in reports for one in report.languages
+            if one.language == language
+        ]  # fmt: skip
+        _print_language(found, max_words, console)
+    console.print("\u00b1 is one standard error; blanks of one document count as one draw")
+    for name, report in reports:
+        if report.ngram_tokens < report.training_tokens:
+            before = f"{name}: " if name else ""
+            console.print(
+                f"{before}n-gram models estimated on {report.ngram_tokens:,} of "
+                f"{report.training_tokens:,} training tokens, documents drawn from all"
+            )
+
+
+def _print_language(
+    reports: Sequence[tuple[str, LanguageReport]], max_words: int, console: Answer
+) -> None:
+    first_name, first = reports[0]
+    title = (
+        f"{first.language}: {first.num_blanks:,} blanks of 1 to {max_words} words in "
+        f"{first.num_blank_documents:,} documents; {first.num_words:,} words, "
+        f"{first.num_characters:,} characters"
+    )
+    several = ("run",) if first_name else ()
+    fills = new_table(*several, "system", "reads", right=("exact", "exact, length given"))
+    losses = new_table(
+        *several, "system", "reads",
+        right=("nats / character", "nats / token", "bits / byte", "nats of the end"),
+    )  # fmt: skip
+    for name, report in reports:
+        for score in report.scores:
+            head = (*([name] if several else []), score.system, score.reads)
+            fills.add_row(
+                *head, _percent(score.exact_match), _percent(score.exact_match_given_length)
+            )
+            losses.add_row(*head, *_losses(score))
+    console.print_table(fills, title)
+    console.print(losses)
+    for name, report in reports:
+        before = f"{name}: " if several else ""
+        if report.num_shortened:
+            console.print(
+                f"{before}of {report.num_shortened:,} texts the model read less than they give: "
+                "its rows are too short for more"
+            )
+
+
+def _losses(score: BlankScores) -> list[str]:
+    return [
+        _number(score.loss_nats_per_character), _number(score.loss_nats_per_token),
+        f"{score.bits_per_byte.value:.3f}", _number(score.end_loss_nats),
+    ]  # fmt: skip
+
+
+def _percent(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return NOT_ASKED
+    error = estimate.standard_error
+    return f"{estimate.value:.1%}" + ("" if error is None else f" \u00b1{100 * error:.1f}")
+
+
+def _number(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return NOT_ASKED
+    error = estimate.standard_error
+    return f"{estimate.value:.3f}" + ("" if error is None else f" \u00b1{error:.3f}")

@@ -11,9 +11,11 @@ import numpy.typing as npt
 
 from blankfill import progress
 from blankfill.data.store import TokenStore
+from blankfill.evaluate.answers import Answers
 from blankfill.evaluate.items import BlankItem
 from blankfill.evaluate.ngram import Trigram, Unigram
 from blankfill.rng import permute
+from blankfill.runs.evaluation import Reads
 
 __all__ = ["MAX_TOKENS", "Baselines", "fit_baselines", "sample_documents"]
 
@@ -36,21 +38,25 @@ class Baselines:
     of_tokens: int
     """Training tokens that there are."""
 
-    def score(self, items: Sequence[BlankItem]) -> dict[str, tuple[float, int]]:
-        """Give each model's nats over all blanks' tokens, and its number of exact fills."""
-        nats, exact = {"trigram": 0.0, "unigram": 0.0}, {"trigram": 0, "unigram": 0}
+    def score(self, items: Sequence[BlankItem]) -> list[Answers]:
+        """Score each model's probability of every blank, and what it writes at the true length."""
+        nats = {"trigram": np.zeros(len(items)), "unigram": np.zeros(len(items))}
+        exact = {name: np.zeros(len(items), np.bool_) for name in nats}
         trigram, unigram = self.trigram, self.unigram
-        for item in items:
-            marks = [trigram.begin] * (2 - len(item.before))
-            line = np.array([*marks, *item.before, *item.tokens], np.int64)
-            at = np.arange(item.start, item.end) + 2
-            span = line[at]
-            nats["trigram"] -= float(trigram.log_prob(line[at - 2], line[at - 1], span).sum())
-            nats["unigram"] -= float(unigram.log_probs[span].sum())
+        for i, item in enumerate(items):
+            span = item.span.astype(np.int64)
+            line = np.concatenate([[trigram.begin] * 2, item.before, span]).astype(np.int64)
+            at = np.arange(len(line) - len(span), len(line))
+            nats["trigram"][i] = -trigram.log_prob(line[at - 2], line[at - 1], span).sum()
+            nats["unigram"][i] = -unigram.log_probs[span].sum()
             guess = trigram.greedy(int(line[at[0] - 2]), int(line[at[0] - 1]), len(span))
-            exact["trigram"] += int(np.array_equal(guess, span))
-            exact["unigram"] += int((span == unigram.best).all())
-        return {name: (nats[name], exact[name]) for name in nats}
+            exact["trigram"][i] = np.array_equal(guess, span)
+            exact["unigram"][i] = bool((span == unigram.best).all())
+        reads: dict[str, Reads] = {"trigram": "two tokens", "unigram": "nothing"}
+        return [
+            Answers(system=name, reads=reads[name], nats=nats[name], exact_given_length=exact[name])
+            for name in nats
+        ]
 
 
 def fit_baselines(

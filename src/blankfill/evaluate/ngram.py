@@ -6,8 +6,8 @@ law, so every token of the vocabulary has a probability. Documents are independe
 after two begin marks, and nothing is predicted across documents.
 
 Counts are sorted arrays of integer keys that are looked up by binary search. Text is counted in
-stretches that are merged as they come, so memory holds 16 bytes for each different trigram, twice
-while one is merged, and never the text.
+stretches that are merged as they come, so memory holds 12 bytes for each different n-gram and 16
+for each different context, twice the first while one is merged, and never the text.
 
 Shapes: n tokens to score, V vocabulary.
 """
@@ -23,6 +23,7 @@ import numpy.typing as npt
 __all__ = ["Trigram", "Unigram"]
 
 Float64 = npt.NDArray[np.float64]
+Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 STRETCH = 1 << 22
 """Tokens that are counted at a time."""
@@ -57,13 +58,13 @@ class _Order:
 
     contexts: Int64
     """`[C]` sorted context keys."""
-    totals: Float64
+    totals: Int32
     """`[C]` what the counts of a context sum to."""
-    types: Float64
+    types: Int32
     """`[C]` different tokens seen after the context."""
     grams: Int64
     """`[G]` sorted n-gram keys."""
-    counts: Int64
+    counts: Int32
     """`[G]`."""
     discount: float
     """Taken from every count."""
@@ -71,7 +72,7 @@ class _Order:
     def look_up(self, contexts: Int64, grams: Int64) -> tuple[Float64, Float64]:
         """Give the discounted probability and the weight of the lower order, `[n]` each."""
         place, known = _find(self.contexts, contexts)
-        total = np.where(known, self.totals[place], 1.0)
+        total = np.where(known, self.totals[place], 1)
         lower = np.where(known, self.discount * self.types[place] / total, 1.0)
         at, seen = _find(self.grams, grams)
         count = np.where(seen & known, self.counts[at] - self.discount, 0.0)
@@ -159,11 +160,12 @@ def _parts(keys: Int64) -> Iterator[Int64]:
     return (keys[start : start + STRETCH] for start in range(0, len(keys), STRETCH))
 
 
-def _count(stretches: Iterable[Int64]) -> tuple[Int64, Int64]:
+def _count(stretches: Iterable[Int64]) -> tuple[Int64, Int32]:
     """Count keys: each different one, ascending, and how often it came."""
-    keys, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    keys, counts = np.zeros(0, np.int64), np.zeros(0, np.int32)
     for stretch in stretches:
-        new, times = np.unique(stretch, return_counts=True)
+        new, found = np.unique(stretch, return_counts=True)
+        times = found.astype(np.int32)
         place = np.searchsorted(keys, new)
         known = place < len(keys)
         known[known] = keys[place[known]] == new[known]
@@ -173,18 +175,21 @@ def _count(stretches: Iterable[Int64]) -> tuple[Int64, Int64]:
     return keys, counts
 
 
-def _order(grams: Int64, counts: Int64, base: int) -> _Order:
-    heads = grams // base
-    first = np.flatnonzero(np.append(True, heads[1:] != heads[:-1])[: len(heads)])
-    totals = np.add.reduceat(counts, first) if len(first) else counts
+def _order(grams: Int64, counts: Int32, base: int) -> _Order:
+    begins = np.ones(len(grams), np.bool_)
+    for start in range(1, len(grams), STRETCH):
+        part = grams[start - 1 : start + STRETCH] // base
+        begins[start : start + STRETCH] = part[1:] != part[:-1]
+    first = np.flatnonzero(begins)
+    totals = np.add.reduceat(counts, first, dtype=np.int32) if len(first) else counts
+    types = np.diff(first, append=len(grams)).astype(np.int32)
     return _Order(
-        contexts=heads[first], totals=totals.astype(float),
-        types=np.diff(np.append(first, len(grams))).astype(float), grams=grams, counts=counts,
+        contexts=grams[first] // base, totals=totals, types=types, grams=grams, counts=counts,
         discount=_discount(counts),
     )  # fmt: skip
 
 
-def _discount(counts: Int64) -> float:
+def _discount(counts: Int32) -> float:
     """Estimate the absolute discount from how many n-grams were seen once and twice."""
     once, twice = int((counts == 1).sum()), int((counts == 2).sum())
     return once / (once + 2 * twice) if once and twice else 0.5

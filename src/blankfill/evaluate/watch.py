@@ -1,20 +1,25 @@
 """Watching a run: a few held-out blanks, filled again and again while it trains.
 
-The blanks are the first of those that `blankfill evaluate` draws with its default seed, so a curve
-of the run and its evaluation speak of the same text. Everything is greedy and fixed: watching
-draws nothing, and a run that is watched has the weights of one that is not.
+The blanks are the first of those that `blankfill evaluate` draws with its default seed, by the same
+law for every run, so a curve of the run and its evaluation speak of the same text. Everything is
+greedy and fixed: watching draws nothing, and a run that is watched has the weights of one that is
+not.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Sequence
 
 from blankfill.config.run import RunConfig
 from blankfill.data.store import TokenStore
-from blankfill.evaluate.blanks import fill_items, is_exact, score_items
-from blankfill.evaluate.items import BlankItem, draw_items
+from blankfill.errors import DataError
+from blankfill.evaluate.blanks import Items, encode_set, exact_fills, fill_items, score_items
+from blankfill.evaluate.held_out import read_texts
+from blankfill.evaluate.items import BlankItem
+from blankfill.evaluate.law import draw_blanks
 from blankfill.generate import FilledBlank, LanguageModel
 from blankfill.metrics import Sample
 from blankfill.model.glm import GLM
@@ -22,6 +27,8 @@ from blankfill.text.tokenizer import TextTokenizer
 from blankfill.train.validate import EXACT_MATCH, Validation
 
 __all__ = ["BlankWatch"]
+
+log = logging.getLogger(__name__)
 
 CONTEXT_CHARACTERS = 160
 """Text that a sample keeps on either side of its blank."""
@@ -43,10 +50,12 @@ class BlankWatch:
         self, cfg: RunConfig, tokenizer: TextTokenizer, stores: Sequence[TokenStore]
     ) -> None:
         self._cfg, self._tokenizer = cfg, tokenizer
-        self._items = draw_items(
-            stores, cfg.objective, row_length=cfg.train.row_length,
-            max_items=cfg.validation.blanks,
-        )  # fmt: skip
+        blanks = draw_blanks(read_texts(stores), max_blanks=cfg.validation.blanks)
+        self._items: Items = {}
+        try:
+            self._items = encode_set(blanks, tokenizer, row_length=cfg.train.row_length)
+        except DataError as error:  # training goes on without
+            log.warning("held-out blanks are not filled while this run trains: %s", error)
 
     def __call__(self, model: GLM) -> Validation:
         """Fill the blanks with a model in evaluation mode."""
@@ -55,11 +64,9 @@ class BlankWatch:
         samples: list[Sample] = []
         for language, items in self._items.items():
             nats, _ = score_items(lm, items)
-            # A fill that runs past the longest true span is wrong, however it would end.
-            longest = max(len(item.span) for item in items) + 1
-            fills = fill_items(lm, items, max_new_tokens=longest)
-            exact = [is_exact(fill, item) for fill, item in zip(fills, items, strict=True)]
-            values[BLANK_LOSS + language] = nats / sum(len(item.span) for item in items)
+            fills = fill_items(lm, items)
+            exact = exact_fills(self._tokenizer, fills, items, must_end=True).tolist()
+            values[BLANK_LOSS + language] = float(nats.sum()) / sum(len(i.span) for i in items)
             values[EXACT_MATCH + language] = sum(exact) / len(exact)
             samples += [
                 self._sample(item, fill, correct=correct)
@@ -70,17 +77,15 @@ class BlankWatch:
         return Validation(values=values, samples=samples)
 
     def _sample(self, item: BlankItem, fill: FilledBlank, *, correct: bool) -> Sample:
-        decode = self._tokenizer.decode
-        before, after = decode(item.tokens[: item.start]), decode(item.tokens[item.end :])
-        truth, answer = decode(item.span), decode(fill.tokens)
-        # A piece brings the space before its word: in the text it stands before the blank.
-        space = " " if truth.startswith(" ") else ""
+        blank = item.blank
+        # The space before a blank belongs to it; in the text it stands before the blank.
+        space = " " if blank.text.startswith(" ") else ""
         return Sample(
-            language=item.language,
-            before=_last_part(before, CONTEXT_CHARACTERS) + space,
-            truth=truth.strip(),
-            answer=answer.strip(),
-            after=_first_part(after, CONTEXT_CHARACTERS),
+            language=blank.language,
+            before=_last_part(blank.before, CONTEXT_CHARACTERS) + space,
+            truth=blank.text.strip(),
+            answer=self._tokenizer.decode(fill.tokens).strip(),
+            after=_first_part(blank.after, CONTEXT_CHARACTERS),
             probability=round(math.exp(fill.logprob), 6),
             correct=correct,
         )

@@ -27,12 +27,22 @@ from blankfill.generate.infill import FilledItem, continue_texts, fill_texts
 from blankfill.generate.sampling import Sampling
 from blankfill.model.glm import GLM, device_of
 from blankfill.objective.special import SpecialIds
-from blankfill.runs import Part, RunRecord, choose_checkpoint, locate, read_run
+from blankfill.runs import (
+    Checkpoint,
+    Part,
+    Place,
+    RunRecord,
+    choose_checkpoint,
+    locate,
+    read_run,
+)
 from blankfill.runs.tensors import load_weights, stored_types
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import NoVocabulary, load_tokenizer
 
-__all__ = ["LanguageModel"]
+__all__ = ["LanguageModel", "find_weights", "load_run_tokenizer"]
+
+Weights = Literal["last", "ema"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False, eq=False)
@@ -187,7 +197,7 @@ class LanguageModel:
         path: Path,
         *,
         checkpoint: CheckpointName | None = None,
-        weights: Literal["last", "ema"] = "last",
+        weights: Weights = "last",
         device: DeviceKind = "cpu",
         dtype: WeightType = "stored",
         needs_text: bool = True,
@@ -214,14 +224,10 @@ class LanguageModel:
         run = place.run
         record = read_run(run)
         cfg = record.config
-        tokenizer = _load_tokenizer(run, record, needs_text=needs_text)
+        tokenizer = load_run_tokenizer(run, record, needs_text=needs_text)
         if check is not None:
             check(tokenizer, cfg)
-        name: Part = "ema" if weights == "ema" else "model"
-        found = choose_checkpoint(run, place.checkpoint, [name])
-        if not found.holds(name):
-            raise CheckpointError(f"{found.path} has no moving average of its weights; train "
-                                  "with --optimizer.ema-decay 0.999 to have one")  # fmt: skip
+        found, name = find_weights(place, weights)
         with torch.device("meta"):
             model = GLM(cfg.model)
         _keep_in(model, dtype, stored_types(found.path, name))
@@ -229,6 +235,45 @@ class LanguageModel:
         load_weights(model, found.path, name)
         model.eval()
         return cls(model=model, tokenizer=tokenizer, cfg=cfg, path=run, step=found.step)
+
+
+def find_weights(place: Place, weights: Weights) -> tuple[Checkpoint, Part]:
+    """Find a checkpoint of a run, and the part of it that holds the weights.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or no moving average in it.
+    """
+    name: Part = "ema" if weights == "ema" else "model"
+    checkpoint = choose_checkpoint(place.run, place.checkpoint, [name])
+    if not checkpoint.holds(name):
+        raise CheckpointError(f"{checkpoint.path} has no moving average of its weights; train "
+                              "with --optimizer.ema-decay 0.999 to have one")  # fmt: skip
+    return checkpoint, name
+
+
+def load_run_tokenizer(run: Path, record: RunRecord, *, needs_text: bool = True) -> TextTokenizer:
+    """Load the tokenizer in a run's folder, which must be the one that it was trained with.
+
+    Args:
+        run: the folder.
+        record: what its run.json says.
+        needs_text: whether a run without a vocabulary is refused; else it has a `NoVocabulary`.
+
+    Raises:
+        CheckpointError: it has none, or another one.
+    """
+    if record.tokenizer is None:
+        if not needs_text:
+            return NoVocabulary(record.config.model.vocab_size)
+        raise CheckpointError(
+            f"{run} was imported without a tokenizer, so it reads and writes no text; import it "
+            f"again: blankfill import {run} --tokenizer PATH --out NEW"
+        )
+    tokenizer = load_tokenizer(run / "tokenizer")
+    if tokenizer.fingerprint != record.tokenizer.fingerprint:
+        raise CheckpointError(f"{run / 'tokenizer'} is not the tokenizer that {run} was trained "
+                              "with; restore it")  # fmt: skip
+    return tokenizer
 
 
 def _keep_in(model: GLM, wanted: WeightType, stored: Mapping[str, torch.dtype]) -> None:
@@ -262,19 +307,3 @@ def _answer(texts: str | Sequence[str], items: list[FilledItem]) -> FilledItem |
     if item.error is not None:
         raise RequestError(item.error)
     return item
-
-
-def _load_tokenizer(run: Path, record: RunRecord, *, needs_text: bool) -> TextTokenizer:
-    """Load the tokenizer in a run's folder, which must be the one that it was trained with."""
-    if record.tokenizer is None:
-        if not needs_text:
-            return NoVocabulary(record.config.model.vocab_size)
-        raise CheckpointError(
-            f"{run} was imported without a tokenizer, so it reads and writes no text; import it "
-            f"again: blankfill import {run} --tokenizer PATH --out NEW"
-        )
-    tokenizer = load_tokenizer(run / "tokenizer")
-    if tokenizer.fingerprint != record.tokenizer.fingerprint:
-        raise CheckpointError(f"{run / 'tokenizer'} is not the tokenizer that {run} was trained "
-                              "with; restore it")  # fmt: skip
-    return tokenizer

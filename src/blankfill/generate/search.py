@@ -72,6 +72,10 @@ class _Row:
     prompt: Prompt
     generator: np.random.Generator
     forced: Sequence[Sequence[int]]
+    limit: int
+    """Longest fill of one blank."""
+    held: bool
+    """Whether every blank has exactly that many tokens."""
     blank: int = 0
     tokens: list[int] = field(default_factory=list[int])
     logprob: float = 0.0
@@ -87,9 +91,13 @@ class _Row:
             return int(self.forced[self.blank][len(self.tokens)])
         return None
 
-    def take(self, token: int, logprob: float, ends: bool, limit: int) -> None:
+    @property
+    def may_end(self) -> bool:
+        return not self.held or len(self.tokens) == self.limit
+
+    def take(self, token: int, logprob: float, ends: bool) -> None:
         """Count one generated token; close the blank at its end or at the limit."""
-        if not ends and len(self.tokens) < limit:
+        if not ends and len(self.tokens) < self.limit:
             self.tokens.append(token)
             self.logprob += logprob
             return
@@ -112,6 +120,7 @@ def fill_tokens(
     batch_size: int = 32,
     sampling: Sampling = GREEDY,
     forced: Sequence[Sequence[Sequence[int]]] | None = None,
+    lengths: Sequence[int] | None = None,
     num_first_choices: int = 1,
     advance: Callable[[int], None] | None = None,
 ) -> list[FilledText]:
@@ -124,6 +133,8 @@ def fill_tokens(
         batch_size: most texts that run together.
         sampling: greedy or drawn.
         forced: for each text and blank, tokens that the fill must begin with; `eop` may close it.
+        lengths: for each text, how many tokens each of its blanks has: none ends before, and all
+            end there.
         num_first_choices: how many of the best first tokens of each blank to report; as many as
             may appear where these are fewer.
         advance: called with the number of texts that were just finished.
@@ -135,6 +146,7 @@ def fill_tokens(
         RequestError: a text has no blank, or is longer than the model's positions reach.
     """
     rows: list[_Row] = []
+    most = lm.model.cfg.max_position - 2
     for index, tokens in enumerate(prompts):
         prompt = checked_prompt(tokens, lm.ids, lm.cfg)
         address = np.ascontiguousarray(prompt.tokens).tobytes().hex()
@@ -143,11 +155,12 @@ def fill_tokens(
                 prompt=prompt,
                 generator=rng.generator(sampling.seed, "fill", address),
                 forced=forced[index] if forced is not None else (),
+                limit=min(most, max_new_tokens if lengths is None else lengths[index]),
+                held=lengths is not None,
             )
         )
-    limit = min(max_new_tokens, lm.model.cfg.max_position - 2)
-    for chunk in _chunks(rows, batch_size, limit):
-        _fill_batch(lm, chunk, limit, sampling, num_first_choices)
+    for chunk in _chunks(rows, batch_size):
+        _fill_batch(lm, chunk, sampling, num_first_choices)
         if advance is not None:
             advance(len(chunk))
     return [_finish(row) for row in rows]
@@ -178,12 +191,12 @@ def checked_prompt(tokens: Int32, ids: SpecialIds, cfg: RunConfig) -> Prompt:
     return prompt
 
 
-def _chunks(rows: list[_Row], batch_size: int, limit: int) -> list[list[_Row]]:
+def _chunks(rows: list[_Row], batch_size: int) -> list[list[_Row]]:
     """Group texts of similar length, so that little of a batch is padding."""
     chunks: list[list[_Row]] = []
     width = 0
     for row in sorted(rows, key=lambda r: (len(r.prompt.blanks), len(r.prompt.tokens))):
-        size = len(row.prompt.tokens) + len(row.prompt.blanks) * min(limit + 2, 34)
+        size = len(row.prompt.tokens) + len(row.prompt.blanks) * min(row.limit + 2, 34)
         width = max(width, size)
         full = not chunks or len(chunks[-1]) >= batch_size
         if full or width * (len(chunks[-1]) + 1) > BATCH_POSITIONS:
@@ -195,7 +208,7 @@ def _chunks(rows: list[_Row], batch_size: int, limit: int) -> list[list[_Row]]:
 
 @torch.inference_mode()
 def _fill_batch(
-    lm: LanguageModel, rows: list[_Row], limit: int, sampling: Sampling, num_first_choices: int
+    lm: LanguageModel, rows: list[_Row], sampling: Sampling, num_first_choices: int
 ) -> None:
     ids = lm.ids
     with lm.computing():
@@ -215,7 +228,7 @@ def _fill_batch(
                 )
         with lm.computing():
             logits = session.step(tokens, positions, active)
-        log_probs = log_probabilities(logits, banned)
+        log_probs = log_probabilities(logits, _banned_now(banned, enders, rows))
         chosen = choose(log_probs, sampling, [row.generator for row in rows])
         for i, row in enumerate(rows):
             if not row.active:
@@ -224,7 +237,7 @@ def _fill_batch(
                 row.first_choices = _best(log_probs[i], num_first_choices)
             forced = row.forced_token()
             token = int(chosen[i]) if forced is None else forced
-            row.take(token, float(log_probs[i, token]), token in enders, limit)
+            row.take(token, float(log_probs[i, token]), token in enders)
 
 
 def _best(log_probs: torch.Tensor, count: int) -> tuple[tuple[int, float], ...]:
@@ -243,6 +256,17 @@ def _banned(lm: LanguageModel) -> torch.Tensor:
     banned[lm.tokenizer.vocab_size :] = True  # rows that only pad the matrix
     banned[[ids.eop, ids.eos]] = False  # released vocabularies give eos the id of pad
     return banned
+
+
+def _banned_now(banned: torch.Tensor, enders: Sequence[int], rows: Sequence[_Row]) -> torch.Tensor:
+    """Mark what may not come next, `[V]`, or `[B, V]` where some blanks may not end yet."""
+    held = [i for i, row in enumerate(rows) if row.active and not row.may_end]
+    if not held:
+        return banned
+    of_rows = banned.repeat(len(rows), 1)
+    for ender in enders:
+        of_rows[held, ender] = True
+    return of_rows
 
 
 def _finish(row: _Row) -> FilledText:

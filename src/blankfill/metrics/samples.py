@@ -45,7 +45,7 @@ class Sample:
     probability: float
     """The model's probability of its answer, its end included."""
     correct: bool
-    """Whether the two are the same, token by token."""
+    """Whether the two are the same text, and the answer ended there."""
 
     def markdown(self) -> str:
         """Show the text, the answer and the truth in one paragraph."""

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from blankfill.objective.batch import Kind
 from blankfill.report.chart import Chart, Line
-from blankfill.report.read import Evaluated, Point, RunHistory
+from blankfill.report.evaluations import of_language, unlike
+from blankfill.report.read import Point, RunHistory
 from blankfill.report.words import Language, say
+from blankfill.runs.evaluation import BlankScores
 from blankfill.text.language import LANGUAGES
 
 __all__ = ["learning_charts", "speed_charts"]
@@ -127,16 +129,18 @@ class _Drawer:
         charts: list[Chart] = []
         for language in LANGUAGES:
             key = f"validation_blank_loss_nats_{language}"
-            found = [_evaluated(record, language) for record in self.records]
+            found = [of_language(record, language) for record in self.records]
+            if unlike(self.records, self.names, self.lang):
+                found = [None] * len(found)
             if key not in self.present and not any(found):
                 continue
             lines = self._each(lambda record, key=key: record.points(key), key)
             if len(lines) == 1:
                 lines = [_line(self.word("validation short"), lines[0].points, 1, dots=True)]
-            for number, one in enumerate(found):
+            for number, (record, one) in enumerate(zip(self.records, found, strict=True)):
                 scores = one.scores if one else ()
-                step = one.step if one else 0
-                points = [Point(step, s.loss_nats) for s in scores if s.system == "model"]
+                step = record.evaluation.step if record.evaluation else 0
+                points = [Point(step, _nats(s)) for s in scores if s.reads == "both sides"]
                 name = self.word("evaluated")
                 if len(self.records) == 1:
                     lines.append(_line(name, points, 4, dots=True))
@@ -144,7 +148,7 @@ class _Drawer:
                     lines.append(_line(f"{self.names[number]}, {name}", points, number, dots=True))
             first = next((one.scores for one in found if one), ())
             lines += [
-                Line(name=self.word(score.system), points=[Point(0, score.loss_nats)],
+                Line(name=self.word(score.system), points=[Point(0, _nats(score))],
                      colour=LEVELS[score.system], style="level")
                 for score in first if score.system in LEVELS
             ]  # fmt: skip
@@ -218,5 +222,5 @@ def _interpolate(known: Sequence[Point], step: float) -> float:
     return known[-1].value
 
 
-def _evaluated(record: RunHistory, language: str) -> Evaluated | None:
-    return next((found for found in record.evaluated if found.language == language), None)
+def _nats(score: BlankScores) -> float:
+    return score.loss_nats_per_token.value

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from blankfill import __version__
 from blankfill.report.chart import Chart, draw_chart, format_value
+from blankfill.report.evaluations import evaluation_tables
 from blankfill.report.figures import learning_charts, speed_charts
 from blankfill.report.fills import sample_fills
 from blankfill.report.read import RunHistory, part
 from blankfill.report.tables import (
-    baseline_tables,
     changes_table,
     configuration,
     data_table,
@@ -57,7 +57,7 @@ def build_page(records: Sequence[RunHistory], names: Sequence[str], lang: Langua
         _section("differences", differences(records, names, lang), lang) if several else "",
         _section("learning", _grid(learning_charts(records, names, lang)), lang),
         _section("fills", sample_fills(records, names, lang), lang),
-        _section("baselines", _per_run(records, names, baseline_tables, lang), lang),
+        _section("baselines", evaluation_tables(records, names, lang), lang),
         _section("speed", _speed(records, names, lang), lang),
         "" if several else _section("figures", _figures(records, names, lang), lang),
         _section("changes", _per_run(records, names, changes_table, lang), lang),

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 from blankfill.errors import CheckpointError
 from blankfill.metrics import StepSample, read_metrics, read_samples
-from blankfill.runs import read_evaluation, read_run, run_to_json
+from blankfill.runs import Evaluation, read_evaluation, read_run, run_to_json
 
-__all__ = ["Evaluated", "Point", "RunHistory", "Score", "read_history"]
+__all__ = ["Point", "RunHistory", "read_history"]
 
 
 log = logging.getLogger(__name__)
@@ -28,29 +28,6 @@ class Point(NamedTuple):
 
     step: float
     value: float
-
-
-class Score(NamedTuple):
-    """How one system did on the held-out blanks of one language."""
-
-    system: str
-    loss_nats: float
-    bits_per_byte: float
-    exact_match: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluated:
-    """A recorded evaluation in one language."""
-
-    language: str
-    """en or zh."""
-    num_blanks: int
-    """Blanks scored."""
-    step: int
-    """Optimizer steps of the model that was scored."""
-    scores: tuple[Score, ...]
-    """The model first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,8 +42,8 @@ class RunHistory:
     """Lines of metrics.jsonl."""
     samples: list[StepSample]
     """Lines of samples.jsonl."""
-    evaluated: list[Evaluated]
-    """Content of evaluation.json: held-out blanks beside n-gram models, by language."""
+    evaluation: Evaluation | None
+    """Content of evaluation.json: held-out blanks beside n-gram models."""
 
     def points(self, key: str) -> list[Point]:
         """Give the finite values of a key, by step."""
@@ -126,7 +103,7 @@ def read_history(run: Path) -> RunHistory:
     info = run_to_json(read_run(run))
     rows = [row for row in read_metrics(run) if _is_number(row["step"])]
     return RunHistory(
-        path=run, info=info, rows=rows, samples=read_samples(run), evaluated=_evaluated(run)
+        path=run, info=info, rows=rows, samples=read_samples(run), evaluation=_evaluation(run)
     )
 
 
@@ -137,32 +114,12 @@ def part(value: Any, *path: str) -> Any:
     return {} if value is None else value
 
 
-def _evaluated(run: Path) -> list[Evaluated]:
+def _evaluation(run: Path) -> Evaluation | None:
     try:
-        value = read_evaluation(run)
+        return read_evaluation(run)
     except CheckpointError as error:
         log.warning("%s; the report is made without it", error)
-        return []
-    found: list[Evaluated] = []
-    languages = part(value, "blanks", "languages")
-    for report in languages if isinstance(languages, list) else []:
-        scores = part(report, "scores")
-        numbers = [part(report, "num_blanks"), part(value, "step")]
-        if isinstance(scores, list) and all(map(_is_number, numbers)):
-            found.append(
-                Evaluated(
-                    language=str(part(report, "language")), num_blanks=int(numbers[0]),
-                    step=int(numbers[1]), scores=tuple(filter(None, map(_score, scores))),
-                )
-            )  # fmt: skip
-    return found
-
-
-def _score(value: Any) -> Score | None:
-    numbers = [part(value, key) for key in Score._fields[1:]]
-    if not all(map(_is_number, numbers)):
         return None
-    return Score(str(part(value, "system")), *numbers)
 
 
 def _is_number(value: Any) -> bool:

@@ -19,7 +19,6 @@ from blankfill.report.words import Language, say
 from blankfill.text.language import LANGUAGES
 
 __all__ = [
-    "baseline_tables",
     "changes_table",
     "configuration",
     "data_table",
@@ -207,28 +206,6 @@ def machine_table(record: RunHistory, lang: Language) -> str:
         for key, value in _flatten(part(record.info, name), "").items()
     ]
     return table([], rows, kind="settings")
-
-
-def baseline_tables(record: RunHistory, lang: Language) -> str:
-    """Write the recorded evaluation: the model beside n-gram models, per language."""
-    head = [say(k, lang) for k in ("system", "nats per token", "bits per byte", "exact fills")]
-    shown: list[str] = []
-    for found in record.evaluated:
-        rows = [
-            [
-                say(score.system, lang) if score.system in SYSTEMS else escape(score.system),
-                f"{score.loss_nats:.3f}", f"{score.bits_per_byte:.3f}", f"{score.exact_match:.1%}",
-            ]
-            for score in found.scores
-        ]  # fmt: skip
-        known = found.language in LANGUAGES
-        word = say(found.language, lang) if known else escape(found.language)
-        note = say("baseline note", lang, f"{found.num_blanks:,}", f"{found.step:,}")
-        shown.append(f"<div><h4>{word}</h4>{table(head, rows)}<p class='note'>{note}</p></div>")
-    return f'<div class="parts">{"".join(shown)}</div>' if shown else ""
-
-
-SYSTEMS = ("model", "model without the right side", "trigram", "unigram")
 
 
 def _value(value: Any) -> str:

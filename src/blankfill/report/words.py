@@ -56,13 +56,13 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "training": ("training", "训练"),
     "validation short": ("validation", "验证"),
     "start": ("\u2191 {} at {} {}", "\u2191 {}（{} {}）"),
-    "by kind": ("Training loss by kind", "各类空的训练损失"),
+    "by kind": ("Training loss by kind", "各类空白的训练损失"),
     "by language": ("Training loss by language", "各语言的训练损失"),
     "by source": ("Training loss by source", "各数据源的训练损失"),
-    "validation by kind": ("Validation loss by kind", "各类空的验证损失"),
+    "validation by kind": ("Validation loss by kind", "各类空白的验证损失"),
     "validation by language": ("Validation loss by language", "各语言的验证损失"),
-    "blank loss": ("Held-out blanks, {}", "留出的空，{}"),
-    "exact match": ("Blanks filled exactly", "填对的空"),
+    "blank loss": ("Held-out blanks, {}", "留出的空白，{}"),
+    "exact match": ("Blanks filled exactly", "填对的空白"),
     "learning rate": ("Learning rate", "学习率"),
     "gradient norm": ("Gradient norm", "梯度范数"),
     "positions per second": ("Positions", "处理位置"),
@@ -86,9 +86,9 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     # Units and axes.
     "step": ("step", "步"),
     "hours": ("hours", "小时"),
-    "nats": ("nats per target", "奈特 / 目标"),
-    "nats per token": ("nats per token", "奈特 / 词元"),
-    "share of blanks": ("share of held-out blanks", "占留出空的比例"),
+    "nats": ("nats per target", "nats / 目标"),
+    "nats per token": ("nats per token", "nats / 词元"),
+    "share of blanks": ("share of held-out blanks", "占留出空白的比例"),
     "before clipping": ("before clipping", "裁剪之前"),
     "per second": ("per second", "每秒"),
     "per step": ("per step", "每步"),
@@ -97,12 +97,12 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     # Final figures.
     "figure": ("figure", "项目"),
     "steps done": ("Optimizer steps", "优化步数"),
-    "final loss": ("Training loss, nats", "训练损失，奈特"),
-    "final validation": ("Validation loss, nats", "验证损失，奈特"),
-    "best validation": ("Best validation loss, nats", "最佳验证损失，奈特"),
+    "final loss": ("Training loss, nats", "训练损失，nats"),
+    "final validation": ("Validation loss, nats", "验证损失，nats"),
+    "best validation": ("Best validation loss, nats", "最佳验证损失，nats"),
     "best at": ("{} at step {}", "{}（第 {} 步）"),
     "final exact": ("Filled exactly, {}", "填对比例，{}"),
-    "final blank loss": ("Loss on held-out blanks, {}, nats", "留出空的损失，{}，奈特"),
+    "final blank loss": ("Loss on held-out blanks, {}, nats", "留出空白的损失，{}，nats"),
     "epochs": ("Passes over the data", "数据遍数"),
     "positions seen": ("Positions seen", "已处理位置"),
     "training time": ("Training time", "训练用时"),
@@ -115,7 +115,7 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     # Kinds and languages.
     "short": ("short spans", "短片段"),
     "sentence": ("sentences", "句子"),
-    "document": ("long blanks", "长空"),
+    "document": ("long blanks", "长空白"),
     "causal": ("whole texts", "整篇"),
     "pair": ("answers", "回答"),
     "en": ("English", "英文"),
@@ -124,15 +124,38 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     # Systems of an evaluation.
     "system": ("system", "系统"),
     "model": ("model", "模型"),
-    "model without the right side": ("model without the right side", "不看右侧的模型"),
     "trigram": ("trigram", "三元模型"),
     "unigram": ("unigram", "一元模型"),
     "bits per byte": ("bits per byte", "比特 / 字节"),
     "exact fills": ("filled exactly", "填对"),
-    "baseline note": (
-        "{} blanks, step {}; n-gram models read the left side only and are told the length",
-        "{} 个空，第 {} 步；n 元模型只读左侧，并已知空的长度",
+    "exact given length": ("filled exactly, length given", "填对（已知长度）"),
+    "nats per character": ("nats per character", "nats / 字符"),
+    "run": ("run", "训练"),
+    "reads": ("reads", "可见"),
+    "reads both sides": ("both sides", "两侧"),
+    "reads left side": ("left side", "左侧"),
+    "reads two tokens": ("two tokens", "左侧两个词元"),
+    "reads nothing": ("nothing", "无"),
+    "blanks note": ("{} blanks in {} documents", "{} 个空白，出自 {} 篇文档"),
+    "evaluation note": (
+        "Filled exactly asks for the end as well, which nothing tells without the right side; with "
+        "the length given, all are told how many tokens to write. ± is one standard error, "
+        "blanks of one document counting as one draw. Nats per token compare runs of one "
+        "tokenizer, nats per character any.",
+        "“填对”要求模型自己找到空白的结尾，不看右侧则无从得知；“已知长度”一列中，"
+        "各系统都已知要写多少个词元。± 为一个标准误，同一文档的空白算作一次抽取。"
+        "nats / 词元只能在同一分词器之间比较，nats / 字符可以任意比较。",
     ),
+    "unlike": (
+        "The evaluations of these runs are not set side by side, because they asked different "
+        "things. {}. Evaluate them together: {}",
+        "这些训练的评测内容不同，因此不并列比较。{}。请一起评测：{}",
+    ),
+    "unlike law": ("the law", "规则"),
+    "unlike seed": ("the seed", "随机种子"),
+    "unlike max blanks": ("the most blanks of each language", "每种语言最多的空白数"),
+    "unlike text": ("the held-out text", "留出文本"),
+    "unlike blanks": ("the blanks", "空白"),
     # Fills.
     "fills note": (
         "Held-out text with one blank, filled greedily. In colour: what the model wrote at the "
@@ -143,7 +166,7 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "truth": ("true text", "原文"),
     "correct": ("correct", "正确"),
     "wrong": ("differs", "不同"),
-    "nothing": ("(nothing)", "（空白）"),
+    "nothing": ("(nothing)", "（无内容）"),
     "how it changed": ("How the answers changed", "答案如何变化"),
     # Differences, configuration and data.
     "every field": ("Every field", "全部字段"),

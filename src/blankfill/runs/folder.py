@@ -25,10 +25,10 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from blankfill.atomic import write_json
-from blankfill.disk.json_files import Description, EarlierFormatError, check, read_object
+from blankfill.disk.json_files import Description, EarlierFormatError, read_object
 from blankfill.disk.ownership import FolderKind
 from blankfill.disk.pointer import is_pointer, pointer_sentence
 from blankfill.disk.typed_json import from_json, to_json
@@ -47,7 +47,6 @@ __all__ = [
     "list_checkpoints",
     "newest_checkpoint",
     "open_checkpoint",
-    "read_evaluation",
     "read_state",
     "step_of",
     "verify",
@@ -96,28 +95,6 @@ class Checkpoint:
     def holds(self, part: Part) -> bool:
         """Tell whether it has a part, such as averaged weights."""
         return any(_part_of(name) == part for name in self.state.files)
-
-
-def read_evaluation(run: Path) -> dict[str, Any] | None:
-    """Read what `blankfill evaluate` has recorded of a run; None where it has not.
-
-    Raises:
-        CheckpointError: evaluation.json is damaged, or is another's.
-    """
-    path = run / "evaluation.json"
-    try:
-        value = read_object(path)
-        check(value, {"step": int, "blanks": {"languages": [dict]}})
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise CheckpointError(
-            f"{path} is not what `blankfill evaluate` writes: {error}; move it away and evaluate "
-            "the run again"
-        ) from error
-    return value
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
