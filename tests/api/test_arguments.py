@@ -19,6 +19,8 @@ GIVEN = {
     "tokenizer encode": (("no-tok", "a"), {}), "tokenizer decode": (("no-tok", [1]), {}),
     "tokenizer info": (("no-tok", "no-file"), {}),
     "data build": (("no-file",), {"tokenizer": "no-tok", "out": "o"}),
+    "data export": (("no-store",), {}),
+    "data import": (("no-pair",), {"tokenizer": "no-tok", "out": "o"}),
     "data info": (("no-store",), {}), "data show": (("no-store",), {}),
     "explain": (("a b c",), {"tokenizer": "no-tok"}),
     "pretrain": (("tiny",), {"data": "no-store", "out": "o"}),

@@ -46,6 +46,8 @@ def commands(tmp_path_factory):
         "tokenizer decode": [tok, "300", "301"],
         "tokenizer info": [tok, text],
         "data build": ["--tokenizer", tok, "--out", store, text],
+        "data export": [store],
+        "data import": [f"{store}/tokens", "--tokenizer", tok, "--out", str(home / "taken")],
         "data info": [store],
         "data show": [store, "--count", "2"],
         "explain": ["[bold]x[/b] :smile: \u5c0f\u732b\u770b\u96e8\u3002", "--compare"],

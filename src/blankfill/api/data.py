@@ -14,15 +14,19 @@ from blankfill.errors import DataError
 from blankfill.results import short_repr
 
 if TYPE_CHECKING:
-    from blankfill.text.records import ReadingReport
+    from blankfill.data.store import TokenStore
+    from blankfill.text.records import ReadingReport, Skips
 
 __all__ = [
     "BuildResult",
+    "DataExportResult",
     "LanguageCounts",
     "ShowResult",
     "ShownDocument",
     "StoreInfo",
     "data_build",
+    "data_export",
+    "data_import",
     "data_info",
     "data_show",
 ]
@@ -86,6 +90,20 @@ class BuildResult:
     """What was read, by the kind of file."""
 
     __repr__ = short_repr
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataExportResult:
+    """A store that another program can read."""
+
+    prefix: str
+    """What to name there: the path of the ids and their index without a suffix."""
+    documents: int
+    """Documents."""
+    tokens: int
+    """Tokens of all documents."""
+    end_token: int | None
+    """Id that ends a document, which the ids there do not hold; None where it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,7 +186,6 @@ def data_build(
         DataError: nothing can be read, or nothing is left.
         OutputError: the folder at --out is taken or cannot be written.
     """
-    from blankfill.data.hold_out import held_out_path
     from blankfill.data.ingest import build_store
     from blankfill.runtime import at_most_cores
     from blankfill.text.options import TextOptions
@@ -183,18 +200,102 @@ def data_build(
         options=options, strict=strict, overwrite=overwrite, hold_out=hold_out,
         num_workers=at_most_cores(num_workers, "num_workers"), drop_duplicates=drop_duplicates,
     )  # fmt: skip
-    second, skips = held_out_path(out), built.skips
-    if built.held_out is None and (second / "manifest.json").is_file():
+    return _result(out, built.held_out is not None, built.skips, built.num_duplicates)
+
+
+def _result(out: Path, is_split: bool, skips: Skips, duplicates: int | None) -> BuildResult:
+    from blankfill.data.hold_out import held_out_path
+    from blankfill.data.store import MANIFEST
+
+    second = held_out_path(out)
+    if not is_split and (second / MANIFEST).is_file():
         log.warning("%s stands from an earlier build, and its documents may be in %s as well: do "
                     "not evaluate on it, or build both with --hold-out", second, out)  # fmt: skip
     return BuildResult(
         store=data_info(out),
-        held_out=None if built.held_out is None else data_info(second),
+        held_out=data_info(second) if is_split else None,
         num_skipped=skips.total,
         skipped=dict(skips.counts),
         first_skipped=[str(case) for case in skips.first],
-        reading=skips.report(built.num_duplicates),
+        reading=skips.report(duplicates),
     )
+
+
+@checks_arguments
+def data_export(store: PathLike, /, *, to: Literal["megatron"] = "megatron") -> DataExportResult:
+    """Let Megatron read a token store: write its index beside the ids.
+
+    Example:
+        blankfill data export store
+
+    Args:
+        store: folder of the store. Its tokens.bin is an indexed dataset's .bin as it is; a
+            tokens.idx comes beside it.
+        to: whose format.
+
+    Raises:
+        DataError: the folder is not a store, or a document is too long for that format.
+        OutputError: the folder cannot be written.
+    """
+    from blankfill.data.megatron import write_index
+    from blankfill.data.store import TokenStore
+
+    opened = TokenStore.open(as_path(store))
+    prefix = write_index(opened)
+    return DataExportResult(
+        prefix=str(prefix), documents=len(opened), tokens=opened.num_tokens,
+        end_token=_end_token(opened),
+    )  # fmt: skip
+
+
+def _end_token(store: TokenStore) -> int | None:
+    """Give the id that ends a document, as the store's own tokenizer has it."""
+    from blankfill.text.vocabularies import load_tokenizer
+
+    folder = store.path / "tokenizer"
+    return load_tokenizer(folder).ids.eos if folder.is_dir() else None
+
+
+@checks_arguments
+def data_import(
+    pair: PathLike,
+    /,
+    *,
+    tokenizer: PathLike,
+    out: PathLike,
+    end_token: Annotated[int, Range(0, 2**31 - 1)] | None = None,
+    hold_out: Annotated[float, Range(1e-6, 0.9, or_zero=True)] = 0.0,
+    strict: bool = False,
+    overwrite: bool = False,
+) -> BuildResult:
+    """Turn an indexed dataset of Megatron (.bin and .idx) into a token store.
+
+    Example:
+        blankfill data import corpus_text_document --tokenizer tok --out store
+
+    Args:
+        pair: path of the .bin or the .idx, or of both without a suffix.
+        tokenizer: folder of the tokenizer that made the ids.
+        out: folder of the store; it appears when it is complete.
+        end_token: id that closes each document there, and is taken off; the tokenizer's own end
+            of a document where not given.
+        hold_out: share of the documents, such as 1%, that goes into a second store, as in
+            data build.
+        strict: make a document that cannot be used an error, instead of skipping and counting it.
+        overwrite: replace a store at --out.
+
+    Raises:
+        DataError: the files cannot be used, or hold ids that the tokenizer has not.
+        OutputError: the folder at --out is taken or cannot be written.
+    """
+    from blankfill.data.from_megatron import import_pair
+
+    out = as_path(out)
+    done = import_pair(
+        as_path(pair), as_path(tokenizer), out, end_token=end_token, strict=strict,
+        overwrite=overwrite, hold_out=hold_out,
+    )  # fmt: skip
+    return _result(out, done.held_out is not None, done.skips, None)
 
 
 @checks_arguments

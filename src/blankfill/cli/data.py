@@ -5,13 +5,20 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from blankfill.api.data import BuildResult, ShowResult, StoreInfo
+from blankfill.api.data import BuildResult, DataExportResult, ShowResult, StoreInfo
 from blankfill.cli.console import Answer, new_table
 
 if TYPE_CHECKING:
     from blankfill.text.records import ReadingReport
 
-__all__ = ["log_skipped", "print_build", "print_info", "print_reading", "print_show"]
+__all__ = [
+    "log_skipped",
+    "print_build",
+    "print_export",
+    "print_info",
+    "print_reading",
+    "print_show",
+]
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +39,15 @@ def print_build(result: BuildResult, console: Answer) -> None:
             f"({100 * held.documents / documents:.2f} %), {100 * held.tokens / tokens:.2f} % of "
             f"the tokens; train on {result.store.path}, evaluate on {held.path}"
         )
+
+
+def print_export(result: DataExportResult, console: Answer) -> None:
+    """Print what to name in Megatron."""
+    console.print(f"{result.prefix}.idx: {result.documents:,} documents, {result.tokens:,} tokens; "
+                  f"in Megatron: --data-path {result.prefix}")  # fmt: skip
+    if result.end_token is not None:
+        console.print("documents there end with their last token; the tokenizer's end of a "
+                      f"document is the id {result.end_token}")  # fmt: skip
 
 
 def print_info(store: StoreInfo, console: Answer) -> None:

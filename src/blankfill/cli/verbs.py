@@ -44,6 +44,10 @@ VERBS: dict[str, Verb] = {
         "tokenizer:tokenizer_info", "tokenizer:print_info", "pieces, and characters per token"
     ),
     "data build": Verb("data:data_build", "data:print_build", "turn text into a token store"),
+    "data export": Verb("data:data_export", "data:print_export", "let Megatron read a token store"),
+    "data import": Verb(
+        "data:data_import", "data:print_build", "turn Megatron's .bin and .idx into a token store"
+    ),
     "data info": Verb("data:data_info", "data:print_info", "what a token store holds"),
     "data show": Verb("data:data_show", "data:print_show", "documents of a store back as text"),
     "explain": Verb(

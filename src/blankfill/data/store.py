@@ -6,6 +6,7 @@
       languages.bin   uint8, N: index into the manifest's `languages`
       sentences.bin   one bit for each token, least significant first: set where a sentence ends
       prompts.bin     little-endian int32, N: tokens of a pair before its answer; -1 for plain text
+      tokens.idx      only where it was asked for: with it Megatron reads tokens.bin
       manifest.json   format version, dtype, counts, SHA-256 of each file, tokenizer fingerprint
       tokenizer/      a copy of the tokenizer, so that a store can be read back as text
 
@@ -34,6 +35,7 @@ __all__ = [
     "DTYPES",
     "KIND",
     "MANIFEST",
+    "MEGATRON_INDEX",
     "VERSION",
     "HoldOut",
     "Origin",
@@ -48,6 +50,8 @@ VERSION = 3
 pairs; both are still read."""
 ARRAYS = ("tokens.bin", "offsets.bin", "languages.bin", "sentences.bin", "prompts.bin")
 """Its files, in the order in which the fingerprint takes them."""
+MEGATRON_INDEX = "tokens.idx"
+"""What Megatron needs beside tokens.bin to read it (`megatron.py`)."""
 DTYPES = ("<u2", "<u4")
 """Widths of a token; the first holds ids up to 65,535."""
 COUNTED = ("documents", "tokens", "characters", "bytes")
@@ -62,7 +66,8 @@ DESCRIPTION = Description(
 )  # fmt: skip
 """What the manifest says of itself."""
 KIND = FolderKind(
-    title="a token store", marker=MANIFEST, description=DESCRIPTION, files=ARRAYS,
+    title="a token store", marker=MANIFEST, description=DESCRIPTION,
+    files=(*ARRAYS, MEGATRON_INDEX),
     folders={"tokenizer": INNER_TOKENIZER},
 )  # fmt: skip
 """A store's folder, which a new one may replace."""

@@ -30,7 +30,7 @@ _FIRST_CASES = 20
 _NUL_SHARE = 0.25  # a few NUL characters may stand in odd text; with more of them it is binary data
 
 
-FileKind = Literal["text", "JSON", "CSV", "TSV", "Parquet", "Arrow"]
+FileKind = Literal["text", "JSON", "CSV", "TSV", "Parquet", "Arrow", "Megatron"]
 """What a file is, as its content and its name say."""
 
 
