@@ -54,8 +54,8 @@ def test_rows_are_counted_by_what_is_wrong_with_them_and_others_stay(tmp_path):
         "another number of cells than of names": 2, "not a row": 1, "empty": 1, "not UTF-8": 1,
     }  # fmt: skip
     assert sorted(case.line for case in skips.first) == [3, 4, 8, 9, 10]
-    assert skips.kinds["CSV"].kept == 3
-    assert sum(skips.kinds["CSV"].dropped.values()) == 5
+    assert skips.report().kinds["CSV"].kept == 3
+    assert sum(skips.report().kinds["CSV"].dropped.values()) == 5
 
 
 def test_a_mark_that_is_not_closed_is_said(tmp_path):

@@ -104,6 +104,7 @@ class DataExportResult:
     """Tokens of all documents."""
     end_token: int | None
     """Id that ends a document, which the ids there do not hold; None where it is not known."""
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

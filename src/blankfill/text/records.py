@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from blankfill.errors import DataError
+from blankfill.results import short_repr
 from blankfill.text.fields import Fields, find_field, name_fields
 from blankfill.text.kinds import blank_length
 from blankfill.text.language import language_code
@@ -115,16 +117,17 @@ class Skipped:
         return f"{place}: {self.reason}"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class KindCount:
     """What came of the files of one kind."""
 
-    files: int = 0
+    files: int
     """Files that were read."""
-    kept: int = 0
+    kept: int
     """Documents that were kept."""
-    dropped: dict[str, int] = field(default_factory=dict[str, int])
+    dropped: dict[str, int]
     """Documents that were not, by reason."""
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,6 +142,7 @@ class ReadingReport:
     """Files that were in another encoding than UTF-8, by its name."""
     duplicates: int | None = None
     """Documents that were there before, word for word; None where they are not counted."""
+    __repr__ = short_repr
 
 
 @dataclass(slots=True)
@@ -151,8 +155,12 @@ class Skips:
     """Cases by kind of reason."""
     first: list[Skipped] = field(default_factory=list[Skipped])
     """The first cases."""
-    kinds: dict[FileKind, KindCount] = field(default_factory=dict["FileKind", KindCount])
-    """What came of the files of each kind."""
+    files: Counter[FileKind] = field(default_factory=Counter["FileKind"])
+    """Files that were read, by kind."""
+    kept: Counter[FileKind] = field(default_factory=Counter["FileKind"])
+    """Documents that were kept, by kind of file."""
+    dropped: dict[FileKind, Counter[str]] = field(default_factory=dict["FileKind", Counter[str]])
+    """Documents that were not, by kind of file and by reason."""
     unread: dict[str, int] = field(default_factory=dict[str, int])
     """Files that were not read, or not to their end, by reason."""
     encodings: dict[str, int] = field(default_factory=dict[str, int])
@@ -166,15 +174,22 @@ class Skips:
 
     def report(self, duplicates: int | None = None) -> ReadingReport:
         """Say what was read."""
+        kinds: dict[FileKind, KindCount] = {}
+        order: list[FileKind] = [*self.files, *self.kept, *self.dropped]
+        for kind in order:
+            kinds[kind] = KindCount(
+                files=self.files[kind], kept=self.kept[kind],
+                dropped=dict(self.dropped.get(kind, {})),
+            )  # fmt: skip
         return ReadingReport(
-            kinds=dict(self.kinds), unread=dict(self.unread), encodings=dict(self.encodings),
+            kinds=kinds, unread=dict(self.unread), encodings=dict(self.encodings),
             duplicates=duplicates,
         )  # fmt: skip
 
     def open(self, kind: FileKind) -> None:
         """Count a file, to which the lines that are skipped from now on belong."""
         self._kind = kind
-        self.kinds.setdefault(kind, KindCount()).files += 1
+        self.files[kind] += 1
 
     def close(self, encoding: str) -> None:
         """Count the encoding of a file that was read."""
@@ -183,7 +198,7 @@ class Skips:
 
     def keep(self, kind: FileKind) -> None:
         """Count a document."""
-        self.kinds.setdefault(kind, KindCount()).kept += 1
+        self.kept[kind] += 1
 
     def add(self, skipped: Skipped) -> None:
         """Count one case that cannot be used.
@@ -199,7 +214,7 @@ class Skips:
         """Count one case that a rule leaves out, such as a hidden file: strict allows it."""
         reason = skipped.reason.partition(" (")[0]
         kind = skipped.kind or (self._kind if skipped.line else "")
-        by_kind = self.kinds.setdefault(kind, KindCount()).dropped if kind else self.unread
+        by_kind = self.dropped.setdefault(kind, Counter()) if kind else self.unread
         for counts in (self.counts, by_kind):
             counts[reason] = counts.get(reason, 0) + 1
         if len(self.first) < _FIRST_CASES:
