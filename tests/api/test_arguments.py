@@ -75,6 +75,8 @@ def test_junk_is_refused_in_a_sentence(verb, name, tmp_path, monkeypatch):
     positional, keywords = GIVEN[verb]
     place = parameters(function).index(name)
     for value in [*NEVER, (item for item in (None,)), *SOMETIMES]:
+        if name == "changes" and isinstance(value, dict):
+            continue  # the one parameter that takes values by name
         arguments, options = list(positional), dict(keywords)
         if place < len(arguments):
             arguments[place] = value

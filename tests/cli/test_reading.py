@@ -61,18 +61,18 @@ def test_the_preset_is_found_in_any_order_or_refused(order, called, capsys):
     ((arguments, options),) = called
     assert arguments == ("base",)
     assert (options["out"], options["data"]) == ("tiny", ("small",))
-    assert (options["config"].model.hidden_size, options["config"].train.steps) == (768, 7)
+    assert options["changes"] == {"train.steps": 7}
 
 
 @pytest.mark.parametrize(("verb", "option"), LISTS, ids=lambda v: getattr(v, "spelled", v))
 def test_a_list_that_is_given_again_adds_up(verb, option):
     name, under = option.spelled, "--" + option.spelled[2:].replace("-", "_")
-    required = len([p for p in parameters_of(COMMANDS[verb])[0] if p.required])
+    required = len([p for p in parameters_of(COMMANDS[verb])[0] if p.required or p.unless])
     first = ["x"] * required
     others = [
         word
         for other in parameters_of(COMMANDS[verb])[1]
-        if other.required and other.name != option.name
+        if (other.required or other.unless) and other.name != option.name
         for word in (other.spelled, "y")
     ]
     for words in (
@@ -124,7 +124,12 @@ def test_what_no_option_can_be_is_text(words, texts):
         ("evaluate", ["r", "--data"], "--data lacks its value"),
         ("evaluate", ["r", "--data", "--json"], "--data lacks its value"),
         ("fill", ["r", "t", "--json=yes"], "--json takes no value"),
-        ("pretrain", ["tiny", "--resume=yes"], "--resume takes no value"),
+        ("pretrain", ["tiny", "--no-resume=yes"], "--no-resume takes no value"),
+        ("pretrain", ["tiny", "--resume="], "--resume is empty"),
+        ("pretrain", ["--resume", "a", "--resume", "b"], "--resume is given twice"),
+        ("pretrain", ["--config"], "--config lacks its value"),
+        ("pretrain", ["--config", "a"], "pretrain lacks --out"),
+        ("pretrain", [], "pretrain lacks PRESET"),
         ("fill", ["r", "t", "--max-new-token", "3"], "did you mean --max-new-tokens?"),
         ("pretrain", ["tiny", "--train.peak-lr", "3"], "did you mean --schedule.peak-lr?"),
         ("pretrain", ["tiny", "--micro-batch-rows", "3"], "did you mean --train.micro-batch-rows?"),

@@ -20,7 +20,7 @@ def commands(name):
 
 def test_both_languages_have_the_same_commands():
     assert commands("training.md") == commands("training.zh.md")
-    assert len(commands("training.md")) == 10
+    assert len(commands("training.md")) == 12
 
 
 @pytest.mark.slow

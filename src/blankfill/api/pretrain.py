@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 from blankfill.api.parameters import CheckpointName, PathLike, Paths, Texts, as_list, as_path
 from blankfill.config.arguments import checks_arguments
-from blankfill.config.presets import preset as find_preset
+from blankfill.config.common import Unless
 from blankfill.config.ranges import Range
 from blankfill.config.run import RunConfig
 from blankfill.errors import ConfigError
 from blankfill.results import short_repr
 
 if TYPE_CHECKING:
+    from blankfill.prepare.asked import Asked
     from blankfill.train import Trainer
 
 __all__ = ["PretrainResult", "pretrain"]
@@ -34,6 +35,8 @@ class PretrainResult:
 
     run: str
     """The run's folder."""
+    began_at: int
+    """Optimizer steps done when it began; above 0 where a run went on."""
     step: int
     """Optimizer steps done."""
     steps: int
@@ -46,6 +49,10 @@ class PretrainResult:
     """The last line of metrics.jsonl."""
     validation: dict[str, float]
     """The last validation, where there was one; its `step` says of how many steps."""
+    best_step: int | None
+    """Optimizer steps at the lowest validation loss; None where there was no validation."""
+    best_validation_loss_nats: float | None
+    """That loss."""
 
     __repr__ = short_repr
 
@@ -57,23 +64,26 @@ class PretrainResult:
 
 @checks_arguments
 def pretrain(
-    preset: str,
+    preset: Annotated[str | None, Unless("resume", "config")] = None,
     /,
     *,
-    data: Paths,
-    out: PathLike,
-    validation: Paths = (),
-    resume: bool = False,
+    data: Annotated[Paths | None, Unless("resume", "config")] = None,
+    out: Annotated[PathLike | None, Unless("resume")] = None,
+    validation: Paths | None = None,
+    resume: PathLike | bool = False,
     allow_change: Texts = (),
     init: PathLike | None = None,
     init_checkpoint: CheckpointName | None = None,
     replay: Paths = (),
     minutes: Minutes = 0.0,
-    config: RunConfig | None = None,
+    config: RunConfig | PathLike | None = None,
+    changes: Mapping[str, object] | None = None,
 ) -> PretrainResult:
     """Pretrain a model on token stores.
 
-    Ctrl-C finishes the step at hand, saves, and ends; the same command with --resume goes on.
+    Ctrl-C finishes the step at hand, saves, ends, and says how to go on: --resume RUN alone. Fields
+    stand on the preset, over it on what --config names, over both on typed options; those of a run
+    that goes on stand on its run.json.
 
     Example:
         blankfill pretrain tiny --data store --out runs/mine --steps 2000
@@ -87,8 +97,10 @@ def pretrain(
         out: folder of the run; new, unless resuming.
         validation: token stores to validate on, before the first step, after the last, and every
             --validation.every steps.
-        resume: go on from the newest checkpoint in the folder.
-        allow_change: fields that the resumed run may change, such as schedule.peak_lr or
+        resume: the run that goes on from its newest checkpoint, with what its run.json says; only
+            typed options are changes. Without a name it is that of --out, and the whole command
+            may be repeated: what differs must be named by --allow-change.
+        allow_change: fields that the repeated command may change, such as schedule.peak_lr or
             train.steps, or the shares of its stores.
         init: start from the weights of this run, or of one of its checkpoints, with a fresh
             optimizer and schedule.
@@ -97,62 +109,78 @@ def pretrain(
         replay: stores of earlier training to mix in, each with its share, such as general:0.3.
         minutes: take as many steps as this machine does in these minutes, in place of
             --train.steps; a resumed run keeps the steps that it was given.
-        config: the run, complete; the preset's where not given.
+        config: a run, or its run.json, to begin another like it, with the same data; or a JSON file
+            with some of its fields, which stand on the preset.
+        changes: values of fields by dotted name, such as train.steps.
 
     Raises:
         ConfigError, DataError, CheckpointError: something named in the message cannot be used.
         TrainingError: losses or weights do not let the run go on.
     """
-    default = find_preset(preset)
-    cfg = config or default
-    from blankfill.data.mixture import parse_stores
     from blankfill.evaluate.watch import BlankWatch
     from blankfill.prepare import build_trainer
+    from blankfill.prepare.asked import Request, settle
     from blankfill.runtime import restored_process
 
-    stores, shares = parse_stores(
-        [Path(path) for path in as_list(data)],
-        [Path(path) for path in as_list(replay)],
-    )
-    validated = [Path(path) for path in as_list(validation)]
-    changes: list[str] = as_list(allow_change)
-    start = _start(init, init_checkpoint)
+    asked = settle(Request(
+        preset=preset,
+        config=config if config is None or isinstance(config, RunConfig)
+        else as_path(config),
+        changes=changes or {},
+        data=None if data is None else _paths(data),
+        replay=_paths(replay),
+        validation=None if validation is None else _paths(validation),
+        out=None if out is None else as_path(out),
+        resume=resume if isinstance(resume, bool) else as_path(resume),
+        init=_start(init, init_checkpoint),
+        allow_change=as_list(allow_change), minutes=minutes,
+    ))  # fmt: skip
 
     def build(cfg: RunConfig, run: Path, *, resume: bool = False) -> Trainer:
         return build_trainer(
-            cfg, data=stores, shares=shares, run=run, resume=resume,
-            validation=validated, check_blanks=BlankWatch, init=start, allow_change=changes,
-            # The preset's number stands for a vocabulary of its size; another one is the user's.
-            vocab_size=cfg.model.vocab_size
-            if cfg.model.vocab_size != default.model.vocab_size else None,
+            cfg, data=asked.data, shares=asked.shares, run=run, resume=resume,
+            validation=asked.validation, check_blanks=BlankWatch, init=asked.init,
+            allow_change=asked.allow_change, vocab_size=asked.vocab_size, preset=asked.preset,
         )  # fmt: skip
 
     with restored_process():
-        return _pretrain(cfg, as_path(out), build, minutes=minutes, resume=resume)
+        return _pretrain(asked, build, minutes=minutes)
 
 
-def _pretrain(
-    cfg: RunConfig, run: Path, build: Callable[..., Trainer], *, minutes: float, resume: bool
-) -> PretrainResult:
-    """Build the trainer of a configuration that is settled, and train."""
-    from blankfill.metrics import log_in_to_wandb, read_metrics
+def _pretrain(asked: Asked, build: Callable[..., Trainer], *, minutes: float) -> PretrainResult:
+    """Build the trainer of a run that is settled, and train."""
+    from blankfill.metrics import log_in_to_wandb
 
+    run, cfg = asked.run, asked.cfg
     if cfg.train.wandb:
         log_in_to_wandb(cfg.train.wandb)
-    if minutes:
-        cfg = _in_minutes(cfg, minutes, build, run, resume=resume)
-    trainer = build(cfg, run, resume=resume)
+    if minutes and asked.old is None:
+        cfg = _in_minutes(cfg, minutes, build, run)
+    trainer = build(cfg, run, resume=asked.old is not None)
+    began_at = trainer.index
     finished = trainer.fit()
-    rows = read_metrics(run)
+    return _result(trainer, began_at=began_at, finished=finished)
+
+
+def _result(trainer: Trainer, *, began_at: int, finished: bool) -> PretrainResult:
+    """Say how a run ended."""
+    from blankfill.metrics import read_metrics
+
+    rows = read_metrics(trainer.run)
+    best = trainer.best
     return PretrainResult(
-        run=str(run),
-        step=trainer.index,
-        steps=cfg.train.steps,
-        finished=finished,
+        run=str(trainer.run), began_at=began_at, step=trainer.index,
+        steps=trainer.cfg.train.steps, finished=finished,
         num_parameters=sum(p.numel() for p in trainer.engine.model.parameters()),
         metrics=next((row for row in reversed(rows) if "loss_nats" in row), {}),
         validation=next((row for row in reversed(rows) if "validation_loss_nats" in row), {}),
-    )
+        best_step=None if best is None else best.step,
+        best_validation_loss_nats=None if best is None else best.loss_nats,
+    )  # fmt: skip
+
+
+def _paths(values: Paths) -> list[Path]:
+    return [Path(path) for path in as_list(values)]
 
 
 def _start(init: PathLike | None, checkpoint: CheckpointName | None) -> Path | None:
@@ -171,19 +199,12 @@ def _start(init: PathLike | None, checkpoint: CheckpointName | None) -> Path | N
 
 
 def _in_minutes(
-    cfg: RunConfig, minutes: float, build: Callable[[RunConfig, Path], Trainer], run: Path, *,
-    resume: bool,
-) -> RunConfig:  # fmt: skip
-    """Give a run the steps that fit into the minutes, or, resumed, those that it has."""
+    cfg: RunConfig, minutes: float, build: Callable[[RunConfig, Path], Trainer], run: Path
+) -> RunConfig:
+    """Give a run the steps that fit into the minutes."""
     from blankfill.prepare import require_new_run
     from blankfill.prepare.pace import measure_pace, with_steps
-    from blankfill.runs import read_run
 
-    if resume and (run / "run.json").exists():
-        had = read_run(run).config
-        return cfg.changed({
-            "train.steps": had.train.steps, "schedule.warmup_steps": had.schedule.warmup_steps,
-        })  # fmt: skip
     require_new_run(run)
     pace = measure_pace(cfg, build, run, seconds=minutes * 60)
     steps = pace.steps_in(minutes * 60, cfg.validation.every)

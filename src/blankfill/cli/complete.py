@@ -76,7 +76,7 @@ def _of_verb(name: str, before: list[str], current: str) -> list[str]:
     if last is not None:
         option = known[before[last]][0]
         given = len(before) - last - 1
-        if option.takes == "many" or (option.takes == "one" and not given):
+        if option.takes == "many" or (option.takes in ("one", "maybe") and not given):
             return _values(option)
     if name == "pretrain" and not any(word in PRESETS for word in before):
         return [*PRESETS]

@@ -60,6 +60,11 @@ class Answer(Console):
             self.print(title)
         self.print(table)
 
+    def print_command(self, before: str, command: str) -> None:
+        """Print a command in a line of its own, which the terminal may fold and a shell takes."""
+        self.print(before)
+        self.print(f"  {command}", soft_wrap=True)
+
     def print_rule(self, title: str, line: str = "\u2500") -> None:
         """Print a heading with a line behind it."""
         line = "-" if self.options.ascii_only else line

@@ -225,9 +225,17 @@ def _entry(parameter: Parameter, defaults: RunConfig | None) -> tuple[str, str]:
     shown = _shown(parameter, default)
     if parameter.required:
         return shown, f"{doc} (required)"
+    if parameter.unless:
+        others = " or ".join(f"--{other}" for other in parameter.unless)
+        return shown, f"{doc} (required, unless {others} is given)"
     if parameter.takes == "none":
         return shown, f"{doc} (default: on)" if default else doc
-    return shown, doc if default in (None, "", ()) else f"{doc} (default: {_written(default)})"
+    return shown, doc if default in (
+        None,
+        "",
+        (),
+        False,
+    ) else f"{doc} (default: {_written(default)})"
 
 
 def _default(parameter: Parameter, defaults: RunConfig | None) -> Any:
@@ -260,4 +268,4 @@ def _value(parameter: Parameter) -> str:
     if parameter.takes == "none":
         return ""
     name = _VALUES.get(parameter.hint, "NAME")
-    return f"{name}..." if parameter.takes == "many" else name
+    return {"many": f"{name}...", "maybe": f"[{name}]"}.get(parameter.takes, name)

@@ -22,7 +22,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from blankfill.cli.failures import sentence_of
-from blankfill.cli.preset import with_preset
+from blankfill.cli.preset import with_changes
 from blankfill.cli.reading import UNIVERSAL, asks_for_help, read
 from blankfill.cli.streams import can_write, leave_stdout, say, settle_streams, writing_stdout
 from blankfill.cli.verbs import VERBS, Verb, load
@@ -136,12 +136,10 @@ def _run(name: str, words: list[str]) -> int:
     asks = verb.asks and sys.stdin.isatty() and sys.stdout.isatty()
     reading = read(name, command, words, asks=asks)
     _set_up_logging(reading.flags)
-    options = reading.options
-    if name == "pretrain":
-        options = with_preset(reading.arguments[0], options)
     if verb.computes:
         for chosen in tune():
             log.debug("process: %s (BLANKFILL_TUNE=0 turns this off)", chosen)
+    options = with_changes(reading.options)
     show = functools.partial(_show, verb, as_json="--json" in reading.flags)
     if asks and len(reading.arguments) == 1:
         from blankfill.cli.prompt import converse

@@ -1,4 +1,4 @@
-"""`pretrain`'s options stand on the values of its preset."""
+"""`pretrain`'s fields of a configuration: the values that help shows, and those that were typed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from blankfill.config.presets import is_preset, preset
 
-__all__ = ["named_preset", "preset_defaults", "with_preset"]
+__all__ = ["named_preset", "preset_defaults", "with_changes"]
 
 
 def preset_defaults(name: str) -> dict[str, Any]:
@@ -19,19 +19,15 @@ def preset_defaults(name: str) -> dict[str, Any]:
     return {"config": preset(name)}
 
 
-def with_preset(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Put a preset's configuration, changed as the options say, in place of single fields.
+def with_changes(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Put single fields of a run's configuration together as the parameter that takes them.
 
     Args:
-        name: of the preset.
         options: by parameter; a configuration's field by its dotted name, such as `train.steps`.
-
-    Raises:
-        ConfigError: there is no such preset, or a value cannot be used.
     """
     values = {key: value for key, value in options.items() if "." not in key}
     fields = {key: value for key, value in options.items() if "." in key}
-    return values | {"config": preset(name).changed(fields)}
+    return values | ({"changes": fields} if fields else {})
 
 
 def named_preset(words: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from blankfill.api.pretrain import PretrainResult
 from blankfill.cli.command import own_command
 from blankfill.cli.console import Answer
+from blankfill.disk.names import resume_option, shell_word
 
 __all__ = ["print_pretrain"]
 
@@ -21,8 +22,12 @@ def print_pretrain(result: PretrainResult, console: Answer) -> None:
     for key, value in result.validation.items():
         if key.startswith("validation_"):
             console.print(f"  {key} {value:.3f}")
-    if result.finished:
+    going_on = f"{shell_word(own_command())} pretrain {resume_option(result.run)}"
+    if not result.finished:
+        console.print_command("stopped before the last step; to go on:", going_on)
+    elif result.began_at == result.steps:
+        more = f"{going_on} --train.steps {2 * result.steps}"
+        console.print_command("it had done all its steps; to give it more:", more)
+    else:
         console.print(f"try: {own_command()} fill {result.run} "
                       '"A text with a [MASK] in it."')  # fmt: skip
-    else:
-        console.print("stopped before the last step; the same command with --resume goes on")

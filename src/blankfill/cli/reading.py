@@ -83,7 +83,7 @@ def options_of(options: Sequence[Parameter]) -> dict[str, tuple[Parameter, bool]
     found: dict[str, tuple[Parameter, bool]] = {}
     for option in options:
         found[option.spelled] = (option, True)
-        if option.takes == "none":
+        if option.takes in ("none", "maybe"):
             found[_negated(option.spelled)] = (option, False)
     fields = {option.name: option for option in options}
     for short, name in SHORT_NAMES.items():
@@ -144,8 +144,10 @@ class _Reader:
             values[option.name] += tuple(_convert(option, each) for each in more)
             return
         new = positive
+        if option.takes == "maybe" and positive and (equals or self._value_follows()):
+            new = _convert(option, value if equals else self._words.popleft())
         if option.takes == "one":
-            if not equals and (not self._words or _ends(self._words[0])):
+            if not equals and not self._value_follows():
                 raise ConfigError(
                     f"{spelled} lacks its value; one that begins with a dash is written "
                     f"{spelled}=VALUE"
@@ -159,9 +161,15 @@ class _Reader:
         self._spelled[option.name] = spelled
         values[option.name] = new
 
+    def _value_follows(self) -> bool:
+        return bool(self._words) and not _ends(self._words[0])
+
     def _takes(self, spelled: str) -> str:
         """Tell how many words an option takes; none of them where there is no such option."""
-        return self._options[spelled][0].takes if spelled in self._options else ""
+        option, positive = self._options.get(spelled, (None, True))
+        if option is None:
+            return ""
+        return option.takes if positive else "none"
 
     def _list(self) -> list[str]:
         """Take the words up to the next option, and leave those that the arguments need."""
@@ -169,10 +177,24 @@ class _Reader:
         end = next((i for i, word in enumerate(waiting) if _ends(word)), len(waiting))
         ended = waiting[end : end + 1] in ([], ["--"])
         if ended:
-            needed = sum(argument.required for argument in self._arguments)
+            needed = sum(map(self._expects, self._arguments))
             missing = needed - len(self._given) - len(waiting[end + 1 :])
             end -= max(0, min(missing, end - 1))
         return [self._words.popleft() for _ in range(end)]
+
+    def _expects(self, parameter: Parameter) -> bool:
+        """Tell whether a parameter is to be given, as far as the words so far tell.
+
+        An option without its value, as `--resume`, repeats a whole command.
+        """
+        given = self._reading.options
+        excused = any(given.get(name, False) not in (False, True) for name in parameter.unless)
+        return parameter.required or bool(parameter.unless and not excused)
+
+    def _lacks(self, parameter: Parameter) -> bool:
+        """Tell whether a parameter that was not given is needed, now that all words are read."""
+        excused = any(self._reading.options.get(name, False) for name in parameter.unless)
+        return parameter.required or bool(parameter.unless and not excused)
 
     def _settle_arguments(self) -> None:
         """Give the words that are no options to the positional parameters, in order."""
@@ -195,7 +217,7 @@ class _Reader:
         lacking = [
             argument
             for argument in self._arguments[len(self._reading.arguments) :]
-            if argument.required
+            if self._lacks(argument)
         ]
         hint = f"see `blankfill {self._verb} --help`"
         lists = [
@@ -209,7 +231,7 @@ class _Reader:
             lacking = [
                 option
                 for option, positive in self._options.values()
-                if option.required and positive and option.name not in self._reading.options
+                if self._lacks(option) and positive and option.name not in self._reading.options
             ]
         if lacking:
             names = ", ".join(parameter.spelled for parameter in lacking)

@@ -9,15 +9,17 @@ that is a path, and a list.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
+import operator
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from blankfill.config.common import is_common
+from blankfill.config.common import is_common, unless
 from blankfill.config.ranges import hints_of
 
 __all__ = ["Parameter", "config_of", "parameters_of"]
@@ -31,14 +33,16 @@ class Parameter:
     """In Python; of a configuration's field with its section before it: `train.steps`."""
     spelled: str
     """On the command line: `--train.steps`, or `RUN` of an argument."""
-    takes: Literal["none", "one", "many"]
-    """Words that it takes: a flag none, a list many."""
+    takes: Literal["none", "maybe", "one", "many"]
+    """Words that it takes: a flag none, one whose value may be left out maybe one, a list many."""
     hint: Any
     """Type of a value: `str`, `int`, `float`, `Path` or a `Literal`."""
     optional: bool
     """Whether `None` is a value."""
     required: bool
     """Whether it must be given."""
+    unless: tuple[str, ...]
+    """Parameters one of which must be given in its place, where there are such."""
     default: Any
     """Its value where it is not given; of a configuration's field the class's own."""
     common: bool
@@ -51,15 +55,20 @@ def parameters_of(command: Callable[..., Any]) -> tuple[list[Parameter], list[Pa
     """List the arguments and the options of a function."""
     arguments: list[Parameter] = []
     options: list[Parameter] = []
+    hints = hints_of(command)
     for name, parameter in _resolved(command).items():
-        config = config_of(parameter.annotation)
+        hint = parameter.annotation
+        config = config_of(hint)
         if config is not None:
             options += _fields(config)
-            continue
+            hint = functools.reduce(operator.or_, (c for c in _choices(hint) if c is not config))
+            if hint is types.NoneType:
+                continue
         made = _parameter(
-            name, parameter.annotation, parameter.default, owner=command,
+            name, hint, parameter.default, owner=command,
             argument=parameter.kind is inspect.Parameter.POSITIONAL_ONLY,
         )  # fmt: skip
+        made = dataclasses.replace(made, unless=unless(hints[name]))
         (options if made.spelled.startswith("--") else arguments).append(made)
     return arguments, options
 
@@ -67,8 +76,16 @@ def parameters_of(command: Callable[..., Any]) -> tuple[list[Parameter], list[Pa
 def _resolved(command: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Give the parameters with types in place of names of types, as a command line sees them."""
     parameters = inspect.signature(command).parameters
-    hints = hints_of(command)
-    return {name: p.replace(annotation=_plain(hints[name])) for name, p in parameters.items()}
+    hints = {
+        name: typing.get_args(hint)[0] if unless(hint) else hint
+        for name, hint in hints_of(command).items()
+    }
+    return {
+        name: parameter.replace(annotation=_plain(hints[name]))
+        for name, parameter in parameters.items()
+        # Values by name are options of their own on a command line.
+        if not any(typing.get_origin(choice) is Mapping for choice in _choices(hints[name]))
+    }
 
 
 def _plain(hint: Any) -> Any:
@@ -79,12 +96,12 @@ def _plain(hint: Any) -> Any:
     if lists:
         inner = next(arg for arg in typing.get_args(lists[0]) if arg is not Ellipsis)
         return tuple[_plain(inner), ...]
-    if set(kept) == {str, Path}:
-        kept = [Path]
+    if {str, Path} <= {*kept}:
+        kept.remove(str)
     if set(kept) == {int, str}:
         kept = [str]  # a number is read where it is used
-    (plain,) = kept
-    return plain | None if len(choices) > len(kept) and types.NoneType in choices else plain
+    plain = functools.reduce(operator.or_, kept)
+    return plain | None if types.NoneType in choices else plain
 
 
 def _fields(config: type[Any]) -> list[Parameter]:
@@ -103,21 +120,22 @@ def _parameter(
 ) -> Parameter:
     choices = _choices(hint)
     optional = types.NoneType in choices
-    (hint,) = (choice for choice in choices if choice is not types.NoneType)
+    # A value that may be left out is of its kind, or true.
+    (hint,) = [each for each in choices if each not in (types.NoneType, bool)] or [bool]
     if typing.get_origin(hint) is Annotated:
         hint = typing.get_args(hint)[0]  # the range of a number is checked where it is used
-    takes: Literal["none", "one", "many"] = "one"
+    takes: Literal["none", "maybe", "one", "many"] = "one"
     if _is_list(hint):
         takes, hint = "many", typing.get_args(hint)[0]
-    elif hint is bool:
-        takes = "none"
+    elif bool in choices:
+        takes = "none" if hint is bool else "maybe"
     required = default is inspect.Parameter.empty
     spelled = "--" + name.replace("_", "-")
     if argument:  # one of several texts is a TEXT
         spelled = f"{name.upper().removesuffix('S')}..." if takes == "many" else name.upper()
     return Parameter(
         name=name, spelled=spelled, takes=takes, hint=hint, optional=optional, required=required,
-        default=None if required else default, common=True, owner=owner,
+        unless=(), default=None if required else default, common=True, owner=owner,
     )  # fmt: skip
 
 

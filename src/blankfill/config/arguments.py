@@ -108,6 +108,8 @@ def _is_single(value: Any, choice: Any) -> bool:
         return isinstance(value, str) and value in get_args(choice)
     if choice in (int, SupportsIndex):
         return _is_whole(value)
+    if origin is Mapping:
+        return isinstance(value, Mapping)
     if origin is tuple:
         return isinstance(value, tuple | list) and _fits(cast("Sequence[Any]", value), choice)
     return isinstance(choice, type) and isinstance(value, choice)
@@ -189,6 +191,8 @@ def _word(choice: Any) -> str:
         return f"one of: {', '.join(inner)}"
     if origin is Sequence:
         return f"a list of them, each {_described(_choices(inner[0]))}"
+    if origin is Mapping:
+        return "values by name"
     if origin is tuple:
         return f"{len(inner)} numbers"
     return known.get(choice) or f"a {getattr(choice, '__name__', choice)}"

@@ -98,7 +98,10 @@ class RunConfig:
             known = section in RunConfig.__slots__
             if not known or name not in getattr(self, section).__slots__:
                 raise ConfigError(f"a run has no field {dotted!r}")
-            of_sections.setdefault(section, {})[name] = value
+            hint = typing.get_type_hints(type(getattr(self, section)))[name]
+            # Numbers of any kind are checked, and made plain ones, by their section.
+            checked = value if hint in (int, float) else _value(hint, value, dotted)
+            of_sections.setdefault(section, {})[name] = checked
         return dataclasses.replace(
             self,
             **{

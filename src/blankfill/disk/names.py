@@ -1,13 +1,14 @@
-"""Access to paths that are not UTF-8, for libraries that take only UTF-8 names."""
+"""Paths for others: a library that takes only UTF-8 names, and a shell."""
 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["readable_name"]
+__all__ = ["readable_name", "resume_option", "shell_word"]
 
 
 @contextmanager
@@ -31,3 +32,22 @@ def readable_name(path: Path) -> Generator[str]:
             os.close(handle)
     else:
         yield os.fspath(path)
+
+
+def shell_word(path: str | Path) -> str:
+    """Write a path as a word that a shell reads as this path.
+
+    What cannot be printed, or is not UTF-8, is written by its bytes, as bash and zsh read them.
+    """
+    text = os.fspath(path)
+    if text.isprintable():
+        return shlex.quote(text)
+    plain = (chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\{byte:03o}"
+             for byte in os.fsencode(text))  # fmt: skip
+    return f"$'{''.join(plain)}'"
+
+
+def resume_option(run: str | Path) -> str:
+    """Write the option by which `pretrain` goes on with a run, for a shell."""
+    word = shell_word(run)
+    return f"--resume={word}" if str(run).startswith("-") else f"--resume {word}"

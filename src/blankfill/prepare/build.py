@@ -63,6 +63,7 @@ def build_trainer(
     check_blanks: BuildCheck | None = None,
     shares: Sequence[float | None] = (),
     vocab_size: int | None = None,
+    preset: str | None = None,
 ) -> Trainer:
     """Prepare a run folder and a trainer that stands at its first or its next step.
 
@@ -80,6 +81,7 @@ def build_trainer(
         shares: share of each store in the rows; see `settle_shares`. Without any, all documents are
             read in one order.
         vocab_size: rows of the embedding, where the user has asked for a number.
+        preset: the name of what `cfg` stands on, for run.json.
         check_blanks: makes a further check of the held-out stores, such as filling their blanks.
 
     Raises:
@@ -93,7 +95,7 @@ def build_trainer(
         require_wandb()
     plan = plan_run(
         cfg, data=data, run=run, validation=validation, resume=resume, init=init,
-        allow_change=allow_change, shares=shares, vocab_size=vocab_size,
+        allow_change=allow_change, shares=shares, vocab_size=vocab_size, preset=preset,
     )  # fmt: skip
     cfg = plan.cfg
     lock = _take_folder(run, is_new=plan.old is None)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ import torch
 from blankfill.config.run import RunConfig
 from blankfill.data.mixture import settle_shares
 from blankfill.data.store import TokenStore
+from blankfill.disk.names import resume_option
 from blankfill.disk.publish import followed, refused_by_disk
 from blankfill.engine.device import choose_device, choose_precision
 from blankfill.errors import ConfigError, OutputError
@@ -92,7 +94,7 @@ class Plan:
 def plan_run(
     cfg: RunConfig, *, data: Sequence[Path], run: Path, validation: Sequence[Path], resume: bool,
     init: Path | None, allow_change: Sequence[str], shares: Sequence[float | None],
-    vocab_size: int | None,
+    vocab_size: int | None, preset: str | None = None,
 ) -> Plan:  # fmt: skip
     """Read all that a run is made of, and check that it fits together.
 
@@ -114,12 +116,15 @@ def plan_run(
             "with --validation"
         )
     settled = settle_shares(shares, [store.num_tokens for store in stores]) if shares else None
+    if old is not None and settled is not None:
+        settled = _as_before(settled, old)
     has_checkpoint = old is not None and bool(list_checkpoints(run))
     start = None if init is None or has_checkpoint else read_start(init, cfg, fingerprint)
     record = describe_run(
         cfg, device, data=data, stores=stores, shares=settled, validation=validation,
         held_out=held_out, start=start,
     )  # fmt: skip
+    record = replace(record, preset=preset)
     changes: list[Change] = []
     if old is None:
         require_new_run(run)
@@ -127,12 +132,21 @@ def plan_run(
         if has_checkpoint:
             record = replace(record, init=start_on_resume(old, init))
         changes = changes_on_resume(old, record, allow_change)
-        record = replace(record, started=old.started, changes=old.changes)
+        record = replace(record, started=old.started, changes=old.changes, preset=old.preset)
     return Plan(
         cfg=cfg, device=device, stores=stores, held_out=held_out, tokenizer=tokenizer,
         shares=settled, old=old, has_checkpoint=has_checkpoint, start=start, record=record,
         changes=changes,
     )  # fmt: skip
+
+
+def _as_before(shares: list[float], old: RunRecord) -> list[float]:
+    """Give the shares that a run has where these are the same but for rounding."""
+    before = [entry.share for entry in old.data if entry.share is not None]
+    same = len(before) == len(shares) and all(
+        math.isclose(share, was, rel_tol=1e-6) for share, was in zip(shares, before, strict=True)
+    )
+    return before if same else shares
 
 
 def require_new_run(run: Path) -> None:
@@ -149,7 +163,8 @@ def require_new_run(run: Path) -> None:
     taken = [name for name in (*RUN_FILES, *RUN_FOLDERS) if os.path.lexists(place / name)]
     if "run.json" in taken:
         raise ConfigError(
-            f"{run} already holds a run; go on with --resume, or name another folder with --out"
+            f"{run} already holds a run; go on with `blankfill pretrain {resume_option(run)}`, or "
+            "name another folder with --out"
         )
     if taken:
         raise ConfigError(

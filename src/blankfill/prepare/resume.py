@@ -145,11 +145,16 @@ def _other_changes(old: RunRecord, new: RunRecord) -> list[Change]:
         texts = [(record.tokenizer_fingerprint or "none")[:12] for record in (old, new)]
         found.append(Change(name="tokenizer", before=old.tokenizer, after=new.tokenizer,
                             text=f"the tokenizer was {texts[0]}, is {texts[1]}"))  # fmt: skip
-    if old.init != new.init:
+    if _identity(old.init) != _identity(new.init):
         texts = [_weights(record.init) for record in (old, new)]
         found.append(Change(name="init", before=old.init, after=new.init,
                             text=f"the init was {texts[0]}, is {texts[1]}"))  # fmt: skip
     return found
+
+
+def _identity(entry: InitEntry | None) -> tuple[int, str] | None:
+    """Tell which weights they are, wherever they lie."""
+    return None if entry is None else (entry.step, entry.fingerprint)
 
 
 def _stores(entries: Sequence[StoreEntry]) -> str:

@@ -23,6 +23,7 @@ from blankfill.runs.tensors import SavedFile
 from blankfill.runtime import available_cores, cpu_name
 
 __all__ = [
+    "RUN",
     "VERSION",
     "BestValidation",
     "ChangeEntry",
@@ -41,6 +42,7 @@ __all__ = [
     "TrainingState",
     "begun_now",
     "earlier_format",
+    "read_record",
     "read_run",
     "run_to_json",
     "write_run",
@@ -202,6 +204,8 @@ class RunRecord:
 
     config: RunConfig
     """The run's configuration."""
+    preset: str | None = None
+    """The preset that it began from; None where it was not begun from one by name."""
     tokenizer: TokenizerEntry | None = None
     """Its tokenizer; None where it was imported without one."""
     data: tuple[StoreEntry, ...]
@@ -318,6 +322,15 @@ def read_run(run: Path) -> RunRecord:
     if not path.is_file():
         raise CheckpointError(f"{run} is not a run: it has no run.json; name a folder that "
                               "`blankfill pretrain` wrote")  # fmt: skip
+    return read_record(path)
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read a run.json, wherever it lies.
+
+    Raises:
+        CheckpointError: it is damaged or of another version.
+    """
     cure = "restore it, or use the blankfill that wrote it"
     try:
         value = read_object(path, RUN)

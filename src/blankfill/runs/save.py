@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blankfill import atomic
+from blankfill.disk.names import resume_option
 from blankfill.disk.ownership import temporaries
 from blankfill.disk.publish import why
 from blankfill.disk.renames import remove
@@ -86,7 +87,8 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
             f"the checkpoint of step {step} could not be written to {folder} "
-            f"({why(error, folder)}); {_last_good(run)}: make room and start again with --resume"
+            f"({why(error, folder)}); {_last_good(run)}: make room and go on with "
+            f"`blankfill pretrain {resume_option(run)}`"
         ) from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

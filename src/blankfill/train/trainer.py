@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from blankfill import progress
 from blankfill.config.run import RunConfig
+from blankfill.disk.names import resume_option
 from blankfill.engine.engine import Engine
 from blankfill.errors import CheckpointError, TrainingError
 from blankfill.guard.incident import Incident
@@ -177,8 +178,8 @@ class Trainer:
         self.engine.once(self._saver.finish)
         raise TrainingError(
             f"step {self.index}: {incident.found}; its batch is in {self.run / 'incidents'}; go on "
-            f"with --resume and --train.skip-steps {self.index}, a lower --schedule.peak-lr or "
-            "--guard.on-spike skip, each named to --allow-change"
+            f"with `blankfill pretrain {resume_option(self.run)}` and --train.skip-steps "
+            f"{self.index}, a lower --schedule.peak-lr or --guard.on-spike skip"
         )
 
     # -- the loop ---------------------------------------------------------------------------------
@@ -320,7 +321,8 @@ class Trainer:
         if bad := self.engine.bad_weights():
             raise TrainingError(
                 f"step {self.index}: weights are not finite ({'; '.join(bad)}) and were not saved; "
-                "the checkpoint before stays: go on from it with --resume"
+                "the checkpoint before stays: go on from it with `blankfill pretrain "
+                f"{resume_option(self.run)}`"
             )
         parts, state = self.engine.tensors(), self._state()
         if self.engine.leads:
