@@ -68,7 +68,8 @@ class Meter:
     def finish(self) -> None:
         """Write the closing line where there is no bar."""
         if not self._drawn:
-            log.info("%s: %s in %s", self._description, self._position(), duration(self._seconds()))
+            done = f"{self._position()} in " if self._done else ""
+            log.info("%s: %s%s", self._description, done, duration(self._seconds()))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         """Draw it in one line of a terminal."""

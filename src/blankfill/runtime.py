@@ -30,6 +30,7 @@ __all__ = [
     "cpu_name",
     "memory_bytes",
     "native_wanted",
+    "process_settings",
     "restored_process",
     "set_threads",
     "tune",
@@ -177,6 +178,16 @@ def _tuned() -> list[str]:
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
         chosen.append("freed memory kept, huge pages")
     return chosen
+
+
+def process_settings() -> dict[str, str]:
+    """Give what memory, threads and blankfill were told by the environment.
+
+    What `tune` chose is among it: the spin count, and `THP_MEM_ALLOC_ENABLE`, which it sets where
+    malloc keeps what is freed.
+    """
+    about = ("OMP_", "GOMP_", "KMP_", "MKL_", "MALLOC_", "THP_MEM_", "BLANKFILL_", "LD_PRELOAD")
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(about)}
 
 
 def _keep_freed_memory() -> bool:

@@ -140,3 +140,36 @@ def test_the_python_side_refuses_as_the_command_line_does(store, tmp_path):
     with pytest.raises(ConfigError, match="minutes=nan must be 0, or a number"):
         pretrain("tiny", data=[store], out=tmp_path / "run", minutes=float("nan"))
     assert not list(tmp_path.iterdir())
+
+
+SETTINGS = ("TFLOP/s", "compiled", "rounded up", "malloc", "OpenMP", "MFU")
+
+
+def test_the_first_lines_say_what_a_reader_wants_to_know(train, store, capsys, tmp_path):
+    assert train("--validation", store) == 0
+    said = capsys.readouterr().err.split("\nstep 0:")[0].splitlines()
+    assert len(said) <= 10
+    assert [line.split(":")[0] for line in said[:5]] == [
+        "model",
+        "text",
+        "plan",
+        "held out",
+        "here",
+    ]
+    assert "2 steps of 2 rows of 64 positions" in said[2]
+    assert not any(word in line for line in said for word in SETTINGS)
+    assert train("--resume", "--train.steps", 3, "--allow-change", "steps") == 0
+    assert "3 steps of 2 rows of 64 positions" in (resumed := capsys.readouterr().err)
+    assert "going on at step 2" in resumed
+    assert "held out: nothing" in resumed
+
+
+def test_settings_are_told_on_request_and_kept(train, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    assert train("--verbose") == 0
+    said = capsys.readouterr().err
+    assert all(word in said for word in ("TFLOP/s", "not compiled", "rounded up"))
+    record = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert record["process"]["OMP_WAIT_POLICY"] == "passive"
+    assert train("--quiet", run="quiet") == 0
+    assert capsys.readouterr().err == ""

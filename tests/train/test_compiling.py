@@ -77,7 +77,7 @@ def test_it_pays_where_the_steps_gain_more_than_compiling_takes(plain, compiled,
 
 def test_a_short_run_is_not_tried(model, batch, monkeypatch, caplog):
     monkeypatch.setattr(compiling, "compile_block", None)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         assert not settle_compile(CFG, model, torch.float32, "blocks", lambda: batch)
     assert re.search(r"not compiled: the run's \d+ s in its blocks are too few", caplog.text)
 
@@ -97,7 +97,7 @@ def test_a_compiler_that_does_not_work(model, batch, monkeypatch, caplog):
         compiling, "compile_block", lambda block: block.register_forward_pre_hook(broken)
     )
     rest = (model, torch.float32, "blocks", lambda: batch)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         assert not settle_compile(named("auto"), *rest)
     assert "not compiled: the compiler does not work here (no C++ compiler)" in caplog.text
     with pytest.raises(ConfigError, match=r"compile=on, .*no C\+\+ compiler\).*compile off$"):
@@ -123,7 +123,7 @@ def test_the_choice_is_made_of_what_was_measured(model, monkeypatch, caplog):
     found = BreakEven(plain_seconds=3, compiled_seconds=2, compile_seconds=40, calls=4)
     monkeypatch.setattr(compiling, "measure_break_even", lambda *_, **__: found)
     for steps, compiled in ((11, True), (10, False)):
-        with caplog.at_level(logging.INFO):
+        with caplog.at_level(logging.DEBUG):
             cfg = named("auto", steps=steps)
             assert settle_compile(cfg, model, torch.float32, "blocks", broken) == compiled
         assert caplog.messages[-1].startswith("compiled: " if compiled else "not compiled: ")

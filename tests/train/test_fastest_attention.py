@@ -58,7 +58,7 @@ def named(kind):
 )
 def test_the_fastest_that_works_is_taken(stand_in, caplog, seconds, chosen):
     stand_in(**seconds)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         made = settle_attention(CFG, CUDA, torch.bfloat16, lambda: None)
     assert made == chosen
     assert f"taking {chosen}" in caplog.text

@@ -69,7 +69,7 @@ def test_bfloat16_is_taken_where_it_gains_a_tenth(
     multiplying, monkeypatch, model, rows, caplog, wide, narrow, chosen
 ):
     taking(monkeypatch, 100.0, wide, narrow)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         assert settle_precision(named("auto"), model, rows) == chosen
     name = str(chosen).removeprefix("torch.")
     assert f"float32 {1000 * wide:.1f} ms" in caplog.text

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from blankfill.disk.ownership import FolderKind
     from blankfill.disk.publish import NameLock
     from blankfill.generate import LanguageModel
+    from blankfill.objective.render import TokenRow
     from blankfill.runs.evaluation import BlankReport
     from blankfill.train import Trainer
 
@@ -160,12 +161,13 @@ def _train_and_show(
 ) -> DemoResult:
     from blankfill.evaluate.watch import BlankWatch
     from blankfill.generate import LanguageModel
-    from blankfill.prepare import build_trainer
+    from blankfill.prepare import build_trainer, say_start
 
     cfg = _configure(minutes, seed, files)
-    log.info("== pretraining: %d steps, about %.1f minutes", cfg.train.steps, minutes)
+    log.info("== pretraining, about %g minutes", minutes)
     trainer = build_trainer(cfg, data=[files["store"]], run=out, validation=[files["valid"]],
                             check_blanks=BlankWatch)  # fmt: skip
+    say_start(trainer)
     if not trainer.fit():
         raise KeyboardInterrupt
     clock.lap("training")
@@ -249,13 +251,22 @@ def _write_data(out: Path, seed: int) -> dict[str, Path]:
 
 
 def _explain_one(files: dict[str, Path]) -> None:
-    """Log one training example as `blankfill explain` shows it."""
+    """Log one training example in a few lines, and token by token for who asks for everything."""
     shown = explain(data=files["store"], index=0, kind="short")
-    log.info("== one training example: %s", shown.document)
-    log.info("   %-4s %-16s %8s %8s  %s", "part", "token", "position", "in span", "target")
+    log.info("== one training example")
+    log.info("   Part A, read in both directions: %s", _spelled(shown.tokens, "A"))
+    written = _spelled(shown.tokens, "B").replace("[S]", " [E] [S]").removeprefix(" [E] ")
+    log.info("   Part B, written left to right with all of A in sight: %s [E]", written)
+    log.debug("   %-4s %-16s %8s %8s  %s", "part", "token", "position", "in span", "target")
     for row in shown.tokens:
-        log.info("   %-4s %-16s %8d %8d  %s", row.part, row.token, row.position,
-                 row.block_position, row.target or "")  # fmt: skip
+        log.debug("   %-4s %-16s %8d %8d  %s", row.part, row.token, row.position,
+                  row.block_position, row.target or "")  # fmt: skip
+
+
+def _spelled(rows: Sequence[TokenRow], part: str) -> str:
+    """Join the tokens of a part; a piece shows the space before its word as U+2581."""
+    text = "".join(row.token for row in rows if row.part == part).replace("\u2581", " ")
+    return text.replace("[MASK]", " [MASK]").strip()
 
 
 def _configure(minutes: float, seed: int, files: dict[str, Path]) -> RunConfig:

@@ -150,6 +150,8 @@ def pretrain(
 def _pretrain(asked: Asked, build: Callable[..., Trainer], *, minutes: float) -> PretrainResult:
     """Build the trainer of a run that is settled, and train."""
     from blankfill.metrics import log_in_to_wandb
+    from blankfill.prepare import say_start
+
 
     run, cfg = asked.run, asked.cfg
     if cfg.train.wandb:
@@ -158,6 +160,7 @@ def _pretrain(asked: Asked, build: Callable[..., Trainer], *, minutes: float) ->
         cfg = _in_minutes(cfg, minutes, build, run)
     trainer = build(cfg, run, resume=asked.old is not None)
     began_at = trainer.index
+    say_start(trainer)
     finished = trainer.fit()
     return _result(trainer, began_at=began_at, finished=finished)
 

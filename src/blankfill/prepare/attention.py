@@ -99,7 +99,7 @@ def fastest_attention(kinds: Sequence[AttentionKind], layer: _Layer) -> Attentio
         )
     best = min(seconds, key=seconds.__getitem__)
     times = ", ".join(f"{kind} {1000 * each:.2f} ms" for kind, each in seconds.items())
-    log.info("attention, one layer forward and backward: %s; taking %s", times, best)
+    log.debug("attention, one layer forward and backward: %s; taking %s", times, best)
     return best
 
 

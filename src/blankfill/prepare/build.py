@@ -123,7 +123,7 @@ def build_trainer(
     if not (run / "tokenizer").exists():
         with new_folder(run / "tokenizer") as folder:
             copy_tokenizer(data[0] / "tokenizer", folder)
-    say_what_was_chosen(trainer, record, threads)
+    say_what_was_chosen(engine, record)
     return trainer
 
 

@@ -105,7 +105,7 @@ def settle_compile(
         steps = cfg.train.steps
         found = measure_break_even(cfg, model, dtype, attention, batch, steps=steps)
         pays = isinstance(found, BreakEven) and found.pays(steps)
-        log.info("%s: %s", "compiled" if pays else "not compiled", found)
+        log.debug("%s: %s", "compiled" if pays else "not compiled", found)
         return pays
     trial = _Trial(model, batch(), attention, dtype)
     try:

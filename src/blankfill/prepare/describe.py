@@ -1,4 +1,4 @@
-"""What a run says of itself: its record, and the line with which it starts."""
+"""What a run says of itself: its record, and the lines with which it starts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import torch
 from blankfill.config.run import RunConfig
 from blankfill.data.store import TokenStore
 from blankfill.engine.device import device_name
+from blankfill.engine.local import LocalEngine
 from blankfill.kernels.packed import in_c
 from blankfill.prepare.start import Start
+from blankfill.runs import read_run
 from blankfill.runs.record import (
     Hardware,
     RunRecord,
@@ -21,9 +23,10 @@ from blankfill.runs.record import (
     TokenizerEntry,
     begun_now,
 )
+from blankfill.runtime import process_settings
 from blankfill.train.trainer import Trainer
 
-__all__ = ["describe_run", "say_what_was_chosen"]
+__all__ = ["describe_run", "say_start", "say_what_was_chosen"]
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,7 @@ def describe_run(
         started=begun_now(),
         software=Software.here(),
         hardware=Hardware.here(device_name(device)),
+        process=process_settings(),
         init=None if start is None else start.described,
     )
 
@@ -65,16 +69,54 @@ def _entry(path: Path, store: TokenStore, share: float | None = None) -> StoreEn
     )  # fmt: skip
 
 
-def say_what_was_chosen(trainer: Trainer, record: RunRecord, threads: int) -> None:
-    """Log a run's size, device, ways and steps in one line."""
-    hardware, engine = record.hardware, trainer.engine
+def say_what_was_chosen(engine: LocalEngine, record: RunRecord) -> None:
+    """Log how a run computes, in one line, for who asks for every choice."""
+    hardware = record.hardware
     native = engine.attention == "blocks" and in_c(engine.device, engine.dtype)
-    log.info(
-        "%s parameters, %s on %s, %d threads, attention %s%s, %s, %.3g TFLOP/s (%s), from step %d "
-        "to step %d",
-        f"{sum(p.numel() for p in engine.model.parameters()):,}",
-        str(engine.dtype).removeprefix("torch."), hardware.device, threads, engine.attention,
-        " in C" if native else "", "compiled" if record.compiled else "not compiled",
-        (hardware.peak_flops_per_second or 0) / 1e12, hardware.peak_source, trainer.index,
-        trainer.cfg.train.steps,
+    log.debug(
+        "%s on %s, %s threads, attention %s%s, %s, %.3g TFLOP/s (%s)",
+        str(engine.dtype).removeprefix("torch."), hardware.device, record.threads,
+        engine.attention, " in C" if native else "",
+        "compiled" if record.compiled else "not compiled",
+        (hardware.peak_flops_per_second or 0) / 1e12, hardware.peak_source,
     )  # fmt: skip
+
+
+def say_start(trainer: Trainer) -> None:
+    """Log what a reader wants to know of a run before its first step, in a few lines."""
+    cfg, record, run = trainer.cfg, read_run(trainer.run), trainer.run
+    train = cfg.train
+    weights = sum(parameter.numel() for parameter in trainer.engine.model.parameters())
+    tokens = sum(entry.tokens for entry in record.data)
+    passes = train.steps * train.batch_rows * train.row_length / max(tokens, 1)
+    log.info(
+        "model: %s parameters in %d layers of %d; a vocabulary of %s",
+        f"{weights:,}", cfg.model.num_layers, cfg.model.hidden_size, f"{cfg.model.vocab_size:,}",
+    )  # fmt: skip
+    log.info("text: %s", _stores(record.data))
+    log.info(
+        "plan: %s steps of %s rows of %s positions, about %s passes over the text%s",
+        f"{train.steps:,}", f"{train.batch_rows:,}", f"{train.row_length:,}",
+        f"{passes:,.1f}" if passes >= 1 else f"{passes:.2g}",
+        f"; going on at step {trainer.index:,}" if trainer.index else "",
+    )  # fmt: skip
+    if record.validation:
+        log.info("held out: %s", _stores(record.validation))
+    else:
+        log.info("held out: nothing; a store named with --validation shows what it has learnt")
+    log.info(
+        "here: %s on %s, %s; saved every %s steps in %s, and at Ctrl-C, which ends it",
+        record.precision, record.hardware.device, _threads(record.threads),
+        f"{cfg.checkpoint.every:,}", run,
+    )  # fmt: skip
+
+
+def _stores(entries: Sequence[StoreEntry]) -> str:
+    tokens = sum(entry.tokens for entry in entries)
+    documents = sum(entry.documents for entry in entries)
+    names = ", ".join(Path(entry.path).name for entry in entries)
+    return f"{tokens:,} tokens in {documents:,} documents ({names})"
+
+
+def _threads(count: int | None) -> str:
+    return f"{count} thread" if count == 1 else f"{count} threads"

@@ -188,7 +188,7 @@ def _with_vocabulary(
                 f"take at least {num_ids}, leave it out, or build the stores with a smaller "
                 "tokenizer"
             )
-        log.info("model.vocab_size is %d, as asked for; the tokenizer has %d ids", asked, num_ids)
+        log.debug("model.vocab_size is %d, as asked for; the tokenizer has %d ids", asked, num_ids)
         return replace(cfg, model=replace(cfg.model, vocab_size=asked))
     vocab_size = -(-num_ids // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
     if known is not None:  # released models have more rows than ours would round up to
@@ -196,5 +196,5 @@ def _with_vocabulary(
         vocab_size = rows if rows >= num_ids else vocab_size
     if vocab_size == cfg.model.vocab_size:
         return cfg
-    log.info("model.vocab_size is %d, the tokenizer's %d ids rounded up", vocab_size, num_ids)
+    log.debug("model.vocab_size is %d, the tokenizer's %d ids rounded up", vocab_size, num_ids)
     return replace(cfg, model=replace(cfg.model, vocab_size=vocab_size))

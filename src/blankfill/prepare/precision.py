@@ -77,7 +77,7 @@ def fastest_precision(cfg: RunConfig, model: GLM, rows: Callable[[int], Batch]) 
         return torch.bfloat16
     of_wide, of_narrow = median_seconds(device, wide, narrow, warm=1, timed=3)
     pays = of_narrow <= (1 - LEAST_GAIN) * of_wide
-    log.info(
+    log.debug(
         "precision, %s: float32 %.1f ms, bfloat16 %.1f ms; taking %s",
         trial, 1000 * of_wide, 1000 * of_narrow, "bfloat16" if pays else "float32",
     )  # fmt: skip

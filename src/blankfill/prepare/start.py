@@ -75,4 +75,4 @@ def begin_embedding(model: GLM, stores: Sequence[TokenStore], cfg: TrainConfig) 
         return
     counts, frequency = count_neighbours(stores, model.cfg.vocab_size)
     known = embed_neighbours(model, torch.from_numpy(counts), torch.from_numpy(frequency), cfg.seed)
-    log.info("%s of %s embeddings begin near their neighbours'", f"{known:,}", f"{len(counts):,}")
+    log.debug("%s of %s embeddings begin near their neighbours'", f"{known:,}", f"{len(counts):,}")

@@ -100,7 +100,7 @@ def fastest_threads(trial: Trial, dtype: torch.dtype, cores: int, *, kept: int |
     if kept is not None and timed(best) > (1 - GAIN_TO_CHANGE) * timed(kept):
         best = kept
     times = ", ".join(f"{n} {1000 * took:.1f} ms" for n, took in sorted(seconds.items()))
-    log.info("threads, %s: %s; taking %d", trial, times, best)
+    log.debug("threads, %s: %s; taking %d", trial, times, best)
     return set_threads(best)
 
 

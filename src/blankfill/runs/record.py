@@ -226,6 +226,9 @@ class RunRecord:
     """Type of the matrix products; None where nothing was trained."""
     threads: int | None = None
     """CPU threads that it computes with; None where nothing was trained."""
+    process: dict[str, str] | None = None
+    """What malloc, OpenMP and blankfill itself were told by the environment; None where nothing was
+    trained."""
     mixtures: tuple[MixtureEntry, ...] = ()
     """The shares of the stores; none where all documents are read in one order."""
     init: InitEntry | None = None
