@@ -152,7 +152,6 @@ def _pretrain(asked: Asked, build: Callable[..., Trainer], *, minutes: float) ->
     from blankfill.metrics import log_in_to_wandb
     from blankfill.prepare import say_start
 
-
     run, cfg = asked.run, asked.cfg
     if cfg.train.wandb:
         log_in_to_wandb(cfg.train.wandb)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -105,9 +106,12 @@ def say_start(trainer: Trainer) -> None:
     else:
         log.info("held out: nothing; a store named with --validation shows what it has learnt")
     log.info(
-        "here: %s on %s, %s; saved every %s steps in %s, and at Ctrl-C, which ends it",
-        record.precision, record.hardware.device, _threads(record.threads),
-        f"{cfg.checkpoint.every:,}", run,
+        "here: %s on %s, %s", record.precision, record.hardware.device, _threads(record.threads)
+    )
+    log.info(
+        "saved: every %s steps in %s, and at Ctrl-C, which ends the run; "
+        "blankfill pretrain --resume %s goes on",
+        f"{cfg.checkpoint.every:,}", run, shlex.quote(str(run)),
     )  # fmt: skip
 
 
