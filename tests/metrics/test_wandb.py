@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from blankfill.cli.main import main
+from blankfill.config.presets import preset
+from blankfill.config.run import to_dict
 from blankfill.errors import ConfigError
 from blankfill.metrics import MetricsWriter, log_in_to_wandb, read_metrics
 from blankfill.metrics.wandb import require_wandb
@@ -44,15 +46,16 @@ def pages(monkeypatch):
 
 
 def test_a_resumed_run_goes_on_on_its_page(tmp_path, pages):
-    (tmp_path / "run.json").write_text('{"config": {"train": {"steps": 4}}}', encoding="utf-8")
-    with MetricsWriter(tmp_path, wandb="mine") as writer:
+    cfg = preset("tiny").changed({"train.steps": 4})
+    with MetricsWriter(tmp_path, wandb="mine", config=cfg) as writer:
         writer.write(1, {"loss_nats": 2.5})
         writer.write(2, {"loss_nats": 2.0})
     with MetricsWriter(tmp_path, start_step=1, wandb="mine") as writer:
         writer.write(2, {"loss_nats": 2.0})
     (first, page), (second, _) = pages
     assert first["project"] == "mine"
-    assert first["config"] == {"train": {"steps": 4}}
+    assert first["config"] == to_dict(cfg)
+    assert first["config"]["train"]["steps"] == 4
     assert first["id"] == second["id"]
     assert second["resume"] == "allow"
     assert page.metrics == [("*", "step")]

@@ -1,4 +1,4 @@
-"""Short names of folders, for legends and keys."""
+"""Names: of folders, short, for legends and keys; of metrics, in groups, for TensorBoard."""
 
 from __future__ import annotations
 
@@ -6,7 +6,22 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["unique_names"]
+__all__ = ["board_tag", "unique_names"]
+
+VALIDATION = "validation_"
+"""What the name of a metric of held-out data begins with."""
+_SPEED = ("_per_second", "mfu")
+"""What names of rates have in them."""
+
+
+def board_tag(metric: str) -> str:
+    """Put a metric into one of TensorBoard's groups: `validation/`, `speed/` or `train/`.
+
+    In metrics.jsonl `validation/loss_nats` keeps its plain name, `validation_loss_nats`.
+    """
+    if metric.startswith(VALIDATION):
+        return f"validation/{metric.removeprefix(VALIDATION)}"
+    return f"{'speed' if any(word in metric for word in _SPEED) else 'train'}/{metric}"
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:

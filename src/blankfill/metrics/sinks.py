@@ -19,8 +19,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from blankfill import atomic
+from blankfill.config.run import RunConfig
 from blankfill.disk.names import readable_name
 from blankfill.metrics.lines import read_lines
+from blankfill.metrics.names import board_tag
 from blankfill.metrics.samples import Sample, append_samples, drop_samples
 from blankfill.metrics.wandb import WandbLog
 
@@ -97,15 +99,18 @@ class MetricsWriter:
         run: the run's folder.
         start_step: step that the run stands at; later lines are dropped.
         wandb: project of Weights & Biases to send the numbers to as well; "" sends none.
+        config: the run's configuration, for its page there.
 
     Raises:
         ConfigError: `wandb` is named and not installed.
     """
 
-    def __init__(self, run: Path, *, start_step: int = 0, wandb: str = "") -> None:
+    def __init__(
+        self, run: Path, *, start_step: int = 0, wandb: str = "", config: RunConfig | None = None
+    ) -> None:
         self._path, self._board_folder = run / "metrics.jsonl", run / "tensorboard"
         self._waiting = b""
-        self._wandb = WandbLog(run, wandb) if wandb else None
+        self._wandb = WandbLog(run, wandb, config) if wandb else None
         self._handle, self._board = self._open(start_step, keep=start_step > 0)
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -116,7 +121,7 @@ class MetricsWriter:
             self._wandb.write(step, values)
         try:
             for key, value in values.items():
-                self._board.add_scalar(key, value, step)
+                self._board.add_scalar(board_tag(key), value, step)
         except OSError as error:
             log.warning("TensorBoard's file cannot be written (%s)", error)
 

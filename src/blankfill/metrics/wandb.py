@@ -8,13 +8,13 @@ given up with a warning while the run goes on.
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from blankfill.config.run import RunConfig, to_dict
 from blankfill.errors import ConfigError
 
 __all__ = ["WandbLog", "log_in_to_wandb", "require_wandb"]
@@ -91,12 +91,10 @@ class WandbLog:
     Args:
         run: the run's folder.
         project: name of the project.
+        config: the run's configuration, for the page; it is left out where not given.
     """
 
-    def __init__(self, run: Path, project: str) -> None:
-        config: dict[str, object] = {}
-        if (run / "run.json").exists():
-            config = json.loads((run / "run.json").read_text(encoding="utf-8"))["config"]
+    def __init__(self, run: Path, project: str, config: RunConfig | None = None) -> None:
         path = run / ID_FILE
         if not path.exists():
             path.write_text(uuid.uuid4().hex, encoding="ascii")
@@ -104,7 +102,8 @@ class WandbLog:
         self._page: Any = None
         settings = {
             "project": project, "id": path.read_text(encoding="ascii"),
-            "name": run.resolve().name, "dir": str(run), "resume": "allow", "config": config,
+            "name": run.resolve().name, "dir": str(run), "resume": "allow",
+            "config": {} if config is None else to_dict(config),
         }  # fmt: skip
         self._page = self._guarded(lambda: require_wandb().init(**settings))
         self._guarded(lambda: self._page.define_metric("*", step_metric="step"))

@@ -242,7 +242,9 @@ class Trainer:
         """Open where the numbers go: to the files, from the process that leads alone."""
         if not self.engine.leads:
             return NoMetrics()
-        return MetricsWriter(self.run, start_step=self.index, wandb=self.cfg.train.wandb)
+        return MetricsWriter(
+            self.run, start_step=self.index, wandb=self.cfg.train.wandb, config=self.cfg
+        )
 
     def _is_told_to_stop(self) -> bool:
         """Tell whether a signal has reached any process of the run."""
