@@ -139,6 +139,19 @@ def test_a_missing_shard_is_named(run, tmp_path):
         read_hf(tmp_path / "out")
 
 
+def test_an_export_of_an_earlier_format_is_told_from_a_damaged_one(run, tmp_path):
+    path = written(run, tmp_path / "out") / "blankfill_export.json"
+    told = json.loads(path.read_text("utf-8"))
+    assert told["version"] == 2
+    path.write_text(json.dumps(told | {"version": 1}), "utf-8")
+    with pytest.raises(ConversionError, match=r"earlier blankfill, in format 1 .* export the run"):
+        read_hf(tmp_path / "out")
+    for damaged in ("{", "[]", json.dumps(told | {"version": 99}), json.dumps({"version": 2})):
+        path.write_text(damaged, "utf-8")
+        with pytest.raises(ConversionError, match="not an export of blankfill, or a damaged one"):
+            read_hf(tmp_path / "out")
+
+
 def test_a_damaged_shard_is_named(run, tmp_path):
     path = written(run, tmp_path / "out") / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])

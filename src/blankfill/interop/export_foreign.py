@@ -22,7 +22,7 @@ from blankfill.config.run import RunConfig, to_dict
 from blankfill.disk.json_files import encode
 from blankfill.errors import ConversionError
 from blankfill.generate import LanguageModel
-from blankfill.interop.export_hf import VERSION, write_shards
+from blankfill.interop.export_hf import EXPORT, VERSION, write_shards
 from blankfill.interop.export_parity import Row, fill_rows, reference_logits
 from blankfill.interop.export_released import Released
 from blankfill.interop.keymap import TEMPLATES, Family, from_ours, tensors, to_ours
@@ -132,7 +132,7 @@ def write_notes(
     _write(
         folder / "blankfill_export.json",
         {
-            "format": "blankfill export", "version": VERSION, "step": lm.step, "layout": family,
+            "format": EXPORT.value, "version": VERSION, "step": lm.step, "layout": family,
             "config": to_dict(lm.cfg), "released": dataclasses.asdict(released),
         },
     )  # fmt: skip

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from blankfill.config.run import RunConfig, from_dict, to_dict
-from blankfill.disk.json_files import encode
+from blankfill.disk.json_files import Description, EarlierFormatError, encode, read_object
 from blankfill.errors import CheckpointError, ConversionError
 from blankfill.generate import LanguageModel
 from blankfill.objective.special import DISPLAY
@@ -44,7 +44,13 @@ CODE_FILES = (
 )
 TOKENIZER_FILES = ("tokenization_blankfill.py", "vocabulary_blankfill.py")
 PREFIX = "network."
-VERSION = 1
+VERSION = 2
+"""Version of what blankfill_export.json says. Version 1 had one section for the whole recipe, and
+fused tensors for queries, keys and values and for the halves of a gate."""
+EXPORT = Description(
+    "format", "blankfill export", VERSION, {"config": dict, "tokenizer?": dict}, oldest=VERSION
+)
+"""What blankfill_export.json says of itself."""
 
 _README = """\
 # A GLM, exported by blankfill
@@ -67,6 +73,23 @@ texts = {texts}
 inputs = tokenizer(texts, padding=True, return_tensors="pt")
 for text in tokenizer.fill(model.generate(**inputs, max_new_tokens=64)):
     print(text)
+```
+
+## In place of a pipeline
+
+`pipeline("fill-mask")` fills a mask with one token and does not load this model, whose blanks take
+any number of them; `pipeline("text-generation")` takes only texts that hold a blank. With the lines
+above, call this instead:
+
+```python
+def fill(texts, **options):
+    inputs = tokenizer(texts, padding=True, return_tensors="pt")
+    return tokenizer.fill(model.generate(**inputs, **options))
+
+# fill-mask: the five most probable texts
+print(fill({first}, num_beams=5, num_return_sequences=5))
+# text-generation: the text goes on in its blank
+print(fill({last}, max_new_tokens=64, do_sample=True, top_p=0.9))
 ```"""
 _USE_IDS = """\
 The run has no vocabulary, so this folder has none: `generate()` takes the ids that the model's own
@@ -151,7 +174,7 @@ def write_hf(folder: Path, lm: LanguageModel, *, max_shard_bytes: int) -> None:
     use = _write_vocabulary(folder, cfg, tokenizer)
     _write(
         folder / "blankfill_export.json",
-        {"format": "blankfill export", "version": VERSION, "step": lm.step,
+        {"format": EXPORT.value, "version": VERSION, "step": lm.step,
          "config": to_dict(cfg), "tokenizer": manifest},
     )  # fmt: skip
     (folder / "README.md").write_text(_README.format(use=use), encoding="utf-8")
@@ -187,10 +210,15 @@ def read_hf(folder: Path) -> tuple[RunConfig, Tokenizer | None, dict[str, torch.
         ConversionError: the folder is no such export, or a file of it is missing or damaged.
     """
     try:
-        described = json.loads((folder / "blankfill_export.json").read_text(encoding="utf-8"))
+        described = read_object(folder / "blankfill_export.json", EXPORT)
         cfg = from_dict(RunConfig, described["config"])
         manifest = described["tokenizer"]
         model = b"" if manifest is None else (folder / MODEL_NAME).read_bytes()
+    except EarlierFormatError as error:
+        raise ConversionError(
+            f"{folder} was exported by an earlier blankfill, in format {error.found} (this one has "
+            f"{VERSION}); export the run again"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConversionError(
             f"{folder} is not an export of blankfill, or a damaged one ({error}); export it again"
@@ -249,7 +277,11 @@ def _write_vocabulary(folder: Path, cfg: RunConfig, tokenizer: TextTokenizer) ->
             **settings,
         },
     )
-    return _USE_TEXTS.format(texts=json.dumps(texts))
+    # Where [gMASK] is not of the vocabulary, or was never trained, [MASK] ends the text.
+    last = [f"Once upon a time{'[gMASK]' if len(texts) > 1 else ' [MASK]'}"]
+    return _USE_TEXTS.format(
+        texts=json.dumps(texts), first=json.dumps(texts[:1]), last=json.dumps(last)
+    )
 
 
 def _write(path: Path, value: Any) -> None:
