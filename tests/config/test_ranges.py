@@ -6,12 +6,13 @@ import inspect
 import math
 import re
 from fractions import Fraction
-from typing import Annotated, get_type_hints
+from typing import Annotated, get_args, get_type_hints
 
 import numpy as np
 import pytest
 
 from blankfill.cli.main import VERBS, main
+from blankfill.cli.signature import parameters_of
 from blankfill.config.arguments import checks_arguments
 from blankfill.config.ranges import Range, check_numbers, numbers_of
 from blankfill.config.run import RunConfig
@@ -104,35 +105,107 @@ def test_the_help_says_every_range(verb, capsys):
             assert f" {text[0].upper()}{text[1:]}." in " ".join(doc.split()), name
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e308", "1.5", "9" * 5000, "0x10", ""])
-@pytest.mark.parametrize(
-    "command",
-    [
-        "fill no text --max-new-tokens",
-        "fill no text --temperature",
-        "generate no text --top-p",
-        "data show no --index",
-        "data build no --tokenizer no --out no --num-workers",
-        "evaluate no --data no --seed",
-        "export no --to hf --out no --max-shard-gb",
-        "tokenizer train no --out no --character-coverage",
-        "explain text --epoch",
-        "import no --out no --num-heads",
-        "pretrain tiny --data no --out no --minutes",
-        "pretrain tiny --data no --out no --train.threads",
-        "pretrain tiny --data no --out no --optimizer.beta1",
-        "pretrain tiny --data no --out no --objective.short-rate",
-        "pretrain tiny --data no --out no --model.hidden-size",
-    ],
-)
-def test_the_command_line_ends_with_2_and_without_a_traceback(
-    command, value, tmp_path, monkeypatch, capsys
+TYPED = ["-1", "0", "1", "0.5", "1.5", "-0.5", "1e308", "-1e308", "5e-324", "nan", "inf", "-inf",
+         "9" * 40, "9" * 5000, "1e9999", "0x10", "1,5", "one", "", " "]  # fmt: skip
+NUMERIC = [
+    (verb, option)
+    for verb, call in FUNCTIONS.items()
+    for option in parameters_of(call)[1]
+    if option.hint in (int, float)
+]
+
+
+def typed_value(kind, word):
+    """What Python reads in a word; None where it reads no number."""
+    try:
+        return kind(word)
+    except ValueError:
+        return None
+
+
+def words_of(verb):
+    """A command that has all it needs but files that are there."""
+    if verb == "pretrain":
+        return ["pretrain", "tiny", "--data", "no-such-file", "--out", "no-such-file"]
+    arguments, options = parameters_of(FUNCTIONS[verb])
+    words = [*verb.split()]
+    words += ["no-such-file" for _ in arguments]
+    for option in options:
+        if option.required:
+            choices = get_args(option.hint)
+            words += [option.spelled, str(choices[0]) if choices else "no-such-file"]
+    return words
+
+
+@pytest.mark.parametrize(("verb", "option"), NUMERIC, ids=lambda v: getattr(v, "spelled", v))
+def test_every_number_that_is_typed_is_refused_in_one_sentence_or_works(
+    verb, option, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    code = main([*command.split(), value])
+    name = option.name.rpartition(".")[2]
+    number = numbers_of(option.owner)[name]
+    words = [word for word in words_of(verb) if word != option.spelled]
+    for word in TYPED:
+        value = typed_value(number.kind, word)
+        allowed = value is not None and may_be(number, value)
+        if allowed and verb == "demo":
+            continue  # it would train
+        code = main([*words, f"{option.spelled}={word}"])
+        told = capsys.readouterr()
+        assert code in (0, 2), word
+        assert "Traceback" not in told.err
+        if code == 2:
+            assert told.err.count("blankfill: ") == 1, word
+            assert len(told.err) < 1000, word
+        if not allowed:
+            assert code == 2, (word, told.out)
+            assert option.spelled in told.err or name in told.err, (word, told.err)
+    assert not list(tmp_path.iterdir())
+
+
+def test_there_are_numbers_to_type_in_every_verb_that_takes_one():
+    assert len(NUMERIC) > 90
+    assert {verb for verb, _ in NUMERIC} >= {"fill", "generate", "pretrain", "demo", "evaluate"}
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "-1",
+        "0.5",
+        "1e308",
+        "nan",
+        "9" * 5000,
+        "9" * 5000 + ":3",
+        "3:" + "9" * 5000,
+        "one",
+        "",
+        "1-",
+    ],
+)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["explain", "a b c", "--spans"],
+        ["explain", "a b c", "--tokenizer", "words", "--spans"],
+        ["pretrain", "tiny", "--data", "no", "--out", "no", "--train.skip-steps"],
+        ["pretrain", "tiny", "--data", "no", "--out", "no", "--init", "no", "--init-checkpoint"],
+        ["fill", "no", "a [MASK]", "--checkpoint"],
+        ["info", "no", "--checkpoint"],
+        ["tokenizer", "decode", "no"],
+    ],
+    ids=lambda words: " ".join(words[:1] + words[-1:]) if isinstance(words, list) else words[:9],
+)
+def test_a_number_among_other_words_is_refused_in_one_sentence(
+    words, word, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    last = [f"{words[-1]}={word}"] if words[-1].startswith("--") else [words[-1], "--", word]
+    assert main([*words[:-1], *last]) == 2
     said = capsys.readouterr().err
-    assert code == 2
+    assert said.count("blankfill: ") == 1
     assert "Traceback" not in said
+    assert len(said) < 1000
     assert not list(tmp_path.iterdir())
 
 

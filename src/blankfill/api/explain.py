@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from blankfill.api.parameters import PathLike, Spans, as_path
 from blankfill.config.arguments import checks_arguments
 from blankfill.config.objective import MIXTURES, ObjectiveConfig, PositionScheme
-from blankfill.config.ranges import Range, RowLength, Seed
+from blankfill.config.ranges import Range, RowLength, Seed, shown
 from blankfill.errors import ConfigError, DataError, RequestError
 from blankfill.results import short_repr
 from blankfill.text.user_text import checked, read_stdin
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Draw", "ExplainResult", "explain"]
 
-_SPAN = re.compile(r"(\d+):(\d+)")
+_SPAN = re.compile(r"([0-9]{1,18}):([0-9]{1,18})")
 SHOWN_MASK = 48
 """Tokens up to which the mask is shown in the terminal, two characters for each."""
 LONGEST = 2048
@@ -348,7 +348,7 @@ def _pairs(spans: Spans) -> list[tuple[int, int]]:
 def _pair(span: Any) -> tuple[int, int]:
     found = _SPAN.fullmatch(span) if isinstance(span, str) else None
     if isinstance(span, str) and not found:
-        raise ConfigError(f"--spans {span} must look like 2:4, first token and end")
+        raise ConfigError(f"--spans {shown(span)} must look like 2:4, first token and end")
     start, end = (int(number) for number in (found.groups() if found else span))
     if start < 0:
         raise ConfigError(f"--spans {start}:{end}: the first token is number 0")
