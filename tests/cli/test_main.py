@@ -66,16 +66,20 @@ def test_help_of_a_verb_opens_with_an_example(verb, capsys):
     assert f"blankfill {verb}" in text.split("Example:")[1][:120]
 
 
-@pytest.mark.parametrize("verb", ["", "explain", "pretrain", "fill", "data build", "demo"])
-def test_help_never_loads_torch(verb):
+@pytest.mark.parametrize(
+    "words",
+    ["--help", "explain --help", "pretrain --help-all", "fill --help", "demo --help", "-V",
+     "--complete pretrain tiny --ste", "--show-completion bash"],
+)  # fmt: skip
+def test_help_version_and_completion_never_load_torch(words):
     code = (
         "import sys\n"
         "from blankfill.cli.main import main\n"
         "main(sys.argv[1:])\n"
         "sys.exit('torch' in sys.modules)"
     )
-    words = [sys.executable, "-c", code, *verb.split(), "--help"]
-    assert subprocess.run(words, capture_output=True, check=False).returncode == 0
+    command = [sys.executable, "-c", code, *words.split()]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def test_explain_gives_the_articles_numbers_as_json(capsys):
