@@ -54,6 +54,7 @@ def make_run(run, tok):
 
 WORDS = {
     "demo": "demo --minutes 0.01 --out",
+    "train": "train WORLD/corpus.txt --minutes 1 --out",
     "tokenizer": "tokenizer train WORLD/corpus.txt --vocab-size 400 --out",
     "tokenizer, overwriting": "tokenizer train WORLD/corpus.txt --vocab-size 400 --overwrite --out",
     "store": "data build WORLD/corpus.txt --tokenizer WORLD/tok --out",

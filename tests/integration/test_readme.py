@@ -2,12 +2,17 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
 from blankfill.cli.main import main
+from blankfill.config import presets
+from blankfill.config.presets import preset
 from blankfill.demo.corpus import generate
+from blankfill.prepare import pace
+from blankfill.prepare.pace import Pace
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,13 +42,32 @@ def folder(tmp_path_factory):
     return folder
 
 
+def make_an_hour_short(patch):
+    """Let an hour hold twenty steps, of a small model."""
+    small = preset("tiny").changed({
+        "model.hidden_size": 64, "model.ffn_size": 96, "model.num_heads": 1, "model.num_layers": 2,
+    })  # fmt: skip
+    patch.setitem(presets.PRESETS, "tiny", lambda: small)
+    slow = Pace(step_seconds=179.0, validation_seconds=1.0)
+
+    def measure(cfg, build, run, **_):
+        build(cfg.changed({"train.steps": 1}), run.with_name("measured"))
+        shutil.rmtree(run.with_name("measured"))
+        return slow
+
+    patch.setattr(pace, "measure_pace", measure)
+
+
 def test_the_readmes_commands_run(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     for line in blocks("README.md"):
         words = shlex.split(line)[1:]
         if words[0] == "demo":
             continue
-        assert main(words) == 0, line
+        with monkeypatch.context() as patch:
+            if words[0] == "train":
+                make_an_hour_short(patch)
+            assert main(words) == 0, line
         assert capsys.readouterr().out.strip(), line
     assert main(["info", "store", "--json"]) == 0
     assert main(["pretrain", "tiny", "--data", "store", "--out", "runs/mine"]) == 2

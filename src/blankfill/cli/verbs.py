@@ -31,6 +31,9 @@ VERBS: dict[str, Verb] = {
         "train a small bilingual GLM and watch it fill",
         computes=True,
     ),
+    "train": Verb(
+        "train:train", "train:print_train", "make a model of a folder of text", computes=True
+    ),
     "tokenizer train": Verb(
         "tokenizer:tokenizer_train", "tokenizer:print_train", "train a tokenizer on your text"
     ),

@@ -17,7 +17,7 @@ from blankfill.data.store import Origin, StoreManifest
 from blankfill.data.store_writer import StoreWriter
 from blankfill.errors import DataError
 
-__all__ = ["SplitWriter", "fraction_of", "held_out_path"]
+__all__ = ["SplitWriter", "fraction_of", "held_out_path", "one_sided"]
 
 _BITS = 53
 """Bits of the hash: as many as a Python float holds exactly."""
@@ -29,6 +29,35 @@ def fraction_of(text: str) -> float:
     """Give the number in [0, 1) that a text's hash stands for; below the share it is held out."""
     digest = hashlib.sha256(text.encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> (64 - _BITS)) / (1 << _BITS)
+
+
+def one_sided(count: int, share: float, lowest: float, highest: float) -> tuple[str, str]:
+    """Say why a share leaves one side without a document.
+
+    Args:
+        count: documents.
+        share: what is held out.
+        lowest: the least fraction of a document.
+        highest: the largest.
+
+    Returns:
+        The problem, and what would help; "" where both sides have a document, or nothing helps.
+    """
+    if lowest < share <= highest:
+        return "", ""
+    if count == 1:
+        return "there is one document, and it cannot be both trained on and held out", ""
+    held = "all" if lowest < share else "none"
+    problem = (
+        f"--hold-out {100 * share:.4g}% holds out {held} of the {count:,} documents, by the hash "
+        "of their texts"
+    )
+    if held == "all":
+        return problem, "take a smaller share"
+    if lowest >= MOST_TRIED:
+        return f"{problem}: they are too few", ""
+    more = f"{100 * lowest + 0.1:.1f}%"
+    return f"{problem}, and {more} would hold out one", f"try --hold-out {more}"
 
 
 def held_out_path(out: Path) -> Path:
@@ -117,20 +146,9 @@ class SplitWriter:
         return training, held_out
 
     def _require_both(self) -> None:
-        if all(writer.counts[:, 0].any() for writer in self._writers()):
-            return
-        count, share = self.num_documents, f"{100 * self._share:.4g}%"
-        if count == 1:
-            raise DataError("there is one document, and it cannot be both trained on and held out; "
-                            "leave out --hold-out")  # fmt: skip
-        side, cure = "all", "take a smaller share, or leave it out"
-        if self._lowest >= self._share:
-            side, cure = "none", "they are too few: leave it out"
-            if self._lowest < MOST_TRIED:
-                more = f"{100 * self._lowest + 0.1:.1f}%"
-                cure = f"{more} would hold out one: try --hold-out {more}, or leave it out"
-        raise DataError(f"--hold-out {share} holds out {side} of the {count:,} documents, by the "
-                        f"hash of their texts; {cure}")  # fmt: skip
+        problem, cure = one_sided(self.num_documents, self._share, self._lowest, self._highest)
+        if problem:
+            raise DataError(f"{problem}; {cure + ', or ' if cure else ''}leave out --hold-out")
 
     def _writers(self) -> list[StoreWriter]:
         return [self.training] + ([self.held_out] if self.held_out is not None else [])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +76,8 @@ def measure_pace(
         "train.ramp_rows": 0, "train.wandb": "", "guard.on_spike": "log",
     })  # fmt: skip
     with scratch_folder(run) as folder:
-        trial = build(tried, folder)
+        with _without_a_word():
+            trial = build(tried, folder)
         times: list[float] = []
         with trial.open_loader() as loader:
             for _ in range(WARM_STEPS):
@@ -91,6 +94,18 @@ def measure_pace(
                     validation_seconds=time.monotonic() - start)  # fmt: skip
         auto = seconds and cfg.train.compile == "auto"
         return _compiled(pace, cfg, trial, seconds) if auto else pace
+
+
+@contextmanager
+def _without_a_word() -> Generator[None]:
+    """Keep to warnings what is said of a trial: the run that follows says the same of itself."""
+    logger = logging.getLogger("blankfill")
+    before = logger.level
+    logger.setLevel(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _compiled(pace: Pace, cfg: RunConfig, trial: Trainer, seconds: float) -> Pace:

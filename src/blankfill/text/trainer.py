@@ -22,6 +22,7 @@ from blankfill.text.sample import CHUNK_BYTES
 __all__ = [
     "NUM_FIXED",
     "ModelType",
+    "TooLittleTextError",
     "TrainerOptions",
     "run_trainer",
     "trainer_options",
@@ -41,6 +42,19 @@ _THREADS = 4  # fixed, because the sums of the trainer depend on how the work wa
 # SentencePiece's advice for Chinese is 0.9995, and rarer characters are spelled in bytes; where ids
 # are plenty, a fifth of that loss is cheap.
 _COVERAGE, _LARGE_COVERAGE, _LARGE_VOCABULARY = 0.9995, 0.9999, 50_000
+
+
+class TooLittleTextError(ConfigError):
+    """A vocabulary is larger than its text allows.
+
+    Args:
+        message: the sentence.
+        largest: the largest size that the text allows.
+    """
+
+    def __init__(self, message: str, *, largest: int) -> None:
+        super().__init__(message)
+        self.largest = largest
 
 
 def usual_coverage(vocab_size: int) -> float:
@@ -133,7 +147,7 @@ def run_trainer(folder: Path, options: TrainerOptions, *, is_usual: bool, was_cu
         was_cut: whether balancing left out text.
 
     Raises:
-        ConfigError: the text allows other sizes; both bounds are named.
+        TooLittleTextError, ConfigError: the text allows other sizes; both bounds are named.
         DataError: the trainer has another reason.
         OSError: the disk is full.
     """
@@ -149,10 +163,10 @@ def run_trainer(folder: Path, options: TrainerOptions, *, is_usual: bool, was_cu
             found = _TOO_HIGH.search(outcome.reason) or found
         fixed = NUM_FIXED + len(options["control_symbols"]) - len(DISPLAY)
         cut = " that balancing left (--no-balance takes all)" if was_cut else ""
-        raise ConfigError(
+        raise TooLittleTextError(
             f"there is too little text{cut} for vocab_size={vocab_size}: "
-            + _sizes(fixed + outcome.num_characters, int(found[1]))
-        )
+            + _sizes(fixed + outcome.num_characters, int(found[1])), largest=int(found[1]),
+        )  # fmt: skip
     if found := _TOO_LOW.search(outcome.reason):
         raise ConfigError(
             f"vocab_size={vocab_size} is too small for the characters of this text: "

@@ -1,0 +1,42 @@
+"""How `blankfill train` ends in a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blankfill.cli.command import own_command
+from blankfill.cli.console import Answer
+from blankfill.cli.evaluate import print_report
+
+if TYPE_CHECKING:
+    from blankfill.api.train import TrainResult
+
+__all__ = ["print_train"]
+
+
+def print_train(result: TrainResult, console: Answer) -> None:
+    """Print the evaluation, filled blanks, where everything is, and what comes next."""
+    if not result.finished:
+        console.print(
+            f"{result.run}: stopped at step {result.step:,} of {result.steps:,}; the same command "
+            "goes on from there"
+        )
+        return
+    if result.evaluation is not None:
+        print_report(result.evaluation, console)
+    for number, fill in enumerate(result.fills, start=1):
+        console.print_rule(f"held-out blank {number} of {len(result.fills)}, {fill.language}")
+        console.print_text(fill.text)
+        same = fill.answer == fill.truth
+        told = "which is what was cut out" if same else f"cut out was: {fill.truth}"
+        console.print_text(f"  filled with: {fill.answer} ({fill.probability:.2f})   {told}")
+    seconds = ", ".join(f"{part} {value:,.0f} s" for part, value in result.seconds.items())
+    console.print(f"took {seconds}")
+    console.print(
+        f"{result.run} holds the run, its tokenizer and stores (data/), and {result.report}"
+    )
+    if result.best_step != result.step:
+        console.print(f"best on held-out text was step {result.best_step:,} of {result.steps:,}")
+    console.print("next: fill a text, continue one, train it for longer")
+    for command in result.next:
+        console.print_text(f"  {own_command()}{command.removeprefix('blankfill')}")
