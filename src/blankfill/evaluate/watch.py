@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from blankfill.config.run import RunConfig
 from blankfill.data.store import TokenStore
@@ -70,9 +70,9 @@ class BlankWatch:
             values[EXACT_MATCH + language] = sum(exact) / len(exact)
             samples += [
                 self._sample(item, fill, correct=correct)
-                for item, fill, correct in list(zip(items, fills, exact, strict=True))[
-                    : self._cfg.validation.show_fills
-                ]
+                for item, fill, correct in _of_different_documents(
+                    zip(items, fills, exact, strict=True), self._cfg.validation.show_fills
+                )
             ]
         return Validation(values=values, samples=samples)
 
@@ -89,6 +89,20 @@ class BlankWatch:
             probability=round(math.exp(fill.logprob), 6),
             correct=correct,
         )
+
+
+def _of_different_documents(
+    filled: Iterable[tuple[BlankItem, FilledBlank, bool]], most: int
+) -> list[tuple[BlankItem, FilledBlank, bool]]:
+    """Take the first blank of each document; the others follow where there are not enough."""
+    seen: set[str] = set()
+    first: list[tuple[BlankItem, FilledBlank, bool]] = []
+    others: list[tuple[BlankItem, FilledBlank, bool]] = []
+    for each in filled:
+        document = each[0].blank.document
+        (others if document in seen else first).append(each)
+        seen.add(document)
+    return [*first, *others][:most]
 
 
 def _last_part(text: str, size: int) -> str:

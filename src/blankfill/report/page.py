@@ -26,6 +26,7 @@ from blankfill.report.tables import (
     table,
 )
 from blankfill.report.words import Language, say
+from blankfill.text.language import LANGUAGES
 
 __all__ = ["build_page", "is_report"]
 
@@ -33,7 +34,7 @@ _Writer = Callable[[RunHistory, Language], str]
 
 MARK = "<!doctype html><!-- blankfill report -->"
 """How every report begins, so that a later one knows what it may replace."""
-TILES = ("final loss", "final validation", "training time", "median positions", "median mfu")
+TILES = ("final loss", "training time", "median positions", "median mfu")
 """Final figures that the head of a single run's report shows large."""
 
 
@@ -137,15 +138,45 @@ def _progress(record: RunHistory, lang: Language) -> str:
 
 
 def _tiles(records: Sequence[RunHistory], names: Sequence[str], lang: Language) -> str:
+    """Show a few figures large, each with where it comes from."""
+    record = records[0]
     figures = dict(final_figures(records, names, lang))
-    wanted = [say(key, lang) for key in TILES]
-    exact = [key for key in figures if key.startswith(say("final exact", lang, ""))]
+    shown = [
+        (say(key, lang), figures[say(key, lang)][0], "")
+        for key in TILES
+        if say(key, lang) in figures
+    ]
     tiles = "".join(
-        f"<div><dt>{escape(key)}</dt><dd>{escape(figures[key][0])}</dd></div>"
-        for key in [*wanted[:2], *exact, *wanted[2:]]
-        if key in figures
+        f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd>"
+        + (f"<dd class='source'>{escape(source)}</dd>" if source else "")
+        + "</div>"
+        for key, value, source in [*_held_out(record, lang), *shown]
     )
     return f'<dl class="tiles">{tiles}</dl>' if tiles else ""
+
+
+def _held_out(record: RunHistory, lang: Language) -> list[tuple[str, str, str]]:
+    """Give how well held-out blanks are filled: as evaluated last, else as seen in training."""
+    found: list[tuple[str, str, str]] = []
+    if record.evaluation:
+        source = say("of evaluation", lang, f"{record.evaluation.step:,}")
+        for report in record.evaluation.blanks.languages:
+            exact = report.scores[0].exact_match
+            if exact and report.language in LANGUAGES:
+                word = say("final exact", lang, say(report.language, lang))
+                found.append((word, f"{exact.value:.1%}", source))
+    else:
+        for language in LANGUAGES:
+            points = record.points(f"validation_exact_match_{language}")
+            if points:
+                source = say("of validation", lang, f"{points[-1].step:,}")
+                word = say("final exact", lang, say(language, lang))
+                found.append((word, f"{points[-1].value:.1%}", source))
+    losses = record.points("validation_loss_nats")
+    if losses:
+        source = say("of validation", lang, f"{losses[-1].step:,}")
+        found.append((say("final validation", lang), f"{losses[-1].value:.4f}", source))
+    return found
 
 
 def _notes(records: Sequence[RunHistory], names: Sequence[str], lang: Language) -> str:

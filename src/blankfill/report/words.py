@@ -101,6 +101,8 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "final validation": ("Validation loss, nats", "验证损失，nats"),
     "best validation": ("Best validation loss, nats", "最佳验证损失，nats"),
     "best at": ("{} at step {}", "{}（第 {} 步）"),
+    "of evaluation": ("last evaluation, step {}", "最近一次评测，第 {} 步"),
+    "of validation": ("in training, step {}", "训练中，第 {} 步"),
     "final exact": ("Filled exactly, {}", "填对比例，{}"),
     "final blank loss": ("Loss on held-out blanks, {}, nats", "留出空白的损失，{}，nats"),
     "epochs": ("Passes over the data", "数据遍数"),
