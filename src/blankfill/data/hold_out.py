@@ -46,7 +46,10 @@ def one_sided(count: int, share: float, lowest: float, highest: float) -> tuple[
     if lowest < share <= highest:
         return "", ""
     if count == 1:
-        return "there is one document, and it cannot be both trained on and held out", ""
+        return (
+            "there is one document, and it cannot be both trained on and held out",
+            "make more of a plain text with --documents paragraph",
+        )
     held = "all" if lowest < share else "none"
     problem = (
         f"--hold-out {100 * share:.4g}% holds out {held} of the {count:,} documents, by the hash "

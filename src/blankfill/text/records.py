@@ -247,12 +247,14 @@ def parse_record(record: Record, options: TextOptions) -> Document | Skipped:
             answer = None if record.answer is None else record.answer.decode()
     except UnicodeDecodeError as error:
         return skipped(_not_decoded(error, record))
+    num_bytes = len(data) + len(record.answer or b"")
     if options.squeeze_whitespace:
         text, answer = squeezed(text), answer and squeezed(answer)
-    try:
-        num_bytes = len((text + (answer or "")).encode())
-    except UnicodeEncodeError:
-        return skipped("the text holds half of a surrogate pair")
+    if options.squeeze_whitespace or record.kind == "JSON":
+        try:
+            num_bytes = len((text + (answer or "")).encode())
+        except UnicodeEncodeError:
+            return skipped("the text holds half of a surrogate pair")
     if not text or text.isspace():
         return skipped("empty")
     most = 0 if record.kind == "text" else _NUL_SHARE * len(text)
