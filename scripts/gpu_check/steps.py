@@ -198,7 +198,7 @@ def _measure(job: Job, settings: Settings, peak: float, rows: int) -> dict[str, 
             "attention": info["attention"], "precision": info["precision"],
             "mfu_model": last.flops.model / seconds / peak if peak else 0.0,
             "mfu_dense": last.flops.dense / seconds / peak if peak else 0.0,
-            "target_share": last.num_targets / positions, "loss_nats": last.loss_nats,
+            "target_share": last.num_targets / positions,
         }  # fmt: skip
     return values
 

@@ -10,6 +10,7 @@ from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
 from blankfill.data.rows import RowSource
 from blankfill.engine.local import LocalEngine
+from blankfill.kernels.native import load_native
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.train.trainer import Trainer
@@ -36,11 +37,20 @@ def one_thread():
 
 
 @pytest.fixture
+def tensor_operations(monkeypatch):
+    """Leave the forms in C out."""
+    monkeypatch.setenv("BLANKFILL_NATIVE", "0")
+    load_native.cache_clear()
+    yield
+    load_native.cache_clear()
+
+
+@pytest.fixture
 def make_trainer(random_store, ids):
     """A function that makes a trainer in a folder."""
 
     def make(run, cfg=CFG, store=None, device="cpu", dtype=None, attention=None, compiled=False,
-             **options):  # fmt: skip
+             reads_each_step=None, **options):  # fmt: skip
         run.mkdir(exist_ok=True)
         store = store or random_store([5, 17, 30, 44, 120, 9, 60, 33] * 4)
         model = GLM(cfg.model)
@@ -49,8 +59,9 @@ def make_trainer(random_store, ids):
             [store], cfg.objective, ids, row_length=cfg.train.row_length, seed=cfg.train.seed
         )
         engine = LocalEngine(
-            cfg, model.to(device), dtype=dtype, attention=attention, compiled=compiled
-        )
+            cfg, model.to(device), dtype=dtype, attention=attention, compiled=compiled,
+            reads_each_step=reads_each_step,
+        )  # fmt: skip
         return Trainer(cfg, engine, rows, run, **options)
 
     return make

@@ -179,6 +179,27 @@ def test_a_gpu_is_not_waited_for_before_its_gradient_is_there(batch, attention):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_gpu_is_not_waited_for_between_logging_steps(make_trainer, tmp_path, kind):
+    cfg = CFG.changed({
+        "train.log_every": 4, "optimizer.kind": kind, "optimizer.ema_decay": 0.9,
+        "train.attention": "varlen",
+    })  # fmt: skip
+    trainer = make_trainer(tmp_path / "run", cfg, device="cuda", dtype=torch.bfloat16)
+    with trainer.open_loader() as loader:
+        for _ in range(4):  # makes the optimizer's state
+            trainer.step(loader)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            unread = [trainer.step(loader).loss_nats for _ in range(3)]
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        read = trainer.step(loader).loss_nats
+    assert np.isnan(unread).all()
+    assert np.isfinite(read)
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("attention", ["blocks", "varlen", "flex"])
 def test_a_gpu_is_not_waited_for_by_what_makes_batches(batch, attention):
     busy = torch.zeros(4096, 4096, device="cuda")

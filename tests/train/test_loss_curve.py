@@ -26,7 +26,6 @@ from blankfill.config.run import RunConfig
 from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
 from blankfill.engine import local
-from blankfill.kernels.native import load_native
 from conftest import MemoryStore
 
 FILE = Path(__file__).parents[1] / "golden" / "loss_curve.json"
@@ -56,13 +55,9 @@ RUNS = {
 
 
 @pytest.fixture(autouse=True)
-def same_on_every_processor(monkeypatch):
+def same_on_every_processor(tensor_operations, monkeypatch):
     """Leave out the forms in C and Muon's bfloat16, which not every processor has."""
-    monkeypatch.setenv("BLANKFILL_NATIVE", "0")
     monkeypatch.setattr(local, "lowest_precision", lambda _: torch.float32)
-    load_native.cache_clear()
-    yield
-    load_native.cache_clear()
 
 
 @pytest.fixture

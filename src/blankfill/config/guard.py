@@ -16,8 +16,9 @@ class GuardConfig:
 
     on_spike: Literal["log", "skip", "rollback", "stop"] = "log"
     """When loss or gradient norm spikes or is not finite: log goes on after a spike and stops where
-    nothing is finite; skip drops the update; rollback returns to the last checkpoint and leaves
-    those rows out; stop saves and ends. The batch is written to incidents/ in any case."""
+    nothing is finite, and on a GPU judges steps when they are logged, so that it is not waited for;
+    skip drops the update; rollback returns to the last checkpoint and leaves those rows out; stop
+    saves and ends. The batch is written to incidents/ in any case."""
     spike_window: Annotated[int, Range(2, 10**6)] = 128
     """Steps whose losses and gradient norms say what is usual; a quarter of them must be known."""
     spike_threshold: Annotated[float, Range(1e-9, 1e9)] = 8.0

@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 import torch
 
 from blankfill.config.train import AttentionKind
-from blankfill.engine.transfer import TensorBatch
+from blankfill.engine.transfer import TensorBatch, read_together
 from blankfill.model.glm import GLM
 from blankfill.objective.batch import Batch, Float32
 from blankfill.runs import Checkpoint, Part
@@ -50,6 +50,31 @@ class StepNumbers:
     """`[n]` nats of the targets of each micro-batch of this process, row-major."""
     overflowed: bool = False
     """Whether the step is lost to the loss scale of float16, which has been lowered, alone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnreadNumbers:
+    """The same while they are on the device, which is not waited for until they are read."""
+
+    norm: torch.Tensor
+    """`[]` global gradient norm before clipping."""
+    losses: Sequence[torch.Tensor]
+    """`[]` part of each micro-batch in the step's loss."""
+    nlls: Sequence[torch.Tensor]
+    """`[n]` nats of the targets of each micro-batch, row-major."""
+
+    def is_spoiled(self) -> torch.Tensor:
+        """Tell on the device whether loss or norm is not finite: `[]` float32, 1 where it is so."""
+        numbers = torch.stack([self.norm.float(), *(loss.float() for loss in self.losses)])
+        return (~torch.isfinite(numbers)).any().float()
+
+    def read(self) -> StepNumbers:
+        """Wait for the device, once, and give the numbers."""
+        of_norm, *read = read_together([self.norm, *self.losses, *self.nlls])
+        losses, nlls = read[: len(self.losses)], read[len(self.losses) :]
+        return StepNumbers(
+            loss_nats=sum(float(loss) for loss in losses), grad_norm=float(of_norm), nlls=nlls
+        )
 
 
 class Engine(Protocol):
@@ -117,8 +142,11 @@ class Engine(Protocol):
 
     def forward_backward(
         self, batches: Sequence[TensorBatch], total_weight: float, *, step: int
-    ) -> StepNumbers:
+    ) -> StepNumbers | UnreadNumbers:
         """Compute the gradient of a step, and keep it.
+
+        Where the numbers are given unread, `step` leaves everything as it is if loss or norm is not
+        finite, without the host knowing.
 
         Args:
             batches: the micro-batches of this process.

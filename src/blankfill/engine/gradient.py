@@ -100,12 +100,23 @@ def lend(model: GLM, *, compiled: bool) -> Generator[GLM]:
 
 
 @torch.no_grad()
-def move_average(average: dict[str, torch.Tensor], model: GLM, decay: float) -> None:
-    """Move averaged weights towards a model's; none are kept where `average` is empty."""
+def move_average(
+    average: dict[str, torch.Tensor], model: GLM, decay: float, *,
+    unless: torch.Tensor | None = None,
+) -> None:  # fmt: skip
+    """Move averaged weights towards a model's; none are kept where `average` is empty.
+
+    Args:
+        average: the averaged weights by name.
+        model: the weights that they follow.
+        decay: share of them that stays.
+        unless: `[]` on the device, 1 where they stay as they are and 0 where they move.
+    """
     if average:
         now = model.state_dict()
+        share = 1 - decay if unless is None else (1 - decay) * (1 - unless)
         for name, value in average.items():
-            value.lerp_(now[name], 1 - decay)
+            value.lerp_(now[name], share)
 
 
 def bad_weights(model: nn.Module) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -14,7 +15,7 @@ from blankfill.config.run import RunConfig
 from blankfill.config.train import AttentionKind
 from blankfill.engine.compiled import compile_block, mark_varying
 from blankfill.engine.device import choose_attention, choose_precision, lowest_precision
-from blankfill.engine.engine import Portion, StepNumbers
+from blankfill.engine.engine import Portion, StepNumbers, UnreadNumbers
 from blankfill.engine.gradient import (
     bad_weights,
     forward_backward,
@@ -24,7 +25,7 @@ from blankfill.engine.gradient import (
     move_average,
     seed_dropout,
 )
-from blankfill.engine.transfer import TensorBatch, read_together, to_tensors
+from blankfill.engine.transfer import TensorBatch, to_tensors
 from blankfill.errors import CheckpointError
 from blankfill.model.glm import GLM, device_of
 from blankfill.objective.batch import Batch
@@ -47,6 +48,8 @@ class LocalEngine:
         attention: how attention is computed; what `train.attention` comes to unmeasured where not
             given.
         compiled: whether the blocks are compiled.
+        reads_each_step: whether each step waits for its loss and gradient norm; what the device,
+            the loss scale and the guard come to where not given (`must_read_each_step`).
 
     Raises:
         ConfigError: the device does not have that precision or attention.
@@ -60,6 +63,7 @@ class LocalEngine:
         dtype: torch.dtype | None = None,
         attention: AttentionKind | None = None,
         compiled: bool = False,
+        reads_each_step: bool | None = None,
     ) -> None:
         train = cfg.train
         self.model, self.device = model, device_of(model)
@@ -75,6 +79,12 @@ class LocalEngine:
         self.ema = _copies(model) if cfg.optimizer.ema_decay else {}
         self._cfg = cfg
         self._norm: torch.Tensor | None = None
+        self._spoiled: torch.Tensor | None = None
+        self.reads_each_step = (
+            must_read_each_step(cfg, self.device, self.dtype)
+            if reads_each_step is None
+            else reads_each_step
+        )
         self.compiled = compiled
         if compiled:
             for block in model.blocks.values():
@@ -113,8 +123,8 @@ class LocalEngine:
 
     def forward_backward(
         self, batches: Sequence[TensorBatch], total_weight: float, *, step: int
-    ) -> StepNumbers:
-        """Compute the gradient of a step, and wait for its numbers once."""
+    ) -> StepNumbers | UnreadNumbers:
+        """Compute the gradient of a step, and wait for its numbers once, if they are read."""
         train = self._cfg.train
         seed_dropout(train.seed, step)
         share = self._cfg.model.embedding_gradient_shrink
@@ -129,12 +139,13 @@ class LocalEngine:
         self._norm = torch.nn.utils.get_total_norm(
             [p.grad for p in self.model.parameters() if p.grad is not None]
         )
-        of_norm, *read = read_together([self._norm, *losses, *of_targets])
-        grad_norm, loss_nats = float(of_norm), sum(float(loss) for loss in read[: len(losses)])
-        return StepNumbers(
-            loss_nats=loss_nats, grad_norm=grad_norm, nlls=read[len(losses) :],
-            overflowed=lost_to_scale(self.scaler, loss_nats, grad_norm),
-        )  # fmt: skip
+        numbers = UnreadNumbers(norm=self._norm, losses=losses, nlls=of_targets)
+        if not self.reads_each_step:
+            self._spoiled = numbers.is_spoiled()
+            return numbers
+        found = numbers.read()
+        overflowed = lost_to_scale(self.scaler, found.loss_nats, found.grad_norm)
+        return dataclasses.replace(found, overflowed=overflowed)
 
     def clip(self, max_norm: float) -> None:
         """Scale the gradient down to a global norm of at most this; 0 leaves it as it is."""
@@ -146,14 +157,15 @@ class LocalEngine:
     def step(self, lr: float) -> None:
         """Move the weights, and their average where one is kept; drop the gradient."""
         self.optimizer.set_lr(lr)
-        self.optimizer.step()
+        spoiled = self._spoiled
+        self.optimizer.step(spoiled)
         self.drop_gradient()
-        move_average(self.ema, self.model, self._cfg.optimizer.ema_decay)
+        move_average(self.ema, self.model, self._cfg.optimizer.ema_decay, unless=spoiled)
 
     def drop_gradient(self) -> None:
         """Forget the gradient of a step that is not applied."""
         self.optimizer.zero_grad()
-        self._norm = None
+        self._norm = self._spoiled = None
 
     # -- what is asked between steps --------------------------------------------------------------
 
@@ -221,6 +233,16 @@ class LocalEngine:
         """
         load_weights(self.model, folder)
         self.ema = _copies(self.model) if self.ema else {}
+
+
+def must_read_each_step(cfg: RunConfig, device: torch.device, dtype: torch.dtype) -> bool:
+    """Tell whether each step's loss and gradient norm have to be known before its update.
+
+    They cost nothing on a CPU. Elsewhere the host would wait for the device at every step, and does
+    so only where something depends on it: the loss scale of float16, or a guard that skips a spike,
+    goes back or stops before it. Under `guard.on_spike=log` they are read when they are logged.
+    """
+    return device.type == "cpu" or dtype == torch.float16 or cfg.guard.on_spike != "log"
 
 
 def _copies(model: GLM) -> dict[str, torch.Tensor]:

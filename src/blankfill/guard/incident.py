@@ -16,6 +16,7 @@ from typing import TypedDict
 import numpy as np
 
 from blankfill import atomic
+from blankfill.disk.names import resume_option
 from blankfill.metrics import example_of_targets
 from blankfill.objective.batch import IGNORE_INDEX, Batch, Float32, Kind
 from blankfill.text.language import LANGUAGES
@@ -46,13 +47,30 @@ class Incident:
     grad_norm: float
     """Global gradient norm before clipping."""
     gradient_norms: dict[str, float]
-    """Gradient norm of each layer."""
+    """Gradient norm of each layer; none where the step was judged after its update."""
     bad_weights: list[str]
     """Weights that are not finite."""
     batches: Sequence[Batch]
     """Its micro-batches."""
     nlls: Sequence[Float32]
     """`[n]` nats of each target of each micro-batch."""
+
+    def why_it_ends(self, run: Path, *, seen_at: int) -> str:
+        """Say in one sentence why a run ends here and how it can go on.
+
+        Args:
+            run: its folder.
+            seen_at: step at which it was seen: this one, or a later one where a step's numbers are
+                read after its update.
+        """
+        late = seen_at > self.step
+        dropped = f", and its update was dropped; seen at step {seen_at}" if late else ""
+        skip = "" if late else f"--train.skip-steps {self.step}, "
+        return (
+            f"step {self.step}: {self.found}{dropped}; its batch is in {run / 'incidents'}; go on "
+            f"with `blankfill pretrain {resume_option(run)}` and {skip}a lower --schedule.peak-lr "
+            "or --guard.on-spike skip"
+        )
 
 
 class _Blank(TypedDict):
@@ -194,7 +212,8 @@ def _page(record: _Record) -> str:
     ]
     if record["bad_weights"]:
         lines += ["Weights that are not finite: " + "; ".join(record["bad_weights"]) + ".", ""]
-    lines += ["| layer | gradient norm |", "|---|---|"]
+    if record["gradient_norms"]:
+        lines += ["| layer | gradient norm |", "|---|---|"]
     lines += [f"| {name} | {_short(value)} |" for name, value in record["gradient_norms"].items()]
     lines += ["", "## Examples, highest loss first", ""]
     for example in record["examples"][:SHOWN_EXAMPLES]:

@@ -81,9 +81,16 @@ class SplitOptimizer:
             for group in part.param_groups:
                 group["lr"] = lr * group.get("lr_ratio", 1.0)
 
-    def step(self) -> None:
-        """Move every parameter once."""
+    def step(self, unless: torch.Tensor | None = None) -> None:
+        """Move every parameter once.
+
+        Args:
+            unless: `[]` float32 on the device, 1 where everything, the optimizers' own state
+                included, stays as it is, and 0 where it moves. The host does not read it.
+        """
         for part in self._parts:
+            # Torch's fused optimizers read this attribute, as GradScaler sets it; Muon does alike.
+            part.found_inf = unless  # pyright: ignore[reportAttributeAccessIssue]  # not declared
             part.step()
 
     def zero_grad(self) -> None:

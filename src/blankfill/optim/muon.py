@@ -53,6 +53,8 @@ class Muon(torch.optim.Optimizer):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self._dtype = dtype
+        self.found_inf: torch.Tensor | None = None
+        """`[]` on the device, 1 where a step leaves everything as it is; None where it moves."""
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(parameters, defaults)
 
@@ -75,10 +77,15 @@ class Muon(torch.optim.Optimizer):
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(grad)
-        mean = state["momentum_buffer"].lerp_(grad, 1 - momentum)
+        mean = state["momentum_buffer"]
+        before = None if self.found_inf is None else (mean.clone(), parameter.clone())
+        mean.lerp_(grad, 1 - momentum)
         parameter.mul_(1 - lr * weight_decay)
         move = orthogonalize(grad.lerp(mean, momentum), self._dtype)
         parameter.add_(move, alpha=-lr * _RMS * math.sqrt(max(parameter.shape)))
+        if before is not None and self.found_inf is not None:
+            for value, kept in zip((mean, parameter), before, strict=True):
+                value.copy_(torch.where(self.found_inf > 0, kept, value))
 
 
 def orthogonalize(matrix: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

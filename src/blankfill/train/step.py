@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from blankfill.metrics import NO_FLOPS, Flops
@@ -13,15 +14,16 @@ __all__ = ["StepInfo"]
 class StepInfo:
     """What one optimizer step did."""
 
-    loss_nats: float
-    """Weighted mean loss of the step's targets; NaN where its rows were left out."""
-    grad_norm: float
-    """Global gradient norm before clipping."""
     lr: float
     """Learning rate used."""
     num_rows: int
     """Rows it read or left out."""
-    num_targets: int
+    loss_nats: float = math.nan
+    """Weighted mean loss of the step's targets; NaN where its rows were left out, and where it is
+    still on the device."""
+    grad_norm: float = math.nan
+    """Global gradient norm before clipping; NaN as above."""
+    num_targets: int = 0
     """Positions that predicted something."""
     flops: Flops = NO_FLOPS
     """Operations of its products."""

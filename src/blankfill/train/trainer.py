@@ -8,18 +8,20 @@ had not been, bit for bit.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from blankfill import progress
 from blankfill.config.run import RunConfig
+from blankfill.data.mixture import RowStream
 from blankfill.disk.names import resume_option
-from blankfill.engine.engine import Engine
+from blankfill.engine.engine import Engine, StepNumbers, UnreadNumbers
 from blankfill.errors import CheckpointError, TrainingError
 from blankfill.guard.incident import Incident
 from blankfill.guard.policy import Watch
@@ -34,6 +36,7 @@ from blankfill.metrics import (
     count_flops,
 )
 from blankfill.model.glm import GLM
+from blankfill.objective.batch import Batch
 from blankfill.optim import lr_at
 from blankfill.runs import (
     BestValidation,
@@ -47,15 +50,12 @@ from blankfill.runs import (
     restored_parts,
 )
 from blankfill.runs.record import LossSums
+from blankfill.text.tokenizer import TextTokenizer
 from blankfill.train.loader import Loader
 from blankfill.train.signals import stop_on_signals
 from blankfill.train.step import StepInfo
+from blankfill.train.unread import UnreadSteps
 from blankfill.train.validate import Validation
-
-if TYPE_CHECKING:
-    from blankfill.data.mixture import RowStream
-    from blankfill.model.glm import GLM
-    from blankfill.text.tokenizer import TextTokenizer
 
 __all__ = ["Trainer"]
 
@@ -97,6 +97,7 @@ class Trainer:
         self._losses = LossMeter()
         self._rates, self._peak = RateMeter(), peak.flops_per_second if peak else 0.0
         self._watch = Watch(cfg, run, tokenizer)
+        self._unread = UnreadSteps(cfg, engine, self._watch, self._accept)
         self._saver = CheckpointSaver(cfg.checkpoint, run)
         self._validation: tuple[int, dict[str, float]] = (-1, {})
         self.best: BestValidation | None = None
@@ -132,6 +133,13 @@ class Trainer:
             flops.model, flops.dense,
         ])  # fmt: skip
         found = engine.forward_backward(micro_batches, total_weight, step=self.index)
+        made = functools.partial(StepInfo, lr=lr, num_rows=num_rows, num_targets=int(num_targets),
+                                 flops=Flops(model=int(done[0]), dense=int(done[1])))  # fmt: skip
+        if isinstance(found, UnreadNumbers):
+            self._unread.add(self.index, self.row, batches, found)
+            self._update(lr, num_rows)
+            found = self._settle() if self._unread.are_due(self.index) else None
+            return made(loss_nats=found.loss_nats, grad_norm=found.grad_norm) if found else made()
         if found.overflowed:
             return self._leave_out(num_rows, lr)
         action, incident = self._watch.check(engine, found, batches, step=self.index, row=self.row)
@@ -141,16 +149,32 @@ class Trainer:
             return self._roll_back(lr)
         if action == "skip":
             return self._leave_out(num_rows, lr)
-        engine.clip(self.cfg.optimizer.max_grad_norm)
-        engine.step(lr)
+        self._update(lr, num_rows)
+        self._accept(found, batches)
+        return made(loss_nats=found.loss_nats, grad_norm=found.grad_norm)
+
+    def _update(self, lr: float, num_rows: int) -> None:
+        """Move the weights, and move to the next step."""
+        self.engine.clip(self.cfg.optimizer.max_grad_norm)
+        self.engine.step(lr)
+        self.index, self.row = self.index + 1, self.row + num_rows
+
+    def _accept(self, found: StepNumbers, batches: Sequence[Batch]) -> None:
+        """Count a step whose update was applied."""
         self._watch.accept(found)
         for batch, nll in zip(batches, found.nlls, strict=True):
             self._losses.add(batch, nll)
-        self.index, self.row = self.index + 1, self.row + num_rows
-        return StepInfo(
-            loss_nats=found.loss_nats, grad_norm=found.grad_norm, lr=lr, num_rows=num_rows,
-            num_targets=int(num_targets), flops=Flops(model=int(done[0]), dense=int(done[1])),
-        )  # fmt: skip
+
+    def _settle(self) -> StepNumbers | None:
+        """Read and judge the steps that nobody has waited for, and give the last one's numbers.
+
+        Raises:
+            TrainingError: the guard ends the run.
+        """
+        found, ending = self._unread.settle()
+        if ending is not None:
+            self._end(ending)
+        return found
 
     # -- trouble ----------------------------------------------------------------------------------
 
@@ -158,9 +182,7 @@ class Trainer:
         """Move on without an update."""
         self.engine.drop_gradient()
         self.index, self.row = self.index + 1, self.row + num_rows
-        return StepInfo(
-            loss_nats=math.nan, grad_norm=math.nan, lr=lr, num_rows=num_rows, num_targets=0
-        )
+        return StepInfo(lr=lr, num_rows=num_rows)
 
     def _roll_back(self, lr: float) -> StepInfo:
         """Return to the last checkpoint."""
@@ -168,7 +190,7 @@ class Trainer:
         self._saver.check_background_save(wait=True)
         parts = restored_parts(self.cfg.optimizer)
         self.restore(self.engine.once(lambda: newest_checkpoint(self.run, parts)))
-        return StepInfo(loss_nats=math.nan, grad_norm=math.nan, lr=lr, num_rows=0, num_targets=0)
+        return StepInfo(lr=lr, num_rows=0)
 
     def _end(self, incident: Incident) -> NoReturn:
         """Save what can be saved and end the run."""
@@ -176,11 +198,7 @@ class Trainer:
         if not incident.bad_weights and not self._is_saved():
             self.save()
         self.engine.once(self._saver.finish)
-        raise TrainingError(
-            f"step {self.index}: {incident.found}; its batch is in {self.run / 'incidents'}; go on "
-            f"with `blankfill pretrain {resume_option(self.run)}` and --train.skip-steps "
-            f"{self.index}, a lower --schedule.peak-lr or --guard.on-spike skip"
-        )
+        raise TrainingError(incident.why_it_ends(self.run, seen_at=self.index))
 
     # -- the loop ---------------------------------------------------------------------------------
 
@@ -196,6 +214,7 @@ class Trainer:
         train = self.cfg.train
         self._rates = rates = RateMeter(self._peak)
         total = (train.steps - self.index) * train.batch_rows * train.row_length
+        loss = "loss -"  # of the last step whose numbers are known
         try:
             with (
                 self._open_metrics() as writer,
@@ -218,8 +237,8 @@ class Trainer:
                         continue
                     positions = info.num_rows * train.row_length
                     seconds = rates.add(positions, info.num_targets, info.flops)
-                    loss, step = f"loss {info.loss_nats:.3f}", f"step {self.index:,}"
-                    meter.advance(positions, loss, step, *rates.notes())
+                    loss = loss if math.isnan(info.loss_nats) else f"loss {info.loss_nats:.3f}"
+                    meter.advance(positions, loss, f"step {self.index:,}", *rates.notes())
                     self._after_step(writer, info, rates)
                     watch = self._watch_pace
                     if watch and info.num_targets and watch(self.index, seconds / positions):
@@ -320,6 +339,7 @@ class Trainer:
             TrainingError: a weight is not finite; nothing is written.
             CheckpointError: the save before this one failed, or this one where not in background.
         """
+        self._settle()
         if bad := self.engine.bad_weights():
             raise TrainingError(
                 f"step {self.index}: weights are not finite ({'; '.join(bad)}) and were not saved; "
@@ -340,6 +360,7 @@ class Trainer:
         Raises:
             CheckpointError: the checkpoint does not fit the model.
         """
+        self._unread.drop()
         self.engine.load(checkpoint)
         self.index = self._saver.saved_at = checkpoint.step
         self._losses = LossMeter()
