@@ -93,7 +93,7 @@ def test_utf8_with_damage_is_never_taken_for_another_encoding(tmp_path, text):
         try:
             bytes(data).decode()
         except UnicodeDecodeError:
-            assert guess_encoding([bytes(data)]) == ""
+            assert guess_encoding([bytes(data)]) == "UTF-8"
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("gb18030", "big5"), ("big5", "gb18030")])
@@ -141,10 +141,21 @@ def test_a_pipe_is_held_in_memory_and_no_more_of_it(monkeypatch):
         return [d.text for d in read_documents(["-"], report=skips)], skips
 
     assert piped(SIMPLIFIED)[0] == [SIMPLIFIED]
+    assert piped(ENGLISH * 9_000 + SIMPLIFIED)[0] == [ENGLISH * 9_000 + SIMPLIFIED]
     monkeypatch.setattr(encodings, "HELD_BYTES", 1000)
     texts, skips = piped(SIMPLIFIED * 2000)
     assert texts == []
     assert "--encoding" in str(skips.first[0])
+
+
+def test_a_long_pipe_of_utf8_with_a_damaged_line_loses_that_line(monkeypatch):
+    monkeypatch.setattr(encodings, "HELD_BYTES", 2000)
+    line = json.dumps({"text": SIMPLIFIED}, ensure_ascii=False).encode() + b"\n"
+    data = b'{"text": "caf\xe9"}\n' + line * 3000
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    skips = Skips()
+    assert [d.text for d in read_documents(["-"], report=skips)] == [SIMPLIFIED] * 3000
+    assert [case.line for case in skips.first] == [1]
 
 
 def test_bytes_that_a_named_encoding_has_not_lose_only_their_record(tmp_path):
@@ -164,10 +175,32 @@ def test_stray_bytes_never_join_into_a_character(tmp_path):
     assert read(path, encoding="utf-16-be") == []
 
 
-@pytest.mark.parametrize("name", ["gb18030", "big5", "latin-1", "cp1252"])
-def test_utf8_is_not_read_as_what_it_is_not(tmp_path, name):
+def test_of_a_file_that_is_not_sure_only_ascii_is_kept(tmp_path):
+    """One character of GB18030 in seven is valid UTF-8, as another character."""
+    path = tmp_path / "a.jsonl"
+    lines = [json.dumps({"text": text}, ensure_ascii=False) for text in ("a fox", "一", "狐狸")]
+    path.write_bytes("\n".join(lines).encode("gb18030"))
+    assert path.read_bytes().split(b"\n")[1].decode() != lines[1]
+    skips = Skips()
+    assert read(path, skips) == ["a fox"]
+    assert [case.line for case in skips.first] == [2, 3]
+    assert all("--encoding" in str(case) for case in skips.first)
+    assert read(path, encoding="gbk") == ["a fox", "一", "狐狸"]
+    # UTF-8 with a damaged line is UTF-8, and loses that line.
+    path.write_bytes("\n".join(lines).encode() + b'\n{"text": "\xff"}')
+    assert read(path) == ["a fox", "一", "狐狸"]
+
+
+@pytest.mark.parametrize("text", [SIMPLIFIED, ENGLISH])
+@pytest.mark.parametrize(
+    "name", ["gb18030", "big5", "latin-1", "cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
+)
+def test_utf8_is_not_read_as_what_it_is_not(tmp_path, name, text):
     path = tmp_path / "a.txt"
-    path.write_text(SIMPLIFIED, encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
+    if text.isascii() and not name.startswith("utf"):
+        assert read(path, encoding=name) == [text]  # ASCII is the same in all of these
+        return
     skips = Skips()
     assert read(path, skips, encoding=name) == []
     assert "as --encoding says" in str(skips.first[0])

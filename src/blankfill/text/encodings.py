@@ -26,6 +26,8 @@ AUTO = "auto"
 SURE_CHARACTERS = 64
 """So many characters of valid UTF-8 beyond ASCII are UTF-8: of other encodings about one in seven
 is valid by chance, of so many none are."""
+SURE_ASCII = 32
+"""So many bytes of ASCII, none of them NUL, are no UTF-16: half of that is something else."""
 HELD_BYTES = 16 << 20
 """Most bytes that wait in memory until the encoding is known."""
 
@@ -113,6 +115,11 @@ class TextBytes:
         if codec == "utf-8":
             yield from self._as(name, codec, [first], None)
             return
+        checked = _Checked()
+        checked.add(first)
+        is_ascii = codec.startswith(("utf-16", "utf-32")) and first.isascii() and b"\0" not in first
+        if (checked.is_known and checked.is_utf8) or (is_ascii and len(first) >= SURE_ASCII):
+            raise ContradictionError(f"UTF-8 (not {name}, as --encoding says)")
         if codec == "utf-16" and first:
             held, ended, damage = self._hold([first])
             name = guess_encoding(self._all(held, complete=ended))
@@ -123,10 +130,6 @@ class TextBytes:
                 )
             yield from self._as(name, CODECS[name], held, damage)
             return
-        checked = _Checked()
-        checked.add(first)
-        if not codec.startswith("utf") and checked.is_known and checked.is_utf8:
-            raise ContradictionError(f"UTF-8 (not {name}, as --encoding says)")
         yield from self._as(name, codec, [first], None)
 
     def _found(self, first: bytes) -> Iterator[bytes]:
@@ -157,7 +160,11 @@ class TextBytes:
             held.append(first)
         if not ended:
             held, ended, damage = self._hold(held)
-        name = guess_encoding(self._all(held, complete=ended and held[0] is first))
+        is_all = held[0] is first
+        name = guess_encoding(self._all(held, complete=ended and is_all))
+        seen = ended or self._again is not None
+        if (not seen and name != "UTF-8") or (not is_all and name.startswith("UTF-16")):
+            name = ""
         yield from self._as(name, CODECS.get(name, "utf-8"), held, damage)
 
     def _hold(self, held: list[bytes]) -> tuple[list[bytes], bool, DamagedFileError | None]:
@@ -179,15 +186,15 @@ class TextBytes:
         return held, False, None
 
     def _all(self, held: list[bytes], *, complete: bool) -> Iterator[bytes]:
-        """Yield all of the file from its start, for a look at it; nothing where that is too much.
+        """Yield all of the file from its start, for a look at it; of a pipe what is held.
 
         Args:
             held: blocks that are held.
             complete: whether they are all of it.
         """
-        if complete:
+        if complete or self._again is None:
             yield from held
-        elif self._again is not None:
+        else:
             with suppress(DamagedFileError):
                 yield from self._again()
 

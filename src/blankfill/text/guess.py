@@ -41,7 +41,7 @@ LEAST_ASCII, LEAST_TOTAL = 0.9, 16
 """Of UTF-16: share of ASCII that tells it alone, and of how many characters."""
 RIVAL = 0.5
 """Another encoding comes near with this part of the frequent characters."""
-DAMAGED_UTF8 = 0.9
+DAMAGED_UTF8 = 0.8
 """With so much of the bytes beyond ASCII in whole characters of UTF-8, it is UTF-8 with damage."""
 
 # The most frequent characters of modern Chinese text, simplified and traditional.
@@ -81,7 +81,7 @@ def guess_encoding(blocks: Iterable[bytes]) -> str:
         blocks: all of its bytes.
 
     Returns:
-        A key of `CODECS`; "" where none is sure.
+        A key of `CODECS`; "UTF-8" where it is that with damage; "" where none is sure.
     """
     decoders = {name: codecs.getincrementaldecoder(codec)() for name, codec in CODECS.items()}
     counts = {name: np.zeros(len(_Kind), np.int64) for name in CODECS}
@@ -100,11 +100,9 @@ def guess_encoding(blocks: Iterable[bytes]) -> str:
         text = utf8.decode(block)
         num_whole += len(text.encode()) - len(text.encode("ascii", "ignore"))
         take(block)
-        if not decoders:
-            return ""
     take(b"", last=True)
     if num_whole > DAMAGED_UTF8 * num_high:
-        return ""
+        return "UTF-8"
     if "Big5" in decoders:  # which the other extends
         decoders.pop("Big5-HKSCS", None)
     sure = [name for name in decoders if _is_sure(name, counts[name])]

@@ -247,6 +247,9 @@ def parse_record(record: Record, options: TextOptions) -> Document | Skipped:
             answer = None if record.answer is None else record.answer.decode()
     except UnicodeDecodeError as error:
         return skipped(_not_decoded(error, record))
+    if not record.encoding and not data.isascii():
+        # A few characters of other encodings are valid UTF-8, and would be other characters.
+        return skipped(f"not UTF-8 (other parts of the file are not; {_NOT_SURE})")
     num_bytes = len(data) + len(record.answer or b"")
     if options.squeeze_whitespace:
         text, answer = squeezed(text), answer and squeezed(answer)
@@ -267,13 +270,16 @@ def parse_record(record: Record, options: TextOptions) -> Document | Skipped:
     return Document(text, language, where, num_bytes, answer, record.kind)
 
 
+_NOT_SURE = (
+    "which encoding it is in is not sure: name it with --encoding, or convert it with "
+    "iconv -f NAME -t UTF-8"
+)
+
+
 def _not_decoded(error: UnicodeDecodeError, record: Record) -> str:
     if record.encoding not in ("", "UTF-8"):
         return f"not {record.encoding} (some of its bytes)"
-    hint = "" if record.encoding else (
-        "; which encoding it is in is not sure: name it with --encoding, or convert it with "
-        "iconv -f NAME -t UTF-8"
-    )  # fmt: skip
+    hint = "" if record.encoding else f"; {_NOT_SURE}"
     return f"not UTF-8 (byte 0x{error.object[error.start]:02x} at {error.start}{hint})"
 
 
