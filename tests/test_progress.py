@@ -123,3 +123,15 @@ def test_a_terminal_that_cannot_draw_gets_lines(name, monkeypatch, caplog):
     with bar("fill", 2, "texts") as meter:
         meter.advance(2)
     assert "fill: 2 of 2 texts (100 %) in" in caplog.text
+
+
+def test_one_of_several_is_written_as_one(monkeypatch, caplog):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    caplog.set_level(logging.INFO)
+    for done, unit, said in (
+        (1, "passes", "1 pass"), (2, "passes", "2 passes"), (1, "documents", "1 document"),
+    ):  # fmt: skip
+        caplog.clear()
+        with bar("work", unit=unit) as meter:
+            meter.advance(done)
+        assert f"work: {said} in" in caplog.text

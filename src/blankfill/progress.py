@@ -104,9 +104,14 @@ class Meter:
     def _position(self) -> str:
         done = _short(self._done)
         if not self._total:
-            return f"{done} {self._unit}"
+            return f"{done} {self._unit if self._done != 1 else _singular(self._unit)}"
         share = _percent(min(1.0, self._done / self._total))
         return f"{done} of {_short(self._total)} {self._unit} ({share} %)"
+
+
+def _singular(units: str) -> str:
+    """Give one of several: a pass of passes, a row of rows."""
+    return units.removesuffix("es" if units.endswith("sses") else "s")
 
 
 def fitted_line(

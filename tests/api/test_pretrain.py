@@ -161,7 +161,8 @@ def test_the_first_lines_say_what_a_reader_wants_to_know(train, store, capsys, t
     assert train("--resume", "--train.steps", 3, "--allow-change", "steps") == 0
     assert "3 steps of 2 rows of 64 positions" in (resumed := capsys.readouterr().err)
     assert "going on at step 2" in resumed
-    assert train(run="alone") == 0
+    assert said[3] in resumed  # the store that is held out is the run's
+    assert train(run="without") == 0
     assert "held out: nothing" in capsys.readouterr().err
 
 

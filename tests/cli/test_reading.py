@@ -91,7 +91,7 @@ def test_there_are_lists_to_try():
 
 
 def test_a_list_at_the_end_leaves_the_arguments_that_are_needed():
-    assert reading("evaluate", "--data", "a", "b", "run").arguments == ["run"]
+    assert reading("evaluate", "--data", "a", "b", "run").arguments == [("run",)]
     assert reading("evaluate", "--data", "a", "b", "--", "run").options["data"] == ("a", "b")
     assert reading("evaluate", "run", "--data", "a", "b").options["data"] == ("a", "b")
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import typing
 
 import pytest
@@ -8,6 +9,7 @@ from blankfill.config.model import ModelConfig
 from blankfill.config.presets import PRESETS, preset
 from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.config.train import TrainConfig
+from blankfill.config.validation import ValidationConfig
 from blankfill.errors import ConfigError
 
 
@@ -95,3 +97,28 @@ def test_an_optional_number_is_checked_when_read():
     assert from_dict(ModelConfig, {"attention_dropout": 0}).attention_dropout == 0.0
     with pytest.raises(ConfigError, match="attention_dropout='much'"):
         from_dict(ModelConfig, {"attention_dropout": "much"})
+
+
+@pytest.mark.parametrize(
+    ("steps", "every"),
+    [(1, 100), (99, 100), (100, 100), (1000, 100), (1001, 101), (2000, 200), (10**12, 10**11)],
+)
+def test_a_run_is_validated_ten_times_and_at_most_every_hundred_steps(steps, every):
+    cfg = RunConfig().changed({"train.steps": steps})
+    assert cfg.validation.every == "auto"
+    assert cfg.validate_every == every
+    for given in (0, 7):
+        assert cfg.changed({"validation.every": given}).validate_every == given
+    assert from_dict(RunConfig, to_dict(cfg)) == cfg
+
+
+@pytest.mark.parametrize("value", ["never", "Auto", "", -1, 1.5, True, None, math.nan])
+def test_the_steps_between_validations_are_auto_or_a_number(value):
+    with pytest.raises(ConfigError, match="every"):
+        RunConfig().changed({"validation.every": value})
+    with pytest.raises(ConfigError, match="every"):
+        ValidationConfig(every=value)
+    values = to_dict(RunConfig())
+    values["validation"]["every"] = value
+    with pytest.raises(ConfigError, match="every"):
+        from_dict(RunConfig, values)

@@ -99,6 +99,7 @@ def test_the_help_says_every_range(verb, capsys):
     for section, owner in owners.items():
         for name, number in numbers_of(owner).items():
             kind = "INT" if number.kind is int else "FLOAT"
+            kind = "|".join([*number.words, kind])
             option = f"--{section}{name.replace('_', '-')} {kind}"
             (doc,) = (e for e in entries if option in e.partition("  ")[0].partition("\n")[0])
             text = str(number.range)

@@ -8,6 +8,7 @@ from blankfill.config.model import ModelConfig
 from blankfill.config.run import RunConfig
 from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
+from blankfill.config.validation import ValidationConfig
 from blankfill.data.rows import RowSource
 from blankfill.engine.local import LocalEngine
 from blankfill.kernels.native import load_native
@@ -24,7 +25,7 @@ CFG = RunConfig(
         steps=12, row_length=64, batch_rows=4, micro_batch_rows=2, log_every=1, threads=1,
     ),
     schedule=ScheduleConfig(warmup_steps=2, peak_lr=1e-2),
-    checkpoint=CheckpointConfig(every=100),
+    checkpoint=CheckpointConfig(every=100), validation=ValidationConfig(every=0),
 )  # fmt: skip
 
 

@@ -1,9 +1,12 @@
 """The best checkpoint: saved when a validation is the lowest so far, kept, and remembered."""
 
+import logging
 import math
+import re
 
 import pytest
 
+from blankfill.metrics import RateMeter, meters
 from blankfill.runs import best_validation, list_checkpoints, newest_checkpoint
 from blankfill.train.validate import Validation
 from train.conftest import CFG, stop_at
@@ -58,3 +61,30 @@ def test_a_resumed_run_knows_the_best_step_of_before(make, tmp_path):
     assert second.best.step == 4
     assert second.fit()
     assert steps(tmp_path / "run") == [10, 12]
+
+
+def test_a_validation_says_its_share_of_the_time_once_there_is_other_time(make, caplog):
+    caplog.set_level(logging.INFO)
+    losses = {0: 1.0, 2: 5.0, 4: 3.0, 6: 3.5, 8: 4.5, 10: 3.25, 12: 4.0}
+    assert make(losses).fit()
+    first, *later = [line for line in caplog.messages if "validation loss" in line]
+    assert re.fullmatch(r"step 0: validation loss 1\.0000 nats; \d+\.\d s", first)
+    assert all(re.search(r"\d\.\d s, \d+\.\d % of the time so far$", line) for line in later)
+    assert len(later) == 6
+
+
+def test_who_stops_a_run_is_told_how_long_a_long_step_takes(make_trainer, tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path / "run")
+    assert trainer._at_hand() == "the first step, however long it takes"
+    now = iter([0.0, 2.0, 64.0, 66.0])
+    monkeypatch.setattr(meters.time, "monotonic", lambda: next(now))
+    trainer._rates = RateMeter()
+    trainer._rates.add(1, 1)
+    assert trainer._at_hand() == "this step"
+    trainer._rates.add(1, 1)
+    assert trainer._at_hand() == "this step, which takes about 32 s"
+    seen = []
+    trainer._validate = lambda _: seen.append(trainer._at_hand())
+    trainer._run_validation(None)
+    assert seen == ["this validation"]
+    assert trainer._at_hand() != "this validation"

@@ -64,7 +64,7 @@ def test_there_are_never_more_threads_than_cores(wanted, caplog):
           "optimizer.embedding_lr_ratio": 2.0}, "embedding_lr_ratio=2"),
         ({"schedule.kind": "glm_linear", "train.steps": 500, "schedule.decay_steps": 110,
           "schedule.warmup_steps": 10}, "falls below 0"),
-        ({"checkpoint.keep_best": True}, "checkpoint.keep_best=True needs validations"),
+        ({"checkpoint.keep_best": True, "validation.every": 0}, "keep_best=True needs validations"),
         ({"schedule.height": 1.0}, "no field 'schedule.height'"),
         ({"recipe.steps": 1}, "no field 'recipe.steps'"),
         ({"steps": 1}, "no field 'steps'"),

@@ -8,11 +8,12 @@ from blankfill.train.signals import stop_on_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_is_a_wish_and_a_second_one_ends_at_once(number):
+def test_a_signal_is_a_wish_and_a_second_one_ends_at_once(number, caplog):
     wish, before = threading.Event(), signal.getsignal(number)
-    with stop_on_signals(wish):
+    with stop_on_signals(wish, lambda: "what is at hand"):
         os.kill(os.getpid(), number)
         assert wish.is_set()
+        assert "finishing what is at hand, then saving" in caplog.text
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(number) is before

@@ -209,7 +209,9 @@ def _in_minutes(
 
     require_new_run(run)
     pace = measure_pace(cfg, build, run, seconds=minutes * 60)
-    steps = pace.steps_in(minutes * 60, cfg.validation.every)
+    at_most = pace.steps_in(minutes * 60)
+    every = with_steps(cfg, max(1, at_most)).validate_every
+    steps = pace.steps_in(minutes * 60, every if every < at_most else 0)
     if not steps:
         raise ConfigError(
             f"minutes={minutes:g} is too little for a step of {pace.step_seconds:.1f} s"

@@ -267,5 +267,5 @@ def _value(parameter: Parameter) -> str:
     """Name what an option takes."""
     if parameter.takes == "none":
         return ""
-    name = _VALUES.get(parameter.hint, "NAME")
+    name = "|".join([*parameter.words, _VALUES.get(parameter.hint, "NAME")])
     return {"many": f"{name}...", "maybe": f"[{name}]"}.get(parameter.takes, name)

@@ -282,6 +282,8 @@ def _convert(parameter: Parameter, word: str) -> Any:
             raise ConfigError(
                 f"{parameter.spelled} {_shown(word)}: {meant}it is not one of: {choices}"
             )
+    if word in parameter.words:
+        return word
     if parameter.optional and word == "None" and hint is not str:
         return None
     if hint is Path:
@@ -294,6 +296,7 @@ def _convert(parameter: Parameter, word: str) -> Any:
         return hint(word)
     except ValueError as error:
         kind = "a whole number" if hint is int else "a number"
+        kind += "".join(f", nor {each}" for each in parameter.words)
         raise ConfigError(f"{parameter.spelled} {_shown(word)} is not {kind}") from error
 
 

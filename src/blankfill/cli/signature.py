@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 from blankfill.config.common import is_common, unless
-from blankfill.config.ranges import hints_of
+from blankfill.config.ranges import hints_of, words_of
 
 __all__ = ["Parameter", "config_of", "parameters_of"]
 
@@ -41,6 +41,8 @@ class Parameter:
     """Whether `None` is a value."""
     required: bool
     """Whether it must be given."""
+    words: tuple[str, ...]
+    """Words that a number may be as well."""
     unless: tuple[str, ...]
     """Parameters one of which must be given in its place, where there are such."""
     default: Any
@@ -76,10 +78,7 @@ def parameters_of(command: Callable[..., Any]) -> tuple[list[Parameter], list[Pa
 def _resolved(command: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Give the parameters with types in place of names of types, as a command line sees them."""
     parameters = inspect.signature(command).parameters
-    hints = {
-        name: typing.get_args(hint)[0] if unless(hint) else hint
-        for name, hint in hints_of(command).items()
-    }
+    hints = hints_of(command)
     return {
         name: parameter.replace(annotation=_plain(hints[name]))
         for name, parameter in parameters.items()
@@ -121,7 +120,9 @@ def _parameter(
     choices = _choices(hint)
     optional = types.NoneType in choices
     # A value that may be left out is of its kind, or true.
-    (hint,) = [each for each in choices if each not in (types.NoneType, bool)] or [bool]
+    kinds = [each for each in choices if each not in (types.NoneType, bool)] or [bool]
+    words = tuple(word for each in kinds for word in words_of(each)) if len(kinds) > 1 else ()
+    (hint,) = [each for each in kinds if not words or not words_of(each)]
     if typing.get_origin(hint) is Annotated:
         hint = typing.get_args(hint)[0]  # the range of a number is checked where it is used
     takes: Literal["none", "maybe", "one", "many"] = "one"
@@ -135,14 +136,15 @@ def _parameter(
         spelled = f"{name.upper().removesuffix('S')}..." if takes == "many" else name.upper()
     return Parameter(
         name=name, spelled=spelled, takes=takes, hint=hint, optional=optional, required=required,
-        unless=(), default=None if required else default, common=True, owner=owner,
+        words=words, unless=(), default=None if required else default, common=True, owner=owner,
     )  # fmt: skip
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:
     """Give the members of a union; of anything else itself."""
-    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    return typing.get_args(hint) if is_union else (hint,)
+    inner = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+    is_union = typing.get_origin(inner) in (typing.Union, types.UnionType)
+    return typing.get_args(inner) if is_union else (hint,)
 
 
 def _is_list(hint: Any) -> bool:

@@ -20,7 +20,7 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Annotated, Any, Final, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 from blankfill.errors import ConfigError
 
@@ -39,7 +39,11 @@ __all__ = [
     "hints_of",
     "numbers_of",
     "shown",
+    "words_of",
 ]
+
+
+_UNIONS = (typing.Union, types.UnionType)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,8 @@ class Number:
     """Its values."""
     optional: bool
     """Whether it may be left out as None."""
+    words: tuple[str, ...] = ()
+    """Words that may stand in its place."""
 
     def check(self, name: str, value: Any) -> Any:
         """Check a value.
@@ -89,6 +95,8 @@ class Number:
         """
         if value is None and self.optional:
             return None
+        if isinstance(value, str) and value in self.words:
+            return value
         right = Integral if self.kind is int else Real
         if not isinstance(value, bool) and isinstance(value, right):
             number = typing.cast("float", value)
@@ -96,7 +104,8 @@ class Number:
                 return self.kind(number)
         noun = "a whole number" if self.kind is int else "a number"
         span = str(self.range).replace("from", f"{noun} from", 1)
-        raise ConfigError(f"{name}={shown(value)} must be {span}")
+        allowed = ", ".join([*self.words, ""])
+        raise ConfigError(f"{name}={shown(value)} must be {allowed}{'or ' * bool(allowed)}{span}")
 
 
 Seed = Annotated[int, Range(0, 2**64 - 1)]
@@ -160,10 +169,13 @@ def hints_of(owner: Callable[..., Any]) -> dict[str, Any]:
 
 def _number(hint: Any, where: str) -> Number | None:
     """Read one annotation; None where it is no number."""
-    optional = False
-    if get_origin(hint) in (typing.Union, types.UnionType):
+    optional, words = False, ()
+    if get_origin(hint) is Annotated and get_origin(get_args(hint)[0]) in _UNIONS:
+        hint = get_args(hint)[0]
+    if get_origin(hint) in _UNIONS:
         optional = types.NoneType in get_args(hint)
-        inner = [part for part in get_args(hint) if part is not types.NoneType]
+        words = tuple(word for part in get_args(hint) for word in words_of(part))
+        inner = [p for p in get_args(hint) if p is not types.NoneType and not words_of(p)]
         if len(inner) != 1:
             kinds = {*map(_bare, inner)}
             # A number or a name, such as a checkpoint's, is read where it is used.
@@ -176,7 +188,12 @@ def _number(hint: Any, where: str) -> Number | None:
         return None
     ranges = [part for part in get_args(hint)[1:] if isinstance(part, Range)]
     assert len(ranges) == 1, f"{where} is a number without a range"
-    return Number(kind=kind, range=ranges[0], optional=optional)
+    return Number(kind=kind, range=ranges[0], optional=optional, words=words)
+
+
+def words_of(hint: Any) -> tuple[str, ...]:
+    """Give the words that a type allows; none where it is not a choice of words."""
+    return get_args(hint) if get_origin(hint) is Literal else ()
 
 
 def _bare(hint: Any) -> Any:

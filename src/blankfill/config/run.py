@@ -15,6 +15,7 @@ from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.config.on_resume import FREE, NEVER
 from blankfill.config.optimizer import OptimizerConfig
+from blankfill.config.ranges import words_of
 from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
 from blankfill.config.validation import ValidationConfig
@@ -54,13 +55,18 @@ class RunConfig:
         """Text position of Part B under `objective.sentinels`, after the row's last; else None."""
         return self.train.row_length if self.objective.sentinels else None
 
+    @property
+    def validate_every(self) -> int:
+        """Steps between two validations; 0 where there are none between the first and the last."""
+        return self.validation.every_steps(self.train.steps)
+
     def __post_init__(self) -> None:
         if self.train.row_length > self.model.max_position:
             raise ConfigError(
                 f"train.row_length={self.train.row_length} is longer than "
                 f"model.max_position={self.model.max_position}; raise max_position"
             )
-        if self.checkpoint.keep_best and not self.validation.every:
+        if self.checkpoint.keep_best and not self.validate_every:
             raise ConfigError("checkpoint.keep_best=True needs validations; set validation.every")
         self.schedule.check_end(self.train.steps)
         self._check_decay()
@@ -155,7 +161,13 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None:
             return None
-        (inner,) = (a for a in typing.get_args(hint) if a is not types.NoneType)
+        choices = [a for a in typing.get_args(hint) if a is not types.NoneType]
+        words = [word for a in choices for word in words_of(a)]
+        if isinstance(value, str) and value in words:
+            return value
+        (inner,) = (a for a in choices if not words_of(a)) if len(choices) > 1 else choices
+        if words and isinstance(value, str):
+            raise ConfigError(f"{where}={value!r} is neither a number nor {' or '.join(words)}")
         return _value(inner, value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -176,6 +176,10 @@ class RateMeter:
         self._paused[reason] = self._paused.get(reason, 0.0) + seconds
         return seconds
 
+    def step_seconds(self) -> float:
+        """Give the mean time of the last steps; 0 before the first."""
+        return float(np.mean([step[0] for step in self._recent])) if self._recent else 0.0
+
     def share(self, reason: str) -> float:
         """Give the share of all time so far that was paused for `reason`."""
         return self._paused.get(reason, 0.0) / max(time.monotonic() - self._start, 1e-9)

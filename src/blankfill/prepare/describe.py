@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 
 from blankfill.config.run import RunConfig
 from blankfill.data.store import TokenStore
+from blankfill.disk.names import resume_option
 from blankfill.engine.device import device_name
 from blankfill.engine.local import LocalEngine
 from blankfill.kernels.packed import in_c
@@ -60,6 +60,7 @@ def describe_run(
         hardware=Hardware.here(device_name(device)),
         process=process_settings(),
         init=None if start is None else start.described,
+        validation_every=cfg.validate_every if held_out else None,
     )
 
 
@@ -102,16 +103,22 @@ def say_start(trainer: Trainer) -> None:
         f"; going on at step {trainer.index:,}" if trainer.index else "",
     )  # fmt: skip
     if record.validation:
-        log.info("held out: %s", _stores(record.validation))
+        every = record.validation_every or 0
+        often = f"every {every:,} steps, " if 0 < every < train.steps else ""
+        log.info("held out: %s; scored %safter the last step", _stores(record.validation),
+                 often and f"{often}and ")  # fmt: skip
     else:
         log.info("held out: nothing; a store named with --validation shows what it has learnt")
     log.info(
-        "here: %s on %s, %s", record.precision, record.hardware.device, _threads(record.threads)
+        "here: %s on %s, %s",
+        record.precision,
+        record.hardware.device,
+        _count(record.threads, "thread"),
     )
     log.info(
         "saved: every %s steps in %s, and at Ctrl-C, which ends the run; "
-        "blankfill pretrain --resume %s goes on",
-        f"{cfg.checkpoint.every:,}", run, shlex.quote(str(run)),
+        "blankfill pretrain %s goes on",
+        f"{cfg.checkpoint.every:,}", run, resume_option(run),
     )  # fmt: skip
 
 
@@ -119,8 +126,8 @@ def _stores(entries: Sequence[StoreEntry]) -> str:
     tokens = sum(entry.tokens for entry in entries)
     documents = sum(entry.documents for entry in entries)
     names = ", ".join(Path(entry.path).name for entry in entries)
-    return f"{tokens:,} tokens in {documents:,} documents ({names})"
+    return f"{_count(tokens, 'token')} in {_count(documents, 'document')} ({names})"
 
 
-def _threads(count: int | None) -> str:
-    return f"{count} thread" if count == 1 else f"{count} threads"
+def _count(number: int | None, noun: str) -> str:
+    return f"{number or 0:,} {noun}{'s' * (number != 1)}"

@@ -110,11 +110,13 @@ def plan_run(
     known = read_run(locate(init).run) if old is None and init is not None else old
     cfg = _with_vocabulary(cfg, tokenizer.vocab_size, known, asked=vocab_size)
     require_memory(cfg, device)
-    if cfg.validation.every and not held_out:
-        raise ConfigError(
-            f"validation.every={cfg.validation.every} needs held-out data; name a store "
-            "with --validation"
-        )
+    asks = {
+        f"validation.every={cfg.validation.every}": cfg.validation.every not in ("auto", 0),
+        "checkpoint.keep_best=True": cfg.checkpoint.keep_best,
+    }
+    needs = [field for field, is_set in asks.items() if is_set and not held_out]
+    if needs:
+        raise ConfigError(f"{needs[0]} needs held-out data; name a store with --validation")
     settled = settle_shares(shares, [store.num_tokens for store in stores]) if shares else None
     if old is not None and settled is not None:
         settled = _as_before(settled, old)

@@ -212,6 +212,9 @@ class RunRecord:
     """What it trains on."""
     validation: tuple[StoreEntry, ...]
     """What it is validated on."""
+    validation_every: int | None = None
+    """Steps between two validations; 0 where there are none between the first and the last, None
+    where no data is held out."""
     started: str
     """When it was begun, in UTC."""
     software: Software

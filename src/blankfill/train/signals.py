@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,11 +20,17 @@ ENDING = (signal.SIGINT, signal.SIGTERM, *(() if HANG_UP is None else (HANG_UP,)
 
 
 @contextmanager
-def stop_on_signals(wish: threading.Event) -> Generator[None]:
+def stop_on_signals(
+    wish: threading.Event, at_hand: Callable[[], str] = lambda: "this step"
+) -> Generator[None]:
     """Turn SIGINT, SIGTERM and SIGHUP into `wish`; a second one raises KeyboardInterrupt at once.
 
     An ignored SIGHUP stays so: `nohup` does that so that a run outlives its terminal. Outside the
     main thread, which alone may set handlers, signals stay as they are.
+
+    Args:
+        wish: set by the first signal.
+        at_hand: says what will be finished before the run ends.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -34,8 +40,9 @@ def stop_on_signals(wish: threading.Event) -> Generator[None]:
         if wish.is_set():
             raise KeyboardInterrupt
         log.warning(
-            "%s: finishing this step, then saving; once more ends at once",
+            "%s: finishing %s, then saving; once more ends at once",
             signal.Signals(number).name,
+            at_hand(),
         )
         wish.set()
 

@@ -61,6 +61,9 @@ __all__ = ["Trainer"]
 
 log = logging.getLogger(__name__)
 
+LONG_STEP = 5.0
+"""Seconds of a step above which somebody who stops the run is told how long it takes."""
+
 
 class Trainer:
     """Trains one model on one stream of rows into one run folder.
@@ -103,6 +106,7 @@ class Trainer:
         self.best: BestValidation | None = None
         """The lowest loss on held-out data so far; none of before the first step."""
         self._stop = threading.Event()
+        self._is_validating = False
 
     def open_loader(self) -> Loader:
         """Begin to make batches, for a `with` statement that ends it."""
@@ -219,7 +223,7 @@ class Trainer:
             with (
                 self._open_metrics() as writer,
                 self.open_loader() as loader,
-                stop_on_signals(self._stop),
+                stop_on_signals(self._stop, self._at_hand),
                 progress.bar("pretrain", total, "positions") as meter,
             ):
                 is_new = not self.engine.once(lambda: bool(list_checkpoints(self.run)))
@@ -271,7 +275,7 @@ class Trainer:
 
     def _after_step(self, writer: MetricsSink, info: StepInfo, rates: RateMeter) -> None:
         """Do what is due: log, validate, save."""
-        train, validate_every = self.cfg.train, self.cfg.validation.every
+        train, validate_every = self.cfg.train, self.cfg.validate_every
         last, is_best = self.index == train.steps, False
         if self.index % train.log_every == 0 or last:
             writer.write(self.index, self._metrics(info, rates))
@@ -305,6 +309,15 @@ class Trainer:
         """Give the losses since the last line of metrics, those of all processes."""
         return LossMeter.of_all(self.engine.gather([self._losses.state()]))
 
+    def _at_hand(self) -> str:
+        """Say what is finished before a signal ends the run, and how long that takes."""
+        if self._is_validating:
+            return "this validation"
+        seconds = self._rates.step_seconds()
+        if not seconds:
+            return "the first step, however long it takes"
+        return "this step" + f", which takes about {seconds:.0f} s" * (seconds >= LONG_STEP)
+
     def validate(self) -> Validation | None:
         """Score the held-out data with the weights as they are; None where there is none."""
         if self._validate is None:
@@ -314,15 +327,21 @@ class Trainer:
 
     def _run_validation(self, writer: MetricsSink) -> bool:
         """Validate, where there is held-out data, and tell whether no loss before was as low."""
-        found = self.validate()
+        self._is_validating = True
+        try:
+            found = self.validate()
+        finally:
+            self._is_validating = False
         if found is None:
             return False
         writer.write(self.index, found.values)
         writer.write_samples(self.index, found.samples)
         self._validation = self.index, found.values
         seconds = self._rates.pause("validation")
-        log.info("step %d: %s; %.1f s, %.1f %% of the time so far", self.index, found.summary(),
-                 seconds, 100 * self._rates.share("validation"))  # fmt: skip
+        share = 100 * self._rates.share("validation")
+        # Before the first step there is no other time that it could be a share of.
+        cost = f"{seconds:.1f} s" + f", {share:.1f} % of the time so far" * (self.index > 0)
+        log.info("step %d: %s; %s", self.index, found.summary(), cost)
         loss = found.values.get("validation_loss_nats", math.nan)
         lowest = self.best.loss_nats if self.best else math.inf
         is_best = self.engine.once(lambda: self.index > 0 and loss < lowest)
