@@ -51,7 +51,7 @@ class UnreadSteps:
     def are_due(self, done: int) -> bool:
         """Tell whether their numbers are needed after so many steps: to be logged or saved."""
         cfg = self._cfg
-        every = (cfg.train.log_every, cfg.validation.every, cfg.checkpoint.every)
+        every = (cfg.train.log_every, cfg.validate_every, cfg.checkpoint.every)
         is_logged = done == cfg.train.steps or any(n and done % n == 0 for n in every)
         return is_logged or len(self._steps) >= MOST_UNREAD
 
