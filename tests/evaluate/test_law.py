@@ -1,6 +1,7 @@
 """The blanks are those that the law states, and depend on the text and the seed alone."""
 
 import hashlib
+import itertools
 import json
 import random
 from collections import Counter
@@ -18,6 +19,7 @@ from blankfill.text.train_tokenizer import train_tokenizer
 from conftest import small_corpus
 
 LATIN = "the old fox's well-known dog, isn't (sold) for 3.50: \u201cno\u201d!"
+MANY_HAN = [chr(0x4E00 + 7 * i) for i in range(400)]
 HAN = "\u4eba\u5c71\u6c34\u706b\uff0c\u6728\u571f\u3002"
 
 
@@ -31,7 +33,8 @@ def texts(count=60, seed=0):
             text = "".join(word + rng.choice([" ", " ", " ", "  ", "\n", "\n\n"]) for word in words)
             found.append(("en", text))
         else:
-            text = "".join(rng.choice([*HAN, *HAN, "GLM 2", "\n"]) for _ in range(i * 9))
+            some = rng.sample(MANY_HAN, 120)
+            text = "".join(rng.choice([*HAN, *some, "GLM 2", "\n"]) for _ in range(i * 9))
             found.append(("zh", text))
     return [*found, ("en", ""), ("en", "alone"), ("en", "two words"), ("zh", "\u4eba\u5c71")]
 
@@ -64,9 +67,24 @@ def words_of(stretch):
     return found
 
 
+def cuts_by_hand(documents, language):
+    """Tell where the characters of a language may be cut apart, by counting in plain loops."""
+    singles, pairs = Counter(), Counter()
+    for _, text in {one for one in documents if one[0] == language}:
+        singles.update(text)
+        pairs.update(itertools.pairwise(text))
+
+    def between(a, b):
+        rare = 20 * pairs[a, b] < min(singles[a], singles[b])
+        return rare or not (is_han(a) and is_han(b))
+
+    return between
+
+
 def by_hand(documents, seed, max_blanks):
     """The law as its page states it: every stretch of every document, then sorted."""
     candidates = {}
+    cuts = {language: cuts_by_hand(documents, language) for language, _ in documents}
     for language, text in dict.fromkeys(documents):
         name = hashlib.sha256(text.encode()).hexdigest()
         for k in range((len(text) + 255) // 256):
@@ -83,6 +101,10 @@ def by_hand(documents, seed, max_blanks):
                 places = [
                     (words[i][0], words[i + size - 1][1]) for i in range(len(words) - size + 1)
                     if "\n" not in stretch[words[i][0] : words[i + size - 1][1]]
+                    and all(
+                        at in (0, len(text)) or cuts[language](text[at - 1], text[at])
+                        for at in (256 * k + words[i][0], 256 * k + words[i + size - 1][1])
+                    )
                 ]  # fmt: skip
                 if places and size < len(words):
                     break
@@ -99,8 +121,19 @@ def by_hand(documents, seed, max_blanks):
     }
 
 
+def by_language(documents):
+    found = {}
+    for language, text in documents:
+        found.setdefault(language, []).append(text)
+    return found
+
+
+def draw(documents, **options):
+    return draw_blanks(by_language(documents), **options)
+
+
 def drawn(documents, seed, max_blanks):
-    found = draw_blanks(documents, seed=seed, max_blanks=max_blanks).by_language
+    found = draw(documents, seed=seed, max_blanks=max_blanks).by_language
     return {
         language: [(b.document, b.start, b.text, b.num_words) for b in blanks]
         for language, blanks in found.items()
@@ -116,26 +149,26 @@ def test_the_blanks_are_those_that_the_law_states(seed):
 
 def test_neither_order_nor_copies_change_them_and_fewer_are_the_first_of_more():
     documents = texts()
-    many = draw_blanks(documents, max_blanks=30)
-    again = draw_blanks(documents[::-1] + documents[:9], max_blanks=30)
+    many = draw(documents, max_blanks=30)
+    again = draw(documents[::-1] + documents[:9], max_blanks=30)
     assert again == many
-    few = draw_blanks(documents, max_blanks=8).by_language
+    few = draw(documents, max_blanks=8).by_language
     assert few == {language: blanks[:8] for language, blanks in many.by_language.items()}
 
 
 def test_another_seed_or_text_has_another_fingerprint():
     documents = texts()
-    first = draw_blanks(documents, max_blanks=30).law
-    seed = draw_blanks(documents, max_blanks=30, seed=1).law
+    first = draw(documents, max_blanks=30).law
+    seed = draw(documents, max_blanks=30, seed=1).law
     assert seed.text_fingerprint == first.text_fingerprint
     assert seed.blanks_fingerprint != first.blanks_fingerprint
-    other = draw_blanks([*documents[:-6], ("en", documents[-6][1] + "x")], max_blanks=30).law
+    other = draw([*documents[:-6], ("en", documents[-6][1] + "x")], max_blanks=30).law
     assert other.text_fingerprint != first.text_fingerprint
 
 
 def test_every_number_of_words_is_as_likely():
     text = " ".join(f"word{i}" for i in range(60_000))
-    blanks = draw_blanks([("en", text)], max_blanks=10**6).by_language["en"]
+    blanks = draw([("en", text)], max_blanks=10**6).by_language["en"]
     counts = Counter(blank.num_words for blank in blanks)
     assert set(counts) == set(range(1, 7))
     expected = len(blanks) / 6
@@ -144,11 +177,27 @@ def test_every_number_of_words_is_as_likely():
     assert all(blank.text.split() == blank.text.strip().split(" ") for blank in blanks)
 
 
+def test_chinese_is_cut_where_characters_do_not_predict_each_other():
+    rng = random.Random(0)
+    words = ["\u6625\u5929", "\u8bfb\u4e66", "\u6c34\u679c\u6811", "\u7684", "\u4ed6", "\u4e86",
+             *(chr(0x4E00 + 11 * i) + chr(0x6E00 + 11 * i) for i in range(60))]  # fmt: skip
+    sentences = [rng.choices(words, k=12) for _ in range(400)]
+    texts = ["".join(words) + "\u3002" for words in sentences]
+    edges = {}
+    for text, parts in zip(texts, sentences, strict=True):
+        ends = list(itertools.accumulate(map(len, parts), initial=0))
+        edges[hashlib.sha256(text.encode()).hexdigest()] = {*ends, len(text)}
+    blanks = draw_blanks({"zh": texts}, max_blanks=1000).by_language["zh"]
+    assert len(blanks) > 300
+    for blank in blanks:
+        assert {blank.start, blank.start + len(blank.text)} <= edges[blank.document]
+
+
 @pytest.mark.parametrize(("language", "size"), [("en", 256), ("zh", 96), ("other", 256)])
 def test_the_window_is_as_wide_as_is_said_and_cuts_no_word(language, size):
     text = "".join(random.Random(3).choice(["caf\u00e9 ", "don't ", "\u4eba", "\n"])
                    for _ in range(4000))  # fmt: skip
-    blanks = draw_blanks([(language, text)], max_blanks=10**6).by_language[language]
+    blanks = draw([(language, text)], max_blanks=10**6).by_language[language]
     for blank in blanks:
         end = blank.start + len(blank.text)
         first, last = blank.start - len(blank.before), end + len(blank.after)
@@ -192,22 +241,25 @@ def test_two_tokenizers_and_two_objectives_are_asked_the_very_same(corpora, monk
 
 def test_more_documents_than_are_read_are_drawn_from_all_stores(corpora, monkeypatch):
     monkeypatch.setattr(held_out, "MAX_DOCUMENTS", 10)
-    read = list(read_texts([corpora[0], corpora[0]]))
-    assert Counter(language for language, _ in read) == {"en": 10, "zh": 10}
-    assert read == list(read_texts([corpora[0], corpora[0]]))
-    whole = [corpora[0].document(i) for i in range(len(corpora[0]))]
-    assert len({text for _, text in read}) > 10
-    assert len(whole) > 20
+    read = read_texts([corpora[0], corpora[0]])
+    assert {language: len(list(texts)) for language, texts in read.items()} == {"en": 10, "zh": 10}
+    for language, texts in read.items():
+        again = read_texts([corpora[0], corpora[0]])[language]
+        assert list(texts) == list(texts) == list(again)
 
 
 def test_a_long_document_is_read_up_to_the_same_character_with_any_tokenizer(corpora, monkeypatch):
-    everything = [dict(enumerate(sorted(read_texts([store])))) for store in corpora]
-    assert everything[0] == everything[1]
+    def read():
+        return [
+            {language: sorted(texts) for language, texts in read_texts([store]).items()}
+            for store in corpora
+        ]
+
+    assert read()[0] == read()[1]
     for module in (law, held_out):
         monkeypatch.setattr(module, "MAX_CHARACTERS", 17)
-    cut = [sorted(text for _, text in read_texts([store])) for store in corpora]
-    assert cut[0] == cut[1]
-    assert {len(text) for text in cut[0]} == {17}
+    assert read()[0] == read()[1]
+    assert {len(text) for texts in read()[0].values() for text in texts} == {17}
 
 
 def test_text_without_a_blank_is_one_sentence(tokenizer_folder, tmp_path):

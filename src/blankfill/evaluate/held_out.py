@@ -16,7 +16,7 @@ from blankfill.rng import permute
 from blankfill.text.language import LANGUAGES
 from blankfill.text.vocabularies import load_tokenizer
 
-__all__ = ["MAX_DOCUMENTS", "draw_held_out", "read_texts"]
+__all__ = ["MAX_DOCUMENTS", "Texts", "draw_held_out", "read_texts"]
 
 MAX_DOCUMENTS = 20_000
 """Most documents of one language that are read. Where the stores hold more, these are drawn from
@@ -48,24 +48,51 @@ def draw_held_out(stores: Sequence[TokenStore], *, max_blanks: int, seed: int = 
     return found
 
 
-def read_texts(stores: Sequence[TokenStore], seed: int = 0) -> Iterator[tuple[str, str]]:
-    """Give the language and the text of each document, one at a time.
+def read_texts(stores: Sequence[TokenStore], seed: int = 0) -> dict[str, Texts]:
+    """Give the documents of each language that has any.
 
     Args:
         stores: token stores.
         seed: decides which documents are read where there are more than `MAX_DOCUMENTS`.
 
     Raises:
-        DataError: a store's tokenizer cannot be read, or a token is none of its.
+        DataError: a store's tokenizer cannot be read.
     """
     decoders = [load_tokenizer(store.path / "tokenizer") for store in stores]
-    chosen = [_documents(stores, code, seed) for code in range(len(LANGUAGES))]
-    total = sum(len(numbers) for of_stores in chosen for numbers in of_stores)
-    with progress.bar("held-out text", total, "documents") as meter:
-        for language, of_stores in zip(LANGUAGES, chosen, strict=True):
-            for store, decoder, numbers in zip(stores, decoders, of_stores, strict=True):
+    chosen = {name: _documents(stores, code, seed) for code, name in enumerate(LANGUAGES)}
+    return {
+        language: Texts(list(zip(stores, decoders, numbers, strict=True)), language)
+        for language, numbers in chosen.items()
+        if any(map(len, numbers))
+    }
+
+
+class Texts:
+    """Documents of one language, read anew whenever they are gone through.
+
+    Args:
+        parts: stores, what decodes each, and the numbers of the documents that are read of it.
+        language: for the progress bar.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[tuple[TokenStore, _Decoder, npt.NDArray[np.int64]]],
+        language: str,
+    ) -> None:
+        self._parts, self._language = parts, language
+
+    def __iter__(self) -> Iterator[str]:
+        """Read one document after another.
+
+        Raises:
+            DataError: a token is not one of the store's tokenizer.
+        """
+        total = sum(len(numbers) for _, _, numbers in self._parts)
+        with progress.bar(f"held-out text, {self._language}", total, "documents") as meter:
+            for store, decoder, numbers in self._parts:
                 for number in numbers.tolist():
-                    yield language, _beginning(store.document(number), decoder)
+                    yield _beginning(store.document(number), decoder)
                     meter.advance()
 
 

@@ -12,8 +12,10 @@ held-out document, of which the first 1,048,576 characters are read and equal on
    of it belong to it); of Chinese and Japanese, each character is one. A word that touches an edge
    of its stretch, where the text goes on behind it, is passed over.
 4. The blank of a stretch has `1 + third % 6` words that follow each other on one line; fewer where
-   the stretch has no such place, and never all of its words. Of the places that there are for so
-   many words it takes number `second % places`. One space before its first word belongs to it.
+   the stretch has no such place, and never all of its words. Where an edge lies between two
+   characters of Chinese or Japanese, it has to be one to cut at (`cuts.py`). Of the places that
+   there are for so many words it takes number `second % places`. One space before its first word
+   belongs to it.
 5. The stretches of a language that have a blank are put in the order of their first number, and as
    many as are wanted are taken from the front: fewer blanks are the first of more.
 
@@ -27,11 +29,11 @@ import hashlib
 import heapq
 import re
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from blankfill.evaluate.cuts import LETTER_RANGES, Cuts
 from blankfill.runs.evaluation import BlankLaw
-from blankfill.text.language import LANGUAGES
 
 __all__ = ["MAX_CHARACTERS", "Blank", "BlankSet", "draw_blanks"]
 
@@ -46,10 +48,7 @@ their words, they fit into the 256 positions of the shortest preset's rows."""
 MAX_CHARACTERS = 1 << 20
 """Characters of a document that are read: a long novel's, which bounds memory."""
 
-_LETTERS = (
-    "\u3005-\u3007\u3021-\u3029\u3041-\u3096\u30a1-\u30fa\u30fc\u31f0-\u31ff"
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-)
+_LETTERS = "".join(f"{chr(first)}-{chr(last)}" for first, last in LETTER_RANGES)
 """Characters of Chinese and Japanese that are words of their own."""
 _MARKS = (
     re.escape(string.punctuation)
@@ -101,27 +100,25 @@ _Chosen = tuple[int, str, int, Blank]
 """A blank behind what it is ordered by: the negative of its number, document and stretch."""
 
 
-def draw_blanks(texts: Iterable[tuple[str, str]], *, max_blanks: int, seed: int = 0) -> BlankSet:
+def draw_blanks(texts: Mapping[str, Iterable[str]], *, max_blanks: int, seed: int = 0) -> BlankSet:
     """Draw the blanks of an evaluation.
 
-    Memory holds the blanks that are kept, and one document.
+    Memory holds the blanks that are kept, the pairs of characters of Chinese and Japanese, and a
+    few documents.
 
     Args:
-        texts: language and text of each held-out document, in any order.
+        texts: of each language the held-out documents in any order; they are gone through twice.
         max_blanks: most blanks of one language.
         seed: seed of the blanks.
     """
     kept: dict[str, list[_Chosen]] = {}
     known: dict[str, set[str]] = {}
-    for language, whole in texts:
-        text = whole[:MAX_CHARACTERS]
-        document = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-        if document in known.setdefault(language, set()):
-            continue
-        known[language].add(document)
-        _choose(text, document, language, kept.setdefault(language, []), max_blanks, seed)
-    languages = [language for language in sorted(LANGUAGES) if kept.get(language)]
-    found = {language: [one[-1] for one in sorted(kept[language])[::-1]] for language in languages}
+    for language in sorted(texts):
+        kept[language], known[language] = [], set()
+        cuts = Cuts(text for text, _ in _distinct(texts[language], set()))
+        for text, document in _distinct(texts[language], known[language]):
+            _choose(text, document, language, kept[language], max_blanks, seed, cuts)
+    found = {language: [one[-1] for one in sorted(of)[::-1]] for language, of in kept.items() if of}
     return BlankSet(
         law=BlankLaw(
             name=NAME, version=VERSION, seed=seed, max_blanks=max_blanks, max_words=MAX_WORDS,
@@ -129,7 +126,7 @@ def draw_blanks(texts: Iterable[tuple[str, str]], *, max_blanks: int, seed: int 
             text_fingerprint=_fingerprint(sorted(set().union(*known.values()))),
             blanks_fingerprint=_fingerprint(
                 f"{language} {blank.document} {blank.start} {len(blank.text)}"
-                for language in languages for blank in found[language]
+                for language, blanks in found.items() for blank in blanks
             ),
         ),
         by_language=found,
@@ -137,8 +134,18 @@ def draw_blanks(texts: Iterable[tuple[str, str]], *, max_blanks: int, seed: int 
     )  # fmt: skip
 
 
+def _distinct(texts: Iterable[str], known: set[str]) -> Iterator[tuple[str, str]]:
+    """Give what is read of each document, equal ones once, and what it is known by."""
+    for whole in texts:
+        text = whole[:MAX_CHARACTERS]
+        document = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        if document not in known:
+            known.add(document)
+            yield text, document
+
+
 def _choose(
-    text: str, document: str, language: str, kept: list[_Chosen], limit: int, seed: int
+    text: str, document: str, language: str, kept: list[_Chosen], limit: int, seed: int, cuts: Cuts
 ) -> None:
     """Put those blanks of a document among the kept ones that come before the last of these."""
     for number in range(-(-len(text) // STRETCH)):
@@ -146,7 +153,7 @@ def _choose(
         order, place, length = (int.from_bytes(address[i : i + 8], "big") for i in (0, 8, 16))
         if len(kept) >= limit and -order <= kept[0][0]:
             continue
-        found = _place(text, number, place, 1 + length % MAX_WORDS)
+        found = _place(text, number, place, 1 + length % MAX_WORDS, cuts)
         if found is None:
             continue
         start, end, num_words = found
@@ -159,7 +166,9 @@ def _choose(
         push(kept, (-order, document, number, blank))
 
 
-def _place(text: str, number: int, place: int, num_words: int) -> tuple[int, int, int] | None:
+def _place(
+    text: str, number: int, place: int, num_words: int, cuts: Cuts
+) -> tuple[int, int, int] | None:
     """Find the blank of a stretch: its start, its end and its words; None where it has none."""
     first, last = number * STRETCH, min((number + 1) * STRETCH, len(text))
     words = [
@@ -168,13 +177,22 @@ def _place(text: str, number: int, place: int, num_words: int) -> tuple[int, int
         if _is_whole(found, first > 0, last < len(text), last - first)
     ]
     line = [text.count("\n", first, first + start) for start, _ in words]
+    begins = [_can_cut(text, first + start, cuts) for start, _ in words]
+    ends = [_can_cut(text, first + end, cuts) for _, end in words]
     for size in range(min(num_words, len(words) - 1), 0, -1):
-        places = [i for i in range(len(words) - size + 1) if line[i] == line[i + size - 1]]
+        places = [
+            i for i in range(len(words) - size + 1)
+            if begins[i] and ends[i + size - 1] and line[i] == line[i + size - 1]
+        ]  # fmt: skip
         if places:
             i = places[place % len(places)]
             start, end = first + words[i][0], first + words[i + size - 1][1]
             return start - (text[start - 1 : start] == " "), end, size
     return None
+
+
+def _can_cut(text: str, at: int, cuts: Cuts) -> bool:
+    return at in (0, len(text)) or cuts.between(text[at - 1], text[at])
 
 
 def _is_whole(word: re.Match[str], goes_on_left: bool, goes_on_right: bool, size: int) -> bool:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Trigram", "Unigram"]
+__all__ = ["Trigram", "Unigram", "count_keys", "find_keys"]
 
 Float64 = npt.NDArray[np.float64]
 Int32 = npt.NDArray[np.int32]
@@ -71,10 +71,10 @@ class _Order:
 
     def look_up(self, contexts: Int64, grams: Int64) -> tuple[Float64, Float64]:
         """Give the discounted probability and the weight of the lower order, `[n]` each."""
-        place, known = _find(self.contexts, contexts)
+        place, known = find_keys(self.contexts, contexts)
         total = np.where(known, self.totals[place], 1)
         lower = np.where(known, self.discount * self.types[place] / total, 1.0)
-        at, seen = _find(self.grams, grams)
+        at, seen = find_keys(self.grams, grams)
         count = np.where(seen & known, self.counts[at] - self.discount, 0.0)
         return count / total, lower
 
@@ -92,13 +92,13 @@ class Trigram:
         self.begin = vocab_size
         """Id of the mark that stands twice before every document."""
         self._base = vocab_size + 1
-        trigrams, counts = _count(self._stretches(documents))
+        trigrams, counts = count_keys(self._stretches(documents))
         self._third = _order(trigrams, counts, self._base)
         # Lower orders count in how many different contexts an n-gram was seen.
         square = self._base * self._base
-        bigrams, counts = _count(part % square for part in _parts(trigrams))
+        bigrams, counts = count_keys(part % square for part in _parts(trigrams))
         self._second = _order(bigrams, counts, self._base)
-        words, counts = _count(part % self._base for part in _parts(bigrams))
+        words, counts = count_keys(part % self._base for part in _parts(bigrams))
         discount = _discount(counts)
         self._first = np.full(vocab_size, discount * len(words) / max(1, counts.sum()) / vocab_size)
         self._first[words] += (counts - discount) / counts.sum()
@@ -160,7 +160,7 @@ def _parts(keys: Int64) -> Iterator[Int64]:
     return (keys[start : start + STRETCH] for start in range(0, len(keys), STRETCH))
 
 
-def _count(stretches: Iterable[Int64]) -> tuple[Int64, Int32]:
+def count_keys(stretches: Iterable[Int64]) -> tuple[Int64, Int32]:
     """Count keys: each different one, ascending, and how often it came."""
     keys, counts = np.zeros(0, np.int64), np.zeros(0, np.int32)
     for stretch in stretches:
@@ -195,8 +195,8 @@ def _discount(counts: Int32) -> float:
     return once / (once + 2 * twice) if once and twice else 0.5
 
 
-def _find(sorted_keys: Int64, keys: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
-    """Find keys in a sorted array: their places, and whether they are there."""
+def find_keys(sorted_keys: Int64, keys: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
+    """Find keys in a sorted array that is not empty: their places, and whether they are there."""
     if not len(sorted_keys):
         raise ValueError("the n-gram model was fitted on no token")
     place = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
