@@ -134,7 +134,7 @@ def answer(commands, results, monkeypatch):
     monkeypatch.setattr(module, "load", stub)
 
     def run(verb, *more):
-        # Options stand before the verb here, for `--` may end them behind it.
+        # Options stand before the verb here, for `--` may end them after it.
         return main([*more, *verb.split(), *commands[verb]])
 
     run.codes = {verb: getattr(result, "exit_code", 0) for verb, result in results.items()}

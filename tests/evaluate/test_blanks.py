@@ -92,7 +92,7 @@ def test_rows_that_are_too_short_read_what_is_nearest_and_say_so(lm, asked, row_
         n, m = len(short.before), len(short.after)
         assert short.before.tolist() == full.before.tolist()[len(full.before) - n :]
         assert short.after.tolist() == full.after.tolist()[:m]
-        # Part A with one mask, and Part B behind one sop, fill the row.
+        # Part A with one mask, and Part B after one sop, fill the row.
         size = n + m + 1 + 1 + len(short.span)
         assert size == row_length if short.shortened else size <= row_length
         if short.shortened and n < len(full.before) and m < len(full.after):

@@ -135,8 +135,8 @@ class _Layer:
         self, batch: Batch, cfg: RunConfig, device: torch.device, dtype: torch.dtype
     ) -> None:
         self._device, self._shape = device, batch.tokens.shape
-        # And the same rows in turned order: what is compiled for one batch must serve another.
-        self._blocks = [batch.blocks, _turned(batch.blocks, self._shape[0])]
+        # And the same rows in reverse order: what is compiled for one batch must serve another.
+        self._blocks = [batch.blocks, _reversed(batch.blocks, self._shape[0])]
         real = torch.from_numpy(batch.segment_ids[::-1] >= 0).to(device)
         self._real = real[:, :, None, None]
         generator = torch.Generator(device).manual_seed(0)  # the run's own is left alone
@@ -149,14 +149,14 @@ class _Layer:
         self._grad = draw() * self._real
 
     def measure(self, kind: AttentionKind) -> tuple[float, float]:
-        """Give a way's median seconds forward and backward, and by how much it is off at most."""
+        """Give a way's median seconds forward and backward, and its largest relative error."""
         call: Any = torch.compile(attend) if kind == "flex" else attend
-        mask, turned = (build_mask(b, self._shape, kind, self._device) for b in self._blocks)
-        (seconds,) = median_seconds(self._device, lambda: self._there_and_back(call, mask))
-        found = self._there_and_back(call, turned)
-        return seconds, max(_off(a, b) for a, b in zip(found, self._exact, strict=True))
+        mask, last_first = (build_mask(b, self._shape, kind, self._device) for b in self._blocks)
+        (seconds,) = median_seconds(self._device, lambda: self._forward_and_backward(call, mask))
+        found = self._forward_and_backward(call, last_first)
+        return seconds, max(_relative_error(a, b) for a, b in zip(found, self._exact, strict=True))
 
-    def _there_and_back(self, call: Any, mask: Mask) -> list[torch.Tensor]:
+    def _forward_and_backward(self, call: Any, mask: Mask) -> list[torch.Tensor]:
         """Give the result and the gradient."""
         out = call(*self._qkv.unbind(2), mask)
         (grad,) = torch.autograd.grad(out, self._qkv, self._grad)
@@ -164,7 +164,7 @@ class _Layer:
 
     @functools.cached_property
     def _exact(self) -> list[torch.Tensor]:
-        """What the turned rows give by plain products in float32, of a row's head at a time: the
+        """What the reversed rows give by plain products in float32, of a row's head at a time: the
         square of a row is the only thing that grows with its length."""
         out, grad = (torch.empty_like(x, dtype=torch.float32) for x in (self._grad, self._qkv))
         blocks, (rows, length), heads = self._blocks[1], self._shape, self._grad.shape[2]
@@ -181,14 +181,14 @@ class _Layer:
         return [out, grad]
 
 
-def _turned(blocks: Blocks, rows: int) -> Blocks:
+def _reversed(blocks: Blocks, rows: int) -> Blocks:
     """Put the last row first."""
-    turned = blocks.copy()
-    turned[:, 0] = rows - 1 - turned[:, 0]
-    return turned[np.argsort(turned[:, 0], kind="stable")]
+    last_first = blocks.copy()
+    last_first[:, 0] = rows - 1 - last_first[:, 0]
+    return last_first[np.argsort(last_first[:, 0], kind="stable")]
 
 
-def _off(found: torch.Tensor, exact: torch.Tensor) -> float:
+def _relative_error(found: torch.Tensor, exact: torch.Tensor) -> float:
     """Give |found - exact| / |exact|; infinity where a value is not finite."""
     error = float((found.float() - exact).norm() / exact.norm())
     return error if math.isfinite(error) else math.inf
