@@ -104,6 +104,7 @@ def test_one_table_tells_it_all(folder, tokenizer_folder, capsys):
     assert "not read, or not to the end 1 1 x unknown kind of file" in said
     assert any(line.startswith("exact duplicates: 3 documents") for line in said)
     assert main(["tokenizer", "info", str(tokenizer_folder), str(folder / "in")]) == 0
+    assert "1 x unknown kind of file" in capsys.readouterr().out
 
 
 def test_the_same_options_hold_for_the_tokenizer(tmp_path, tokenizer_folder, capsys):

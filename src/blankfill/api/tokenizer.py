@@ -20,6 +20,7 @@ from blankfill.text.user_text import read_stdin
 
 if TYPE_CHECKING:
     from blankfill.text.options import TextOptions
+    from blankfill.text.records import ReadingReport, Skips
     from blankfill.text.tokenizer import Tokenizer
     from blankfill.text.train_tokenizer import TokenizerReport
 
@@ -91,6 +92,8 @@ class TokenizerInfo:
     """Pieces by script."""
     languages: dict[str, LanguageRate]
     """Rates by language, on the files that were named."""
+    reading: ReadingReport | None
+    """What was read of these files, by their kind; None where none was named."""
 
     __repr__ = short_repr
 
@@ -260,6 +263,7 @@ def tokenizer_info(
         DataError: the folder is not a tokenizer, or a file cannot be read.
     """
     from blankfill.text.options import TextOptions
+    from blankfill.text.records import Skips
     from blankfill.text.tokenizer import Tokenizer
 
     options = TextOptions(
@@ -278,26 +282,26 @@ def tokenizer_info(
         for i in range(loaded.vocab_size)
     )  # fmt: skip
     files = as_list(files)
+    skips = Skips()
     return TokenizerInfo(
         path=str(tokenizer),
         vocab_size=loaded.vocab_size,
         fingerprint=loaded.fingerprint,
         special=specials,
         pieces=dict(kinds.most_common()),
-        languages=_measure(loaded, files, options) if files else {},
+        languages=_measure(loaded, files, options, skips) if files else {},
+        reading=skips.report() if files else None,
     )
 
 
 def _measure(
-    tokenizer: Tokenizer, files: list[str | Path], options: TextOptions
+    tokenizer: Tokenizer, files: list[str | Path], options: TextOptions, skips: Skips
 ) -> dict[str, LanguageRate]:
     from blankfill import progress
     from blankfill.text.corpus import no_documents, read_documents
     from blankfill.text.language import LANGUAGES
-    from blankfill.text.records import Skips
 
     sums: dict[str, Counter[str]] = {}
-    skips = Skips()
     documents = read_documents(files, options, report=skips)
     for document in progress.track(documents, "encode", unit="documents"):
         ids = tokenizer.encode(document.text)

@@ -50,8 +50,9 @@ def print_info(result: TokenizerInfo, console: Answer) -> None:
     console.print(f"special tokens: {specials}")
     pieces = ", ".join(f"{script} {count:,}" for script, count in result.pieces.items())
     console.print(f"pieces: {pieces}")
-    if not result.languages:
+    if result.reading is None:
         return
+    print_reading(result.reading, console)
     names = ("documents", "tokens", "chars / token", "bytes / token", "in bytes", "exact")
     table = new_table("language", right=names)
     for language, rate in result.languages.items():
