@@ -173,6 +173,25 @@ def test_a_finished_run_is_shown_again_and_nothing_is_done_again(finished, corpu
     assert weights(run) == before
 
 
+@pytest.mark.parametrize(
+    ("done", "content"),
+    [(False, '{"format": "blankfill evaluation", "version": 1, "step": 20}'), (True, "")],
+)
+def test_an_evaluation_that_is_earlier_or_damaged_is_done_again(
+    done, content, finished, corpus, tmp_path
+):
+    result, run = finished[0], copy_of(finished[1], tmp_path)
+    if not done:
+        record = json.loads((run / RECORD).read_text())
+        del record["finished"]["evaluation"]
+        (run / RECORD).write_text(json.dumps(record))
+    if content:
+        (run / "evaluation.json").write_text(content)
+    else:
+        (run / "evaluation.json").unlink()
+    assert train(corpus, run).evaluation == result.evaluation
+
+
 # -- stopped anywhere -----------------------------------------------------------------------------
 
 STAGES = (
@@ -508,7 +527,7 @@ def test_steps_and_validations_fit_into_the_minutes(pace, minutes, steps, valida
     [
         ("\u2026ragment of a line " + "word " * 30, " and so on", "word [MASK] and so on"),
         ("on the\n\n", "\nriver", "on the [MASK] river"),
-        ("\u6211" * 80, "\u4f60" * 80, "\u6211" * 60 + "[MASK]" + "\u4f60" * 60),
+        ("\u6211" * 80, "\u4f60" * 80, "\u6211" * 40 + "[MASK]" + "\u4f60" * 40),
     ],
 )
 def test_a_blank_that_is_shown_stands_in_one_line(before, after, text):
@@ -525,3 +544,22 @@ def test_a_blank_that_is_shown_stands_in_one_line(before, after, text):
 def test_the_result_is_frozen(finished):
     with pytest.raises(dataclasses.FrozenInstanceError):
         finished[0].step = 1
+
+
+def test_a_command_to_copy_stands_in_one_line_of_a_narrow_terminal(finished, monkeypatch):
+    import io
+
+    from blankfill.cli.console import Answer
+    from blankfill.cli.train import print_train
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("COLUMNS", "60")
+    out = Terminal()
+    monkeypatch.setattr("sys.stdout", out)
+    print_train(finished[0], Answer())
+    lines = out.getvalue().splitlines()
+    for command in finished[0].next:
+        assert any(line.endswith(command.removeprefix("blankfill")) for line in lines), command

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -36,7 +36,7 @@ from blankfill.config.arguments import checks_arguments
 from blankfill.config.choice import ROOM_FOR_PIECES, choose
 from blankfill.config.presets import preset as find_preset
 from blankfill.config.ranges import Range, Seed
-from blankfill.errors import BlankfillError, ConfigError
+from blankfill.errors import BlankfillError, CheckpointError, ConfigError
 from blankfill.results import short_repr
 
 if TYPE_CHECKING:
@@ -339,8 +339,11 @@ class _Command:
         from blankfill.runs import read_evaluation
 
         run = self._folder.path
-        known = read_evaluation(run)
-        if known and known.step == step and self._folder.is_finished("evaluation", str(step)):
+        known = None
+        if self._folder.is_finished("evaluation", str(step)):
+            with suppress(CheckpointError):  # damaged, or by an earlier law: done again
+                known = read_evaluation(run)
+        if known is not None and known.step == step:
             log.info("   done before")
             return known.blanks
         (found,) = evaluate(run, data=held_out, checkpoint=step).runs

@@ -20,7 +20,7 @@ __all__ = ["TrainFill", "commands_to_go_on", "fill_held_out"]
 
 FILLS: Final = 3
 """Held-out blanks that are shown."""
-CONTEXT: Final = 60
+CONTEXT: Final = 40
 """Characters on either side of them."""
 EXAMPLE: Final = "The [MASK] fox jumps over the [MASK] dog."
 """For a run without a held-out blank to show."""

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["print_train"]
 
+NEXT = ("fill this text again, or one of yours:", "continue a text:", "train it for longer:")
+"""What the commands that come next do."""
+
 
 def print_train(result: TrainResult, console: Answer) -> None:
     """Print the evaluation, filled blanks, where everything is, and what comes next."""
@@ -37,6 +40,5 @@ def print_train(result: TrainResult, console: Answer) -> None:
     )
     if result.best_step != result.step:
         console.print(f"best on held-out text was step {result.best_step:,} of {result.steps:,}")
-    console.print("next: fill a text, continue one, train it for longer")
-    for command in result.next:
-        console.print_text(f"  {own_command()}{command.removeprefix('blankfill')}")
+    for before, command in zip(NEXT, result.next, strict=True):
+        console.print_command(before, f"{own_command()}{command.removeprefix('blankfill')}")
