@@ -116,16 +116,17 @@ def test_a_line_of_the_log_stands_above_the_bar(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["dumb", "unknown"])
-def test_a_terminal_that_cannot_draw_gets_lines(name, monkeypatch, caplog):
+def test_a_terminal_that_cannot_draw_gets_lines(name, monkeypatch, caplog, clock):
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setenv("TERM", name)
     caplog.set_level(logging.INFO)
     with bar("fill", 2, "texts") as meter:
+        clock[0] += 2.0
         meter.advance(2)
     assert "fill: 2 of 2 texts (100 %) in" in caplog.text
 
 
-def test_one_of_several_is_written_as_one(monkeypatch, caplog):
+def test_one_of_several_is_written_as_one(monkeypatch, caplog, clock):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     caplog.set_level(logging.INFO)
     for done, unit, said in (
@@ -133,5 +134,27 @@ def test_one_of_several_is_written_as_one(monkeypatch, caplog):
     ):  # fmt: skip
         caplog.clear()
         with bar("work", unit=unit) as meter:
+            clock[0] += 3.0
             meter.advance(done)
         assert f"work: {said} in" in caplog.text
+
+
+def test_what_is_done_at_once_leaves_no_line(clock, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with bar("neighbours", 2, "tokens") as meter:
+        clock[0] += 1.9
+        meter.advance(2)
+    assert caplog.text == ""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("BLANKFILL_PROGRESS", raising=False)
+    for seconds, lines in ((1.0, 0), (3.0, 1)):
+        with bar("neighbours", 2, "tokens") as meter:
+            clock[0] += seconds
+            meter.advance(2)
+        shown = terminal.getvalue()
+        # A line that is taken away again is followed by one up and one cleared.
+        assert shown.count("\n") - shown.count("\x1b[1A") == lines

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LINE_SECONDS = 10.0
+_QUICK_SECONDS = 2.0
+"""Work that was done sooner leaves no line."""
 _SHORTEST_BAR, _LONGEST_BAR = 10, 30
 """Columns of a bar: it yields to notes down to the first, and takes what they leave up to the
 second."""
@@ -69,7 +71,12 @@ class Meter:
         """Write the closing line where there is no bar."""
         if not self._drawn:
             done = f"{self._position()} in " if self._done else ""
-            log.info("%s: %s%s", self._description, done, duration(self._seconds()))
+            level = logging.DEBUG if self.was_quick() else logging.INFO
+            log.log(level, "%s: %s%s", self._description, done, duration(self._seconds()))
+
+    def was_quick(self) -> bool:
+        """Tell whether the work so far is too little to be told of afterwards."""
+        return self._seconds() < _QUICK_SECONDS
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         """Draw it in one line of a terminal."""
@@ -169,8 +176,9 @@ def bar(description: str, total: float | None = None, unit: str = "steps") -> Ge
     if _on_terminal():
         meter = Meter(description, total, unit, drawn=True)
         # Log lines are written above the bar; stdout is left alone, which may be a file.
-        with Live(meter, console=Console(stderr=True), redirect_stdout=False):
+        with Live(meter, console=Console(stderr=True), redirect_stdout=False) as live:
             yield meter
+            live.transient = meter.was_quick()
     else:
         meter = Meter(description, total, unit, drawn=False)
         yield meter
