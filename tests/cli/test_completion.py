@@ -18,7 +18,7 @@ from blankfill.config.presets import PRESETS
     ("typed", "offered"),
     [
         (["pretra"], ["pretrain"]),
-        (["data", ""], ["build", "info", "show"]),
+        (["data", ""], [name.split()[1] for name in VERBS if name.startswith("data ")]),
         (["data", "b"], ["build"]),
         (["--json", "data", "b"], ["build"]),
         (["dat"], ["data"]),

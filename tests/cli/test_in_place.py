@@ -8,8 +8,7 @@ import pytest
 from blankfill.api.demo import DemoFill
 from blankfill.api.infill import FillResult
 from blankfill.cli.console import Answer
-from blankfill.cli.demo import _print_fill
-from blankfill.cli.in_place import marked, print_in_place, signs
+from blankfill.cli.in_place import marked, print_answered, print_in_place, signs
 from blankfill.cli.infill import print_fill
 from blankfill.generate.infill import FilledItem, TextBlank
 
@@ -119,7 +118,7 @@ def test_the_demo_shows_its_fills_in_place(capsys):
     for text, answer, truth in ((" [MASK] the end", " It is", " It was"), ("a[MASK]", "\n", "\n")):
         fill = DemoFill(language="en", text=text, truth=truth, answer=answer, probability=0.25,
                         correct=answer == truth)  # fmt: skip
-        _print_fill(fill, Answer())
+        print_answered(fill, Answer())
     assert capsys.readouterr().out == (
         " [It is] the end\n  0.25  wrong, the text had: It was\na[\u23ce]\n  0.25  right\n"
     )

@@ -78,13 +78,13 @@ def _of_verb(name: str, before: list[str], current: str) -> list[str]:
         given = len(before) - last - 1
         if option.takes == "many" or (option.takes in ("one", "maybe") and not given):
             return _values(option)
-    if name == "pretrain" and not any(word in PRESETS for word in before):
-        return [*PRESETS]
     return [value for argument in arguments for value in _values(argument)] or [FILES]
 
 
 def _values(parameter: Parameter) -> list[str]:
     """Give the values that a parameter may have: words to choose from, files, or none to offer."""
+    if parameter.name == "preset":
+        return [*PRESETS]
     if choices := typing.get_args(parameter.hint):
         return [str(choice) for choice in choices]
     return [FILES] if parameter.hint is Path else []

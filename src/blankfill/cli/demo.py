@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from blankfill.cli.command import own_command
 from blankfill.cli.console import Answer
 from blankfill.cli.evaluate import print_report
-from blankfill.cli.in_place import marked, signs
+from blankfill.cli.in_place import print_answered
 from blankfill.progress import duration
 
 if TYPE_CHECKING:
-    from blankfill.api.demo import DemoFill, DemoResult
+    from blankfill.api.demo import DemoResult
 
 __all__ = ["print_demo"]
 
@@ -24,7 +24,7 @@ def print_demo(result: DemoResult, console: Answer) -> None:
         right = sum(fill.correct for fill in fills)
         console.print(f"held-out blanks, {language}: {right} of these {len(fills)} are right")
         for fill in fills:
-            _print_fill(fill, console)
+            print_answered(fill, console)
     console.print("continued after [gMASK]:")
     for text in result.continuations:
         console.print("  " + text)
@@ -38,13 +38,3 @@ def print_demo(result: DemoResult, console: Answer) -> None:
         f"fill a blank of your own: {own_command()} fill {result.run} "
         '"On Monday Anna [MASK] three bowls from Emil."',
     )
-
-
-def _print_fill(fill: DemoFill, console: Answer) -> None:
-    """Print a text with the model's answer in its place, and what had stood there."""
-    before, _, after = fill.text.partition("[MASK]")
-    text = f"{before}{fill.answer.strip() or fill.answer}{after}"
-    span = (len(before), len(text) - len(after))
-    console.print(marked(text, [span], colours=console.on_terminal and console.has_colours))
-    said = "right" if fill.correct else f"wrong, the text had: {signs(fill.truth) or '(nothing)'}"
-    console.print(f"  {fill.probability:.2f}  {said}")

@@ -9,7 +9,7 @@ at all, would not be seen: they are shown as signs, and in brackets.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rich.text import Text
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from blankfill.cli.console import Answer
     from blankfill.generate.infill import FilledItem
 
-__all__ = ["print_in_place", "signs"]
+__all__ = ["marked", "print_answered", "print_in_place", "signs"]
 
 STYLE = "bold green"
 _BRACKETS = {"zh": ("\u300c", "\u300d")}
@@ -40,6 +40,41 @@ def print_in_place(item: FilledItem, console: Answer, indent: str = "") -> None:
         return
     spans = [(blank.start, blank.start + len(blank.text)) for blank in item.blanks]
     console.print(Text(indent) + marked(item.text, spans, colours=console.has_colours))
+
+
+class Answered(Protocol):
+    """A blank whose text is known, and what a model wrote into it."""
+
+    @property
+    def text(self) -> str:
+        """Text with `[MASK]` in it."""
+        ...
+
+    @property
+    def truth(self) -> str:
+        """What was cut out."""
+        ...
+
+    @property
+    def answer(self) -> str:
+        """What the model wrote."""
+        ...
+
+    @property
+    def probability(self) -> float:
+        """The model's probability of it."""
+        ...
+
+
+def print_answered(fill: Answered, console: Answer) -> None:
+    """Print a text with the model's answer in its place, and what had stood there."""
+    before, _, after = fill.text.partition("[MASK]")
+    text = f"{before}{fill.answer.strip() or fill.answer}{after}"
+    span = (len(before), len(text) - len(after))
+    console.print(marked(text, [span], colours=console.on_terminal and console.has_colours))
+    right = fill.answer.strip() == fill.truth.strip()
+    said = "right" if right else f"wrong, the text had: {signs(fill.truth) or '(nothing)'}"
+    console.print(f"  {fill.probability:.2f}  {said}")
 
 
 def marked(text: str, spans: Sequence[tuple[int, int]], *, colours: bool) -> Text:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from blankfill.cli.command import own_command
 from blankfill.cli.console import Answer
 from blankfill.cli.evaluate import print_report
+from blankfill.cli.in_place import print_answered
+from blankfill.progress import duration
 
 if TYPE_CHECKING:
     from blankfill.api.train import TrainResult
@@ -29,11 +31,8 @@ def print_train(result: TrainResult, console: Answer) -> None:
         print_report(result.evaluation, console)
     for number, fill in enumerate(result.fills, start=1):
         console.print_rule(f"held-out blank {number} of {len(result.fills)}, {fill.language}")
-        console.print_text(fill.text)
-        same = fill.answer == fill.truth
-        told = "which is what was cut out" if same else f"cut out was: {fill.truth}"
-        console.print_text(f"  filled with: {fill.answer} ({fill.probability:.2f})   {told}")
-    seconds = ", ".join(f"{part} {value:,.0f} s" for part, value in result.seconds.items())
+        print_answered(fill, console)
+    seconds = ", ".join(f"{part} {duration(value)}" for part, value in result.seconds.items())
     console.print(f"took {seconds}")
     console.print(
         f"{result.run} holds the run, its tokenizer and stores (data/), and {result.report}"
