@@ -15,6 +15,9 @@ import sys
 import pytest
 
 from blankfill.api import DemoFill, DemoResult, ExportResult, Parity
+from blankfill.api.train import TrainResult
+from blankfill.api.train_end import TrainFill
+from blankfill.api.train_folder import Expectation
 from blankfill.cli import main as module
 from blankfill.cli.main import VERBS, main
 from conftest import small_corpus
@@ -61,6 +64,7 @@ def commands(tmp_path_factory):
         "resize": [run, "--tokenizer", tok, "--out", str(home / "resized")],
         "info": [run],
         "demo": ["--out", str(home / "demo")],
+        "train": [text, "--out", str(home / "trained")],
     }
 
 
@@ -85,7 +89,7 @@ def results(commands):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "load", keeping)
         for name, words in commands.items():
-            if name not in ("demo", "export"):
+            if name not in ("demo", "export", "train"):
                 patch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
                 assert main([*name.split(), *words]) == (2 if name == "fill" else 0), name
     fill = DemoFill(language="zh", text=LONG, truth="[/b]", answer=LONG, probability=0.5,
@@ -94,6 +98,12 @@ def results(commands):
         run=f"{MARKUP}/demo", seconds={"all": 1.0}, steps=1,
         evaluation=found["evaluate"].runs[0].blanks,
         fills=[fill], continuations=[LONG], pictures=["loss.png"],
+    )  # fmt: skip
+    found["train"] = TrainResult(
+        run=f"{MARKUP}/train", finished=True, documents={"zh": 1}, skipped={}, vocab_size=1,
+        preset="tiny", expected=made_up(Expectation), step=1, steps=1, seconds={"all": 1.0},
+        evaluation=found["evaluate"].runs[0].blanks, report="report.html", next=["blankfill info"],
+        fills=[TrainFill(language="zh", text=LONG, truth="[/b]", answer=LONG, probability=0.5)],
     )  # fmt: skip
     found["export"] = made_up(ExportResult, parity=made_up(Parity))
     assert found.keys() == VERBS.keys()
