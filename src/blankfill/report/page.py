@@ -13,7 +13,7 @@ from blankfill.report.chart import Chart, draw_chart, format_value
 from blankfill.report.evaluations import evaluation_tables
 from blankfill.report.figures import learning_charts, speed_charts
 from blankfill.report.fills import sample_fills
-from blankfill.report.read import RunHistory, part
+from blankfill.report.read import RunHistory
 from blankfill.report.tables import (
     changes_table,
     configuration,
@@ -104,29 +104,20 @@ def _head(records: Sequence[RunHistory], names: Sequence[str], lang: Language) -
 
 
 def _summary(record: RunHistory, lang: Language) -> str:
-    model = part(record.info, "config", "model")
-    facts: list[str] = []
-    count = num_parameters(record)
-    if count:
-        facts.append(say("parameters", lang, format_value(float(f"{count:.3g}"))))
-    if model:
-        facts.append(
-            say("layers", lang, model.get("num_layers", "?"), model.get("hidden_size", "?"))
-        )
-    stores = [entry for entry in part(record.info, "data") if isinstance(entry, dict)]
-    tokens = sum(entry.get("tokens", 0) for entry in stores)
-    if tokens:
+    model, count = record.info.config.model, num_parameters(record)
+    tokens = sum(store.tokens for store in record.info.data)
+    facts = [
+        say("parameters", lang, format_value(float(f"{count:.3g}"))),
+        say("layers", lang, model.num_layers, model.hidden_size),
+    ]
+    if tokens:  # an import has none
         facts.append(say("tokens", lang, format_value(float(f"{tokens:.3g}"))))
-    started = str(record.info.get("started", ""))
-    if started:
-        facts.append(say("started", lang, started[:16].replace("T", " ")))
+    facts.append(say("started", lang, record.info.started[:16].replace("T", " ")))
     return " \u00b7 ".join(map(escape, facts))
 
 
 def _progress(record: RunHistory, lang: Language) -> str:
-    planned = part(record.info, "config", "train", "steps")
-    if not isinstance(planned, int) or planned < 1:
-        return ""
+    planned = record.info.config.train.steps
     done = record.step >= planned
     words = say("progress", lang, f"{record.step:,}", f"{planned:,}")
     state = say("finished" if done else "not finished", lang)
@@ -210,7 +201,7 @@ def _speed(records: Sequence[RunHistory], names: Sequence[str], lang: Language) 
         return charts
     peaks = [
         say("peak", lang, format_value(float(f"{rate:.3g}")),
-            part(record.info, "hardware", "peak_source") or "?")
+            record.info.hardware.peak_source or "?")
         for record in records
         if (rate := record.last("peak_flops_per_second"))
     ]  # fmt: skip

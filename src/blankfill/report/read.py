@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from blankfill.errors import CheckpointError
 from blankfill.metrics import StepSample, read_metrics, read_samples
-from blankfill.runs import Evaluation, read_evaluation, read_run, run_to_json
+from blankfill.runs import Evaluation, RunRecord, read_evaluation, read_run
 
 __all__ = ["Point", "RunHistory", "read_history"]
 
@@ -36,8 +35,8 @@ class RunHistory:
 
     path: Path
     """Its folder."""
-    info: Mapping[str, object]
-    """Content of run.json."""
+    info: RunRecord
+    """What run.json says."""
     rows: list[dict[str, float]]
     """Lines of metrics.jsonl."""
     samples: list[StepSample]
@@ -71,16 +70,13 @@ class RunHistory:
     @property
     def positions_per_step(self) -> int:
         """Positions of one optimizer step."""
-        train = part(self.info, "config", "train")
-        return int(train.get("batch_rows", 0)) * int(train.get("row_length", 0))
+        train = self.info.config.train
+        return train.batch_rows * train.row_length
 
     @property
     def sources(self) -> list[str]:
         """Names of the training stores, in the order of the run."""
-        found = part(self.info, "data")
-        return [
-            Path(str(entry.get("path", "?"))).name for entry in found if isinstance(entry, dict)
-        ]
+        return [Path(store.path).name for store in self.info.data]
 
     def hours(self) -> list[Point]:
         """Give the training time in hours at each logged step, from the measured rates."""
@@ -100,18 +96,11 @@ def read_history(run: Path) -> RunHistory:
     Raises:
         CheckpointError: the folder is not a run.
     """
-    info = run_to_json(read_run(run))
+    info = read_run(run)
     rows = [row for row in read_metrics(run) if _is_number(row["step"])]
     return RunHistory(
         path=run, info=info, rows=rows, samples=read_samples(run), evaluation=_evaluation(run)
     )
-
-
-def part(value: Any, *path: str) -> Any:
-    """Follow keys into nested dictionaries; an empty dictionary where they lead nowhere."""
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return {} if value is None else value
 
 
 def _evaluation(run: Path) -> Evaluation | None:

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from blankfill.config.model import ModelConfig
-from blankfill.config.run import from_dict
-from blankfill.errors import ConfigError
+from blankfill.config.run import to_dict
+from blankfill.disk.typed_json import to_json
 from blankfill.metrics.flops import count_parameters
 from blankfill.report.chart import NUM_COLOURS
-from blankfill.report.read import RunHistory, part
+from blankfill.report.read import RunHistory
 from blankfill.report.words import Language, say
 from blankfill.text.language import LANGUAGES
 
@@ -61,11 +60,9 @@ def final_figures(
 
 def _figures(record: RunHistory, lang: Language) -> dict[str, str]:
     found: dict[str, str] = {}
-    planned = part(record.info, "config", "train", "steps")
     if record.rows:
-        found[say("steps done", lang)] = f"{record.step:,} / {planned:,}" if planned else (
-            f"{record.step:,}"
-        )  # fmt: skip
+        planned = record.info.config.train.steps
+        found[say("steps done", lang)] = f"{record.step:,} / {planned:,}"
     for word, key in (("final loss", "loss_nats"), ("final validation", "validation_loss_nats")):
         value = record.last(key)
         if value is not None:
@@ -99,19 +96,13 @@ def _figures(record: RunHistory, lang: Language) -> dict[str, str]:
         values = [point.value for point in record.points(key)]
         if values:
             found[say(word, lang)] = shape.format(statistics.median(values))
-    count = num_parameters(record)
-    if count:
-        found[say("num parameters", lang)] = f"{count:,}"
+    found[say("num parameters", lang)] = f"{num_parameters(record):,}"
     return found
 
 
-def num_parameters(record: RunHistory) -> int | None:
-    """Count the model's weights; None where its configuration is not one that we know."""
-    try:
-        cfg = from_dict(ModelConfig, part(record.info, "config", "model"))
-        return sum(count_parameters(cfg).values())
-    except (ConfigError, TypeError, AttributeError):
-        return None
+def num_parameters(record: RunHistory) -> int:
+    """Count the model's weights."""
+    return sum(count_parameters(record.info.config.model).values())
 
 
 def differences(records: Sequence[RunHistory], names: Sequence[str], lang: Language) -> str:
@@ -136,34 +127,22 @@ def differences(records: Sequence[RunHistory], names: Sequence[str], lang: Langu
 def _settings(record: RunHistory) -> dict[str, object]:
     """Flatten what decides a run: configuration, data, software and hardware."""
     found: dict[str, object] = {}
-    for name, value in part(record.info, "config").items():
-        found |= _flatten(value, f"{name}.")
-    for role in ("data", "validation"):
-        stores = [entry for entry in part(record.info, role) if isinstance(entry, dict)]
-        found[role] = ", ".join(str(entry.get("path", "?")) for entry in stores)
-        found[f"{role}.tokens"] = sum(entry.get("tokens", 0) for entry in stores)
-    for name in ("software", "hardware"):
-        found |= _flatten(part(record.info, name), f"{name}.")
-    return found
-
-
-def _flatten(value: Any, prefix: str) -> dict[str, object]:
-    if not isinstance(value, dict):
-        return {prefix.rstrip("."): value}
-    found: dict[str, object] = {}
-    for name, inner in value.items():
-        found |= _flatten(inner, f"{prefix}{name}.")
+    info = record.info
+    for section, fields in to_dict(info.config).items():
+        found |= {f"{section}.{name}": value for name, value in fields.items()}
+    for role, stores in (("data", info.data), ("validation", info.validation)):
+        found[role] = ", ".join(store.path for store in stores)
+        found[f"{role}.tokens"] = sum(store.tokens for store in stores)
+    for part, entry in (("software", info.software), ("hardware", info.hardware)):
+        found |= {f"{part}.{name}": value for name, value in to_json(entry).items()}
     return found
 
 
 def configuration(record: RunHistory, lang: Language) -> str:
     """Write every field of the configuration, part by part."""
     parts: list[str] = []
-    for name, fields in part(record.info, "config").items():
-        rows = [
-            [f"<code>{escape(key)}</code>", _value(value)]
-            for key, value in _flatten(fields, "").items()
-        ]
+    for name, fields in to_dict(record.info.config).items():
+        rows = [[f"<code>{escape(key)}</code>", _value(value)] for key, value in fields.items()]
         parts.append(f"<div><h4>{escape(name)}</h4>{table([], rows, kind='settings')}</div>")
     return f'<div class="parts">{"".join(parts)}</div>'
 
@@ -172,16 +151,17 @@ def data_table(record: RunHistory, lang: Language) -> str:
     """Write which stores were read, and how large they are."""
     rows = [
         [
-            escape(str(entry.get("path", "?"))),
+            escape(store.path),
             say(role, lang),
-            _value(entry.get("documents", "")),
-            _value(entry.get("tokens", "")),
-            f"<code>{escape(str(entry.get('fingerprint', ''))[:12])}</code>",
+            _value(store.documents),
+            _value(store.tokens),
+            f"<code>{escape(store.fingerprint[:12])}</code>",
         ]
-        for name, role in (("data", "for training"), ("validation", "for validation"))
-        for entry in part(record.info, name)
-        if isinstance(entry, dict)
-    ]
+        for stores, role in (
+            (record.info.data, "for training"), (record.info.validation, "for validation"),
+        )
+        for store in stores
+    ]  # fmt: skip
     head = [say(key, lang) for key in ("store", "role", "documents", "num tokens", "fingerprint")]
     return table(head, rows, kind="data")
 
@@ -189,10 +169,9 @@ def data_table(record: RunHistory, lang: Language) -> str:
 def changes_table(record: RunHistory, lang: Language) -> str:
     """Write what a resumed run changed, and from which step on; nothing where it never did."""
     rows = [
-        [f"{change['step']:,}", f"<code>{escape(name)}</code>", _value(value)]
-        for change in part(record.info, "changes")
-        if isinstance(change, dict) and isinstance(change.get("step"), int)
-        for name, value in part(change, "values").items()
+        [f"{change.step:,}", f"<code>{escape(name)}</code>", _value(value)]
+        for change in record.info.changes
+        for name, value in change.values.items()
     ]
     head = [say(key, lang) for key in ("from step", "field", "new value")]
     return table(head, rows, kind="data") if rows else ""
@@ -202,8 +181,8 @@ def machine_table(record: RunHistory, lang: Language) -> str:
     """Write the machine and the versions that the run was made with."""
     rows = [
         [f"<code>{escape(key)}</code>", _value(value)]
-        for name in ("hardware", "software")
-        for key, value in _flatten(part(record.info, name), "").items()
+        for entry in (record.info.hardware, record.info.software)
+        for key, value in to_json(entry).items()
     ]
     return table([], rows, kind="settings")
 
