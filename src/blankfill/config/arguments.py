@@ -90,7 +90,7 @@ def _taken(name: str, value: Any, hint: Any) -> Any:
     """
     choices = _choices(hint)
     if any(_is_single(value, choice) for choice in choices):
-        return _path(name, value) if Path in choices else value
+        return _path(name, value) if Path in choices and isinstance(value, str | Path) else value
     lists = [get_args(choice)[0] for choice in choices if get_origin(choice) is Sequence]
     if lists and _is_many(value):
         items = cast("Iterable[object]", value)
@@ -147,8 +147,6 @@ def _path(name: str, value: Any) -> Any:
     Raises:
         ConfigError: it is empty, or the system could not be asked for it.
     """
-    if value is None:
-        return None
     text = str(value)
     if not text:
         raise ConfigError(f"{name} is empty; name a path")

@@ -1,0 +1,38 @@
+"""The blocks of docs/python.md, run as they stand, in order."""
+
+import re
+from pathlib import Path
+
+from blankfill.demo.corpus import generate
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def blocks(name):
+    return re.findall(r"```python\n(.*?)```", (DOCS / name).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_both_languages_have_the_same_blocks():
+    assert blocks("python.md") == blocks("python.zh.md")
+    assert len(blocks("python.md")) == 5
+
+
+def test_the_blocks_run(tmp_path, monkeypatch, capsys):
+    corpus = generate(3, num_train=700, num_valid=2)
+    (tmp_path / "corpus").mkdir()
+    for number, document in enumerate(corpus.train):
+        (tmp_path / "corpus" / f"{number:03}.txt").write_text(document.text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "docs"}
+    shown = []
+    for block in blocks("python.md"):
+        exec(compile(block, "docs/python.md", "exec"), names)
+        shown.append(capsys.readouterr().out)
+    built, trained, filled, scored, taken = shown
+    assert "documents held out" in built
+    assert trained.startswith("6 ")
+    assert filled.startswith("LanguageModel('runs/mine', step 6, ")
+    assert "The" in filled
+    assert "model: " in scored
+    assert "[[1, 3]]" in taken
+    assert "no blank" in taken
