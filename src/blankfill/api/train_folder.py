@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from blankfill.disk.json_files import Description, read_object
+from blankfill.disk.names import resume_option
 from blankfill.disk.ownership import foreign_in, temporaries
 from blankfill.disk.publish import NameLock, emptied, refused_by_disk
 from blankfill.disk.typed_json import from_json, to_json
@@ -238,7 +239,7 @@ class TrainFolder:
         elif "run.json" in names:
             raise ConfigError(
                 f"{shown} holds a run that `blankfill train` did not begin; name another --out, or "
-                f"go on with it by `blankfill pretrain ... --out {shown} --resume`"
+                f"go on with it by `blankfill pretrain {resume_option(self.path)}`"
             )
         elif names:
             raise OutputError(f"{shown} already holds {names[0]}; name a new folder with --out")
@@ -250,7 +251,7 @@ class TrainFolder:
         except ValueError as error:
             raise OutputError(
                 f"{path} is damaged, or another's: {error}; name another --out, or go on with the "
-                "run in it by `blankfill pretrain --resume`"
+                f"run in it by `blankfill pretrain {resume_option(self.path)}`"
             ) from error
 
 

@@ -22,6 +22,9 @@ def print_pretrain(result: PretrainResult, console: Answer) -> None:
     for key, value in result.validation.items():
         if key.startswith("validation_"):
             console.print(f"  {key} {value:.3f}")
+    if result.best_step is not None and result.best_step != result.step:
+        best = result.best_validation_loss_nats
+        console.print(f"  lowest after step {result.best_step:,}: {best:.3f}")
     going_on = f"{shell_word(own_command())} pretrain {resume_option(result.run)}"
     if not result.finished:
         console.print_command("stopped before the last step; to go on:", going_on)
