@@ -134,7 +134,6 @@ def build_store(
     check = FieldCheck(options.fields)
     records = read_records(files, options, check=check, skips=skips)
     workers = num_workers or available_cores()
-    seen, num_duplicates = SeenDocuments(), 0
     with (
         SplitWriter(
             out, hold_out, vocab_size=loaded.vocab_size, tokenizer_fingerprint=loaded.fingerprint,
@@ -142,26 +141,9 @@ def build_store(
         ) as writer,
         progress.bar("encoding text", unit="documents") as meter,
     ):  # fmt: skip
+        sorting = _Sorting(writer, skips, check, drop_duplicates=drop_duplicates)
         for results in _encode(records, loaded, tokenizer, options, workers):
-            documents = [result for result in results if isinstance(result, _Encoded)]
-            repeated = iter(seen.add([document.identity for document in documents]))
-            for result in results:
-                if isinstance(result, Skipped):
-                    skips.add(result)
-                    continue
-                if next(repeated):
-                    num_duplicates += 1
-                    if drop_duplicates:
-                        skips.leave_out(result.left_out("an exact duplicate"))
-                        continue
-                skips.keep(result.kind)
-                writer.side(result.fraction).add(
-                    result.tokens, result.language, characters=result.characters,
-                    num_bytes=result.num_bytes, sentence_ends=result.sentence_ends,
-                    prompt=result.prompt,
-                )  # fmt: skip
-                if result.kind != "text":
-                    check.add(has_answer=result.has_answer, is_pair=result.prompt is not None)
+            sorting.add(results)
             meter.advance(len(results), f"{writer.num_tokens / 1e6:.1f} M tokens")
         if not writer.num_documents:
             raise no_documents(files, skips)
@@ -169,9 +151,55 @@ def build_store(
         training, held_out = writer.finish(
             {"sources": [shown(file) for file in files], "skipped": dict(skips.counts)}
         )
-    if seen.is_full:
-        log.warning("duplicates were looked for among the first %d documents only", MOST_DOCUMENTS)
-    return Built(training, held_out, skips, num_duplicates)
+    sorting.warn()
+    return Built(training, held_out, skips, sorting.num_duplicates)
+
+
+class _Sorting:
+    """What becomes of each document: written to its side, left out as a duplicate, or skipped.
+
+    Args:
+        writer: takes what is kept.
+        skips: counts it, and what is not.
+        check: learns which fields there were.
+        drop_duplicates: leave out what was there before.
+    """
+
+    def __init__(
+        self, writer: SplitWriter, skips: Skips, check: FieldCheck, *, drop_duplicates: bool
+    ) -> None:
+        self._writer, self._skips, self._check = writer, skips, check
+        self._drop_duplicates = drop_duplicates
+        self._seen = SeenDocuments()
+        self.num_duplicates = 0
+
+    def add(self, results: Sequence[_Encoded | Skipped]) -> None:
+        """Take the results of a packet, in order."""
+        identities = [result.identity for result in results if isinstance(result, _Encoded)]
+        repeated = iter(self._seen.add(identities))
+        for result in results:
+            if isinstance(result, Skipped):
+                self._skips.add(result)
+                continue
+            is_repeated = next(repeated)
+            self.num_duplicates += is_repeated
+            if is_repeated and self._drop_duplicates:
+                self._skips.leave_out(result.left_out("an exact duplicate"))
+                continue
+            self._skips.keep(result.kind)
+            self._writer.side(result.fraction).add(
+                result.tokens, result.language, characters=result.characters,
+                num_bytes=result.num_bytes, sentence_ends=result.sentence_ends,
+                prompt=result.prompt,
+            )  # fmt: skip
+            if result.kind != "text":
+                self._check.add(has_answer=result.has_answer, is_pair=result.prompt is not None)
+
+    def warn(self) -> None:
+        """Say where not all duplicates were found."""
+        if self._seen.is_full:
+            log.warning("duplicates were looked for among the first %d documents only",
+                        MOST_DOCUMENTS)  # fmt: skip
 
 
 def _encode(

@@ -15,12 +15,13 @@ from typing import Literal
 
 from blankfill.text.compressed import DamagedFileError
 from blankfill.text.fields import FieldCheck, NoColumnError, list_names
+from blankfill.text.json_records import RECORD_BYTES
 from blankfill.text.records import Record, Skipped, Skips, shown
 
 __all__ = ["delimited_records"]
 
-CELL_BYTES = 64 << 20
-"""A longer line or cell is not read: it must fit into memory several times."""
+CELL_BYTES = RECORD_BYTES
+"""A longer line or cell is not read."""
 _SEPARATORS = {"CSV": (",", ";", "\t", "|"), "TSV": ("\t",)}
 """What separates cells, the usual one first; the first that gives a column of the name is it."""
 
