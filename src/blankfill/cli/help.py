@@ -41,9 +41,10 @@ _WORD = re.compile(r'(?:--[^\s=]+ (?!-))?(?:[^\s"]|"[^"]*")+')
 _VALUES: Final = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
 
 EXAMPLE = """\
+blankfill train corpus/ --minutes 60 --out runs/mine
 blankfill tokenizer train corpus.jsonl.gz --vocab-size 16384 --out tok
 blankfill data build corpus.jsonl.gz --tokenizer tok --out store
-blankfill pretrain tiny --data store --out runs/mine
+blankfill pretrain tiny --data store --out runs/steps
 blankfill fill runs/mine "The [MASK] fox jumps over the [MASK] dog."
 """
 EVERYWHERE = {
