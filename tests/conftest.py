@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from blankfill.objective.special import SpecialIds
+from memory_store import MemoryStore
 
 
 def pytest_configure():
@@ -19,30 +20,6 @@ def pytest_configure():
     if worker and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
-
-
-class MemoryStore:
-    """Documents in memory with the attributes of a token store."""
-
-    def __init__(self, documents, languages=None):
-        self.documents = [np.asarray(d, dtype=np.uint16) for d in documents]
-        self.lengths = np.array([len(d) for d in self.documents], dtype=np.int64)
-        self.languages = np.array(
-            [1] * len(documents) if languages is None else languages, dtype=np.uint8
-        )
-
-    has_sentences = False
-    prompts = None
-
-    def document(self, index):
-        return self.documents[index]
-
-    def read(self, documents, starts, ends):
-        parts = [self.documents[d][a:b] for d, a, b in zip(documents, starts, ends, strict=True)]
-        return np.concatenate(parts).astype(np.int32)
-
-    def sentence_ends(self, index, start, end):
-        return np.zeros(0, np.int64)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,10 +11,11 @@ SOURCE = Path(__file__).parents[1] / "src" / "blankfill"
 
 FLOORS = {
     "errors": 0, "results": 0, "config": 0,
-    "atomic": 1, "disk": 1, "rng": 1, "runtime": 1, "progress": 1, "objective": 1, "text": 1.5,
+    "atomic": 1, "disk": 1, "processes": 1, "rng": 1, "runtime": 1, "progress": 1,
+    "objective": 1, "text": 1.5,
     "kernels": 1.5, "data": 2, "model": 2,
     "optim": 3, "runs": 3, "metrics": 3,
-    "engine": 3.5, "guard": 3.7,
+    "engine": 3.5, "guard": 3.7, "parallel": 3.7,
     "train": 4, "generate": 4,
     "interop": 4.3,
     "prepare": 4.5,

@@ -9,6 +9,7 @@
     |- OutputError       a file or folder that is to be written
     |- FileError         a file that the system does not give or take
     |- RequestError      a text to fill or to continue
+    |- ProcessLostError  another process of a run of several
 
 The command line prints the message of a `BlankfillError` as one sentence and exits with code 2.
 Our own invariants are `assert`ed instead: breaking one is a bug in blankfill, not in its use.
@@ -26,6 +27,7 @@ __all__ = [
     "DataError",
     "FileError",
     "OutputError",
+    "ProcessLostError",
     "RequestError",
     "TrainingError",
     "refused_by_system",
@@ -67,6 +69,10 @@ class FileError(BlankfillError):
 
 class RequestError(BlankfillError):
     """A text that cannot be filled or continued."""
+
+
+class ProcessLostError(BlankfillError):
+    """Another process of this run that has ended or cannot be reached."""
 
 
 _REFUSALS = frozenset({

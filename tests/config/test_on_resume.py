@@ -30,7 +30,9 @@ def test_every_field_says_whether_it_may_change():
 
 def test_what_may_change_is_what_the_page_says():
     free = {name for name, may in MAY.items() if may is OnResume.FREE}
-    assert free == {*OF_TRAIN} | {n for n in MAY if n.startswith(("validation.", "checkpoint."))}
+    assert free == {*OF_TRAIN} | {
+        n for n in MAY if n.startswith(("validation.", "checkpoint.", "parallel."))
+    }
     never = {name for name, may in MAY.items() if may is OnResume.NEVER}
     of_training = {name for name in never if not name.startswith(("model.", "objective."))}
     assert of_training == {"train.row_length", "train.seed"}

@@ -91,8 +91,7 @@ def test_muon_multiplies_in_bfloat16_where_the_device_does(
         return matrix
 
     monkeypatch.setattr("blankfill.optim.muon.orthogonalize", orthogonalize)
-    for module in ("engine.device", "engine.local"):
-        monkeypatch.setattr(f"blankfill.{module}.lowest_precision", lambda _: lowest)
+    monkeypatch.setattr("blankfill.engine.device.lowest_precision", lambda _: lowest)
     cfg = CFG.changed({"optimizer.kind": "muon", "train.precision": precision})
     trainer = make_trainer(tmp_path, cfg)
     with trainer.open_loader() as loader:

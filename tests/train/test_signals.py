@@ -8,7 +8,8 @@ from blankfill.train.signals import stop_on_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_is_a_wish_and_a_second_one_ends_at_once(number, caplog):
+def test_a_signal_is_a_wish_and_a_second_one_ends_at_once(number, caplog, monkeypatch):
+    monkeypatch.setattr("blankfill.train.signals.ECHO_SECONDS", 0.0)
     wish, before = threading.Event(), signal.getsignal(number)
     with stop_on_signals(wish, lambda: "what is at hand"):
         os.kill(os.getpid(), number)
@@ -17,6 +18,15 @@ def test_a_signal_is_a_wish_and_a_second_one_ends_at_once(number, caplog):
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(number) is before
+
+
+def test_what_a_launcher_passes_on_is_the_same_wish(monkeypatch):
+    monkeypatch.setattr("blankfill.train.signals.ECHO_SECONDS", 60.0)
+    wish = threading.Event()
+    with stop_on_signals(wish):
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert wish.is_set()
 
 
 def test_a_run_under_nohup_does_not_hear_that_its_terminal_closed():

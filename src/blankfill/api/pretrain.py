@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -14,9 +15,11 @@ from blankfill.config.common import Unless
 from blankfill.config.ranges import Range
 from blankfill.config.run import RunConfig
 from blankfill.errors import ConfigError
+from blankfill.processes import this_place
 from blankfill.results import short_repr
 
 if TYPE_CHECKING:
+    from blankfill.parallel import Ranks
     from blankfill.prepare.asked import Asked
     from blankfill.train import Trainer
 
@@ -136,9 +139,11 @@ def pretrain(
         allow_change=as_list(allow_change), minutes=minutes,
     ))  # fmt: skip
 
-    def build(cfg: RunConfig, run: Path, *, resume: bool = False) -> Trainer:
+    def build(
+        cfg: RunConfig, run: Path, *, resume: bool = False, ranks: Ranks | None = None
+    ) -> Trainer:
         return build_trainer(
-            cfg, data=asked.data, shares=asked.shares, run=run, resume=resume,
+            cfg, ranks=ranks, data=asked.data, shares=asked.shares, run=run, resume=resume,
             validation=asked.validation, check_blanks=BlankWatch, init=asked.init,
             allow_change=asked.allow_change, vocab_size=asked.vocab_size, preset=asked.preset,
         )  # fmt: skip
@@ -153,14 +158,16 @@ def _pretrain(asked: Asked, build: Callable[..., Trainer], *, minutes: float) ->
     from blankfill.prepare import say_start
 
     run, cfg = asked.run, asked.cfg
-    if cfg.train.wandb:
+    _require_layout(cfg, minutes if asked.old is None else 0.0)
+    if cfg.train.wandb and this_place().rank == 0:
         log_in_to_wandb(cfg.train.wandb)
     if minutes and asked.old is None:
         cfg = _in_minutes(cfg, minutes, build, run)
-    trainer = build(cfg, run, resume=asked.old is not None)
-    began_at = trainer.index
-    say_start(trainer)
-    finished = trainer.fit()
+    with _joined(cfg) as ranks:
+        trainer = build(cfg, run, resume=asked.old is not None, ranks=ranks)
+        began_at = trainer.index
+        say_start(trainer)
+        finished = trainer.fit()
     return _result(trainer, began_at=began_at, finished=finished)
 
 
@@ -183,6 +190,30 @@ def _result(trainer: Trainer, *, began_at: int, finished: bool) -> PretrainResul
 
 def _paths(values: Paths) -> list[Path]:
     return [Path(path) for path in as_list(values)]
+
+
+def _require_layout(cfg: RunConfig, minutes: float) -> None:
+    """Check that the processes are those of the layout.
+
+    Raises:
+        ConfigError: they are not, or what is asked for is one process's.
+    """
+    count = this_place().count
+    cfg.parallel.require(count)
+    if minutes and count > 1:
+        raise ConfigError(
+            f"minutes={minutes:g} is measured in one process, and {count} were started; name "
+            "--train.steps instead"
+        )
+
+
+def _joined(cfg: RunConfig) -> AbstractContextManager[Ranks | None]:
+    """Meet the other processes of the run, where there are others."""
+    if this_place().count == 1:
+        return nullcontext()
+    from blankfill.parallel import joined
+
+    return joined(cfg.parallel, cfg.train.device)
 
 
 def _start(init: PathLike | None, checkpoint: CheckpointName | None) -> Path | None:

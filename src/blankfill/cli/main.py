@@ -24,6 +24,7 @@ from typing import Any
 from blankfill.cli.failures import sentence_of
 from blankfill.cli.preset import with_changes
 from blankfill.cli.reading import UNIVERSAL, asks_for_help, read
+from blankfill.cli.several import leads, let_leader_end, require_one_process, wait_for_turn
 from blankfill.cli.streams import can_write, leave_stdout, say, settle_streams, writing_stdout
 from blankfill.cli.verbs import VERBS, Verb, load
 from blankfill.config.closest import did_you_mean
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentence = sentence_of(error)
         if sentence is None:
             raise
-        return _complain(sentence)
+        return _complain(wait_for_turn(error, sentence))
     return code
 
 
@@ -136,6 +137,8 @@ def _run(name: str, words: list[str]) -> int:
     asks = verb.asks and sys.stdin.isatty() and sys.stdout.isatty()
     reading = read(name, command, words, asks=asks)
     _set_up_logging(reading.flags)
+    if name != "pretrain":
+        require_one_process(name)
     if verb.computes:
         for chosen in tune():
             log.debug("process: %s (BLANKFILL_TUNE=0 turns this off)", chosen)
@@ -147,8 +150,12 @@ def _run(name: str, words: list[str]) -> int:
         converse(name, command, reading.arguments[0], options, show)
         return 0
     result = command(*reading.arguments, **options)
-    show(result)
-    return int(getattr(result, "exit_code", 0))
+    code = int(getattr(result, "exit_code", 0))
+    if leads():
+        show(result)
+    else:
+        let_leader_end(code)
+    return code
 
 
 def _show(verb: Verb, result: Any, *, as_json: bool) -> None:
@@ -189,6 +196,7 @@ def _plain(value: Any) -> Any:
 def _set_up_logging(flags: Collection[str] = ()) -> None:
     """Write what the project logs to stderr, as much of it as the flags say."""
     level = logging.WARNING if "--quiet" in flags else logging.INFO
+    level = level if leads() else logging.ERROR
     logging.basicConfig(level=level, format="%(message)s", handlers=[_Stderr()], force=True)
     # Of other libraries no more is heard.
     own = logging.DEBUG if "--verbose" in flags else logging.NOTSET

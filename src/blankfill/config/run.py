@@ -15,6 +15,7 @@ from blankfill.config.model import ModelConfig
 from blankfill.config.objective import ObjectiveConfig
 from blankfill.config.on_resume import FREE, NEVER
 from blankfill.config.optimizer import OptimizerConfig
+from blankfill.config.parallel import ParallelConfig
 from blankfill.config.ranges import words_of
 from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
@@ -49,6 +50,8 @@ class RunConfig:
     """What is saved when, and what stays."""
     guard: GuardConfig = field(default_factory=GuardConfig)
     """What follows a spike of the loss."""
+    parallel: Annotated[ParallelConfig, FREE] = field(default_factory=ParallelConfig)
+    """How several processes, which torchrun starts, share the work."""
 
     @property
     def sentinel_position(self) -> int | None:

@@ -31,7 +31,8 @@ class TrainConfig:
     batch_rows: Annotated[int, Range(1, 2**16), COMMON] = 16
     """Rows in one optimizer step."""
     micro_batch_rows: Annotated[int, Range(1, 2**16)] = 16
-    """Rows in one forward and backward pass; must divide batch_rows."""
+    """Rows in one forward and backward pass; must divide batch_rows. Of several processes each has
+    its share of the batch, and at most so many rows in a pass."""
     ramp_from_rows: Annotated[int, Range(0, 2**16)] = 0
     """Rows of the first step where the batch grows to batch_rows by equal increments of
     micro_batch_rows (GLM-130B: 192 to 4224); 0 is off."""

@@ -18,6 +18,7 @@ __all__ = [
     "device_name",
     "lowest_precision",
     "precision_context",
+    "update_precision",
 ]
 
 
@@ -72,6 +73,12 @@ def lowest_precision(device: torch.device | str) -> torch.dtype:
     else:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]  # torch has no public question for it
     return torch.bfloat16 if native else torch.float32
+
+
+def update_precision(device: torch.device | str, weights: torch.dtype) -> torch.dtype:
+    """Give the type of the products that make an update of the weights orthogonal: the lowest that
+    the device has; float64 for weights in float64, whose steps are compared digit by digit."""
+    return torch.float64 if weights == torch.float64 else lowest_precision(device)
 
 
 def precision_context(

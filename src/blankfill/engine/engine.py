@@ -131,6 +131,11 @@ class Engine(Protocol):
         """
         ...
 
+    @property
+    def compiled(self) -> bool:
+        """Whether its blocks are compiled."""
+        ...
+
     def transfer(self, batch: Batch, num_rows: int) -> TensorBatch:
         """Copy a batch to where the model computes; may be called from another thread.
 

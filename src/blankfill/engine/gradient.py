@@ -28,9 +28,19 @@ __all__ = [
 ]
 
 
-def seed_dropout(seed: int, step: int) -> None:
-    """Draw dropout from the step's own seed, so that a resumed run drops the same units."""
-    torch.manual_seed((seed * 1_000_003 + step) % 2**64)  # torch takes 64 bits
+SPREAD = 0x9E3779B97F4A7C15
+"""2^64 over the golden ratio: it takes the seeds of several ranks far apart."""
+
+
+def seed_dropout(seed: int, step: int, rank: int = 0) -> None:
+    """Draw dropout from the step's own seed, so that a resumed run drops the same units.
+
+    Args:
+        seed: the run's.
+        step: 0-based optimizer step.
+        rank: of this process, whose rows are others than another's.
+    """
+    torch.manual_seed((seed * 1_000_003 + step + rank * SPREAD) % 2**64)  # torch takes 64 bits
 
 
 def forward_backward(

@@ -14,7 +14,7 @@ import torch
 from blankfill.config.run import RunConfig
 from blankfill.config.train import AttentionKind
 from blankfill.engine.compiled import compile_block, mark_varying
-from blankfill.engine.device import choose_attention, choose_precision, lowest_precision
+from blankfill.engine.device import choose_attention, choose_precision, update_precision
 from blankfill.engine.engine import Portion, StepNumbers, UnreadNumbers
 from blankfill.engine.gradient import (
     bad_weights,
@@ -73,7 +73,7 @@ class LocalEngine:
         )
         self.optimizer = build_optimizer(
             model, cfg.optimizer, lr=cfg.schedule.peak_lr,
-            muon_dtype=lowest_precision(self.device),
+            muon_dtype=update_precision(self.device, next(model.parameters()).dtype),
         )  # fmt: skip
         self.scaler = LossScaler(train.loss_scale_window) if self.dtype == torch.float16 else None
         self.ema = _copies(model) if cfg.optimizer.ema_decay else {}

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import torch
 
-from blankfill.model.glm import GLM
-from blankfill.model.init import seeded_normal
+from blankfill.model.init import draw_normal
 
 __all__ = ["embed_neighbours", "neighbour_vectors"]
 
@@ -28,20 +27,20 @@ OVERSAMPLING, ITERATIONS = 32, 3
 
 
 @torch.no_grad()
-def embed_neighbours(model: GLM, counts: torch.Tensor, frequency: torch.Tensor, seed: int) -> int:
-    """Replace the word embedding's random rows by vectors of their tokens' neighbours.
+def embed_neighbours(
+    weight: torch.Tensor, counts: torch.Tensor, frequency: torch.Tensor, seed: int
+) -> int:
+    """Replace a word embedding's random rows by vectors of their tokens' neighbours.
 
     Args:
-        model: with its first values.
-        counts: `[V, C]` weighted counts of neighbours, a row for each row of the model's embedding.
+        weight: `[V, D]` the embedding with its first values.
+        counts: `[V, C]` weighted counts of neighbours, a row for each row of the embedding.
         frequency: `[V]` how often each token was read.
         seed: the run's seed.
 
     Returns:
         Rows that were replaced.
     """
-    assert model.embed is not None
-    weight = model.embed.word.weight
     size = weight.shape[1]
     vectors = neighbour_vectors(counts, size, seed)
     norms = vectors.norm(dim=1, keepdim=True)
@@ -92,6 +91,4 @@ def _decompose(matrix: torch.Tensor, size: int, seed: int) -> tuple[torch.Tensor
 
 
 def _start(rows: int, columns: int, seed: int, name: str, like: torch.Tensor) -> torch.Tensor:
-    values = torch.empty(rows, columns)
-    seeded_normal(values, 1.0, seed, f"neighbours.{name}")
-    return values.to(like)
+    return draw_normal((rows, columns), 1.0, seed, f"neighbours.{name}").to(like)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -26,10 +26,12 @@ from blankfill.model.embedding import Embedding
 from blankfill.model.glm import GLM
 from blankfill.model.mlp import GatedMLP, PlainMLP
 
-__all__ = ["init_weights", "seeded_normal"]
+__all__ = ["draw_normal", "first_values", "init_weights"]
 
 PRE_LN_STD = 0.02
 """GLM's standard deviation of every matrix."""
+Values = Iterator[tuple[torch.Tensor, torch.Tensor]]
+"""Weights, each with its values in float32."""
 
 
 @torch.no_grad()
@@ -40,51 +42,69 @@ def init_weights(model: GLM, seed: int) -> None:
         model: on a real device.
         seed: the run's seed.
     """
+    for weight, values in first_values(model, seed):
+        weight.copy_(values)
+
+
+def first_values(model: GLM, seed: int) -> Values:
+    """Draw the first value of every weight, one layer's part at a time, on the CPU.
+
+    Args:
+        model: of any device; its weights are not touched.
+        seed: the run's seed.
+    """
     cfg = model.cfg
+    std = math.sqrt(1 / (3 * cfg.hidden_size)) if cfg.is_deepnorm else PRE_LN_STD
     for name, module in model.named_modules():
         if isinstance(module, nn.LayerNorm):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
+            yield module.weight, torch.ones(module.weight.shape)
+            yield module.bias, torch.zeros(module.bias.shape)
         elif isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
+            yield module.bias, torch.zeros(module.bias.shape)
         elif isinstance(module, Embedding):
-            std = math.sqrt(1 / (3 * cfg.hidden_size)) if cfg.is_deepnorm else PRE_LN_STD
             for table in ("word", "position", "block_position"):
                 embedding = getattr(module, table)
                 if embedding is not None:
-                    seeded_normal(embedding.weight, std, seed, f"{name}.{table}")
-    for name, module in model.named_modules():
-        if isinstance(module, Attention | GatedMLP | PlainMLP):
+                    yield from _normal(embedding.weight, std, seed, f"{name}.{table}")
+        elif isinstance(module, Attention | GatedMLP | PlainMLP):
             if cfg.is_deepnorm:
-                _deepnorm(module, name, cfg.deepnorm_beta, seed)
+                yield from _deepnorm(module, name, cfg.deepnorm_beta, seed)
             else:
-                _pre_ln(module, name, cfg.num_layers, seed)
+                yield from _pre_ln(module, name, cfg.num_layers, seed)
     if model.head is not None and model.head.weight is not None:
-        std = math.sqrt(1 / (3 * cfg.hidden_size)) if cfg.is_deepnorm else PRE_LN_STD
-        seeded_normal(model.head.weight, std, seed, "head")
+        yield from _normal(model.head.weight, std, seed, "head")
 
 
-def _pre_ln(module: Attention | GatedMLP | PlainMLP, name: str, num_layers: int, seed: int) -> None:
+def draw_normal(shape: Sequence[int], std: float, seed: int, name: str) -> torch.Tensor:
+    """Draw a tensor from N(0, std^2), on the CPU, from its own address (seed, name)."""
+    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    return torch.empty(*shape, dtype=torch.float32).normal_(0, std, generator=generator)
+
+
+def _pre_ln(
+    module: Attention | GatedMLP | PlainMLP, name: str, num_layers: int, seed: int
+) -> Values:
     residual = PRE_LN_STD / math.sqrt(2 * num_layers)
     if isinstance(module, Attention):
         parts = [module.q.weight, module.k.weight, module.v.weight]
-        _rows_of_one_normal(parts, PRE_LN_STD, seed, f"{name}.qkv")
-        seeded_normal(module.out.weight, residual, seed, f"{name}.out")
+        yield from _rows_of_one_normal(parts, PRE_LN_STD, seed, f"{name}.qkv")
+        yield from _normal(module.out.weight, residual, seed, f"{name}.out")
     else:
         parts = [layer.weight for layer in _inner(module)]
-        _rows_of_one_normal(parts, PRE_LN_STD, seed, f"{name}.up")
-        seeded_normal(module.down.weight, residual, seed, f"{name}.down")
+        yield from _rows_of_one_normal(parts, PRE_LN_STD, seed, f"{name}.up")
+        yield from _normal(module.down.weight, residual, seed, f"{name}.down")
 
 
-def _deepnorm(module: Attention | GatedMLP | PlainMLP, name: str, beta: float, seed: int) -> None:
+def _deepnorm(module: Attention | GatedMLP | PlainMLP, name: str, beta: float, seed: int) -> Values:
     if isinstance(module, Attention):
         for part, layer in zip("qkv", (module.q, module.k, module.v), strict=True):
-            _xavier(layer.weight, beta if part == "v" else 1.0, seed, f"{name}.{part}")
-        _xavier(module.out.weight, beta, seed, f"{name}.out")
+            yield from _xavier(layer.weight, beta if part == "v" else 1.0, seed, f"{name}.{part}")
+        yield from _xavier(module.out.weight, beta, seed, f"{name}.out")
         return
     for number, layer in enumerate(_inner(module)):
-        _xavier(layer.weight, beta, seed, f"{name}.up.{number}")
-    _xavier(module.down.weight, beta, seed, f"{name}.down")
+        yield from _xavier(layer.weight, beta, seed, f"{name}.up.{number}")
+    yield from _xavier(module.down.weight, beta, seed, f"{name}.down")
 
 
 def _inner(module: GatedMLP | PlainMLP) -> list[nn.Linear]:
@@ -92,22 +112,19 @@ def _inner(module: GatedMLP | PlainMLP) -> list[nn.Linear]:
     return [module.up, module.gate] if isinstance(module, GatedMLP) else [module.up]
 
 
-def _xavier(weight: torch.Tensor, gain: float, seed: int, name: str) -> None:
+def _xavier(weight: torch.Tensor, gain: float, seed: int, name: str) -> Values:
     fan_out, fan_in = weight.shape
-    seeded_normal(weight, gain * math.sqrt(2 / (fan_in + fan_out)), seed, name)
+    return _normal(weight, gain * math.sqrt(2 / (fan_in + fan_out)), seed, name)
 
 
-def seeded_normal(weight: torch.Tensor, std: float, seed: int, name: str) -> None:
-    """Fill a tensor from N(0, std^2), drawn on the CPU from its own address (seed, name)."""
-    _rows_of_one_normal([weight], std, seed, name)
+def _normal(weight: torch.Tensor, std: float, seed: int, name: str) -> Values:
+    return _rows_of_one_normal([weight], std, seed, name)
 
 
-def _rows_of_one_normal(weights: Sequence[torch.Tensor], std: float, seed: int, name: str) -> None:
-    """Fill tensors of one width as the rows of a single one, drawn from one address."""
-    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+def _rows_of_one_normal(
+    weights: Sequence[torch.Tensor], std: float, seed: int, name: str
+) -> Values:
+    """Draw tensors of one width as the rows of a single one, from one address."""
     heights = [len(weight) for weight in weights]
-    shape = (sum(heights), *weights[0].shape[1:])
-    values = torch.empty(shape, dtype=torch.float32).normal_(0, std, generator=generator)
-    for weight, rows in zip(weights, values.split(heights), strict=True):
-        weight.copy_(rows)
+    values = draw_normal((sum(heights), *weights[0].shape[1:]), std, seed, name)
+    yield from zip(weights, values.split(heights), strict=True)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from blankfill.optim.groups import SplitOptimizer, build_optimizer, parameter_groups
+from blankfill.optim.groups import (
+    SplitOptimizer,
+    build_optimizer,
+    build_optimizer_of,
+    matrices_of,
+    parameter_groups,
+)
 from blankfill.optim.scaler import LossScaler
 from blankfill.optim.schedule import annealing_lr, lr_at, shrink_at
 
@@ -11,7 +17,9 @@ __all__ = [
     "SplitOptimizer",
     "annealing_lr",
     "build_optimizer",
+    "build_optimizer_of",
     "lr_at",
+    "matrices_of",
     "parameter_groups",
     "shrink_at",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, TypedDict
 
 import torch
@@ -10,9 +10,16 @@ from torch import nn
 
 from blankfill.config.optimizer import OptimizerConfig
 from blankfill.errors import CheckpointError
-from blankfill.optim.muon import Muon
+from blankfill.optim.muon import Muon, Orthogonalizer
 
-__all__ = ["ParameterGroup", "SplitOptimizer", "build_optimizer", "parameter_groups"]
+__all__ = [
+    "ParameterGroup",
+    "SplitOptimizer",
+    "build_optimizer",
+    "build_optimizer_of",
+    "matrices_of",
+    "parameter_groups",
+]
 
 STATE: Final[dict[type[torch.optim.Optimizer], tuple[str, ...]]] = {
     torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
@@ -125,6 +132,19 @@ class SplitOptimizer:
 def build_optimizer(
     model: nn.Module, cfg: OptimizerConfig, *, lr: float, muon_dtype: torch.dtype = torch.float32
 ) -> SplitOptimizer:
+    """Build the optimizer of a whole model's parameters; arguments are `build_optimizer_of`'s."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    return build_optimizer_of(named, cfg, lr=lr, muon_dtype=muon_dtype)
+
+
+def build_optimizer_of(
+    named: Sequence[tuple[str, nn.Parameter]],
+    cfg: OptimizerConfig,
+    *,
+    lr: float,
+    muon_dtype: torch.dtype = torch.float32,
+    orthogonalizer: Orthogonalizer | None = None,
+) -> SplitOptimizer:
     """Build the optimizer that `cfg` names.
 
     `adamw` is AdamW (Loshchilov and Hutter 2019) in torch's fused form. `muon` is Muon (Jordan et
@@ -132,13 +152,14 @@ def build_optimizer(
     the size of AdamW's (Liu et al. 2025, "Muon is Scalable"), so one learning rate serves both.
 
     Args:
-        model: whose parameters are trained.
+        named: the trained parameters by name, or of each the rows that this process keeps.
         cfg: which, and its settings.
         lr: learning rate until another one is set.
         muon_dtype: of the products that make Muon's updates orthogonal.
+        orthogonalizer: does that, given the updates in the order of the parameters; every matrix by
+            itself where not given.
     """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    matrices = [(name, p) for name, p in _matrices(named) if cfg.kind == "muon"]
+    matrices = [(name, p) for name, p in matrices_of(named) if cfg.kind == "muon"]
     taken = {name for name, _ in matrices}
     rest = [(name, p) for name, p in named if name not in taken]
     parts: list[torch.optim.Optimizer] = [
@@ -158,13 +179,17 @@ def build_optimizer(
                 momentum=cfg.muon_momentum,
                 weight_decay=cfg.weight_decay,
                 dtype=muon_dtype,
+                orthogonalizer=orthogonalizer,
             )
         )
-    return SplitOptimizer(named, parts)
+    return SplitOptimizer(list(named), parts)
 
 
-def _matrices(named: list[tuple[str, nn.Parameter]]) -> Iterator[tuple[str, nn.Parameter]]:
-    # The embedding and the head are lookups, not maps between hidden states; AdamW keeps them.
+def matrices_of(named: Sequence[tuple[str, nn.Parameter]]) -> Iterator[tuple[str, nn.Parameter]]:
+    """List what Muon moves: the matrices of the blocks.
+
+    The embedding and the head are lookups, not maps between hidden states; AdamW keeps them.
+    """
     for name, parameter in named:
         if parameter.ndim == 2 and name.startswith("blocks."):
             yield name, parameter

@@ -10,12 +10,13 @@ torch's takes five.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import torch
 from torch.optim.optimizer import ParamsT
 
-__all__ = ["Muon", "orthogonalize"]
+__all__ = ["Muon", "Orthogonalizer", "orthogonalize"]
 
 NEWTON_SCHULZ = (
     (8.0934, -23.6204, 17.4462),
@@ -32,6 +33,13 @@ _RMS = 0.2
 """Size of AdamW's update, that Muon's is scaled to (Liu et al. 2025, "Muon is Scalable")."""
 
 
+Orthogonalizer: TypeAlias = Callable[
+    [Iterator[torch.Tensor], torch.dtype], Iterator[tuple[torch.Tensor, int]]
+]
+"""Makes updates orthogonal in a dtype; gives each with the longer side of the whole matrix, of
+which an update may be a part."""
+
+
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised and scaled to the size of AdamW's update.
 
@@ -41,6 +49,7 @@ class Muon(torch.optim.Optimizer):
         momentum: decay of the mean gradient.
         weight_decay: decoupled decay.
         dtype: of the products that make a matrix orthogonal.
+        orthogonalizer: does that; every matrix by itself where not given.
     """
 
     def __init__(
@@ -51,8 +60,9 @@ class Muon(torch.optim.Optimizer):
         momentum: float,
         weight_decay: float,
         dtype: torch.dtype = torch.float32,
+        orthogonalizer: Orthogonalizer | None = None,
     ) -> None:
-        self._dtype = dtype
+        self._dtype, self._orthogonalizer = dtype, orthogonalizer or orthogonalize_each
         self.found_inf: torch.Tensor | None = None
         """`[]` on the device, 1 where a step leaves everything as it is; None where it moves."""
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
@@ -63,29 +73,44 @@ class Muon(torch.optim.Optimizer):
         """Move every matrix once."""
         assert closure is None, "the gradient is computed before the step"
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._move(
-                        parameter, parameter.grad, lr=group["lr"], momentum=group["momentum"],
-                        weight_decay=group["weight_decay"],
-                    )  # fmt: skip
+            lr, decay, momentum = group["lr"], group["weight_decay"], group["momentum"]
+            moved = [parameter for parameter in group["params"] if parameter.grad is not None]
+            updates = (self._update(parameter, momentum) for parameter in moved)
+            moves = self._orthogonalizer(updates, self._dtype)
+            for parameter, (move, side) in zip(moved, moves, strict=True):
+                before = self._before(parameter)
+                parameter.mul_(1 - lr * decay)
+                parameter.add_(move, alpha=-lr * _RMS * math.sqrt(side))
+                self._keep(parameter, before)
 
-    def _move(
-        self, parameter: torch.Tensor, grad: torch.Tensor, *, lr: float, momentum: float,
-        weight_decay: float,
-    ) -> None:  # fmt: skip
-        state = self.state[parameter]
+    def _update(self, parameter: torch.Tensor, momentum: float) -> torch.Tensor:
+        """Take the gradient into the mean of the gradients, and look ahead (Nesterov)."""
+        state, grad = self.state[parameter], parameter.grad
+        assert grad is not None
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(grad)
         mean = state["momentum_buffer"]
-        before = None if self.found_inf is None else (mean.clone(), parameter.clone())
-        mean.lerp_(grad, 1 - momentum)
-        parameter.mul_(1 - lr * weight_decay)
-        move = orthogonalize(grad.lerp(mean, momentum), self._dtype)
-        parameter.add_(move, alpha=-lr * _RMS * math.sqrt(max(parameter.shape)))
+        before = self._before(mean)
+        update = grad.lerp(mean.lerp_(grad, 1 - momentum), momentum)
+        self._keep(mean, before)
+        return update
+
+    def _before(self, value: torch.Tensor) -> torch.Tensor | None:
+        """Give what a tensor goes back to where a step leaves everything as it is."""
+        return None if self.found_inf is None else value.clone()
+
+    def _keep(self, value: torch.Tensor, before: torch.Tensor | None) -> None:
+        """Go back to what was before, where the device has found that the step is not to be."""
         if before is not None and self.found_inf is not None:
-            for value, kept in zip((mean, parameter), before, strict=True):
-                value.copy_(torch.where(self.found_inf > 0, kept, value))
+            value.copy_(torch.where(self.found_inf > 0, before, value))
+
+
+def orthogonalize_each(
+    updates: Iterator[torch.Tensor], dtype: torch.dtype
+) -> Iterator[tuple[torch.Tensor, int]]:
+    """Make whole matrices orthogonal, one after the other."""
+    for update in updates:
+        yield orthogonalize(update, dtype), max(update.shape)
 
 
 def orthogonalize(matrix: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -7,12 +7,13 @@ earlier. A run that goes on stands on its run.json, and typed fields are what ch
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from blankfill.config.common import SHORT_NAMES
 from blankfill.config.model import ModelConfig
 from blankfill.config.on_resume import OnResume, on_resume
+from blankfill.config.parallel import ParallelConfig
 from blankfill.config.presets import ALIASES
 from blankfill.config.presets import preset as find_preset
 from blankfill.config.run import RunConfig
@@ -21,6 +22,7 @@ from blankfill.data.store import TokenStore
 from blankfill.disk.names import shell_word
 from blankfill.errors import CheckpointError, ConfigError, DataError
 from blankfill.prepare.config_file import GivenConfig, read_config
+from blankfill.processes import this_place
 from blankfill.runs import (
     Place,
     RunRecord,
@@ -32,7 +34,7 @@ from blankfill.runs import (
 )
 from blankfill.runs.record import StoreEntry
 
-__all__ = ["Asked", "Request", "settle"]
+__all__ = ["Asked", "Request", "laid_out", "settle"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,12 +102,22 @@ def settle(request: Request) -> Asked:
         base = _with_minutes(request, base, run, old)
     data, shares = _data(request, source, run)
     return Asked(
-        cfg=base.changed(typed), preset=preset, run=run, old=old, data=data, shares=shares,
+        cfg=laid_out(base, typed).changed(typed), preset=preset, run=run, old=old, data=data,
+        shares=shares,
         vocab_size=_vocab_size(request, typed, preset, source, data),
         validation=_validation(request, source, run),
         init=_init(request, source, run, old),
         allow_change=[*request.allow_change, *_named(request, typed, old)],
     )  # fmt: skip
+
+
+def laid_out(cfg: RunConfig, typed: Mapping[str, object]) -> RunConfig:
+    """Keep the layout of a run where it is of the processes that were started: it belongs to the
+    machine, and what is typed of one is the whole of it."""
+    kept = cfg.parallel.num_processes == this_place().count
+    if kept and not any(name.startswith("parallel.") for name in typed):
+        return cfg
+    return replace(cfg, parallel=ParallelConfig())
 
 
 # -- the run ---------------------------------------------------------------------------------------

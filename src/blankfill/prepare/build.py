@@ -7,12 +7,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from blankfill.config.run import RunConfig
 from blankfill.data.mixture import RowMixture, RowStream
 from blankfill.disk.publish import new_folder, refused_by_disk
+from blankfill.engine.engine import Engine
 from blankfill.engine.local import LocalEngine
 from blankfill.errors import ConfigError
 from blankfill.metrics import Peak, find_peak
@@ -28,8 +30,10 @@ from blankfill.prepare.plan import Plan, plan_run, require_new_run
 from blankfill.prepare.precision import settle_precision
 from blankfill.prepare.resume import HELD_OUT, Change
 from blankfill.prepare.sources import build_stream
-from blankfill.prepare.start import begin_embedding
+from blankfill.prepare.start import embedding_begins_from_text, first_embedding
 from blankfill.prepare.threads import settle_threads, watch_threads
+from blankfill.prepare.together import build_parallel_engine, plan_together
+from blankfill.processes import Alone, Processes
 from blankfill.runs import (
     Checkpoint,
     RunLock,
@@ -45,6 +49,9 @@ from blankfill.runtime import set_threads
 from blankfill.text.tokenizer import copy_tokenizer
 from blankfill.train.trainer import Trainer
 from blankfill.train.validate import run_checks
+
+if TYPE_CHECKING:
+    from blankfill.parallel import Ranks
 
 __all__ = ["build_trainer"]
 
@@ -64,6 +71,7 @@ def build_trainer(
     shares: Sequence[float | None] = (),
     vocab_size: int | None = None,
     preset: str | None = None,
+    ranks: Ranks | None = None,
 ) -> Trainer:
     """Prepare a run folder and a trainer that stands at its first or its next step.
 
@@ -83,6 +91,7 @@ def build_trainer(
         vocab_size: rows of the embedding, where the user has asked for a number.
         preset: the name of what `cfg` stands on, for run.json.
         check_blanks: makes a further check of the held-out stores, such as filling their blanks.
+        ranks: the processes that train together, where there are several; each calls this.
 
     Raises:
         ConfigError: the folder exists, a resumed run's configuration differs, or the model or the
@@ -93,55 +102,69 @@ def build_trainer(
     """
     if cfg.train.wandb:
         require_wandb()
-    plan = plan_run(
-        cfg, data=data, run=run, validation=validation, resume=resume, init=init,
-        allow_change=allow_change, shares=shares, vocab_size=vocab_size, preset=preset,
+    processes = ranks or Alone()
+    plan = plan_together(
+        processes,
+        lambda: plan_run(
+            cfg, data=data, run=run, validation=validation, resume=resume, init=init,
+            allow_change=allow_change, shares=shares, vocab_size=vocab_size,
+            preset=preset,
+        ),
     )  # fmt: skip
-    cfg = plan.cfg
-    lock = _take_folder(run, is_new=plan.old is None)
-    set_threads(cfg.train.threads)  # as first weights are computed; settled with the engine
-    newest = _checkpoint_to_go_on_from(run, cfg) if plan.has_checkpoint else None
-    model = _new_model(plan, newest)
-    rows = build_stream(cfg, plan.stores, plan.mixtures, plan.tokenizer.ids)
-    engine = _build_engine(plan, model, rows)
+    lock = _take_folder(run, processes, is_new=plan.old is None)
+    newest = None
+    if plan.has_checkpoint:
+        newest = processes.once(lambda: _checkpoint_to_go_on_from(run, plan.cfg))
+    rows = build_stream(plan.cfg, plan.stores, plan.mixtures, plan.tokenizer.ids)
+    if ranks is None:
+        engine = _build_engine(plan, newest, rows)
+        watch = watch_threads(plan.cfg, engine, rows, run, torch.get_num_threads())
+    else:
+        engine, watch = build_parallel_engine(plan, newest, ranks), None
     threads = torch.get_num_threads()
     checks = build_checks(
         plan, engine.dtype, run=run, validation=validation, check_blanks=check_blanks
     )
-    peak = find_peak(engine.dtype, plan.device.type)
+    peak = processes.once(lambda: find_peak(engine.dtype, plan.device.type))
+    peak = replace(peak, flops_per_second=peak.flops_per_second * processes.count)
     trainer = Trainer(
-        cfg, engine, rows, run, tokenizer=plan.tokenizer, lock=lock, peak=peak,
+        plan.cfg, engine, rows, run, tokenizer=plan.tokenizer, lock=lock, peak=peak,
         validate=functools.partial(run_checks, checks=checks) if checks else None,
-        watch=watch_threads(cfg, engine, rows, run, threads),
+        watch=watch,
     )  # fmt: skip
     _go_to_its_step(trainer, plan, newest)
     record = replace(
         _measured(plan.record, engine, peak), threads=threads, mixtures=_mixtures_of(rows),
         changes=(*plan.record.changes, *_made(plan.changes, trainer.index)),
     )  # fmt: skip
-    write_run(run, record)
-    if not (run / "tokenizer").exists():
-        with new_folder(run / "tokenizer") as folder:
-            copy_tokenizer(data[0] / "tokenizer", folder)
+    processes.once(lambda: _write_record(run, record, data[0] / "tokenizer"))
     say_what_was_chosen(engine, record)
     return trainer
 
 
-def _take_folder(run: Path, *, is_new: bool) -> RunLock:
+def _take_folder(run: Path, processes: Processes, *, is_new: bool) -> RunLock | None:
     """Make a run's folder, lock it, and remove what a process that was killed has left there.
+
+    Returns:
+        The lock, in the process that leads.
 
     Raises:
         CheckpointError: another process trains in it.
         ConfigError: another process has begun a run there.
         OutputError: nothing can be written there.
     """
-    with refused_by_disk(run):
-        run.mkdir(parents=True, exist_ok=True)
-        lock = RunLock(run)
-    if is_new:
-        require_new_run(run)  # another process may have begun one since
-    sweep(run)
-    return lock
+    locks: list[RunLock] = []
+
+    def take() -> None:
+        with refused_by_disk(run):
+            run.mkdir(parents=True, exist_ok=True)
+            locks.append(RunLock(run))
+        if is_new:
+            require_new_run(run)  # another process may have begun one since
+        sweep(run)
+
+    processes.once(take)
+    return locks[0] if locks else None
 
 
 def _checkpoint_to_go_on_from(run: Path, cfg: RunConfig) -> Checkpoint:
@@ -160,19 +183,34 @@ def _checkpoint_to_go_on_from(run: Path, cfg: RunConfig) -> Checkpoint:
     return newest
 
 
+def _write_record(run: Path, record: RunRecord, tokenizer: Path) -> None:
+    """Write a run's record, and copy its tokenizer where it has none yet.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    write_run(run, record)
+    if not (run / "tokenizer").exists():
+        with new_folder(run / "tokenizer") as folder:
+            copy_tokenizer(tokenizer, folder)
+
+
 def _new_model(plan: Plan, newest: Checkpoint | None) -> GLM:
     """Make the model with the weights of a new run; those of other weights or of a checkpoint are
     loaded into it later."""
-    model = GLM(plan.cfg.model)
-    init_weights(model, plan.cfg.train.seed)
-    if plan.start is None and newest is None:
-        begin_embedding(model, plan.stores, plan.cfg.train)
+    model, train = GLM(plan.cfg.model), plan.cfg.train
+    init_weights(model, train.seed)
+    if plan.start is None and newest is None and embedding_begins_from_text(train):
+        assert model.embed is not None
+        first_embedding(model.embed.word.weight, plan.stores, train)
     return model.to(plan.device)
 
 
-def _build_engine(plan: Plan, model: GLM, rows: RowStream) -> LocalEngine:
+def _build_engine(plan: Plan, newest: Checkpoint | None, rows: RowStream) -> LocalEngine:
     """Settle by measurement, or as before, how the model is computed, and give the engine."""
     cfg, before = plan.cfg, plan.measured_before
+    set_threads(cfg.train.threads)  # as first weights are computed; settled below
+    model = _new_model(plan, newest)
     settle_threads(cfg, model, lambda n: rows.rows(0, n), before=before.threads if before else None)
     dtype = settle_precision(
         cfg, model, lambda n: rows.rows(0, n), before=before.precision if before else None
@@ -193,7 +231,7 @@ def _build_engine(plan: Plan, model: GLM, rows: RowStream) -> LocalEngine:
 def _go_to_its_step(trainer: Trainer, plan: Plan, newest: Checkpoint | None) -> None:
     """Load what the run goes on from, and give its stores the shares from there on."""
     if newest is not None:
-        for path in set_aside(trainer.run, newest.step):
+        for path in trainer.engine.once(lambda: set_aside(trainer.run, newest.step)):
             log.warning("%s does not count any more", path)
         trainer.restore(newest)
         if any(change.name == HELD_OUT for change in plan.changes):
@@ -205,7 +243,7 @@ def _go_to_its_step(trainer: Trainer, plan: Plan, newest: Checkpoint | None) -> 
         rows.change(trainer.row, plan.shares)
 
 
-def _measured(record: RunRecord, engine: LocalEngine, peak: Peak) -> RunRecord:
+def _measured(record: RunRecord, engine: Engine, peak: Peak) -> RunRecord:
     """Add to a record what was settled by measurement."""
     flops = round(peak.flops_per_second)
     return replace(

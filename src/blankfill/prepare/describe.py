@@ -12,7 +12,7 @@ from blankfill.config.run import RunConfig
 from blankfill.data.store import TokenStore
 from blankfill.disk.names import resume_option
 from blankfill.engine.device import device_name
-from blankfill.engine.local import LocalEngine
+from blankfill.engine.engine import Engine
 from blankfill.kernels.packed import in_c
 from blankfill.prepare.start import Start
 from blankfill.runs import read_run
@@ -71,7 +71,7 @@ def _entry(path: Path, store: TokenStore, share: float | None = None) -> StoreEn
     )  # fmt: skip
 
 
-def say_what_was_chosen(engine: LocalEngine, record: RunRecord) -> None:
+def say_what_was_chosen(engine: Engine, record: RunRecord) -> None:
     """Log how a run computes, in one line, for who asks for every choice."""
     hardware = record.hardware
     native = engine.attention == "blocks" and in_c(engine.device, engine.dtype)

@@ -16,12 +16,11 @@ from blankfill.data.neighbours import count_neighbours
 from blankfill.data.store import TokenStore
 from blankfill.errors import ConfigError
 from blankfill.model.embedding_init import embed_neighbours
-from blankfill.model.glm import GLM
 from blankfill.runs import choose_checkpoint, locate, read_run
 from blankfill.runs.record import InitEntry
 from blankfill.runs.tensors import part_files
 
-__all__ = ["Start", "begin_embedding", "read_start"]
+__all__ = ["Start", "embedding_begins_from_text", "first_embedding", "read_start"]
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +68,21 @@ def read_start(path: Path, cfg: RunConfig, tokenizer_fingerprint: str) -> Start:
     return Start(described=described, weights=found.path)
 
 
-def begin_embedding(model: GLM, stores: Sequence[TokenStore], cfg: TrainConfig) -> None:
-    """Give the word embedding its first values from the text, where `cfg` says so."""
-    if cfg.embedding_init == "random":
-        return
-    counts, frequency = count_neighbours(stores, model.cfg.vocab_size)
-    known = embed_neighbours(model, torch.from_numpy(counts), torch.from_numpy(frequency), cfg.seed)
+def embedding_begins_from_text(cfg: TrainConfig) -> bool:
+    """Tell whether a new run's word embedding has its first values from the text."""
+    return cfg.embedding_init != "random"
+
+
+def first_embedding(weight: torch.Tensor, stores: Sequence[TokenStore], cfg: TrainConfig) -> None:
+    """Give a word embedding's rows their first values from the text.
+
+    Args:
+        weight: `[V, D]` with its random first values.
+        stores: the text.
+        cfg: whose seed is taken.
+    """
+    counts, frequency = count_neighbours(stores, len(weight))
+    known = embed_neighbours(
+        weight, torch.from_numpy(counts), torch.from_numpy(frequency), cfg.seed
+    )
     log.debug("%s of %s embeddings begin near their neighbours'", f"{known:,}", f"{len(counts):,}")

@@ -51,6 +51,8 @@ __all__ = [
 VERSION = 2
 """Version of the folder's format, in run.json and state.json. Version 1 had one section for the
 whole recipe, and fused tensors for queries, keys and values and for the halves of a gate."""
+LATER = {"parallel"}
+"""Sections of the configuration that a run.json of this version may lack: they came after it."""
 RUN = Description("format", "blankfill run", VERSION, {}, oldest=VERSION)
 """What run.json says of itself; the rest is `RunRecord`."""
 
@@ -373,7 +375,8 @@ def run_to_json(record: RunRecord) -> Mapping[str, object]:
 
 
 def _read_config(value: Any, name: str) -> RunConfig:
-    check({name: value}, {name: {section.name: dict for section in fields(RunConfig)}})
+    sections = {section.name: dict for section in fields(RunConfig) if section.name not in LATER}
+    check({name: value}, {name: sections})
     try:
         return from_dict(RunConfig, value, f"{name}.")
     except (ConfigError, TypeError, LookupError, AttributeError) as error:

@@ -21,7 +21,7 @@ import json
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,7 @@ __all__ = [
     "load_tensors",
     "load_weights",
     "part_files",
+    "read_rows",
     "read_tensors",
     "stored_types",
     "write_tensors",
@@ -251,6 +252,33 @@ def stored_types(folder: Path, part: str = "model") -> dict[str, torch.dtype]:
         for path in part_files(folder, part)
         for name, tensor in read_tensors(path)  # the file is mapped: no value is touched
     }
+
+
+def read_rows(
+    folder: Path, part: str, rows_of: Callable[[str, Sequence[int]], slice | None]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Read some rows of each tensor of a part, one tensor at a time.
+
+    Args:
+        folder: the checkpoint's.
+        part: such as `model`.
+        rows_of: given a tensor's name and shape, tells the rows along its first dimension; None
+            asks for all of it.
+
+    Raises:
+        CheckpointError: a file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for path in part_files(folder, part):
+        try:
+            with readable_name(path) as name, safe_open(name, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118, it is no dictionary
+                    place = file.get_slice(key)
+                    rows = rows_of(key, place.get_shape())
+                    yield key, file.get_tensor(key) if rows is None else place[rows]
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{path} cannot be read ({error})") from error
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +17,8 @@ log = logging.getLogger(__name__)
 
 HANG_UP = getattr(signal, "SIGHUP", None)
 """A terminal was closed; not every system has it."""
+ECHO_SECONDS = 1.0
+"""For which a further signal is taken for an echo of the first."""
 ENDING = (signal.SIGINT, signal.SIGTERM, *(() if HANG_UP is None else (HANG_UP,)))
 """Signals that ask a run to end: Ctrl-C, a batch system, a terminal that was closed."""
 
@@ -24,6 +28,9 @@ def stop_on_signals(
     wish: threading.Event, at_hand: Callable[[], str] = lambda: "this step"
 ) -> Generator[None]:
     """Turn SIGINT, SIGTERM and SIGHUP into `wish`; a second one raises KeyboardInterrupt at once.
+
+    A launcher passes on to its processes what the terminal has told them already: what comes in
+    the moment after the first is the same wish.
 
     An ignored SIGHUP stays so: `nohup` does that so that a run outlives its terminal. Outside the
     main thread, which alone may set handlers, signals stay as they are.
@@ -36,9 +43,15 @@ def stop_on_signals(
         yield
         return
 
+    heard = -math.inf
+
     def stop(number: int, _frame: Any) -> None:
+        nonlocal heard
         if wish.is_set():
+            if time.monotonic() - heard < ECHO_SECONDS:
+                return
             raise KeyboardInterrupt
+        heard = time.monotonic()
         log.warning(
             "%s: finishing %s, then saving; once more ends at once",
             signal.Signals(number).name,

@@ -1,0 +1,8 @@
+"""The same run on several processes, by torch's own FSDP2; loaded where there are several."""
+
+from __future__ import annotations
+
+from blankfill.parallel.engine import ParallelEngine
+from blankfill.parallel.ranks import Ranks, joined
+
+__all__ = ["ParallelEngine", "Ranks", "joined"]

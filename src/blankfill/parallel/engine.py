@@ -1,0 +1,359 @@
+"""The engine of several processes: the same methods as the local one, and the same numbers.
+
+Each process reads rows of its own and keeps rows of every tensor. Torch's FSDP2 puts a block's
+weights together and sums gradients; what is decided (norm, clipping, verdicts, the loss scale)
+follows from numbers that were summed over all processes, so that all decide alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar, cast
+
+import torch
+from torch.distributed.fsdp import FSDPModule
+
+from blankfill.config.run import RunConfig
+from blankfill.config.train import AttentionKind
+from blankfill.engine.compiled import mark_varying
+from blankfill.engine.device import choose_attention, choose_precision, update_precision
+from blankfill.engine.engine import Portion, StepNumbers
+from blankfill.engine.gradient import (
+    forward_backward,
+    layer_of,
+    lend,
+    lost_to_scale,
+    seed_dropout,
+)
+from blankfill.engine.transfer import TensorBatch, read_together, to_tensors
+from blankfill.errors import CheckpointError
+from blankfill.model.glm import GLM
+from blankfill.model.init import first_values
+from blankfill.objective.batch import Batch
+from blankfill.optim import LossScaler, build_optimizer_of, matrices_of, shrink_at
+from blankfill.parallel.deal import deal, first_rows, weigh_first_rows
+from blankfill.parallel.layout import build_sharded
+from blankfill.parallel.muon import OwnedMatrices
+from blankfill.parallel.ranks import Ranks
+from blankfill.parallel.rows import kept_rows, own, own_parameters, whole
+from blankfill.runs import Checkpoint, Part
+from blankfill.runs.tensors import read_rows
+
+__all__ = ["ParallelEngine"]
+
+T = TypeVar("T")
+Tensors = dict[str, torch.Tensor]
+
+
+class ParallelEngine:
+    """The engine of one of several processes.
+
+    The model is built without values, and every tensor's first values are drawn whole, one after
+    the other, of which this process keeps its rows: they are those of one process, bit for bit,
+    and memory holds one layer's part of them at a time.
+
+    Args:
+        cfg: the run.
+        ranks: the processes.
+        dtype: of matrix products; what `train.precision` comes to unmeasured where not given.
+        attention: how attention is computed; what `train.attention` comes to unmeasured where not
+            given.
+        compiled: whether the blocks are compiled.
+        weights: type of the weights, and of the sums of gradients.
+
+    Raises:
+        ConfigError: the device does not have that precision or attention.
+    """
+
+    def __init__(
+        self,
+        cfg: RunConfig,
+        ranks: Ranks,
+        *,
+        dtype: torch.dtype | None = None,
+        attention: AttentionKind | None = None,
+        compiled: bool = False,
+        weights: torch.dtype = torch.float32,
+    ) -> None:
+        train = cfg.train
+        self.device, self.compiled = ranks.device, compiled
+        self.dtype = dtype or choose_precision(train.precision, self.device)
+        self.attention: AttentionKind = attention or choose_attention(
+            train.attention, self.device.type, self.dtype, dropout=cfg.model.attention_dropout_rate
+        )
+        self._cfg, self._ranks = cfg, ranks
+        self.model = build_sharded(
+            cfg.model, ranks.mesh, self.device, weights, compiled=compiled,
+            one_graph=self.attention != "flex",
+        )  # fmt: skip
+        self._parameters = dict(self.model.named_parameters())
+        self._own = own_parameters(self.model)
+        self._keep_rows(first_values(self.model, train.seed))
+        named = list(self._own.items())
+        shapes = [self._parameters[name].shape for name, _ in matrices_of(named)]
+        self.optimizer = build_optimizer_of(
+            named, cfg.optimizer, lr=cfg.schedule.peak_lr,
+            muon_dtype=update_precision(self.device, weights),
+            orthogonalizer=OwnedMatrices([(m, n) for m, n in shapes], ranks),
+        )  # fmt: skip
+        self.scaler = LossScaler(train.loss_scale_window) if self.dtype == torch.float16 else None
+        self.ema = self._copies() if cfg.optimizer.ema_decay else {}
+        self._norm: float | None = None
+        self.model.train()
+
+    # -- what all processes know alike ------------------------------------------------------------
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the run's files and speaks for it."""
+        return self._ranks.leads
+
+    def once(self, decide: Callable[[], T]) -> T:
+        """Let the leading process find something out, and tell it to all."""
+        return self._ranks.once(decide)
+
+    def gather(self, items: Sequence[T]) -> list[T]:
+        """Give all processes what each of them has, in the order of their rows."""
+        return self._ranks.gather(items)
+
+    def sum_over_data(self, values: Sequence[float]) -> list[float]:
+        """Add up what each process has of some numbers."""
+        return self._ranks.sum(values)
+
+    # -- one step ---------------------------------------------------------------------------------
+
+    def deal(self, first: int, num_rows: int) -> list[Portion]:
+        """Give this process's micro-batches of a step."""
+        return deal(
+            first, num_rows, micro_batch_rows=self._cfg.train.micro_batch_rows,
+            rank=self._ranks.rank, count=self._ranks.count,
+        )  # fmt: skip
+
+    def transfer(self, batch: Batch, num_rows: int) -> TensorBatch:
+        """Copy a batch to the device; rows behind the first `num_rows` get weight 0."""
+        made = to_tensors(weigh_first_rows(batch, num_rows), self.attention, self.device)
+        return replace(made, source=first_rows(batch, num_rows))
+
+    def forward_backward(
+        self, batches: Sequence[TensorBatch], total_weight: float, *, step: int
+    ) -> StepNumbers:
+        """Compute the gradient of a step, and wait for its numbers once."""
+        train = self._cfg.train
+        seed_dropout(train.seed, step, self._ranks.rank)
+        share = self._cfg.model.embedding_gradient_shrink
+        if self.compiled:
+            for batch in batches:
+                mark_varying(batch.mask, batch.targets.index)
+        losses, of_targets = forward_backward(
+            self.model, self._in_turn(batches), self.dtype, total_weight, z_loss=train.z_loss,
+            shrink=shrink_at(step, share, self._cfg.schedule),
+            scale=self.scaler.scale if self.scaler else None,
+        )  # fmt: skip
+        norm = torch.nn.utils.get_total_norm(self._gradients())
+        of_norm, *read = read_together([norm, *losses, *of_targets])
+        loss_nats, square = self._ranks.sum([
+            sum(float(loss) for loss in read[: len(losses)]),
+            float(of_norm) ** 2 / self._ranks.layout.replicate,  # copies have the same gradient
+        ])  # fmt: skip
+        self._norm = math.sqrt(square)
+        nlls = [
+            nll[: batch.source.num_targets]
+            for nll, batch in zip(read[len(losses) :], batches, strict=True)
+        ]
+        return StepNumbers(
+            loss_nats=loss_nats, grad_norm=self._norm, nlls=nlls,
+            overflowed=lost_to_scale(self.scaler, loss_nats, self._norm),
+        )  # fmt: skip
+
+    def _in_turn(self, batches: Sequence[TensorBatch]) -> Iterator[TensorBatch]:
+        """Give micro-batches; before the last, say that copies are to sum their gradients now."""
+        for left, batch in zip(reversed(range(len(batches))), batches, strict=True):
+            cast("FSDPModule", self.model).set_requires_all_reduce(left == 0)
+            yield batch
+
+    def _gradients(self) -> list[torch.Tensor]:
+        """List the kept rows of the gradients."""
+        return [own(p.grad) for p in self._parameters.values() if p.grad is not None]
+
+    def clip(self, max_norm: float) -> None:
+        """Scale the gradient down to a global norm of at most this; 0 leaves it as it is."""
+        assert self._norm is not None, "there is no gradient to clip"
+        share = max_norm / (self._norm + 1e-6) if max_norm else 1.0  # as torch clips
+        if share < 1.0:
+            for gradient in self._gradients():
+                gradient.mul_(share)
+
+    def step(self, lr: float) -> None:
+        """Move the weights, and their average where one is kept; drop the gradient."""
+        for name, rows in self._own.items():
+            gradient = self._parameters[name].grad
+            rows.grad = None if gradient is None else own(gradient)
+        self.optimizer.set_lr(lr)
+        self.optimizer.step()
+        self.drop_gradient()
+        for name, value in self.ema.items():
+            value.lerp_(self._own[name].detach(), 1 - self._cfg.optimizer.ema_decay)
+
+    def drop_gradient(self) -> None:
+        """Forget the gradient of a step that is not applied."""
+        self.optimizer.zero_grad()
+        self.model.zero_grad(set_to_none=True)
+        self._norm = None
+
+    # -- what is asked between steps --------------------------------------------------------------
+
+    def bad_weights(self) -> list[str]:
+        """Name the weights that are not finite, with how many of their values."""
+        with torch.no_grad():
+            counts = [(~torch.isfinite(rows)).sum() for rows in self._own.values()]
+        of_all = self._ranks.sum([float(n) for n in read_together(counts)])
+        bad = {
+            name: round(count / self._ranks.layout.replicate)
+            for name, count in zip(self._own, of_all, strict=True)
+        }
+        return [
+            f"{name} ({count} of {self._parameters[name].numel()} values)"
+            for name, count in bad.items()
+            if count
+        ]
+
+    def gradient_norms(self) -> dict[str, float]:
+        """Give the gradient norm of each layer."""
+        squares: dict[str, float] = {}
+        for name, parameter in self._parameters.items():
+            assert parameter.grad is not None, "there is no gradient"
+            norm = float(torch.linalg.vector_norm(own(parameter.grad), dtype=torch.float64))
+            squares[layer_of(name)] = squares.get(layer_of(name), 0.0) + norm**2
+        of_all = self._ranks.sum(list(squares.values()))
+        copies = self._ranks.layout.replicate
+        return {
+            layer: math.sqrt(square / copies) for layer, square in zip(squares, of_all, strict=True)
+        }
+
+    @contextmanager
+    def evaluation(self) -> Generator[GLM]:
+        """Lend the model in evaluation mode, uncompiled; training mode comes back.
+
+        Every process has to call it alike: a block's weights are put together for each call.
+        """
+        with lend(self.model, compiled=self.compiled) as model:
+            yield model
+        cast("FSDPModule", self.model).reshard()  # the root keeps its own after a call
+
+    def metrics(self) -> dict[str, float]:
+        """Give the loss scale of float16."""
+        return {} if self.scaler is None else {"loss_scale": self.scaler.scale}
+
+    # -- state ------------------------------------------------------------------------------------
+
+    def tensors(self) -> dict[Part, Tensors]:
+        """Give the whole tensors of a checkpoint, in the leading process; others have none."""
+        return {
+            "model": self._whole({name: rows.detach() for name, rows in self._own.items()}),
+            "optimizer": self._whole(self.optimizer.tensors()),
+            "ema": self._whole(self.ema),
+        }
+
+    def _whole(self, kept: Tensors) -> Tensors:
+        """Put tensors together one by one, each in the memory of the leading process's host."""
+        made: Tensors = {}
+        for name, rows in kept.items():
+            shape = self._shape_of(name)
+            full = rows if shape is None else whole(rows, shape, self._ranks.mesh)
+            if self.leads:
+                made[name] = full.cpu()
+        return made
+
+    def _shape_of(self, name: str) -> torch.Size | None:
+        """Give the whole shape of a weight or of a moment named `<what>.<weight>`; None of what
+        is no tensor of rows, such as AdamW's number of steps."""
+        of = name if name in self._parameters else name.partition(".")[2]
+        return None if name.startswith("step.") else self._parameters[of].shape
+
+    def loss_scale(self) -> tuple[float, ...] | None:
+        """Give the state of the loss scale of float16, for a checkpoint."""
+        return None if self.scaler is None else self.scaler.state()
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Take up what `tensors` and `loss_scale` gave, on whatever layout: each process reads its
+        own rows.
+
+        Raises:
+            CheckpointError: the checkpoint does not fit the model.
+        """
+        folder = checkpoint.path
+        self._load_weights(folder, "model")
+        try:
+            moments = dict(read_rows(folder, "optimizer", self._rows_on_disk))
+            if moments:
+                self.optimizer.load(moments)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{folder} does not fit this model ({error}); resume with the configuration that "
+                "the run was started with"
+            ) from error
+        if self.ema and checkpoint.holds("ema"):
+            average = read_rows(folder, "ema", self._rows_on_disk)
+            self.ema = {name: value.to(self.device) for name, value in average}
+        elif self.ema:
+            self.ema = self._copies()
+        training = checkpoint.state.training
+        if self.scaler is not None and training is not None and training.loss_scale is not None:
+            self.scaler.load(training.loss_scale)
+
+    def load_weights(self, folder: Path) -> None:
+        """Start from the weights in a checkpoint's folder, with everything else fresh.
+
+        Raises:
+            CheckpointError: a file cannot be read or does not fit the model.
+        """
+        self._load_weights(folder, "model")
+        self.ema = self._copies() if self.ema else {}
+
+    def _load_weights(self, folder: Path, part: Part) -> None:
+        left = set(self._own)
+        with torch.no_grad():
+            for name, rows in read_rows(folder, part, self._rows_on_disk):
+                self._own[name].copy_(rows)
+                left.discard(name)
+        if left:
+            raise CheckpointError(f"{folder} lacks the tensor {min(left)}; restore its files")
+
+    def _rows_on_disk(self, name: str, shape: Sequence[int]) -> slice | None:
+        """Tell which rows of a tensor on disk this process keeps; None of what is no tensor of
+        rows.
+
+        Raises:
+            CheckpointError: the model has no tensor of that name and shape.
+        """
+        of = name if name in self._parameters else name.partition(".")[2]
+        if of not in self._parameters:
+            raise CheckpointError(f"{name} {list(shape)} is not in the model of its run.json")
+        wanted = self._shape_of(name)
+        if wanted is None:
+            return None
+        if list(wanted) != list(shape):
+            raise CheckpointError(
+                f"{name} is {list(shape)} and {list(wanted)} in the model of its run.json"
+            )
+        return kept_rows(wanted[0], self._ranks.part, self._ranks.layout.shard)
+
+    def take_whole(self, name: str, values: torch.Tensor) -> None:
+        """Give a weight other first values, of which this process keeps its rows."""
+        self._keep_rows(iter([(self._parameters[name], values)]))
+        self.ema = self._copies() if self.ema else {}
+
+    def _keep_rows(self, values: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Copy this process's rows of whole values into the weights that they are for."""
+        names = {id(parameter): name for name, parameter in self._parameters.items()}
+        with torch.no_grad():
+            for weight, full in values:
+                rows = kept_rows(len(full), self._ranks.part, self._ranks.layout.shard)
+                self._own[names[id(weight)]].copy_(full[rows])
+
+    def _copies(self) -> Tensors:
+        return {name: rows.detach().clone() for name, rows in self._own.items()}

@@ -1,0 +1,101 @@
+"""Which of several processes of one run this is, as its launcher says; and a run of one.
+
+`torchrun` starts the same command several times and tells each its place in the environment. What
+joins them (`blankfill.parallel`) is loaded where there are several.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from blankfill.errors import ConfigError
+
+__all__ = ["Alone", "Place", "Processes", "this_place"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """A process among those of its run."""
+
+    rank: int = 0
+    """Its number; 0 leads."""
+    count: int = 1
+    """How many there are."""
+    local_rank: int = 0
+    """Its number on this machine."""
+    local_count: int = 1
+    """How many there are on this machine."""
+
+
+def this_place() -> Place:
+    """Read what the launcher says; without one this process is alone.
+
+    Raises:
+        ConfigError: what it says is no number, or the numbers do not fit each other.
+    """
+    count = _number("WORLD_SIZE", 1)
+    if count == 1:
+        return Place()
+    rank = _number("RANK", None)
+    place = Place(
+        rank=rank, count=count, local_rank=_number("LOCAL_RANK", rank),
+        local_count=_number("LOCAL_WORLD_SIZE", count),
+    )  # fmt: skip
+    if not 0 <= place.rank < count:
+        raise ConfigError(
+            f"RANK={place.rank} is not one of WORLD_SIZE={count} processes; start them with "
+            "torchrun, which sets both"
+        )
+    return place
+
+
+def _number(name: str, default: int | None) -> int:
+    value = os.environ.get(name, "" if default is None else str(default))
+    if value.isascii() and value.isdecimal() and (int(value) or name != "WORLD_SIZE"):
+        return int(value)
+    raise ConfigError(
+        f"{name}={value!r} in the environment is not a number of processes; start them with "
+        "torchrun, which sets it, or unset WORLD_SIZE"
+    )
+
+
+class Processes(Protocol):
+    """What the processes of a run know alike."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the run's files and speaks for it; one does."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        ...
+
+    def once(self, decide: Callable[[], T]) -> T:
+        """Let the leading process find something out, and tell it to all."""
+        ...
+
+    def gather(self, items: Sequence[T]) -> list[T]:
+        """Give all processes what each of them has, in the order of their ranks."""
+        ...
+
+
+class Alone:
+    """A run of one process."""
+
+    leads = True
+    count = 1
+
+    def once(self, decide: Callable[[], T]) -> T:
+        """Find something out."""
+        return decide()
+
+    def gather(self, items: Sequence[T]) -> list[T]:
+        """Give the items: there are no others."""
+        return list(items)

@@ -1,0 +1,93 @@
+"""Who reads which rows, and who keeps which, is arithmetic."""
+
+import numpy as np
+import pytest
+
+from blankfill.config.parallel import ParallelConfig
+from blankfill.errors import ConfigError
+from blankfill.parallel.deal import deal, first_rows, weigh_first_rows
+from blankfill.parallel.muon import owners_of
+from blankfill.parallel.rows import kept_rows
+from parallel.twins import CFG, make_rows
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 8])
+@pytest.mark.parametrize("num_rows", [1, 2, 6, 13, 16])
+@pytest.mark.parametrize("micro_batch_rows", [1, 2, 5, 16])
+def test_every_row_is_dealt_once_and_in_order(num_rows, micro_batch_rows, count):
+    dealt = [
+        deal(100, num_rows, micro_batch_rows=micro_batch_rows, rank=rank, count=count)
+        for rank in range(count)
+    ]
+    rows = [row for of in dealt for p in of for row in range(p.first, p.first + p.num_rows)]
+    assert rows == list(range(100, 100 + num_rows))
+    sizes = {tuple(p.size for p in of) for of in dealt}
+    assert len(sizes) == 1  # every rank does the same passes
+    (passes,) = sizes
+    assert len(set(passes)) == 1
+    assert passes[0] <= micro_batch_rows
+    # No rank computes a row more than the largest share takes in passes of one size.
+    largest = -(-num_rows // count)
+    assert sum(passes) - largest < len(passes)
+
+
+def test_a_batch_that_divides_is_dealt_as_one_process_cuts_it():
+    assert [
+        (p.first, p.num_rows, p.size)
+        for rank in (0, 1)
+        for p in deal(8, 8, micro_batch_rows=2, rank=rank, count=2)
+    ] == [(8, 2, 2), (10, 2, 2), (12, 2, 2), (14, 2, 2)]
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 3, 4])
+def test_rows_after_the_first_have_no_weight_and_are_not_counted(num_rows):
+    rows = make_rows(CFG)
+    batch, expected = rows.rows(5, 4), rows.rows(5, max(num_rows, 1))
+    weighed = weigh_first_rows(batch, num_rows)
+    assert (weighed.weights[num_rows:] == 0).all()
+    np.testing.assert_array_equal(weighed.weights[:num_rows], batch.weights[:num_rows])
+    counted = first_rows(batch, num_rows)
+    assert counted.tokens.shape == (num_rows, CFG.train.row_length)
+    if num_rows:
+        for name in ("tokens", "blocks", "kinds", "documents", "sources", "positions"):
+            np.testing.assert_array_equal(getattr(counted, name), getattr(expected, name))
+    else:
+        assert counted.num_targets == len(counted.blocks) == 0
+
+
+@pytest.mark.parametrize("height", [1, 2, 3, 8, 203])
+@pytest.mark.parametrize("parts", [1, 2, 3, 8])
+def test_kept_rows_are_the_parts_that_torch_cuts(height, parts):
+    import torch
+
+    found = [torch.arange(height)[kept_rows(height, part, parts)] for part in range(parts)]
+    chunks = torch.arange(height).chunk(parts)
+    assert [x.tolist() for x in found[: len(chunks)]] == [x.tolist() for x in chunks]
+    assert all(len(x) == 0 for x in found[len(chunks) :])
+
+
+def test_matrices_are_shared_out_by_the_work_that_they_are():
+    shapes = [(8, 8)] * 4 + [(16, 16)]
+    owners = owners_of(shapes, 2)
+    assert owners[4] not in owners[:4]
+    assert set(owners_of(shapes, 5)) == {0, 1, 2, 3, 4}
+    assert owners_of(shapes, 1) == [0] * 5
+
+
+@pytest.mark.parametrize(
+    ("layout", "count", "ways"),
+    [
+        ((1, 1), 4, ["--parallel.shard 4", "--parallel.replicate 2 --parallel.shard 2"]),
+        ((2, 2), 3, ["--parallel.shard 3", "--parallel.replicate 3"]),
+        ((1, 4), 1, ["--nproc-per-node 4", "leave both out"]),
+        ((4, 4), 8, ["--parallel.shard 8"]),
+    ],
+)
+def test_a_layout_of_other_processes_is_refused_with_those_that_would_do(layout, count, ways):
+    cfg = ParallelConfig(replicate=layout[0], shard=layout[1])
+    with pytest.raises(ConfigError) as caught:
+        cfg.require(count)
+    said = str(caught.value)
+    assert f"parallel.replicate={layout[0]} times parallel.shard={layout[1]}" in said
+    assert all(way in said for way in ways)
+    cfg.require(layout[0] * layout[1])
