@@ -15,7 +15,8 @@ from blankfill.errors import BlankfillError
 
 FUNCTIONS = FUNCTIONS | {"load": api.load}
 GIVEN = {
-    "demo": ((), {"out": "taken"}), "tokenizer train": (("no-file",), {"out": "o"}),
+    "train": (("no-file",), {"out": "o"}), "demo": ((), {"out": "taken"}),
+    "tokenizer train": (("no-file",), {"out": "o"}),
     "tokenizer encode": (("no-tok", "a"), {}), "tokenizer decode": (("no-tok", [1]), {}),
     "tokenizer info": (("no-tok", "no-file"), {}),
     "data build": (("no-file",), {"tokenizer": "no-tok", "out": "o"}),

@@ -146,8 +146,11 @@ def test_evaluation_of_16_bits_scores_as_in_32(run, tmp_path):
     stored = rounded(run, tmp_path / "stored", torch.bfloat16)
     lm, wide = blankfill.load(stored), blankfill.load(stored, dtype="float32")
     tokens = lm.tokenizer.encode("the old fox reads books in the town")
-    item = BlankItem(tokens=tokens, before=(), start=2, end=4, language="en")
-    assert score_items(lm, [item]) == pytest.approx(score_items(wide, [item]), rel=1e-5)
+    item = BlankItem(
+        blank=None, before=tokens[:2], span=tokens[2:4], after=tokens[4:], shortened=False
+    )
+    for ours, theirs in zip(score_items(lm, [item]), score_items(wide, [item]), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
 
 
 def test_the_size_of_a_model_in_memory_is_that_of_its_file(run, tmp_path):
