@@ -53,7 +53,8 @@ VERBS = {
 def step_of(capsys, words):
     capsys.readouterr()
     assert main([*words, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)["step"]
+    result = json.loads(capsys.readouterr().out)
+    return (result["runs"][0] if words[0] == "evaluate" else result)["step"]
 
 
 @pytest.mark.parametrize("verb", VERBS)

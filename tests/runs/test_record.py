@@ -38,7 +38,7 @@ EVERYTHING = {
     ),
     "software": Software.here(),
     "attention": "blocks", "compiled": False, "precision": "bfloat16",
-    "threads": 2, "process": {"OMP_NUM_THREADS": "2"},
+    "threads": 2, "process": {"OMP_NUM_THREADS": "2"}, "preset": "tiny", "validation_every": 200,
     "mixtures": (MixtureEntry(row=0, shares=(0.5, 0.5)), MixtureEntry(row=9, shares=(0.1, 0.9))),
     "init": InitEntry(path="/i", step=3, fingerprint="h"),
     "imported": ImportedFrom(source="/s", layout="glm-hf", preset="", checksum="c"),
