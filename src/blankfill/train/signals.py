@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["stop_on_signals"]
+__all__ = ["stop_on_signals", "work_at_hand"]
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +19,8 @@ HANG_UP = getattr(signal, "SIGHUP", None)
 """A terminal was closed; not every system has it."""
 ECHO_SECONDS = 1.0
 """For which a further signal is taken for an echo of the first."""
+LONG_STEP = 5.0
+"""Seconds of a step above which somebody who stops the run is told how long it takes."""
 ENDING = (signal.SIGINT, signal.SIGTERM, *(() if HANG_UP is None else (HANG_UP,)))
 """Signals that ask a run to end: Ctrl-C, a batch system, a terminal that was closed."""
 
@@ -69,3 +71,18 @@ def stop_on_signals(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def work_at_hand(step_seconds: float | None, *, validating: bool) -> str:
+    """Say what is finished before a signal ends the run, and how long that takes.
+
+    Args:
+        step_seconds: of a step; nothing before the first.
+        validating: whether it is a validation.
+    """
+    if validating:
+        return "this validation"
+    if not step_seconds:
+        return "the first step, however long it takes"
+    lasting = f", which takes about {step_seconds:.0f} s" if step_seconds >= LONG_STEP else ""
+    return f"this step{lasting}"

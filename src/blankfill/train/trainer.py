@@ -52,7 +52,7 @@ from blankfill.runs import (
 from blankfill.runs.record import LossSums
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.train.loader import Loader
-from blankfill.train.signals import stop_on_signals
+from blankfill.train.signals import stop_on_signals, work_at_hand
 from blankfill.train.step import StepInfo
 from blankfill.train.unread import UnreadSteps
 from blankfill.train.validate import Validation
@@ -60,9 +60,6 @@ from blankfill.train.validate import Validation
 __all__ = ["Trainer"]
 
 log = logging.getLogger(__name__)
-
-LONG_STEP = 5.0
-"""Seconds of a step above which somebody who stops the run is told how long it takes."""
 
 
 class Trainer:
@@ -105,8 +102,7 @@ class Trainer:
         self._validation: tuple[int, dict[str, float]] = (-1, {})
         self.best: BestValidation | None = None
         """The lowest loss on held-out data so far; none of before the first step."""
-        self._stop = threading.Event()
-        self._is_validating = False
+        self._stop, self._is_validating = threading.Event(), False
 
     def open_loader(self) -> Loader:
         """Begin to make batches, for a `with` statement that ends it."""
@@ -265,9 +261,8 @@ class Trainer:
         """Open where the numbers go: to the files, from the process that leads alone."""
         if not self.engine.leads:
             return NoMetrics()
-        return MetricsWriter(
-            self.run, start_step=self.index, wandb=self.cfg.train.wandb, config=self.cfg
-        )
+        wandb = self.cfg.train.wandb
+        return MetricsWriter(self.run, start_step=self.index, wandb=wandb, config=self.cfg)
 
     def _is_told_to_stop(self) -> bool:
         """Tell whether a signal has reached any process of the run."""
@@ -292,17 +287,12 @@ class Trainer:
             rates.pause("save")
 
     def _metrics(self, info: StepInfo, rates: RateMeter) -> dict[str, float]:
-        losses = self._all_losses()
+        losses, self._losses = self._all_losses(), LossMeter()
         values = {
-            **losses.means(),
-            **losses.counts(),
-            "grad_norm": info.grad_norm,
-            "learning_rate": info.lr,
-            **self.rows.epochs(self.row),
-            **self.engine.metrics(),
+            **losses.means(), **losses.counts(), "grad_norm": info.grad_norm,
+            "learning_rate": info.lr, **self.rows.epochs(self.row), **self.engine.metrics(),
             **rates.read(),
-        }
-        self._losses = LossMeter()
+        }  # fmt: skip
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def _all_losses(self) -> LossMeter:
@@ -311,12 +301,7 @@ class Trainer:
 
     def _at_hand(self) -> str:
         """Say what is finished before a signal ends the run, and how long that takes."""
-        if self._is_validating:
-            return "this validation"
-        seconds = self._rates.step_seconds()
-        if not seconds:
-            return "the first step, however long it takes"
-        return "this step" + f", which takes about {seconds:.0f} s" * (seconds >= LONG_STEP)
+        return work_at_hand(self._rates.step_seconds(), validating=self._is_validating)
 
     def validate(self) -> Validation | None:
         """Score the held-out data with the weights as they are; None where there is none."""
@@ -338,10 +323,7 @@ class Trainer:
         writer.write_samples(self.index, found.samples)
         self._validation = self.index, found.values
         seconds = self._rates.pause("validation")
-        share = 100 * self._rates.share("validation")
-        # Before the first step there is no other time that it could be a share of.
-        cost = f"{seconds:.1f} s" + f", {share:.1f} % of the time so far" * (self.index > 0)
-        log.info("step %d: %s; %s", self.index, found.summary(), cost)
+        log.info("%s", found.told(self.index, seconds, self._rates.share("validation")))
         loss = found.values.get("validation_loss_nats", math.nan)
         lowest = self.best.loss_nats if self.best else math.inf
         is_best = self.engine.once(lambda: self.index > 0 and loss < lowest)

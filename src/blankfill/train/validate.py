@@ -40,6 +40,12 @@ class Validation:
         shown = [] if loss is None else [f"validation loss {loss:.4f} nats"]
         return ", ".join(shown + ([f"filled exactly {', '.join(exact)}"] if exact else []))
 
+    def told(self, step: int, seconds: float, share: float) -> str:
+        """Say what was found at a step, in how many seconds, which were that share of the time."""
+        # Before the first step there is no other time that it could be a share of.
+        shown = f", {100 * share:.1f} % of the time so far" if step else ""
+        return f"step {step}: {self.summary()}; {seconds:.1f} s{shown}"
+
 
 Check = Callable[[GLM], Validation]
 """Looks at a model in evaluation mode."""
