@@ -12,6 +12,7 @@ import pytest
 import blankfill
 from blankfill.api.data import data_build
 from blankfill.cli.main import main
+from blankfill.errors import ConfigError
 from blankfill.metrics import read_metrics
 from blankfill.prepare.asked import laid_out
 from blankfill.runs import newest_checkpoint, read_run
@@ -189,3 +190,21 @@ def test_one_process_loads_nothing_of_it():
         if name.startswith(("blankfill.parallel", "torch.distributed"))
     ]
     assert found == []
+
+
+def test_memory_is_that_of_the_rows_that_a_process_keeps(monkeypatch):
+    import torch
+
+    from blankfill.prepare.memory import least_bytes, require_memory
+
+    cfg = CFG.changed({"parallel.shard": 4})
+    needed = least_bytes(cfg)[0]
+    rest = sum(least_bytes(cfg)[1:])
+    monkeypatch.setattr("blankfill.prepare.memory.memory_bytes", lambda: needed // 2 + 2 * rest)
+    for name, value in environment(0, 4).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    require_memory(cfg, torch.device("cpu"))  # two of the four quarters are here
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(ConfigError, match="this machine has"):
+        require_memory(cfg, torch.device("cpu"))

@@ -11,6 +11,7 @@ import torch
 from blankfill.config.run import RunConfig
 from blankfill.errors import ConfigError
 from blankfill.metrics.flops import count_parameters
+from blankfill.processes import this_place
 from blankfill.runtime import memory_bytes
 
 __all__ = ["least_bytes", "require_memory"]
@@ -44,6 +45,10 @@ def require_memory(cfg: RunConfig, device: torch.device) -> None:
         ConfigError: it needs more memory than the machine, or its GPU, has.
     """
     weights, hidden, rows = least_bytes(cfg)
+    weights //= cfg.parallel.shard
+    if device.type == "cpu":
+        of_each, processes = (weights, hidden, rows), this_place().local_count
+        weights, hidden, rows = (processes * size for size in of_each)
     here, there = memory_bytes(), "this machine"
     if device.type == "cuda":
         _require(rows + weights // 3, here, there, "train.batch_rows or the model's size")
