@@ -102,7 +102,8 @@ def results(commands):
     found["train"] = TrainResult(
         run=f"{MARKUP}/train", finished=True, documents={"zh": 1}, skipped={}, vocab_size=1,
         preset="tiny", expected=made_up(Expectation), step=1, steps=1, seconds={"all": 1.0},
-        evaluation=found["evaluate"].runs[0].blanks, report="report.html", next=["blankfill info"],
+        evaluation=found["evaluate"].runs[0].blanks, report="report.html",
+        next=["blankfill info"] * 3,
         fills=[TrainFill(language="zh", text=LONG, truth="[/b]", answer=LONG, probability=0.5)],
     )  # fmt: skip
     found["export"] = made_up(ExportResult, parity=made_up(Parity))

@@ -25,7 +25,7 @@ from blankfill.config.optimizer import OptimizerConfig
 from blankfill.config.run import RunConfig
 from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
-from blankfill.engine import local
+from blankfill.engine import device
 from conftest import MemoryStore
 
 FILE = Path(__file__).parents[1] / "golden" / "loss_curve.json"
@@ -57,7 +57,7 @@ RUNS = {
 @pytest.fixture(autouse=True)
 def same_on_every_processor(tensor_operations, monkeypatch):
     """Leave out the forms in C and Muon's bfloat16, which not every processor has."""
-    monkeypatch.setattr(local, "lowest_precision", lambda _: torch.float32)
+    monkeypatch.setattr(device, "lowest_precision", lambda _: torch.float32)
 
 
 @pytest.fixture
