@@ -8,7 +8,7 @@
       report.html
 
 A stage is finished where its artefact is there, which appears whole or not at all, and train.json
-says that it was made of the same inputs. train.json is written behind each artefact: who is stopped
+says that it was made of the same inputs. train.json is written after each artefact: who is stopped
 between the two does that stage again.
 """
 

@@ -31,7 +31,7 @@ def candidates(words: Sequence[str]) -> list[str]:
     """Give what may stand in the place of the last word.
 
     Args:
-        words: what is typed behind the command's name, up to the cursor.
+        words: what is typed after the command's name, up to the cursor.
     """
     *before, current = words or [""]
     before = [word for word in before if word != "="]  # bash cuts `--device=cpu` into three

@@ -66,7 +66,7 @@ class Answer(Console):
         self.print(f"  {command}", soft_wrap=True)
 
     def print_rule(self, title: str, line: str = "\u2500") -> None:
-        """Print a heading with a line behind it."""
+        """Print a heading with a line after it."""
         line = "-" if self.options.ascii_only else line
         self.print(f"{title} {line * max(3, min(self.width, RULE) - len(title) - 1)}")
 
@@ -80,7 +80,7 @@ def new_table(*names: str, right: tuple[str, ...] = (), **options: Any) -> Table
 
     Args:
         names: of the columns.
-        right: those of numbers; the ones that are not among the names stand behind them.
+        right: those of numbers; the ones that are not among the names stand after them.
         options: of `rich.table.Table`.
     """
     table = Table(**options)

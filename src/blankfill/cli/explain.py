@@ -26,7 +26,7 @@ WORDS = {
         "mask": "who sees whom (row looks at column): # Part A, + Part B, . nothing",
         "drawn": "drawn: {picture}",
         "how": "Part A is the text with its blanks, read in both directions. Part B is what was "
-        "cut out: each span behind [S], written left to right until [E], seeing all of Part A.",
+        "cut out: each span after [S], written left to right until [E], seeing all of Part A.",
         "epoch": "one epoch: {rows:,} rows of {row_length} positions, {examples:,} examples, "
         "{tokens:,} tokens ({stored:,} in the store); fill {fill:.2%}",
         "targets": "targets: {targets:,} = {masked:,} masked tokens + {ends:,} ends; lost: {lost}; "

@@ -71,7 +71,7 @@ def print_help(
     Args:
         verb: its name.
         command: its function.
-        words: behind it, among which a preset may be named.
+        words: after it, among which a preset may be named.
         every: show every option.
     """
     arguments, options = parameters_of(command)

@@ -64,12 +64,12 @@ def asks_for_help(words: Sequence[str]) -> Literal["", "common", "all"]:
 def read(
     verb: str, command: Callable[..., Any], words: Sequence[str], *, asks: bool = False
 ) -> Reading:
-    """Read the words behind a verb.
+    """Read the words after a verb.
 
     Args:
         verb: its name.
         command: its function.
-        words: what stands behind it.
+        words: what stands after it.
         asks: whether the last arguments, a list, may be left out: they are asked for.
 
     Raises:

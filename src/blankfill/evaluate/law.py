@@ -10,7 +10,7 @@ held-out document, of which the first 1,048,576 characters are read and equal on
    three whole numbers: its first three groups of eight bytes, big-endian.
 3. A word is a run of characters without white space and punctuation (apostrophes and hyphens inside
    of it belong to it); of Chinese and Japanese, each character is one. A word that touches an edge
-   of its stretch, where the text goes on behind it, is passed over.
+   of its stretch, where the text goes on beyond it, is passed over.
 4. The blank of a stretch has `1 + third % 6` words that follow each other on one line; fewer where
    the stretch has no such place, and never all of its words. Where an edge lies between two
    characters of Chinese or Japanese, it has to be one to cut at (`cuts.py`). Of the places that
@@ -97,7 +97,7 @@ class BlankSet:
 
 
 _Chosen = tuple[int, str, int, Blank]
-"""A blank behind what it is ordered by: the negative of its number, document and stretch."""
+"""A blank, after what it is ordered by: the negative of its number, document and stretch."""
 
 
 def draw_blanks(texts: Mapping[str, Iterable[str]], *, max_blanks: int, seed: int = 0) -> BlankSet:

@@ -52,7 +52,7 @@ def first_rows(batch: Batch, num_rows: int) -> Batch:
 
 
 def weigh_first_rows(batch: Batch, num_rows: int) -> Batch:
-    """Give a batch whose rows behind the first ones have weight 0."""
+    """Give a batch whose rows after the first ones have weight 0."""
     weights = batch.weights.copy()
     weights[num_rows:] = np.float32(0)
     return dataclasses.replace(batch, weights=weights)

@@ -134,7 +134,7 @@ class ParallelEngine:
         )  # fmt: skip
 
     def transfer(self, batch: Batch, num_rows: int) -> TensorBatch:
-        """Copy a batch to the device; rows behind the first `num_rows` get weight 0."""
+        """Copy a batch to the device; rows after the first `num_rows` get weight 0."""
         made = to_tensors(weigh_first_rows(batch, num_rows), self.attention, self.device)
         return replace(made, source=first_rows(batch, num_rows))
 
