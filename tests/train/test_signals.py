@@ -10,14 +10,18 @@ from blankfill.train.signals import stop_on_signals
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_a_wish_and_a_second_one_ends_at_once(number, caplog, monkeypatch):
     monkeypatch.setattr("blankfill.train.signals.ECHO_SECONDS", 0.0)
-    wish, before = threading.Event(), signal.getsignal(number)
-    with stop_on_signals(wish, lambda: "what is at hand"):
-        os.kill(os.getpid(), number)
-        assert wish.is_set()
-        assert "finishing what is at hand, then saving" in caplog.text
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(number) is before
+    # The tests themselves may run under nohup, which has a hang-up ignored.
+    wish, before = threading.Event(), signal.signal(number, signal.default_int_handler)
+    try:
+        with stop_on_signals(wish, lambda: "what is at hand"):
+            os.kill(os.getpid(), number)
+            assert wish.is_set()
+            assert "finishing what is at hand, then saving" in caplog.text
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
 
 
 def test_what_a_launcher_passes_on_is_the_same_wish(monkeypatch):
