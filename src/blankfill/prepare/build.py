@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from blankfill import progress
 from blankfill.config.run import RunConfig
 from blankfill.data.mixture import RowMixture, RowStream
 from blankfill.disk.publish import new_folder, refused_by_disk
@@ -211,20 +212,26 @@ def _build_engine(plan: Plan, newest: Checkpoint | None, rows: RowStream) -> Loc
     cfg, before = plan.cfg, plan.measured_before
     set_threads(cfg.train.threads)  # as first weights are computed; settled below
     model = _new_model(plan, newest)
-    settle_threads(cfg, model, lambda n: rows.rows(0, n), before=before.threads if before else None)
-    dtype = settle_precision(
-        cfg, model, lambda n: rows.rows(0, n), before=before.precision if before else None
-    )
+
+    def some(number: int) -> Batch:
+        return rows.rows(0, number)
 
     def sample() -> Batch:
-        return rows.rows(0, cfg.train.micro_batch_rows)
+        return some(cfg.train.micro_batch_rows)
 
-    attention = settle_attention(
-        cfg, plan.device, dtype, sample, before=before.attention if before else None
-    )
-    compiled = settle_compile(
-        cfg, model, dtype, attention, sample, before=before.compiled if before else None
-    )
+    with progress.bar("trying what is fastest here", 4, "choices") as meter:
+        settle_threads(cfg, model, some, before=before.threads if before else None)
+        meter.advance(1, "threads")
+        dtype = settle_precision(cfg, model, some, before=before.precision if before else None)
+        meter.advance(1, "precision")
+        attention = settle_attention(
+            cfg, plan.device, dtype, sample, before=before.attention if before else None
+        )
+        meter.advance(1, "attention")
+        compiled = settle_compile(
+            cfg, model, dtype, attention, sample, before=before.compiled if before else None
+        )
+        meter.advance(1, "compiling")
     return LocalEngine(cfg, model, dtype=dtype, attention=attention, compiled=compiled)
 
 
