@@ -102,6 +102,17 @@ def test_the_state_comes_back_from_its_tensors(optimizer):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_state_before_the_first_step_is_none_again(optimizer):
+    cfg = config(kind=optimizer)
+    fresh = build_optimizer(small_model(), cfg, lr=1e-2)
+    nothing = fresh.tensors()
+    used = stepped(cfg)
+    assert used.tensors()
+    used.load(nothing)
+    assert used.tensors() == nothing == {}
+
+
 def test_state_of_another_optimizer_is_refused():
     tensors = stepped(config()).tensors()
     with pytest.raises(CheckpointError, match="momentum_buffer"):

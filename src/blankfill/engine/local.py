@@ -209,8 +209,7 @@ class LocalEngine:
         moments = load_tensors(folder / "optimizer.safetensors")
         try:
             self.model.load_state_dict(weights)
-            if moments:
-                self.optimizer.load(moments)
+            self.optimizer.load(moments)
         except (CheckpointError, RuntimeError) as error:
             raise CheckpointError(
                 f"{folder} does not fit this model ({error}); resume with the configuration that "

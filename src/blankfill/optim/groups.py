@@ -114,12 +114,15 @@ class SplitOptimizer:
         }
 
     def load(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Restore the state from what `tensors` gave.
+        """Restore the state from what `tensors` gave: nothing, where no step had been done.
 
         Raises:
             CheckpointError: the state of a parameter is missing.
         """
         for name, parameter, owner in self._owned:
+            if not tensors:
+                owner.state.pop(parameter, None)
+                continue
             keys = STATE[type(owner)]
             missing = [f"{key}.{name}" for key in keys if f"{key}.{name}" not in tensors]
             if missing:

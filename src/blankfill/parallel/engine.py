@@ -288,9 +288,7 @@ class ParallelEngine:
         folder = checkpoint.path
         self._load_weights(folder, "model")
         try:
-            moments = dict(read_rows(folder, "optimizer", self._rows_on_disk))
-            if moments:
-                self.optimizer.load(moments)
+            self.optimizer.load(dict(read_rows(folder, "optimizer", self._rows_on_disk)))
         except CheckpointError as error:
             raise CheckpointError(
                 f"{folder} does not fit this model ({error}); resume with the configuration that "
