@@ -36,5 +36,6 @@ def print_demo(result: DemoResult, console: Answer) -> None:
     )
     console.print(
         f"fill a blank of your own: {own_command()} fill {result.run} "
-        '"On Monday Anna [MASK] three bowls from Emil."',
+        '"On Monday Anna bought three hats from Emil. A hat costs four coins, so Anna paid [MASK] '
+        'coins."',
     )
