@@ -17,11 +17,12 @@ import torch
 
 from blankfill.config.train import AttentionKind
 from blankfill.engine.transfer import TensorBatch, read_together
+from blankfill.errors import CheckpointError
 from blankfill.model.glm import GLM
 from blankfill.objective.batch import Batch, Float32
 from blankfill.runs import Checkpoint, Part
 
-__all__ = ["Engine", "Portion", "StepNumbers"]
+__all__ = ["Engine", "Portion", "StepNumbers", "UnreadNumbers", "misfit"]
 
 T = TypeVar("T")
 
@@ -215,3 +216,16 @@ class Engine(Protocol):
             CheckpointError: a file cannot be read or does not fit the model.
         """
         ...
+
+
+def misfit(folder: Path, error: Exception) -> CheckpointError:
+    """Say that a checkpoint's tensors are not those of a run's model or optimizer, and the cure.
+
+    Args:
+        folder: of the checkpoint.
+        error: what did not fit.
+    """
+    return CheckpointError(
+        f"{folder} does not fit this model ({error}); resume with the configuration that "
+        "the run was started with"
+    )

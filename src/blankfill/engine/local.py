@@ -15,7 +15,7 @@ from blankfill.config.run import RunConfig
 from blankfill.config.train import AttentionKind
 from blankfill.engine.compiled import compile_block, mark_varying
 from blankfill.engine.device import choose_attention, choose_precision, update_precision
-from blankfill.engine.engine import Portion, StepNumbers, UnreadNumbers
+from blankfill.engine.engine import Portion, StepNumbers, UnreadNumbers, misfit
 from blankfill.engine.gradient import (
     bad_weights,
     forward_backward,
@@ -211,10 +211,7 @@ class LocalEngine:
             self.model.load_state_dict(weights)
             self.optimizer.load(moments)
         except (CheckpointError, RuntimeError) as error:
-            raise CheckpointError(
-                f"{folder} does not fit this model ({error}); resume with the configuration that "
-                "the run was started with"
-            ) from error
+            raise misfit(folder, error) from error
         if self.ema and checkpoint.holds("ema"):
             average = load_tensors(folder / "ema.safetensors")
             self.ema = {name: value.to(self.device) for name, value in average.items()}

@@ -21,7 +21,7 @@ from blankfill.config.run import RunConfig
 from blankfill.config.train import AttentionKind
 from blankfill.engine.compiled import mark_varying
 from blankfill.engine.device import choose_attention, choose_precision, update_precision
-from blankfill.engine.engine import Portion, StepNumbers
+from blankfill.engine.engine import Portion, StepNumbers, misfit
 from blankfill.engine.gradient import (
     forward_backward,
     layer_of,
@@ -290,10 +290,7 @@ class ParallelEngine:
         try:
             self.optimizer.load(dict(read_rows(folder, "optimizer", self._rows_on_disk)))
         except CheckpointError as error:
-            raise CheckpointError(
-                f"{folder} does not fit this model ({error}); resume with the configuration that "
-                "the run was started with"
-            ) from error
+            raise misfit(folder, error) from error
         if self.ema and checkpoint.holds("ema"):
             average = read_rows(folder, "ema", self._rows_on_disk)
             self.ema = {name: value.to(self.device) for name, value in average}
