@@ -11,19 +11,8 @@ from blankfill.data import ingest
 from blankfill.data.store import TokenStore
 from blankfill.disk.publish import NameLock
 from blankfill.errors import DataError, OutputError
-from blankfill.text.tokenizer import Tokenizer
 from conftest import small_corpus
-
-
-def write_lines(path, texts):
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    return path
-
-
-def texts_of(folder):
-    store = TokenStore.open(folder, verify=True)
-    tokenizer = Tokenizer.load(folder / "tokenizer")
-    return [tokenizer.decode(store.document(i)) for i in range(len(store))]
+from data.text_files import texts_of, write_lines
 
 
 def held_out_by_the_law(texts, share):

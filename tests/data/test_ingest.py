@@ -17,18 +17,8 @@ from blankfill.errors import DataError
 from blankfill.text.corpus import read_documents
 from blankfill.text.tokenizer import Tokenizer
 from conftest import small_corpus
+from data.text_files import texts_of, write_lines
 from shared import shared_path
-
-
-def write_lines(path, texts):
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    return path
-
-
-def texts_of(folder):
-    store = TokenStore.open(folder, verify=True)
-    tokenizer = Tokenizer.load(folder / "tokenizer")
-    return [tokenizer.decode(store.document(i)) for i in range(len(store))]
 
 
 def test_documents_come_back_as_text_in_the_order_of_the_input(tmp_path, tokenizer_folder):

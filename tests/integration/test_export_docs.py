@@ -2,10 +2,8 @@
 
 import json
 import os
-import re
 import shlex
 import subprocess
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,18 +11,11 @@ import torch
 from blankfill.cli.main import main
 from blankfill.generate import LanguageModel, fill_tokens, search
 from conftest import small_corpus
-
-DOCS = Path(__file__).parents[2] / "docs"
+from docs_blocks import DOCS, blocks
 
 
 def commands(name):
-    text = (DOCS / name).read_text(encoding="utf-8")
-    found = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    return [line for kind, block in found if not kind for line in block.splitlines()]
-
-
-def python_blocks(path):
-    return re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
+    return [line for block in blocks(DOCS / name) for line in block.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +42,8 @@ def folder(tmp_path_factory):
 def test_both_languages_have_the_same_commands():
     assert commands("export.md") == commands("export.zh.md")
     assert len(commands("export.md")) >= 5
-    use, scorer = python_blocks(DOCS / "export.md")
-    assert [use, scorer] == python_blocks(DOCS / "export.zh.md")
+    use, scorer = blocks(DOCS / "export.md", "python")
+    assert [use, scorer] == blocks(DOCS / "export.zh.md", "python")
     assert scorer.count("\n    def ") == 3
 
 
@@ -76,11 +67,11 @@ def test_the_python_of_the_document_runs_where_only_transformers_is(folder, vari
         pytest.skip(f"{variable} does not name a Python that has transformers")
     out = tmp_path / "exported"
     assert main(["export", str(folder / "runs" / "mine"), "--to", "hf", "--out", str(out)]) == 0
-    use, *more = python_blocks(out / "README.md")
+    use, *more = blocks(out / "README.md", "python")
     assert len(use.strip().splitlines()) <= 9
     # What stands in place of a pipeline goes on with the names of the lines above it.
     in_place = "\n".join([use, *more])
-    documented = python_blocks(DOCS / "export.md")[0]
+    documented = blocks(DOCS / "export.md", "python")[0]
     for code, place in ((documented, tmp_path), (use, out), (in_place, out)):
         assert "fox" in run_alone(python, code, place)
 
@@ -124,7 +115,7 @@ def test_the_scorer_of_the_document_gives_the_probabilities_of_the_run(
         [" reads books", " sees", " water"],
     )
     (tmp_path / "asked.json").write_text(json.dumps([questions, answers]), encoding="utf-8")
-    scorer = python_blocks(DOCS / "export.md")[1]
+    scorer = blocks(DOCS / "export.md", "python")[1]
     scores, accuracy = json.loads(run_alone(python, scorer + SCORING, tmp_path).splitlines()[-1])
     assert accuracy == 1.0  # lm-eval chooses what has the highest score, as this list was made
     lm = LanguageModel.load(folder / "runs" / "mine")

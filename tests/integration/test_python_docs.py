@@ -1,22 +1,14 @@
 """The blocks of docs/python.md, run as they stand, in order."""
 
-import re
-from pathlib import Path
-
 import pytest
 
 from blankfill.demo.corpus import generate
-
-DOCS = Path(__file__).parents[2] / "docs"
-
-
-def blocks(name):
-    return re.findall(r"```python\n(.*?)```", (DOCS / name).read_text(encoding="utf-8"), re.DOTALL)
+from docs_blocks import DOCS, blocks
 
 
 def test_both_languages_have_the_same_blocks():
-    assert blocks("python.md") == blocks("python.zh.md")
-    assert len(blocks("python.md")) == 5
+    assert blocks(DOCS / "python.md", "python") == blocks(DOCS / "python.zh.md", "python")
+    assert len(blocks(DOCS / "python.md", "python")) == 5
 
 
 @pytest.mark.slow
@@ -28,7 +20,7 @@ def test_the_blocks_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "docs"}
     shown = []
-    for block in blocks("python.md"):
+    for block in blocks(DOCS / "python.md", "python"):
         exec(compile(block, "docs/python.md", "exec"), names)
         shown.append(capsys.readouterr().out)
     built, trained, filled, scored, taken = shown

@@ -1,9 +1,7 @@
 """The README's own-text commands, typed as they stand, in both languages of the README."""
 
-import re
 import shlex
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -13,20 +11,12 @@ from blankfill.config.presets import preset
 from blankfill.demo.corpus import generate
 from blankfill.prepare import pace
 from blankfill.prepare.pace import Pace
-
-ROOT = Path(__file__).parents[2]
-
-
-def blocks(name: str) -> list[str]:
-    """Give the commands of the README that start with `blankfill`, in order."""
-    text = (ROOT / name).read_text(encoding="utf-8")
-    found = re.findall(r"```\n(.*?)```", text, re.DOTALL)
-    return [line for block in found for line in block.splitlines() if line.startswith("blankfill ")]
+from docs_blocks import ROOT, commands
 
 
 def test_both_readmes_have_the_same_commands():
-    assert blocks("README.md") == blocks("README.zh.md")
-    assert len(blocks("README.md")) >= 10
+    assert commands(ROOT / "README.md") == commands(ROOT / "README.zh.md")
+    assert len(commands(ROOT / "README.md")) >= 10
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +50,7 @@ def make_an_hour_short(patch):
 
 def test_the_readmes_commands_run(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    for line in blocks("README.md"):
+    for line in commands(ROOT / "README.md"):
         words = shlex.split(line)[1:]
         if words[0] == "demo":
             continue

@@ -1,26 +1,17 @@
 """The commands of docs/training.md, typed as they stand."""
 
-import re
 import shlex
-from pathlib import Path
 
 import pytest
 
 from blankfill.cli.main import main
 from blankfill.demo.corpus import generate
-
-DOCS = Path(__file__).parents[2] / "docs"
-
-
-def commands(name):
-    text = (DOCS / name).read_text(encoding="utf-8")
-    found = re.findall(r"```\n(.*?)```", text, re.DOTALL)
-    return [line for block in found for line in block.splitlines() if line.startswith("blankfill ")]
+from docs_blocks import DOCS, commands
 
 
 def test_both_languages_have_the_same_commands():
-    assert commands("training.md") == commands("training.zh.md")
-    assert len(commands("training.md")) == 13
+    assert commands(DOCS / "training.md") == commands(DOCS / "training.zh.md")
+    assert len(commands(DOCS / "training.md")) == 13
 
 
 @pytest.mark.slow
@@ -32,7 +23,7 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys):
         text = "\n\n".join(document.text for document in documents)
         (tmp_path / folder / "a.txt").write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    for line in commands("training.md"):
+    for line in commands(DOCS / "training.md"):
         line = line.replace("train corpus/ --minutes 60", "train corpus/ --minutes 1")
         assert main(shlex.split(line)[1:]) == 0, line
         assert capsys.readouterr().out.strip(), line

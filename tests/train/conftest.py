@@ -47,6 +47,22 @@ def tensor_operations(monkeypatch):
 
 
 @pytest.fixture
+def model():
+    """The model of `CFG` with its first weights."""
+    model = GLM(CFG.model)
+    init_weights(model, 1)
+    return model
+
+
+@pytest.fixture
+def rows(random_store, ids):
+    """A function that makes a batch of so many rows."""
+    store = random_store([5, 17, 30, 44, 120, 9, 60, 33])
+    source = RowSource([store], CFG.objective, ids, row_length=64, seed=1)
+    return lambda count: source.rows(0, count)
+
+
+@pytest.fixture
 def make_trainer(random_store, ids):
     """A function that makes a trainer in a folder."""
 

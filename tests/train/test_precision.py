@@ -7,11 +7,8 @@ import logging
 import pytest
 import torch
 
-from blankfill.data.rows import RowSource
 from blankfill.engine import device
 from blankfill.errors import ConfigError
-from blankfill.model.glm import GLM
-from blankfill.model.init import init_weights
 from blankfill.prepare import precision
 from blankfill.prepare.precision import settle_precision
 from train.conftest import CFG
@@ -31,20 +28,6 @@ def native(request, monkeypatch):
 @pytest.fixture
 def multiplying(monkeypatch):
     monkeypatch.setattr(device, "lowest_precision", lambda _: NARROW)
-
-
-@pytest.fixture
-def model():
-    model = GLM(CFG.model)
-    init_weights(model, 1)
-    return model
-
-
-@pytest.fixture
-def rows(random_store, ids):
-    store = random_store([5, 17, 30, 44, 120, 9, 60, 33])
-    source = RowSource([store], CFG.objective, ids, row_length=64, seed=1)
-    return lambda count: source.rows(0, count)
 
 
 def named(name, **train):

@@ -5,9 +5,6 @@ import dataclasses
 import pytest
 import torch
 
-from blankfill.data.rows import RowSource
-from blankfill.model.glm import GLM
-from blankfill.model.init import init_weights
 from blankfill.prepare import threads
 from blankfill.prepare.threads import ThreadWatch, fastest_threads, settle_threads
 from blankfill.prepare.trial import Trial
@@ -16,20 +13,6 @@ from conftest import run_record
 from train.conftest import CFG, same
 
 FREE = CFG.changed({"train.threads": 0})
-
-
-@pytest.fixture
-def model():
-    model = GLM(CFG.model)
-    init_weights(model, 1)
-    return model
-
-
-@pytest.fixture
-def rows(random_store, ids):
-    store = random_store([5, 17, 30, 44, 120, 9, 60, 33])
-    source = RowSource([store], CFG.objective, ids, row_length=64, seed=1)
-    return lambda count: source.rows(0, count)
 
 
 @pytest.fixture
@@ -83,7 +66,9 @@ def test_a_resumed_run_keeps_a_number_that_is_not_the_best(machine, model, rows)
     assert settle_threads(FREE, model, rows, before=16) == 4
 
 
-def test_a_number_that_is_named_is_obeyed_and_nothing_is_measured(machine, monkeypatch, model):
+def test_a_number_that_is_named_is_obeyed_and_nothing_is_measured(
+    machine, monkeypatch, model, rows
+):
     now = machine({2: 100.0, 1: 1.0})
     monkeypatch.setattr(threads, "Trial", None)
     for named in (1, 2):
