@@ -40,6 +40,7 @@ PARTS = {
         Part("b", "ways of attention", "attention", 60),
         Part("c", "training steps", "steps", 145),
         Part("d", "a run, killed and resumed", "training", 170),
+        Part("e", "the sharded engine beside the local one", "sharded", 65),
     )
 }
 
@@ -65,7 +66,7 @@ class Settings:
     out: Path
     """Folder of the results."""
     jobs: str = ""
-    """Regular expression of the names of part c's jobs that are done."""
+    """Regular expression of the names of the jobs of c and e that are done."""
     until: float = 0.0
     """When this part is ended, as `time.time()`."""
 

@@ -6,6 +6,7 @@ A row has `part`, `job`, `status` and what was measured. Status: `passed` or `fa
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import math
 import time
@@ -46,23 +47,31 @@ class Record:
         """Name the jobs that were begun or left out."""
         return {row["job"] for row in self.rows()} - {THE_PART}
 
-    def do(self, job: str, call: Callable[[], dict[str, Any]]) -> None:
+    def do(
+        self, job: str, call: Callable[[], dict[str, Any]], most_seconds: float | None = None
+    ) -> None:
         """Do a job that was not begun before, and keep what it gives or raises.
 
         Args:
             job: its name.
             call: does it, and gives the values of its row, `status` among them.
+            most_seconds: when this process ends and says where it stood, however deep in a library
+                it hangs; the check then begins the part again, behind this job.
         """
         if job in self.jobs():
             return
         self.add(job, "started")
         begun = time.monotonic()
         try:
+            if most_seconds is not None:
+                faulthandler.dump_traceback_later(max(most_seconds, 0.1), exit=True)
             values = {"status": "measured", **call()}
         except Exception as error:  # the next job is done all the same
             traceback.print_exc()
             first = str(error).strip().split("\n")[0][:300]
             values = {"status": "failed", "error": f"{type(error).__name__}: {first}"}
+        finally:
+            faulthandler.cancel_dump_traceback_later()
         self.add(job, values.pop("status"), **values, took_seconds=time.monotonic() - begun)
 
     def cut_off(self, why: str) -> None:

@@ -145,10 +145,10 @@ def measure(job: Job, settings: Settings, peak: float) -> dict[str, Any]:
             print(f"{job.name}: {rows} rows do not fit", flush=True)
             rows //= 2
         finally:
-            _forget(settings.device)
+            forget(settings.device)
 
 
-def _forget(device: str) -> None:
+def forget(device: str) -> None:
     """Give back what a model held."""
     gc.collect()
     torch._dynamo.reset()
@@ -207,7 +207,7 @@ def _our_step(
     job: Job, settings: Settings, rows: int, folder: Path
 ) -> tuple[Callable[[Any], Any], dict[str, Any]]:
     """Build a trainer as a run has it."""
-    way = _fastest(settings, job.length) if job.way == "auto" else job.way
+    way = fastest_way(settings, job.length) if job.way == "auto" else job.way
     cfg = RunConfig(
         model=SIZES[job.size],
         train=TrainConfig(
@@ -239,7 +239,7 @@ def _our_step(
     }  # fmt: skip
 
 
-def _fastest(settings: Settings, length: int) -> Any:
+def fastest_way(settings: Settings, length: int) -> Any:
     """Name the way that passed in part b and took least time there, of those not compiled."""
     seconds = {
         row["job"].partition(",")[0]: row["seconds"]

@@ -41,13 +41,15 @@ def write_report(settings: Settings, seconds: float, *, show: str) -> bool:
 
 def table(part: str, rows: list[dict[str, Any]]) -> str:
     """Lay out the rows of one part."""
-    line = {"a": _test, "b": _way, "c": _step, "d": _life}[part]
+    line = {"a": _test, "b": _way, "c": _step, "d": _life, "e": _pair}[part]
     own = [row for row in rows if row["part"] == part]
     if not own:
         return f"{part}: nothing was done"
     lines = [f"{part}: {PARTS[part].title}"]
     for row in own:
         said = row.get("error") or ("" if row["status"] == "left out" else line(row))
+        if row.get("error") and "rate_ratio" in row:  # what failed was measured all the same
+            said += "; " + line(row)
         lines.append(f"  {row['status']:9} {row['job']:48} {said}")
     return "\n".join(lines)
 
@@ -118,6 +120,26 @@ def _life(row: dict[str, Any]) -> str:
             f"{row['largest_loss_difference']:.1e} nats at most"
         )
     return said
+
+
+def _pair(row: dict[str, Any]) -> str:
+    reached = "reached" if row["reached"] else "MISSED"
+    sides = "; ".join(
+        f"{name} {row[name]['positions_per_second']:,.0f} pos/s"
+        f"{_memory(row[name])}{_waits(row[name])}"
+        for name in ("sharded", "local")
+    )
+    return (
+        f"{row['rate_ratio']:.3f} of the local rate (goal {row['goal']}: {reached}), "
+        f"{row['backend']}; {sides}; {row['steps']} steps: losses apart by "
+        f"{row['first_loss_difference']:.1e} at first and {row['loss_difference']:.1e} at most, "
+        f"norms {row['norm_difference']:.1e}, weights {row['weights_apart']:.1e} of their way"
+    )
+
+
+def _waits(row: dict[str, Any]) -> str:
+    waits = row["synchronisations"]
+    return f"  {waits['main_thread']:.1f} waits" if "main_thread" in waits else ""
 
 
 def _memory(row: dict[str, Any]) -> str:

@@ -12,9 +12,12 @@ from gpu_check import PARTS, Settings
 from gpu_check.attention import _Case
 from gpu_check.measure import _heard, median_seconds, relative_error
 from gpu_check.record import Record, read_rows
+from gpu_check.sharded import TOLERANCES, Pair, _judged, compare, joined_alone
 from gpu_check.steps import JOBS, Job, measure
 from gpu_check.table import write_report
 
+from blankfill.parallel import ParallelEngine
+from blankfill.parallel.rows import own
 from script_files import load_script
 
 ROOT = Path(__file__).parents[2]
@@ -126,6 +129,21 @@ def test_a_part_that_died_goes_on_behind_its_job(settings, fake_part):
     assert "ZeroDivisionError" in found["third"]["error"]
 
 
+def test_a_job_that_hangs_is_ended_alone(settings, fake_part):
+    fake_part(
+        "record.do('first', lambda: time.sleep(60), 0.5)\n"
+        "record.do('second', lambda: time.sleep(0.01) or {'status': 'passed'}, 60)\n"
+    )
+    begun = time.monotonic()
+    SCRIPT.run_part(PARTS["b"], time.time() + 50, [], settings)
+    assert time.monotonic() - begun < 40
+    found = rows(settings.out)
+    assert [row["status"] for row in found.values()] == ["failed", "passed"]
+    assert "ended with 1" in found["first"]["error"]
+    log = (settings.out / "gpu-check.log").read_text()
+    assert "in <lambda>" in log  # where it stood
+
+
 def test_a_part_that_cannot_begin_is_not_tried_for_ever(settings, fake_part):
     fake_part("raise SystemExit(3)\n")
     SCRIPT.run_part(PARTS["b"], time.time() + 60, [], settings)
@@ -203,8 +221,48 @@ def test_times_are_taken():
         Settings.of(wanted)
 
 
-def test_all_parts_fit_into_eight_minutes():
-    assert sum(part.seconds for part in PARTS.values()) < 8 * 60
+def test_all_parts_fit_into_nine_minutes():
+    assert sum(part.seconds for part in PARTS.values()) < 9 * 60
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_sharded_engine_learns_what_the_local_one_does(settings, optimizer):
+    with joined_alone("cpu") as ranks:
+        found = compare(Pair("tiny", 128, 1.0, optimizer), settings, ranks)
+    assert found["status"] == "passed"
+    assert found["first_loss_difference"] == 0
+    (first, _), *_, (last, _) = found["losses"]
+    assert last < first - 0.2
+    sharded, local = found["sharded"], found["local"]
+    assert found["rate_ratio"] == pytest.approx(local["seconds"] / sharded["seconds"])
+    write_report(settings, 1.0, show="e")
+
+
+def test_an_engine_that_learns_something_else_fails(settings, monkeypatch):
+    def forgetful(self, lr):
+        self._parameters["norm.weight"].grad = None
+        own(self._parameters["embed.word.weight"].grad).mul_(0.5)
+        step(self, lr)
+
+    step = ParallelEngine.step
+    monkeypatch.setattr(ParallelEngine, "step", forgetful)
+    with joined_alone("cpu") as ranks:
+        found = compare(Pair("tiny", 128, 1.0, "adamw"), settings, ranks)
+    assert found["status"] == "failed"
+    assert "1 weights did not move: norm.weight" in found["error"]
+
+
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [("first_loss_difference", 0.001), ("loss_difference", 0.05), ("norm_difference", 0.5),
+     ("weights_apart", float("nan"))],
+)  # fmt: skip
+def test_what_is_apart_is_named(what, value):
+    found = dict.fromkeys(TOLERANCES, 0.0) | {"unmoved": []}
+    assert _judged(found) == {"status": "passed"}
+    told = _judged(found | {what: value})
+    assert told["status"] == "failed"
+    assert what.replace("_", " ") in told["error"]
 
 
 @pytest.mark.slow
@@ -222,5 +280,5 @@ def test_every_part_runs_on_a_cpu(tmp_path, tokenizer_folder):
     found = json.loads((tmp_path / "out/gpu-check.json").read_text())
     states = {row["job"]: row["status"] for row in found["rows"]}
     assert code == 0, states
-    assert {row["part"] for row in found["rows"]} == set("abcd")
+    assert {row["part"] for row in found["rows"]} == set("abcde")
     assert states["pretrain, resumed"] == states["evaluate"] == "passed"
