@@ -32,6 +32,8 @@ USUAL_RATE = 280_000.0
 OVERHEAD_SECONDS = 35.0
 """Of the training's time, what two starts, the choice of attention, compiling, saves and
 validations take; 28 s on that card."""
+LEAST_SECONDS = 90.0
+"""With less, compiling takes all the time until the kill (42 s were too few on an H100)."""
 EVALUATION_SECONDS = 15.0
 """Kept for the evaluation, which took 9 s there."""
 KILL_AT = 0.45
@@ -52,6 +54,9 @@ def run(settings: Settings, record: Record) -> None:
     """Train, kill, resume and evaluate; each is a row."""
     if settings.store is None or settings.held_out is None:
         record.add("pretrain", "left out", error="no --store and --held-out were given")
+        return
+    if settings.left() < LEAST_SECONDS and not settings.quick:
+        record.add("pretrain", "left out", error=f"it needs {LEAST_SECONDS:.0f} s")
         return
     with tempfile.TemporaryDirectory() as folder:
         life = _Life(settings, Path(folder) / "run")

@@ -11,6 +11,7 @@ import torch
 from blankfill.api.data import data_build
 from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.data.rows import RowSource
+from blankfill.engine.compiled import _LIMIT
 from blankfill.errors import ConfigError
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
@@ -117,6 +118,16 @@ def test_one_block_is_measured_and_leaves_no_trace(model, batch, traced, monkeyp
     assert found.compile_seconds > found.compiled_seconds > 0
     assert all(p.grad is None for p in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.skipif(not _LIMIT, reason="torch before 2.13 has one limit for a process")
+def test_the_ninth_model_of_a_process_is_compiled_too(batch, traced):
+    for number in range(1, 10):
+        cfg = dataclasses.replace(CFG.model, ffn_size=32 * number)
+        model = GLM(cfg)
+        init_weights(model, 0)
+        named_on = dataclasses.replace(named("on"), model=cfg)
+        assert settle_compile(named_on, model, torch.float32, "blocks", lambda: batch)
 
 
 def test_the_choice_is_made_of_what_was_measured(model, monkeypatch, caplog):

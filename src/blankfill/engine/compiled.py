@@ -5,7 +5,9 @@ Scoring and filling, of many shapes, are computed as they are written.
 
 from __future__ import annotations
 
+import inspect
 from contextlib import AbstractContextManager
+from typing import Final
 
 import torch
 from torch import nn
@@ -13,6 +15,16 @@ from torch import nn
 from blankfill.model.masks import Mask, PackedMask, VarlenMask
 
 __all__ = ["compile_block", "mark_varying", "uncompiled"]
+
+MOST_GRAPHS: Final = 128
+"""Graphs of a block's code in one process, two for each model that trains there."""
+# Torch gives up after 8, and a fifth model of a process would not be compiled; before 2.13 nothing
+# but a setting of the whole process says otherwise.
+_LIMIT: Final = (
+    {"recompile_limit": MOST_GRAPHS}
+    if "recompile_limit" in inspect.signature(torch.compile).parameters
+    else {}
+)
 
 
 def compile_block(block: nn.Module, *, one_graph: bool = True) -> None:
@@ -26,7 +38,7 @@ def compile_block(block: nn.Module, *, one_graph: bool = True) -> None:
         block: of a model.
         one_graph: refuse a block that is more than one graph; else it is computed in parts.
     """
-    block.compile(fullgraph=one_graph, dynamic=False)
+    block.compile(fullgraph=one_graph, dynamic=False, **_LIMIT)
 
 
 def mark_varying(mask: Mask, wanted: torch.Tensor | None = None) -> None:
