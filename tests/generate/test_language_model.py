@@ -11,7 +11,7 @@ from blankfill.errors import CheckpointError
 from blankfill.generate import LanguageModel, fill_tokens
 from blankfill.model.glm import GLM
 from blankfill.runs import newest_checkpoint, read_run
-from blankfill.runs.tensors import load_weights
+from blankfill.runs.parts import load_weights
 from blankfill.text.tokenizer import Tokenizer
 from conftest import language_model
 from interop.runs import make_run

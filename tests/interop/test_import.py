@@ -162,7 +162,7 @@ def test_large_weights_are_cut_into_files_and_open_as_one(tmp_path):
     from blankfill.interop.importer import run_import
     from blankfill.interop.layouts import recognise
     from blankfill.interop.plan import plan_import
-    from blankfill.runs.tensors import load_weights
+    from blankfill.runs.parts import load_weights
 
     model = learned()
     foreign.glm_megatron(tmp_path / "theirs", model, 2)
@@ -238,7 +238,7 @@ def test_imported_reference_models_compute_the_reference_logits(tmp_path, name):
     from safetensors.torch import load_file
 
     from blankfill.model.masks import DenseMask
-    from blankfill.runs.tensors import load_weights
+    from blankfill.runs.parts import load_weights
 
     folder = shared_path("reference/golden") / "logits" / name
     result = import_(folder, out=tmp_path / "ours", layout=GOLDEN[name])

@@ -6,13 +6,13 @@ import torch
 from safetensors.torch import load_file
 
 from blankfill.errors import CheckpointError
+from blankfill.runs.parts import part_files
 from blankfill.runs.tensors import (
     BLOCK,
     SavedFile,
     TensorSpec,
     TensorWriter,
     load_tensors,
-    part_files,
     write_tensors,
 )
 

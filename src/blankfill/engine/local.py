@@ -30,8 +30,8 @@ from blankfill.errors import CheckpointError
 from blankfill.model.glm import GLM, device_of
 from blankfill.objective.batch import Batch
 from blankfill.optim import LossScaler, build_optimizer, shrink_at
-from blankfill.runs import Checkpoint, Part, load_tensors
-from blankfill.runs.tensors import load_weights
+from blankfill.runs import Checkpoint, Part
+from blankfill.runs.parts import load_part, load_weights
 
 __all__ = ["LocalEngine"]
 
@@ -205,15 +205,13 @@ class LocalEngine:
             CheckpointError: the checkpoint does not fit the model.
         """
         folder = checkpoint.path
-        weights = load_tensors(folder / "model.safetensors")
-        moments = load_tensors(folder / "optimizer.safetensors")
         try:
-            self.model.load_state_dict(weights)
-            self.optimizer.load(moments)
-        except (CheckpointError, RuntimeError) as error:
+            load_weights(self.model, folder)
+            self.optimizer.load(load_part(folder, "optimizer"))
+        except CheckpointError as error:
             raise misfit(folder, error) from error
         if self.ema and checkpoint.holds("ema"):
-            average = load_tensors(folder / "ema.safetensors")
+            average = load_part(folder, "ema")
             self.ema = {name: value.to(self.device) for name, value in average.items()}
         elif self.ema:
             self.ema = _copies(self.model)

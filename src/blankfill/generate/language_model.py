@@ -36,7 +36,7 @@ from blankfill.runs import (
     locate,
     read_run,
 )
-from blankfill.runs.tensors import load_weights, stored_types
+from blankfill.runs.parts import load_weights, stored_types
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import NoVocabulary, load_tokenizer
 

@@ -29,8 +29,9 @@ from blankfill.disk.publish import new_folder
 from blankfill.interop.plan import ImportPlan, Reader, Taken
 from blankfill.interop.rows import check_vocabulary
 from blankfill.runs import CheckpointState, RunRecord, checkpoint_folder, write_run, write_state
+from blankfill.runs.parts import list_part
 from blankfill.runs.record import Hardware, ImportedFrom, Software, TokenizerEntry, begun_now
-from blankfill.runs.tensors import TensorWriter, part_files, read_tensors
+from blankfill.runs.tensors import TensorWriter
 from blankfill.text.tokenizer import Tokenizer
 from blankfill.text.vocabularies import Vocabulary, save_vocabulary
 
@@ -134,11 +135,7 @@ def _differs(taken: Taken) -> bool:
 
 def _verify(checkpoint: Path, plan: ImportPlan) -> None:
     """Let the library read back what the writer wrote: names, shapes and dtypes."""
-    found = {
-        name: tuple(tensor.shape)
-        for path in part_files(checkpoint)
-        for name, tensor in read_tensors(path)
-    }
+    found = {name: tensor.shape for name, tensor in list_part(checkpoint).items()}
     assert found == {taken.spec.name: taken.spec.shape for taken in plan.taken}
 
 

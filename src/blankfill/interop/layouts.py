@@ -24,9 +24,9 @@ from typing import cast
 from blankfill.disk.pointer import is_pointer, pointer_sentence
 from blankfill.errors import ConversionError
 from blankfill.interop.names import FAMILY_OF, LAYOUTS, LayoutName, layout_of, refuse_others, unwrap
-from blankfill.interop.shards import StoredTensor, open_shard
+from blankfill.interop.shards import StoredTensor, joined, open_shard
 from blankfill.runs import Place, RunRecord, choose_checkpoint, locate, read_run
-from blankfill.runs.tensors import part_files
+from blankfill.runs.parts import list_part, part_files
 
 __all__ = ["FAMILY_OF", "LAYOUTS", "LayoutName", "Source", "recognise"]
 
@@ -235,8 +235,12 @@ def _own(place: Place) -> Source:
     folder = place.run
     record = read_run(folder)
     checkpoint = choose_checkpoint(folder, place.checkpoint, ["model"])
-    ranks = [_union([open_shard(file) for file in part_files(checkpoint.path)])]
-    return Source(path=folder, layout="blankfill", ranks=ranks, record=record,
+    shards = {path: open_shard(path) for path in part_files(checkpoint.path)}
+    tensors = {
+        name: joined([shards[rows.path][name] for rows in tensor.rows])
+        for name, tensor in list_part(checkpoint.path).items()
+    }
+    return Source(path=folder, layout="blankfill", ranks=[tensors], record=record,
                   config_path=folder / "run.json")  # fmt: skip
 
 

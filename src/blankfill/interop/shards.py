@@ -11,24 +11,22 @@ A safetensors file is opened by its library, which checks the header against the
 
 from __future__ import annotations
 
-import json
 import math
 import pickle
 import zipfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, TypedDict, cast
+from typing import Any, Final, cast
 
 import torch
 
-from blankfill.disk.names import readable_name
 from blankfill.disk.pointer import is_pointer, pointer_sentence
 from blankfill.errors import ConversionError
-from blankfill.runs.tensors import DTYPES
+from blankfill.runs.tensors import DTYPES, read_header
 
-__all__ = ["StoredTensor", "open_shard"]
+__all__ = ["StoredTensor", "joined", "open_shard"]
 
 _DTYPES: Final[dict[str, torch.dtype]] = {
     short: getattr(torch, name) for name, short in DTYPES.items()
@@ -69,6 +67,8 @@ class StoredTensor:
     """The storage it lies in, where the file has checksums."""
     held: torch.Tensor | None = None
     """Its values, where the file's format can only be read whole (torch before 1.6)."""
+    pieces: tuple[StoredTensor, ...] = ()
+    """Its rows in several files, in order; none where one file holds it."""
 
     def read(self) -> torch.Tensor:
         """Read the values.
@@ -78,6 +78,12 @@ class StoredTensor:
         """
         if self.held is not None:
             return self.held
+        if self.pieces:
+            whole, first = torch.empty(self.shape, dtype=self.dtype), 0
+            for piece in self.pieces:
+                whole[first : first + piece.shape[0]] = piece.read()
+                first += piece.shape[0]
+            return whole
         if math.prod(self.shape) == 0:
             return torch.empty(self.shape, dtype=self.dtype)
         length = 1 + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
@@ -106,6 +112,15 @@ class StoredTensor:
             )
 
 
+def joined(pieces: Sequence[StoredTensor]) -> StoredTensor:
+    """Give the tensor whose rows several files hold, in order."""
+    first, *others = pieces
+    if not others:
+        return first
+    height = sum(piece.shape[0] for piece in pieces)
+    return replace(first, shape=(height, *first.shape[1:]), pieces=tuple(pieces))
+
+
 def open_shard(path: Path) -> dict[str, StoredTensor]:
     """Read what tensors a file of `torch.save` or safetensors holds, and where.
 
@@ -128,49 +143,24 @@ def open_shard(path: Path) -> dict[str, StoredTensor]:
 
 
 def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with readable_name(path) as name, safe_open(name, framework="pt"):
-            pass  # the library has checked the header against the length of the file
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header: dict[str, _Entry] = json.loads(file.read(length), object_pairs_hook=_unique)
-    except (SafetensorError, OSError, ValueError) as error:
+        header = read_header(path)
+    except (OSError, ValueError) as error:
         raise ConversionError(
             f"{path} is cut off, damaged or no safetensors file ({error}); {_AGAIN}"
         ) from error
-    header.pop("__metadata__", None)
     tensors: dict[str, StoredTensor] = {}
-    for name, entry in header.items():
-        if entry["dtype"] not in _DTYPES:
+    for name, entry in header.tensors.items():
+        if entry.dtype not in _DTYPES:
             raise ConversionError(
-                f"{path} holds {name} as {entry['dtype']}, which blankfill does not read; "
+                f"{path} holds {name} as {entry.dtype}, which blankfill does not read; "
                 "save it as float32, float16 or bfloat16"
             )
-        shape = tuple(int(n) for n in entry["shape"])
         tensors[name] = StoredTensor(
-            path=path, name=name, dtype=_DTYPES[entry["dtype"]], shape=shape,
-            stride=_contiguous(shape), offset=8 + length + int(entry["data_offsets"][0]),
+            path=path, name=name, dtype=_DTYPES[entry.dtype], shape=entry.shape,
+            stride=_contiguous(entry.shape), offset=entry.start,
         )  # fmt: skip
     return tensors
-
-
-class _Entry(TypedDict):
-    """What the header of a safetensors file says of one tensor."""
-
-    dtype: str
-    shape: list[int]
-    data_offsets: list[int]
-    """First byte and end, counted from the end of the header."""
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"it holds {next(n for n in names if names.count(n) > 1)} twice")
-    return found
 
 
 def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:

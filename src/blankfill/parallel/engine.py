@@ -41,7 +41,7 @@ from blankfill.parallel.muon import OwnedMatrices
 from blankfill.parallel.ranks import Ranks
 from blankfill.parallel.rows import kept_rows, own, own_parameters, whole
 from blankfill.runs import Checkpoint, Part
-from blankfill.runs.tensors import read_rows
+from blankfill.runs.parts import load_part, read_pieces
 
 __all__ = ["ParallelEngine"]
 
@@ -288,12 +288,12 @@ class ParallelEngine:
         folder = checkpoint.path
         self._load_weights(folder, "model")
         try:
-            self.optimizer.load(dict(read_rows(folder, "optimizer", self._rows_on_disk)))
+            self.optimizer.load(load_part(folder, "optimizer", self._rows_on_disk))
         except CheckpointError as error:
             raise misfit(folder, error) from error
         if self.ema and checkpoint.holds("ema"):
-            average = read_rows(folder, "ema", self._rows_on_disk)
-            self.ema = {name: value.to(self.device) for name, value in average}
+            average = load_part(folder, "ema", self._rows_on_disk)
+            self.ema = {name: value.to(self.device) for name, value in average.items()}
         elif self.ema:
             self.ema = self._copies()
         training = checkpoint.state.training
@@ -311,10 +311,9 @@ class ParallelEngine:
 
     def _load_weights(self, folder: Path, part: Part) -> None:
         left = set(self._own)
-        with torch.no_grad():
-            for name, rows in read_rows(folder, part, self._rows_on_disk):
-                self._own[name].copy_(rows)
-                left.discard(name)
+        for piece in read_pieces(folder, part, self._rows_on_disk):
+            piece.copy_to(self._own[piece.name])
+            left.discard(piece.name)
         if left:
             raise CheckpointError(f"{folder} lacks the tensor {min(left)}; restore its files")
 

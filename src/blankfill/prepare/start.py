@@ -17,8 +17,8 @@ from blankfill.data.store import TokenStore
 from blankfill.errors import ConfigError
 from blankfill.model.embedding_init import embed_neighbours
 from blankfill.runs import choose_checkpoint, locate, read_run
+from blankfill.runs.parts import part_files
 from blankfill.runs.record import InitEntry
-from blankfill.runs.tensors import part_files
 
 __all__ = ["Start", "embedding_begins_from_text", "first_embedding", "read_start"]
 

@@ -1,12 +1,16 @@
 """Tensors in safetensors files: one way to write them, one way to read them.
 
-A part of a checkpoint (`model`, `optimizer`, `ema`) is one file, or several where it is large:
+A part of a checkpoint (`model`, `optimizer`, `ema`) is one file, or several where it is large or
+where several processes wrote it:
 
     model.safetensors
     model-00001-of-00003.safetensors, ...
 
 Format (safetensors 0.5): eight bytes with the header's length, little-endian; the header, JSON with
-dtype, shape and byte range of every tensor; then the tensors, little-endian, without a gap.
+dtype, shape and byte range of every tensor; then the tensors, little-endian, without a gap. A file
+that holds some rows of its tensors says in the header at which row they begin, in the words of
+torch.distributed.checkpoint, whose `HuggingFaceStorageReader` reads them as well. `parts.py` reads
+either kind.
 
 Shapes and dtypes are known before any value, so the header goes first and the tensors follow one at
 a time: memory holds one tensor and not a model. The library would take all of them at once, copy
@@ -21,11 +25,11 @@ import json
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final, Protocol
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 
 from blankfill.disk.names import readable_name
 from blankfill.errors import CheckpointError
@@ -35,16 +39,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DTYPES",
+    "OFFSETS",
+    "SHARDING",
     "Digest",
+    "Header",
+    "HeaderEntry",
     "SavedFile",
     "TensorSpec",
     "TensorWriter",
     "load_tensors",
-    "load_weights",
-    "part_files",
-    "read_rows",
+    "read_header",
     "read_tensors",
-    "stored_types",
     "write_tensors",
 ]
 
@@ -53,6 +58,8 @@ DTYPES: Final = {
     "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
 }  # fmt: skip
 """How safetensors names each dtype of torch, by the dtype's own name."""
+SHARDING, OFFSETS = "DCP_SHARDING_INFO", "saved_offsets"
+"""Where a header says at which row each tensor begins (torch `checkpoint/_hf_utils.py`)."""
 BLOCK = 4 << 20
 """Bytes that are converted, hashed and written at a time."""
 
@@ -75,6 +82,8 @@ class TensorSpec:
     """Its type on disk."""
     shape: tuple[int, ...]
     """Its shape."""
+    first_row: int | None = None
+    """Row of a larger tensor at which these rows begin; None where it is whole."""
 
     @property
     def num_bytes(self) -> int:
@@ -111,6 +120,7 @@ class TensorWriter:
         specs: Sequence[TensorSpec],
         *,
         max_file_bytes: int | None = None,
+        shard: tuple[int, int] | None = None,
     ) -> None:
         """Open the first file and write its header.
 
@@ -120,6 +130,8 @@ class TensorWriter:
             specs: the tensors, in the order in which they will be written.
             max_file_bytes: most bytes of tensors in a file; a tensor that is larger has a file of
                 its own. One file where not given.
+            shard: which of how many writers of the part this is, counted from 1; each writes one
+                file. The only one where not given.
         """
         self.files: dict[str, SavedFile] = {}
         """Size and SHA-256 of the files that are finished, by name."""
@@ -128,6 +140,8 @@ class TensorWriter:
         self._folder = folder
         groups = _in_files(specs, max_file_bytes)
         names = _file_names(part, len(groups))
+        if shard is not None:
+            names = [_file_names(part, shard[1])[shard[0] - 1]]
         self._coming = deque(zip(names, groups, strict=True))
         for name, group in self._coming:
             self.places |= {spec.name: name for spec in group}
@@ -219,10 +233,53 @@ def write_tensors(
     return writer
 
 
-def part_files(folder: Path, part: str = "model") -> list[Path]:
-    """List the files that hold a part, in order; none where it is not there."""
-    whole = folder / f"{part}.safetensors"
-    return [whole] if whole.is_file() else sorted(folder.glob(f"{part}-*-of-*.safetensors"))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeaderEntry:
+    """What a file's header says of one tensor."""
+
+    dtype: str
+    """Its type, as safetensors names it."""
+    shape: tuple[int, ...]
+    """Its shape."""
+    start: int
+    """Byte of the file at which its values begin; they follow each other without a gap."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Header:
+    """What stands before the tensors of a file."""
+
+    tensors: dict[str, HeaderEntry]
+    """The tensors by name."""
+    said: dict[str, str]
+    """What the file says of itself beside them."""
+
+
+def read_header(path: Path) -> Header:
+    """Read a file's header, and compare it with the length of the file.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with readable_name(path) as name, safe_open(name, framework="pt"):
+            pass  # the library has checked the header against the length of the file
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        found: dict[str, Any] = json.loads(file.read(length), object_pairs_hook=_unique)
+    said = found.pop("__metadata__", {})
+    tensors = {
+        name: HeaderEntry(
+            dtype=entry["dtype"], shape=tuple(entry["shape"]),
+            start=8 + length + entry["data_offsets"][0],
+        )
+        for name, entry in found.items()
+    }  # fmt: skip
+    return Header(tensors=tensors, said=said)
 
 
 def read_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
@@ -241,46 +298,6 @@ def read_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
         raise CheckpointError(f"{path} cannot be read ({error})") from error
 
 
-def stored_types(folder: Path, part: str = "model") -> dict[str, torch.dtype]:
-    """Tell the type on disk of every tensor of a part, by name, without reading the tensors.
-
-    Raises:
-        CheckpointError: a file is missing or damaged.
-    """
-    return {
-        name: tensor.dtype
-        for path in part_files(folder, part)
-        for name, tensor in read_tensors(path)  # the file is mapped: no value is touched
-    }
-
-
-def read_rows(
-    folder: Path, part: str, rows_of: Callable[[str, Sequence[int]], slice | None]
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Read some rows of each tensor of a part, one tensor at a time.
-
-    Args:
-        folder: the checkpoint's.
-        part: such as `model`.
-        rows_of: given a tensor's name and shape, tells the rows along its first dimension; None
-            asks for all of it.
-
-    Raises:
-        CheckpointError: a file is damaged.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    for path in part_files(folder, part):
-        try:
-            with readable_name(path) as name, safe_open(name, framework="pt") as file:
-                for key in file.keys():  # noqa: SIM118, it is no dictionary
-                    place = file.get_slice(key)
-                    rows = rows_of(key, place.get_shape())
-                    yield key, file.get_tensor(key) if rows is None else place[rows]
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise CheckpointError(f"{path} cannot be read ({error})") from error
-
-
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Read all tensors of a file.
 
@@ -288,37 +305,6 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
         CheckpointError: the file is missing or damaged.
     """
     return dict(read_tensors(path))
-
-
-def load_weights(model: torch.nn.Module, folder: Path, part: str = "model") -> None:
-    """Copy a checkpoint's weights into a model, one tensor at a time, whatever their dtype.
-
-    Args:
-        model: on a real device.
-        folder: the checkpoint's.
-        part: `model`, or `ema` for the moving average.
-
-    Raises:
-        CheckpointError: a file is damaged, or its tensors are not those of the model.
-    """
-    import torch
-
-    targets = model.state_dict()
-    left = dict.fromkeys(targets)
-    for path in part_files(folder, part):
-        for name, values in read_tensors(path):
-            target = targets.get(name)
-            if target is None or target.shape != values.shape:
-                held = "is not in" if target is None else f"is {list(target.shape)} in"
-                raise CheckpointError(
-                    f"{path} holds {name} {list(values.shape)}, which {held} the model of its "
-                    "run.json; restore the file that was changed"
-                )
-            with torch.no_grad():
-                target.copy_(values)
-            left.pop(name)
-    if left:
-        raise CheckpointError(f"{folder} lacks the tensor {next(iter(left))}; restore its files")
 
 
 def _in_files(specs: Sequence[TensorSpec], max_file_bytes: int | None) -> list[list[TensorSpec]]:
@@ -345,7 +331,11 @@ def _file_names(part: str, count: int) -> list[str]:
 def _header(specs: Sequence[TensorSpec]) -> bytes:
     """Build what stands before the tensors."""
     # transformers asks for the format by this name.
-    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    said = {"format": "pt"}
+    entries: dict[str, object] = {"__metadata__": said}
+    if any(spec.first_row is not None for spec in specs):
+        offsets = {spec.name: {OFFSETS: _offsets(spec)} for spec in specs}
+        said |= {SHARDING: json.dumps(offsets, separators=(",", ":")), "DCP_VERSION": "1.0"}
     end = 0
     for spec in specs:
         start, end = end, end + spec.num_bytes
@@ -356,3 +346,16 @@ def _header(specs: Sequence[TensorSpec]) -> bytes:
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight, as the library's do
     return len(text).to_bytes(8, "little") + text
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it holds {next(n for n in names if names.count(n) > 1)} twice")
+    return found
+
+
+def _offsets(spec: TensorSpec) -> list[int]:
+    """Tell where rows begin in the whole tensor, along each dimension."""
+    return [(spec.first_row or 0) if dim == 0 else 0 for dim in range(len(spec.shape))]
