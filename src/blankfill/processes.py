@@ -7,13 +7,16 @@ joins them (`blankfill.parallel`) is loaded where there are several.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
-from blankfill.errors import ConfigError
+from blankfill.errors import BlankfillError, ConfigError
 
-__all__ = ["Alone", "Place", "Processes", "this_place"]
+__all__ = ["Alone", "Place", "Processes", "deaf", "settle_speaker", "speaker_of", "this_place"]
 
 T = TypeVar("T")
 
@@ -64,6 +67,33 @@ def _number(name: str, default: int | None) -> int:
     )
 
 
+def settle_speaker(error: BaseException, rank: int) -> None:
+    """Note on an error that ends several processes which of them says it; the others are silent."""
+    error.__dict__["speaker"] = rank
+
+
+def speaker_of(error: BaseException) -> int | None:
+    """Give the process that says an error; None where they have not settled it."""
+    return error.__dict__.get("speaker")
+
+
+@contextmanager
+def deaf() -> Generator[None]:
+    """Hear no wish to end while this process ends anyway and has yet to say why: a launcher tells
+    all to end as soon as one has ended. Handlers are the main thread's; elsewhere nothing is done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
+    before = {n: signal.signal(n, signal.SIG_IGN) for n in numbers if n is not None}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class Processes(Protocol):
     """What the processes of a run know alike."""
 
@@ -85,6 +115,14 @@ class Processes(Protocol):
         """Give all processes what each of them has, in the order of their ranks."""
         ...
 
+    def place_of(self, rank: int) -> str:
+        """Name a process, with its machine where that is known."""
+        ...
+
+    def refuse(self, error: BlankfillError) -> NoReturn:
+        """Raise what every process has found alike, so that one says it for all."""
+        ...
+
 
 class Alone:
     """A run of one process."""
@@ -99,3 +137,11 @@ class Alone:
     def gather(self, items: Sequence[T]) -> list[T]:
         """Give the items: there are no others."""
         return list(items)
+
+    def place_of(self, rank: int) -> str:
+        """Name a process."""
+        return f"process {rank} of {self.count}"
+
+    def refuse(self, error: BlankfillError) -> NoReturn:
+        """Raise an error."""
+        raise error

@@ -28,6 +28,7 @@ from blankfill.cli.several import leads, let_leader_end, require_one_process, wa
 from blankfill.cli.streams import can_write, leave_stdout, say, settle_streams, writing_stdout
 from blankfill.cli.verbs import VERBS, Verb, load
 from blankfill.config.closest import did_you_mean
+from blankfill.processes import deaf
 from blankfill.runtime import tune
 
 __all__ = ["VERBS", "main"]
@@ -43,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with writing_stdout():
             sys.stdout.flush()
     except KeyboardInterrupt:
-        say("stopped")
+        if leads():
+            say("stopped")
         return 130
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does; that is no error of anybody's.
@@ -53,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentence = sentence_of(error)
         if sentence is None:
             raise
-        return _complain(wait_for_turn(error, sentence))
+        with deaf():
+            turn = wait_for_turn(error, sentence)
+            return 2 if turn is None else _complain(turn)
     return code
 
 

@@ -1,21 +1,25 @@
 """One sentence from one of several processes.
 
 Where all refuse a command alike, the leading process says why and ends, and the launcher ends the
-others while they wait. What one process alone has met it says itself, after a moment. A process
-that lost another waits longer: the other one, or the launcher, has said why.
+others while they wait. Once processes have met, they have settled which of them speaks
+(`parallel.meeting`). Before that, what one process alone has met it says itself, after a moment.
 """
 
 from __future__ import annotations
 
 import time
 
-from blankfill.errors import ConfigError, ProcessLostError
-from blankfill.processes import Place, this_place
+from blankfill.errors import ConfigError
+from blankfill.processes import Place, speaker_of, this_place
 
 __all__ = ["leads", "let_leader_end", "require_one_process", "wait_for_turn"]
 
 PATIENCE_SECONDS = 5.0
 """For which a process lets the leading one speak; torchrun looks every tenth of a second."""
+
+
+SPEAKING_SECONDS = 2.0
+"""For which a process lets the one speak that is known to."""
 
 
 def leads() -> bool:
@@ -44,18 +48,23 @@ def require_one_process(verb: str) -> None:
         )
 
 
-def wait_for_turn(error: Exception, sentence: str) -> str:
-    """Wait until this process may say what went wrong; give the sentence that it is to say.
+def wait_for_turn(error: Exception, sentence: str) -> str | None:
+    """Wait until this process may say what went wrong.
 
     Args:
         error: what went wrong.
         sentence: the same, as one process alone says it.
+
+    Returns:
+        The sentence that it is to say; None where another process says it.
     """
-    place = _place()
-    if place.count == 1:
+    place, speaker = _place(), speaker_of(error)
+    if place.count == 1 or speaker == place.rank:
         return sentence
-    lost = isinstance(error, ProcessLostError)
-    time.sleep(PATIENCE_SECONDS * (bool(place.rank) + 2 * lost))
+    if speaker is not None:
+        time.sleep(SPEAKING_SECONDS)  # the launcher ends all as soon as one has ended
+        return None
+    time.sleep(PATIENCE_SECONDS * bool(place.rank))
     return f"process {place.rank} of {place.count}: {sentence}" if place.rank else sentence
 
 

@@ -12,6 +12,8 @@ __all__ = ["ParallelConfig"]
 
 MOST_PROCESSES = 2**20
 """Of a run; more than any machine has."""
+LEAST_TIMEOUT_SECONDS = 10.0
+"""A process that is merely kept from its core is silent for some seconds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +25,10 @@ class ParallelConfig:
     shard: Annotated[int, Range(1, MOST_PROCESSES)] = 1
     """Processes that hold a copy together: weights, gradients and moments are cut over them, and
     a block's weights are put together while it computes (FSDP2)."""
+    timeout_seconds: Annotated[float, Range(LEAST_TIMEOUT_SECONDS, 86_400)] = 60.0
+    """Seconds within which all processes end, and one says why, when one of them is killed, hangs,
+    or does not come. One that gives no sign for half of it is lost: give it more where a single
+    micro-batch takes so much longer on one process than on the others."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "parallel")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from blankfill.parallel.engine import ParallelEngine
-from blankfill.parallel.ranks import Ranks, joined
+from blankfill.parallel.meeting import joined
+from blankfill.parallel.ranks import Ranks
 
 __all__ = ["ParallelEngine", "Ranks", "joined"]

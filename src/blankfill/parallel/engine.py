@@ -143,6 +143,7 @@ class ParallelEngine:
     ) -> StepNumbers:
         """Compute the gradient of a step, and wait for its numbers once."""
         train = self._cfg.train
+        self._ranks.begin_step(step)
         seed_dropout(train.seed, step, self._ranks.rank)
         share = self._cfg.model.embedding_gradient_shrink
         if self.compiled:
@@ -173,6 +174,7 @@ class ParallelEngine:
         """Give micro-batches; before the last, say that copies are to sum their gradients now."""
         for left, batch in zip(reversed(range(len(batches))), batches, strict=True):
             cast("FSDPModule", self.model).set_requires_all_reduce(left == 0)
+            self._ranks.mark(in_step=True)
             yield batch
 
     def _gradients(self) -> list[torch.Tensor]:
@@ -203,6 +205,7 @@ class ParallelEngine:
         self.optimizer.zero_grad()
         self.model.zero_grad(set_to_none=True)
         self._norm = None
+        self._ranks.mark(in_step=False)
 
     # -- what is asked between steps --------------------------------------------------------------
 
@@ -240,18 +243,21 @@ class ParallelEngine:
 
         Every process has to call it alike: a block's weights are put together for each call.
         """
+        self._ranks.pause()
         with lend(self.model, compiled=self.compiled) as model:
             yield model
         cast("FSDPModule", self.model).reshard()  # the root keeps its own after a call
 
     def metrics(self) -> dict[str, float]:
-        """Give the loss scale of float16."""
-        return {} if self.scaler is None else {"loss_scale": self.scaler.scale}
+        """Give the loss scale of float16, and the step time by process."""
+        scale = {} if self.scaler is None else {"loss_scale": self.scaler.scale}
+        return scale | self._ranks.step_times()
 
     # -- state ------------------------------------------------------------------------------------
 
     def tensors(self) -> dict[Part, Tensors]:
         """Give the whole tensors of a checkpoint, in the leading process; others have none."""
+        self._ranks.pause()
         return {
             "model": self._whole({name: rows.detach() for name, rows in self._own.items()}),
             "optimizer": self._whole(self.optimizer.tensors()),

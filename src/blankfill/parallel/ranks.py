@@ -6,27 +6,29 @@ small values of the host go over a gloo group of their own, so that nothing wait
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from blankfill.config.parallel import ParallelConfig
-from blankfill.config.train import DeviceKind
-from blankfill.engine.device import choose_device
-from blankfill.errors import BlankfillError, ConfigError, ProcessLostError
-from blankfill.processes import this_place
+from blankfill.errors import BlankfillError, ConfigError
+from blankfill.parallel.fault import place_of
+from blankfill.parallel.pace import Pace
 
-__all__ = ["Ranks", "joined"]
+if TYPE_CHECKING:
+    from blankfill.parallel.pulse import Pulse
+
+__all__ = ["Ranks"]
 
 T = TypeVar("T")
 
-OLDEST_TORCH = (2, 13)
-"""Before it a weight that two groups of FSDP2 share was not trained on the last rank
-(pytorch#176076)."""
+CONTROL_TIMEOUT = timedelta(days=1)
+"""For which small values are waited for: whether a process that keeps others waiting is lost, the
+heartbeat tells, and not the time alone."""
 REPLICATE, SHARD = "replicate", "shard"
 """The mesh's axes; every rank along either reads rows of its own."""
 
@@ -37,19 +39,27 @@ class Ranks:
     Args:
         layout: of the processes, of which torch knows.
         device: where this one computes.
+        pulse: this process's heartbeat; without one nobody notices that a process hangs.
 
     Raises:
-        ConfigError: so many processes are not laid out so.
+        ConfigError: so many processes are not laid out so, or not all of them are told the same.
     """
 
-    def __init__(self, layout: ParallelConfig, device: torch.device) -> None:
+    def __init__(
+        self, layout: ParallelConfig, device: torch.device, pulse: Pulse | None = None
+    ) -> None:
         layout.require(dist.get_world_size())
-        self.layout, self.device = layout, device
+        self.layout, self.device, self.pulse = layout, device, pulse
+        self.pace = Pace(self, pulse.lookout) if pulse is not None else None
+        """Step time by process."""
+        self.told: Exception | None = None
+        """What `once` raised last, which all processes know."""
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
+        self._control: Any = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
+        self._require_one_layout()  # before groups are made of it, which would wait for ever
         self.mesh: DeviceMesh = init_device_mesh(
             device.type, (layout.replicate, layout.shard), mesh_dim_names=(REPLICATE, SHARD)
         )
-        self._control: Any = dist.new_group(backend="gloo")
 
     @property
     def leads(self) -> bool:
@@ -80,6 +90,7 @@ class Ranks:
                 told[1] = error
         dist.broadcast_object_list(told, src=0, group=self._control)
         if told[1] is not None:
+            self.told = told[1]
             raise told[1]
         return told[0]
 
@@ -95,75 +106,54 @@ class Ranks:
         dist.all_reduce(total, group=self._control)
         return total.tolist()
 
+    # -- the heartbeat ----------------------------------------------------------------------------
 
-@contextmanager
-def joined(layout: ParallelConfig, wanted: DeviceKind) -> Generator[Ranks]:
-    """Meet the other processes that `torchrun` started, until the block ends.
+    def begin_step(self, step: int) -> None:
+        """Note that the passes of a step begin."""
+        if self.pulse is not None and self.pace is not None:
+            self.pulse.begin_step(step)
+            self.pace.count()
 
-    Args:
-        layout: of the processes.
-        wanted: device; of several GPUs of a machine each process has one.
+    def mark(self, *, in_step: bool) -> None:
+        """Note that a step gets further, or that its update is done."""
+        if self.pulse is not None:
+            self.pulse.lookout.mark(in_step=in_step)
 
-    Raises:
-        ConfigError: they cannot be reached, there is no device for this one, or torch is too old.
-        ProcessLostError: another process has ended.
-    """
-    _require_torch()
-    device = _own_device(choose_device(wanted))
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    try:
-        dist.init_process_group(backend)
-    except (dist.DistError, ValueError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise ConfigError(
-            f"the other processes cannot be reached ({first}); start them with torchrun, with the "
-            "same --rdzv-endpoint on every machine"
-        ) from error
-    try:
-        yield Ranks(layout, device)
-    except RuntimeError as error:
-        if not _says_lost(error):
-            raise
-        raise ProcessLostError(
-            "another process of this run has ended or cannot be reached; its own message says why"
-        ) from error
-    finally:
-        dist.destroy_process_group()
+    def pause(self) -> None:
+        """Note that something else than a step begins."""
+        if self.pulse is not None:
+            self.pulse.lookout.pause()
 
+    def step_times(self) -> dict[str, float]:
+        """Compare how long the processes work in a step; nothing where that is not known."""
+        if self.pulse is None or self.pace is None:
+            return {}
+        return self.pace.read((self.pulse.step or 0) + 1)
 
-def _require_torch() -> None:
-    """Check that this torch trains every weight.
+    def place_of(self, rank: int) -> str:
+        """Name a process, with its machine where that is known."""
+        if self.pulse is None:
+            return f"process {rank} of {self.count}"
+        return place_of([rank], [self.pulse.guests[rank].host], self.count)
 
-    Raises:
-        ConfigError: it is older than the first that does.
-    """
-    major, minor = (int(word) for word in torch.__version__.split(".")[:2])
-    if (major, minor) < OLDEST_TORCH:
-        raise ConfigError(
-            f"several processes need torch {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} or newer, and this "
-            f"is {torch.__version__}; install it, or train in one process"
-        )
+    def _require_one_layout(self) -> None:
+        """Check that all processes are laid out alike.
 
+        Raises:
+            ConfigError: one is told another layout.
+        """
+        mine = f"--parallel.replicate {self.layout.replicate} --parallel.shard {self.layout.shard}"
+        of_each = self.gather([mine])
+        other = next((rank for rank, one in enumerate(of_each) if one != of_each[0]), None)
+        if other is not None:
+            self.refuse(
+                ConfigError(
+                    f"{self.place_of(other)} has {of_each[other]}, process 0 has {of_each[0]}; "
+                    "start all with one command"
+                )
+            )
 
-def _own_device(device: torch.device) -> torch.device:
-    """Give this process the GPU of its number on this machine.
-
-    Raises:
-        ConfigError: there are fewer.
-    """
-    if device.type != "cuda":
-        return device
-    number, there = this_place().local_rank, torch.cuda.device_count()
-    if number >= there:
-        raise ConfigError(
-            f"process {number + 1} of this machine has no GPU: there are {there}; take "
-            f"--nproc-per-node {there}"
-        )
-    torch.cuda.set_device(number)
-    return torch.device("cuda", number)
-
-
-def _says_lost(error: RuntimeError) -> bool:
-    """Tell whether an error is of the connection to another process."""
-    signs = ("gloo/transport", "Connection closed", "Connection reset", "Broken pipe")
-    return isinstance(error, dist.DistError) or any(sign in str(error) for sign in signs)
+    def refuse(self, error: BlankfillError) -> NoReturn:
+        """Raise what every process has found alike, so that one says it for all."""
+        self.told = error
+        raise error

@@ -13,7 +13,6 @@ from pathlib import Path
 from blankfill.config.common import SHORT_NAMES
 from blankfill.config.model import ModelConfig
 from blankfill.config.on_resume import OnResume, on_resume
-from blankfill.config.parallel import ParallelConfig
 from blankfill.config.presets import ALIASES
 from blankfill.config.presets import preset as find_preset
 from blankfill.config.run import RunConfig
@@ -115,9 +114,9 @@ def laid_out(cfg: RunConfig, typed: Mapping[str, object]) -> RunConfig:
     """Keep the layout of a run where it is of the processes that were started: it belongs to the
     machine, and what is typed of one is the whole of it."""
     kept = cfg.parallel.num_processes == this_place().count
-    if kept and not any(name.startswith("parallel.") for name in typed):
+    if kept and not {"parallel.replicate", "parallel.shard"} & typed.keys():
         return cfg
-    return replace(cfg, parallel=ParallelConfig())
+    return replace(cfg, parallel=replace(cfg.parallel, replicate=1, shard=1))
 
 
 # -- the run ---------------------------------------------------------------------------------------

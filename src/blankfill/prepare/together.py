@@ -55,14 +55,16 @@ def plan_together(processes: Processes, plan: Callable[[], Plan]) -> Plan:
     if refused:
         rank, error = next(iter(refused.items()))
         alike = len({str(one) for one in refused.values()}) == 1 and len(refused) == len(of_all)
-        raise error if alike else type(error)(f"process {rank} of {len(of_all)}: {error}")
+        processes.refuse(error if alike else type(error)(f"{processes.place_of(rank)}: {error}"))
     first, *others = [one for one in of_all if not isinstance(one, BlankfillError)]
     for rank, other in enumerate(others, 1):
         for name, value in first.items():
             if other[name] != value:
-                raise ConfigError(
-                    f"process {rank} of {len(of_all)} has {name} {other[name]}, process 0 has "
-                    f"{value}; start all with one command, one blankfill and the same files"
+                processes.refuse(
+                    ConfigError(
+                        f"{processes.place_of(rank)} has {name} {other[name]}, process 0 has "
+                        f"{value}; start all with one command, one blankfill and the same files"
+                    )
                 )
     assert made is not None
     return made

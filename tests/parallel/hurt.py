@@ -1,0 +1,80 @@
+"""What goes wrong in one process of a launch, done to it before its command begins."""
+
+import errno
+import time
+
+AT_STEP = 2
+
+
+def _at_step(what):
+    """Do something in the passes of a step."""
+    from blankfill.parallel.engine import ParallelEngine
+
+    whole = ParallelEngine.forward_backward
+
+    def forward_backward(self, batches, total_weight, *, step):
+        if step == AT_STEP:
+            self._ranks.begin_step(step)
+            what()
+        return whole(self, batches, total_weight, step=step)
+
+    ParallelEngine.forward_backward = forward_backward
+
+
+def _sleep():
+    time.sleep(3600)
+
+
+def _loop():
+    while True:
+        sum(range(100))
+
+
+def sleep_in_a_step():
+    _at_step(_sleep)
+
+
+def loop_in_a_step():
+    _at_step(_loop)
+
+
+def damaged_rows():
+    from blankfill.errors import DataError
+
+    def refuse():
+        raise DataError("the store is damaged")
+
+    _at_step(refuse)
+
+
+def sleep_over_rows():
+    """Hang where rows are made, beside the training thread."""
+    from blankfill.data.rows import RowSource
+
+    whole = RowSource.rows
+
+    def rows(self, first, size):
+        if first >= 40:
+            _sleep()
+        return whole(self, first, size)
+
+    RowSource.rows = rows
+
+
+def full_disk():
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
+
+    import blankfill.runs.save
+
+    blankfill.runs.save.write_tensors = full
+
+
+def other_version():
+    import blankfill.prepare.together
+
+    blankfill.prepare.together.__version__ = "0.0.1"
+
+
+def never_come():
+    _sleep()

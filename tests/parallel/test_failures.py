@@ -1,0 +1,206 @@
+"""Whatever ends one process of a run: one sentence, exit code 2, and no process is left."""
+
+import signal
+import socket
+import time
+
+import pytest
+
+from blankfill.api.data import data_build
+from blankfill.metrics import read_metrics
+from blankfill.runs import newest_checkpoint
+from conftest import small_corpus
+from parallel import hurt
+from parallel.launch import Launch
+
+TIMEOUT = 10
+STARTING_SECONDS = 240.0
+"""For processes to load what they need, on a machine that has other things to do."""
+OPTIONS = [
+    "--model.num-layers", "1", "--model.hidden-size", "32", "--model.num-heads", "2",
+    "--model.ffn-size", "48", "--train.row-length", "64", "--train.batch-rows", "4",
+    "--train.micro-batch-rows", "2", "--train.precision", "float32", "--train.threads", "1",
+    "--train.log-every", "1", "--checkpoint.every", "5", "--validation.blanks", "0",
+    "--parallel.timeout-seconds", str(TIMEOUT),
+]  # fmt: skip
+HOST = socket.gethostname()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, tokenizer_folder):
+    folder = tmp_path_factory.mktemp("store")
+    (folder / "text.txt").write_text("\n\n".join(small_corpus(60, 0)), encoding="utf-8")
+    data_build([folder / "text.txt"], tokenizer=tokenizer_folder, out=folder / "store")
+    return folder / "store"
+
+
+@pytest.fixture
+def start(store, tmp_path):
+    """Start a run on some processes."""
+    started = []
+
+    def launch(count=3, *more, steps=100_000, of_rank=None, **options):
+        words = ["pretrain", "demo", "--data", str(store), "--out", str(tmp_path / "run"), *OPTIONS,
+                 "--train.steps", str(steps), "--parallel.shard", str(count), *more]  # fmt: skip
+        of_ranks = [[*words, *(of_rank or {}).get(rank, [])] for rank in range(count)]
+        logs = tmp_path / f"logs-{len(started)}"
+        logs.mkdir()
+        started.append(Launch(logs, of_ranks, **options))
+        return started[-1]
+
+    yield launch
+    for one in started:
+        one.close()
+
+
+def trained(launch, run, steps=3):
+    """Wait until a run has trained some steps."""
+    until = time.monotonic() + STARTING_SECONDS
+    while len(read_metrics(run)) < steps:
+        assert time.monotonic() < until, launch.log()
+        assert all(process.is_alive() for process in launch.processes), launch.log()
+        time.sleep(0.02)
+
+
+def one_sentence(launch, codes):
+    """Check that one sentence was said, and all have ended with exit code 2; give the sentence."""
+    assert set(codes) == {2}, launch.log()
+    said = launch.said()
+    assert len(said) == 1, launch.log()
+    return said[0][1].removeprefix("blankfill: ")
+
+
+def test_a_killed_process_is_named_and_the_run_goes_on(start, tmp_path):
+    run = tmp_path / "run"
+    launch = start()
+    trained(launch, run, 12)
+    launch.send(1, signal.SIGKILL)
+    codes = launch.wait(TIMEOUT)
+    assert codes.pop(1) == -signal.SIGKILL
+    said = one_sentence(launch, codes)
+    assert said.startswith(f"process 1 of 3 on {HOST} has ended without a word")
+    assert "at step " in said
+    saved = newest_checkpoint(run).step
+    launch = start(2, "--resume", "--allow-change", "train.steps", steps=saved + 2)
+    assert launch.wait(STARTING_SECONDS) == [0, 0], launch.log()
+    assert newest_checkpoint(run).step == saved + 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_stopped_process_is_named_and_ended(start, tmp_path, rank):
+    launch = start()
+    trained(launch, tmp_path / "run")
+    launch.send(rank, signal.SIGSTOP)
+    begun = time.monotonic()
+    codes = launch.wait(3 * TIMEOUT)
+    assert time.monotonic() - begun < TIMEOUT + 2  # a shared machine is slow at ending
+    assert codes.pop(rank) in (-signal.SIGKILL, -signal.SIGTERM)
+    said = one_sentence(launch, codes)
+    assert said.startswith(f"process {rank} of 3 on {HOST} has given no sign for 5 s")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [hurt.sleep_in_a_step, hurt.loop_in_a_step, hurt.sleep_over_rows])
+def test_a_process_that_hangs_is_named_with_its_place(start, how):
+    launch = start(hurt={1: how})
+    codes = launch.wait(STARTING_SECONDS)
+    said = one_sentence(launch, codes)
+    assert said.startswith(f"process 1 of 3 on {HOST} hangs: for ")
+    assert "it has been at " in said
+    assert "at step " in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("passes_on", [True, False], ids=["torchrun", "alone"])
+def test_a_full_disk_of_one_process_is_its_sentence(start, passes_on):
+    more = ["--checkpoint.on-error", "stop", "--no-checkpoint.in-background"]
+    launch = start(3, *more, hurt={0: hurt.full_disk}, passes_on=passes_on)
+    said = one_sentence(launch, launch.wait(STARTING_SECONDS))
+    assert "No space left on device" in said
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_names_it(start):
+    launch = start(hurt={2: hurt.damaged_rows}, passes_on=False)
+    said = one_sentence(launch, launch.wait(STARTING_SECONDS))
+    assert said == f"process 2 of 3 on {HOST}, at step 2: the store is damaged"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({1: ["--parallel.shard", "1", "--parallel.replicate", "3"]}, "--parallel.replicate 3"),
+        ({2: ["--schedule.peak-lr", "0.1"]}, "has schedule.peak_lr 0.1, process 0 has "),
+    ],
+)
+def test_processes_with_other_options_are_refused_by_one(start, tmp_path, options, words):
+    launch = start(of_rank=options)
+    said = one_sentence(launch, launch.wait(STARTING_SECONDS))
+    assert f"process {next(iter(options))} of 3 on {HOST} has " in said
+    assert words in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_process_with_another_version_is_refused_by_one(start, tmp_path):
+    launch = start(hurt={1: hurt.other_version})
+    said = one_sentence(launch, launch.wait(STARTING_SECONDS))
+    assert said.startswith(f"process 1 of 3 on {HOST} has blankfill 0.0.1, process 0 has ")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_two_launches_into_one_folder_are_one_refusal(start, tmp_path):
+    first = start(2)
+    trained(first, tmp_path / "run")
+    second = start(2, "--resume")
+    said = one_sentence(second, second.wait(STARTING_SECONDS))
+    assert "another process trains in" in said
+    assert all(process.is_alive() for process in first.processes)
+    first.send(0, signal.SIGTERM)
+    assert first.wait(STARTING_SECONDS) == [130, 130]
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_process_ends_all_with_a_checkpoint(start, tmp_path):
+    launch = start(passes_on=False)
+    trained(launch, tmp_path / "run")
+    launch.send(2, signal.SIGTERM)
+    assert launch.wait(STARTING_SECONDS) == [130] * 3
+    assert launch.said() == []
+    steps = [row["step"] for row in read_metrics(tmp_path / "run") if "loss_nats" in row]
+    assert newest_checkpoint(tmp_path / "run").step == steps[-1]
+
+
+@pytest.mark.slow
+def test_a_process_that_does_not_come_is_named(start):
+    launch = start(hurt={1: hurt.never_come}, passes_on=False)
+    codes = launch.wait(STARTING_SECONDS, but=[1])
+    assert (codes.pop(0), codes.pop(1)) == (2, 2)
+    assert ", 1" not in launch.said()[0][1]
+    assert "those with the numbers 1 have not come within 10 s" in launch.said()[0][1]
+
+
+@pytest.mark.slow
+def test_a_store_of_nobody_is_one_sentence(start):
+    port = {"MASTER_PORT": _free_port()}
+    launch = start(2, environment=port, passes_on=True)
+    said = one_sentence(launch, launch.wait(STARTING_SECONDS))
+    assert f"cannot be reached at 127.0.0.1:{port['MASTER_PORT']}" in said
+
+
+@pytest.mark.slow
+def test_a_launcher_that_is_killed_leaves_no_process(start, tmp_path):
+    launch = start(passes_on=False)
+    trained(launch, tmp_path / "run")
+    launch.lose_store()
+    said = one_sentence(launch, launch.wait(2 * TIMEOUT))
+    assert "its launcher is lost" in said
+
+
+def _free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]

@@ -1,0 +1,351 @@
+"""A process that ends, gives no sign or stands still is named, and all others end."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+import torch.distributed as dist
+
+from blankfill.errors import ConfigError, DataError, ProcessLostError
+from blankfill.parallel.fault import Fault, Guest, State, read, written
+from blankfill.parallel.guests import has_ended, introduce
+from blankfill.parallel.lookout import Lookout, Standing
+from blankfill.parallel.meeting import _as_all_know
+from blankfill.parallel.pace import Pace
+from blankfill.parallel.pulse import Pulse
+from blankfill.processes import Alone, speaker_of
+
+TIMEOUT = 3.0  # so that 1.5 s of silence are a loss
+
+
+def guests_of(store, count):
+    """Introduce this process as each of several."""
+    threads = [
+        threading.Thread(target=introduce, args=(store, rank, count, 10)) for rank in range(count)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [read(Guest, store.get(f"blankfill/guest/{rank}")) for rank in range(count)]
+
+
+class Fleet:
+    """The heartbeats of several processes, all of them threads of this one."""
+
+    def __init__(self, count, guests=None):
+        self.store = dist.HashStore()
+        self.ended = {}
+        guests = guests or [
+            replace(guest, machine=f"machine {guest.rank}")  # else one would end all
+            for guest in guests_of(self.store, count)
+        ]
+        self.pulses = [
+            Pulse(
+                self.store, rank, guests, TIMEOUT, lookout=FixedLookout(),
+                end=lambda code, rank=rank: self.ended.setdefault(rank, code),
+            )
+            for rank in range(count)
+        ]  # fmt: skip
+
+    def start(self, *silent):
+        for pulse in self.pulses:
+            if pulse.rank not in silent:
+                pulse.start()
+
+    def faults(self, *ranks):
+        return [self.pulses[rank].fault(10 * TIMEOUT) for rank in ranks]
+
+    def leave(self):
+        for pulse in self.pulses:
+            pulse.leave()
+
+
+class FixedLookout(Lookout):
+    """Sees what it is told to."""
+
+    now = Standing()
+
+    def look(self):
+        pass
+
+    def standing(self):
+        return self.now
+
+
+@pytest.fixture
+def fleet():
+    made = []
+
+    def make(*args):
+        made.append(Fleet(*args))
+        return made[0]
+
+    yield make
+    made[0].leave()
+
+
+def test_what_processes_tell_one_another_survives_the_store():
+    state = State(beat=3, step=None, standing=Standing(waiting=True, where="here", idle_seconds=2))
+    fault = Fault(kind="ended", ranks=(2, 3), hosts=("a", "b"), count=4, cause="x", by=1, step=7)
+    assert (read(State, written(state)), read(Fault, written(fault))) == (state, fault)
+
+
+def test_a_process_without_a_beat_is_named_with_its_machine_and_step(fleet):
+    run = fleet(4)
+    run.store.set("blankfill/pulse/2", written(State(beat=9, step=17)))
+    run.start(2)
+    found = run.faults(0, 1, 3)
+    assert found[0] == found[1] == found[2]
+    assert (found[0].kind, found[0].ranks, found[0].step) == ("silent", (2,), 17)
+    host = run.pulses[0].guests[2].host
+    assert found[0].sentence().startswith(f"process 2 of 4 on {host} has given no sign for 2 s")
+    assert "at step 17" in found[0].sentence()
+
+
+def test_all_processes_without_a_beat_are_named_together(fleet):
+    run = fleet(8)
+    run.start(5, 6)
+    assert run.faults(0)[0].ranks == (5, 6)
+
+
+def test_a_process_that_left_is_not_missed(fleet):
+    run = fleet(3)
+    run.start()
+    run.pulses[1].leave()
+    assert run.pulses[0].fault(TIMEOUT) is None
+
+
+def test_a_process_that_was_killed_is_named_at_once(fleet):
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    store = dist.HashStore()
+    me = guests_of(store, 1)[0]
+    with open(f"/proc/{child.pid}/stat") as file:
+        began = int(file.read().rpartition(")")[2].split()[19])
+    other = Guest(rank=1, host=me.host, machine=me.machine, pid=child.pid, began=began)
+    run = fleet(2, [me, other])
+    run.pulses[0].start()
+    assert run.pulses[0].fault(0.2) is None
+    start = time.monotonic()
+    child.kill()  # nobody asks for its end, as where its launcher is busy
+    fault = run.pulses[0].fault(10)
+    assert time.monotonic() - start < TIMEOUT
+    assert (fault.kind, fault.ranks) == ("ended", (1,))
+    child.wait()
+    child.stdin.close()
+    assert has_ended(other)
+    reused = Guest(rank=1, host=me.host, machine=me.machine, pid=os.getpid(), began=me.began + 1)
+    assert has_ended(reused)
+    assert not has_ended(me)
+
+
+def test_a_stopped_process_of_this_machine_is_ended(fleet):
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    store = dist.HashStore()
+    me = guests_of(store, 1)[0]
+    with open(f"/proc/{child.pid}/stat") as file:
+        began = int(file.read().rpartition(")")[2].split()[19])
+    child.send_signal(signal.SIGSTOP)
+    run = fleet(
+        2, [me, Guest(rank=1, host=me.host, machine=me.machine, pid=child.pid, began=began)]
+    )
+    run.pulses[0].start()
+    assert run.faults(0)[0].kind == "silent"
+    assert child.wait(10) == -signal.SIGKILL
+    child.stdin.close()
+
+
+@pytest.mark.parametrize(
+    ("step", "first", "in_step", "idle", "stuck"),
+    [
+        (9, 3, True, 0.0, True),  # in a step even a process that computes does not get further
+        (3, 3, True, 0.0, False),  # the first may compile
+        (9, 3, False, 0.0, False),  # it may read a checkpoint
+        (9, 3, False, 5.0, True),
+        (None, None, False, 5.0, True),
+    ],
+)
+def test_a_process_that_stands_still_while_others_wait_is_named(
+    fleet, step, first, in_step, idle, stuck
+):
+    run = fleet(3)
+    waiting = Standing(waiting=True, where="engine.py", still_seconds=5, idle_seconds=5)
+    for pulse in run.pulses:
+        pulse.lookout.now = waiting
+    at = run.pulses[1]
+    at.lookout.now = Standing(
+        where="rows.py line 7, in rows", still_seconds=5, idle_seconds=idle, in_step=in_step
+    )
+    at.step, at._first_step = step, first
+    run.start()
+    if not stuck:
+        assert run.pulses[0].fault(TIMEOUT) is None
+        return
+    found = run.faults(0, 1, 2)
+    assert {(f.kind, f.ranks) for f in found} == {("stuck", (1,))}
+    assert "hangs: for 5 s it has been at rows.py line 7, in rows" in found[0].sentence()
+    until = time.monotonic() + 10 * TIMEOUT
+    while len(run.ended) < 3 and time.monotonic() < until:
+        time.sleep(0.02)
+    assert run.ended == {0: 2, 1: 2, 2: 2}  # those that wait, and the one that hangs
+
+
+def test_processes_that_all_wait_are_told_so(fleet):
+    run = fleet(2)
+    for pulse in run.pulses:
+        pulse.lookout.now = Standing(waiting=True, still_seconds=5, idle_seconds=5)
+    run.start()
+    assert run.faults(0)[0].kind == "unreachable"
+
+
+def test_one_process_says_it(fleet, caplog):
+    run = fleet(3)
+    for pulse in run.pulses:
+        pulse.lookout.now = Standing(waiting=True)
+    run.start(1)
+    with caplog.at_level(logging.ERROR):
+        until = time.monotonic() + 10 * TIMEOUT
+        while len(run.ended) < 2 and time.monotonic() < until:
+            time.sleep(0.02)
+    assert run.ended == {0: 2, 2: 2}
+    assert len(caplog.records) == 1
+
+
+def test_a_store_that_is_lost_is_said_once_on_a_machine(fleet):
+    run = fleet(3)
+
+    def lost(*_):
+        raise dist.DistNetworkError("Connection reset by peer")
+
+    class Lost:
+        set = check = get = add = compare_set = lost
+
+    for pulse in run.pulses:
+        pulse._store = Lost()
+        pulse.guests = [replace(guest, machine="one") for guest in pulse.guests]
+    run.start()
+    found = run.faults(0, 1, 2)
+    assert [f.by for f in found] == [0, 0, 0]
+    assert "Connection reset by peer" in found[0].sentence()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (DataError("b.bin is damaged"), DataError, "at step 4: b.bin is damaged"),
+        (OSError(28, "No space left on device", "/x"), Exception, "/x: No space left on device"),
+    ],
+)
+def test_an_error_of_one_process_is_said_by_it_alone(fleet, error, kind, said):
+    run = fleet(2)
+    run.start()
+    run.pulses[1].step = 4
+    mine = _as_all_know(error, run.pulses[1])
+    assert isinstance(mine, kind)
+    assert str(mine).startswith("process 1 of 2 on ")
+    assert str(mine).endswith(said)
+    theirs = _as_all_know(RuntimeError("gloo/transport: Connection closed"), run.pulses[0])
+    assert isinstance(theirs, ProcessLostError)
+    assert (speaker_of(mine), speaker_of(theirs)) == (1, 1)
+
+
+def test_a_bug_keeps_its_traceback_and_a_told_process_its_exit_code(fleet):
+    run = fleet(2)
+    run.start()
+    bug = KeyError("x")
+    assert _as_all_know(bug, run.pulses[0]) is bug
+    assert run.pulses[1].fault(5).cause == "KeyError: 'x'"
+    assert isinstance(_as_all_know(SystemExit(143), run.pulses[1]), ProcessLostError)
+
+
+def test_a_process_that_is_told_to_end_says_so(fleet):
+    run = fleet(2)
+    run.start()
+    told = SystemExit(128 + signal.SIGTERM)
+    assert _as_all_know(told, run.pulses[1]) is told
+    assert run.pulses[0].fault(5).sentence().endswith("it was told to end (SIGTERM)")
+
+
+def test_a_process_that_does_not_come_is_named():
+    with pytest.raises(ConfigError, match="those with the numbers 1, 2 have not come within 0 s"):
+        introduce(dist.HashStore(), 0, 3, 0.05)
+
+
+def test_the_lookout_tells_work_from_waiting():
+    looked, end = threading.Event(), threading.Event()
+    lookout = Lookout()
+    lookout.mark(in_step=True)
+
+    def look():
+        while not end.is_set():
+            lookout.look()
+            looked.set()
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    looked.wait()
+    until = time.monotonic() + 0.3
+    while time.monotonic() < until:
+        sum(range(1000))
+    working, waiting = lookout.own_seconds()
+    assert working > 0.2 > waiting
+    assert "test_pulse" not in lookout.standing().where  # code of ours alone is named
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    with pytest.raises(dist.DistStoreError):
+        torch_waits(store)
+    assert lookout.own_seconds()[1] > 0.2
+    assert lookout.standing().still_seconds < 0.5
+    end.set()
+    thread.join()
+
+
+def torch_waits(store):
+    """Wait for a key that nobody writes, in a file of torch's."""
+    from datetime import timedelta
+    from types import FunctionType
+
+    def wait():
+        store.wait(["never"], timedelta(seconds=0.4))
+
+    code = wait.__code__.replace(co_filename="torch/distributed/distributed_c10d.py")
+    FunctionType(code, wait.__globals__, closure=wait.__closure__)()
+
+
+class FourProcesses(Alone):
+    def __init__(self, of_all):
+        self.count, self.of_all = 4, of_all
+
+    def gather(self, items):
+        return self.of_all
+
+
+class FixedSeconds(Lookout):
+    def own_seconds(self):
+        return 6.0, 1.0
+
+
+def test_a_slow_process_is_named_with_its_step_time_once(caplog):
+    ranks = FourProcesses([(6.0, 1.0, 10), (6.1, 1.0, 10), (5.9, 1.0, 10), (9.0, 0.0, 10)])
+    pace = Pace(ranks, FixedSeconds())
+    with caplog.at_level(logging.INFO):
+        first = pace.read(10)
+        pace.read(20)
+        pace.read(30)
+        ranks.of_all = [(6.0, 1.0, 10)] * 4
+        pace.read(40)
+        ranks.of_all = [(2.0, 1.0, 3)] * 4  # too little to judge
+        assert pace.read(50) == {}
+    assert first == {
+        "process_seconds_median": 0.6, "process_seconds_max": 0.9, "slowest_process": 3.0
+    }  # fmt: skip
+    assert [record.getMessage() for record in caplog.records] == [
+        "step 20: the others wait: in a step process 3 of 4 works 0.9 s, the median process 0.6 s",
+        "step 40: no process is slow any more: 0.6 s in a step",
+    ]
