@@ -1,4 +1,4 @@
-"""The scripts of this repository, whose files have no suffix, as modules."""
+"""The scripts of this repository, whose files have no suffix, and its benchmarks, as modules."""
 
 import importlib.util
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 def load_script(name: str) -> ModuleType:
@@ -21,4 +22,12 @@ def load_script(name: str) -> ModuleType:
         loader.exec_module(module)
     finally:
         sys.dont_write_bytecode = before
+    return module
+
+
+def load_benchmark(name: str) -> ModuleType:
+    """Load `benchmarks/NAME.py`, whose folder is on no path: its names are those of packages."""
+    spec = importlib.util.spec_from_file_location(f"{name}_benchmark", BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module

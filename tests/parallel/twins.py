@@ -10,14 +10,17 @@ from blankfill.config.run import RunConfig
 from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
 from blankfill.data.rows import RowSource
+from blankfill.engine.device import update_precision
 from blankfill.engine.local import LocalEngine
 from blankfill.errors import BlankfillError, ConfigError, TrainingError
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.objective.special import SpecialIds
+from blankfill.optim import matrices_of
 from blankfill.runs import newest_checkpoint
 from blankfill.train.trainer import Trainer
 from memory_store import MemoryStore
+from script_files import load_benchmark
 
 STEPS = 10
 CFG = RunConfig(
@@ -101,6 +104,24 @@ def train_on_ranks(changes, layout, run, weights="float64", compiled=False):
 
 def train_alone(changes, run, weights="float64"):
     return train(local_trainer(CFG.changed(changes), run, weights=getattr(torch, weights)))
+
+
+def traffic_on_ranks(changes, layout, run):
+    """Count the bytes that this process sends in a step; tell them, and those of the formula."""
+    traffic = load_benchmark("traffic")
+    trainer = parallel_trainer(CFG.changed(changes), layout, run, weights=torch.float32)
+    engine = trainer.engine
+    with trainer.open_loader() as loader, traffic.counted(engine._ranks.mesh) as sent:
+        trainer.step(loader)
+    named = list(engine.model.named_parameters())
+    muon = trainer.cfg.optimizer.kind == "muon"
+    expected = traffic.expected_bytes(
+        {name: tuple(p.shape) for name, p in named}, layout,
+        passes=len(engine.deal(0, trainer.cfg.train.batch_rows)),
+        muon_shapes=[tuple(p.shape) for _, p in matrices_of(named)] * muon,
+        update_bytes=update_precision(engine.device, torch.float32).itemsize,
+    )  # fmt: skip
+    return dict(sent), expected
 
 
 def save_on_ranks(changes, layout, run, steps):
