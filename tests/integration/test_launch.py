@@ -3,12 +3,15 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from conftest import small_corpus
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 WORDS = ["pretrain", "small", "--data", "a store", "--out", "it's", "--resume"]
@@ -239,3 +242,54 @@ def test_what_slurm_cannot_begin_is_one_sentence(bin_folder, words, environment,
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not list(Path("told").iterdir())
+
+
+ON_ONE_MACHINE = """\
+import os, subprocess, sys
+words = [word for word in sys.argv[1:] if not word.startswith("--nodes=")]
+while words[0].startswith("--"):
+    del words[0]
+children = [subprocess.Popen(words) for _ in range(2)]
+sys.exit(max(child.wait() for child in children))
+"""
+"""Stands in for srun: both nodes are here."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["ssh", "slurm"])
+def test_two_launchers_train_one_run(bin_folder, tokenizer_folder, tmp_path, way):
+    from blankfill.api.data import data_build
+    from blankfill.metrics import read_metrics
+
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(small_corpus(60, 0)), encoding="utf-8")
+    data_build([text], tokenizer=tokenizer_folder, out=tmp_path / "store")
+    small = {"model.num-layers": 1, "model.hidden-size": 32, "model.num-heads": 2, "train.steps": 3,
+             "model.ffn-size": 48, "train.row-length": 64, "train.batch-rows": 4,
+             "train.micro-batch-rows": 2, "train.threads": 1, "train.log-every": 1}  # fmt: skip
+    words = [
+        "pretrain",
+        "demo",
+        "--data",
+        "store",
+        "--out",
+        "run",
+        "--parallel.shard",
+        "2",
+        *(word for name, value in small.items() for word in (f"--{name}", str(value))),
+    ]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    if way == "ssh":
+        done = by_ssh("--hosts", "127.0.0.1,localhost", "--port", port, "--python", sys.executable,
+                      "--", *words)  # fmt: skip
+    else:
+        (bin_folder / "srun").write_text(f"#!{sys.executable}\n{ON_ONE_MACHINE}")
+        (bin_folder / "scontrol").write_text("#!/bin/sh\necho localhost\necho localhost\n")
+        job = {**JOB, "SLURM_CPUS_PER_TASK": "1", "PROCESSES": "1", "PORT": port}
+        done = by_slurm(*words, **job, PYTHON=sys.executable)
+    assert done.returncode == 0, done.stderr
+    rows = [row for row in read_metrics(tmp_path / "run") if "loss_nats" in row]
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert json.loads((tmp_path / "run/run.json").read_text())["config"]["parallel"]["shard"] == 2
