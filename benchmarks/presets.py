@@ -4,15 +4,15 @@
     python benchmarks/presets.py train --rates RATES.json --data en zh --minutes 10 60 \
         --validation en-valid zh-valid --seeds 1 2 3 --work runs/presets
 
-`rates` trains every candidate of CANDIDATES for some steps, taking turns in one process, and writes
-their positions a second. `train` gives each candidate the steps that fit into its minutes at that
-rate, trains it with `blankfill pretrain` and scores it with `blankfill evaluate`: nats a token of
-held-out blanks that are drawn in characters, the same for every candidate. As the steps are settled
-by the rates, the training may be done anywhere, a GPU included, several runs at once (--jobs); the
-result says where. Minutes are those of training alone: preparing, saving and scoring are not in
-them. Each run's score is in the result file as soon as it is known, and --onto FILE keeps those of
-an earlier one. With --until (seconds from the start) what would end later is not begun, or is given
-up.
+`rates` trains every candidate of CANDIDATES for some steps, uncompiled, taking turns in one
+process, and writes their positions a second. `train` gives each candidate the steps that fit into
+its minutes at that rate, trains it with `blankfill pretrain` and scores it with `blankfill
+evaluate`: nats a token of held-out blanks that are drawn in characters, the same for every
+candidate. As the steps are settled by the rates, the training may be done anywhere, a GPU included,
+several runs at once (--jobs); the result says where. Minutes are those of training alone:
+preparing, saving and scoring are not in them. Each run's score is in the result file as soon as it
+is known, and --onto FILE keeps those of an earlier one. With --until (seconds from the start) what
+would end later is not begun, or is given up.
 """
 
 import argparse
@@ -132,6 +132,8 @@ def parse_args():
         sub.add_argument("--jobs", type=int, default=1, help="runs at once")
         sub.add_argument("--max-blanks", type=int, default=1000, help="of each language")
         sub.add_argument("--until", type=float, default=1e6, help="seconds")
+        sub.add_argument("--name", help="of the result file; presets-PRESET where not given")
+        sub.add_argument("--flags", default="", help="more of pretrain's, that change no number")
         sub.add_argument("--onto", type=Path, help="an earlier result to go on with")
     return parser.parse_args()
 
@@ -144,11 +146,7 @@ def configure(name, candidate):
 def measure_rates(args):
     """Let the candidates take turns; write the positions a second of each."""
     tune()
-    import torch._dynamo
-
     from blankfill.prepare import build_trainer
-
-    torch._dynamo.config.recompile_limit = 1000  # one process compiles all of them
 
     names = args.candidates or [*CANDIDATES[args.preset]]
     times = {name: [] for name in names}
@@ -159,7 +157,7 @@ def measure_rates(args):
                 {
                     **configure(args.preset, name),
                     "train.embedding_init": "random",
-                    "train.compile": "on",
+                    "train.compile": "off",
                     "train.threads": args.threads,
                     "guard.on_spike": "log",
                 }
@@ -205,7 +203,7 @@ def train_all(args):
         "trained_on": device_name(), "versions": versions(), "max_blanks": args.max_blanks,
         "before": BEFORE[name], "changes": CANDIDATES[name], "runs": kept,
     }  # fmt: skip
-    path = args.out / f"presets-{name}.json"
+    path = args.out / f"{args.name or f'presets-{name}'}.json"
     args.out.mkdir(parents=True, exist_ok=True)
     lock = threading.Lock()
     jobs = [
@@ -263,7 +261,7 @@ def train_one(args, name, job, fields, steps, left):
     flags = [word for field, value in fields.items() for word in flag(field, value)]
     until = time.monotonic() + left
     pretrain = ["pretrain", name, "--data", *args.data, "--out", run, *flags, "--steps", steps,
-                "--seed", seed, "--checkpoint.every", steps,
+                "--seed", seed, "--checkpoint.every", steps, *args.flags.split(),
                 "--threads", max(1, (os.cpu_count() or 1) // args.jobs),
                 "--train.log-every", max(1, steps // 40)]  # fmt: skip
     scored = ["evaluate", run, "--data", *args.validation, "--no-baselines", "--max-blanks",
