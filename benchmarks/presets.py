@@ -130,6 +130,7 @@ def parse_args():
         sub.add_argument("--minutes", type=float, nargs="+", required=True)
         sub.add_argument("--seeds", type=int, nargs="+", default=[1])
         sub.add_argument("--jobs", type=int, default=1, help="runs at once")
+        sub.add_argument("--threads", type=int, help="of each; a share of the cores if absent")
         sub.add_argument("--max-blanks", type=int, default=1000, help="of each language")
         sub.add_argument("--until", type=float, default=1e6, help="seconds")
         sub.add_argument("--name", help="of the result file; presets-PRESET where not given")
@@ -262,7 +263,7 @@ def train_one(args, name, job, fields, steps, left):
     until = time.monotonic() + left
     pretrain = ["pretrain", name, "--data", *args.data, "--out", run, *flags, "--steps", steps,
                 "--seed", seed, "--checkpoint.every", steps, *args.flags.split(),
-                "--threads", max(1, (os.cpu_count() or 1) // args.jobs),
+                "--threads", args.threads or max(1, (os.cpu_count() or 1) // args.jobs),
                 "--train.log-every", max(1, steps // 40)]  # fmt: skip
     scored = ["evaluate", run, "--data", *args.validation, "--no-baselines", "--max-blanks",
               args.max_blanks, "--json"]  # fmt: skip

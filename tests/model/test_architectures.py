@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from blankfill.config.model import ModelConfig
+from blankfill.model import attention
 from blankfill.model.attention import Attention, dense_attention, packed_attention
 from blankfill.model.block import DeepNormBlock, PostLNBlock, PreLNBlock, SandwichBlock
 from blankfill.model.embedding import shrink_gradient
@@ -155,6 +156,25 @@ def test_normalised_queries_and_keys_forget_their_size():
     after = model(TOKENS, POSITIONS, CAUSAL)
     # LayerNorm's epsilon is what is left of the size.
     torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("positions", ["rope_2d", "none"])
+def test_attention_is_given_one_type_where_a_norm_s_result_is_wider(positions, monkeypatch):
+    seen = []
+
+    def attend(q, k, v, *rest):
+        seen.append((q.dtype, k.dtype, v.dtype))
+        return dense_attention(q, k, v, *rest)
+
+    monkeypatch.setattr(attention, "attend", attend)
+    model = GLM(tiny(qk_norm=True, positions=positions))
+    init_weights(model, 0)
+    for block in model.blocks.values():  # as autocast computes a norm on CUDA
+        for norm in (block.attention.q_norm, block.attention.k_norm):
+            norm.register_forward_hook(lambda _module, _inputs, found: found.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        model(TOKENS, POSITIONS, CAUSAL)
+    assert seen == [(torch.bfloat16,) * 3] * 3
 
 
 def test_without_positions_a_permuted_context_reads_the_same():

@@ -178,6 +178,16 @@ def test_a_gpu_is_not_waited_for_before_its_gradient_is_there(batch, attention):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("attention", ["blocks", "varlen"])
+def test_a_gpu_trains_normalised_queries_in_bfloat16(make_trainer, tmp_path, attention):
+    cfg = CFG.changed({"model.qk_norm": True, "train.attention": attention, "train.log_every": 1})
+    trainer = make_trainer(tmp_path / "run", cfg, device="cuda", dtype=torch.bfloat16)
+    with trainer.open_loader() as loader:
+        losses = [trainer.step(loader).loss_nats for _ in range(6)]
+    assert np.isfinite(losses).all()
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_a_gpu_is_not_waited_for_between_logging_steps(make_trainer, tmp_path, kind):
     cfg = CFG.changed({

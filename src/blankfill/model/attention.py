@@ -82,6 +82,8 @@ class Attention(nn.Module):
         v = v[:, :, 0]
         if self.q_norm is not None and self.k_norm is not None:
             qk = torch.stack([self.q_norm(qk[:, :, 0]), self.k_norm(qk[:, :, 1])], dim=2)
+            # Autocast on CUDA gives a norm's result in float32, which FlashAttention refuses.
+            qk = qk.to(v.dtype)
         if rotation is not None:
             qk = rotate(qk.flatten(2, 3), rotation).unflatten(2, (2, -1))
         q, k = qk.unbind(2)  # each [B, T, N, H]
