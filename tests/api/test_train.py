@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib
+import inspect
 import json
 import os
 import shlex
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from blankfill.api import train_end, train_plan
+from blankfill.api import data_build, tokenizer_train, train_end, train_plan
 from blankfill.api.train_folder import RECORD
 from blankfill.cli.main import main
 from blankfill.config import presets
@@ -20,11 +21,14 @@ from blankfill.config.model import ModelConfig
 from blankfill.config.run import RunConfig
 from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
+from blankfill.data.store import TokenStore
 from blankfill.demo.corpus import generate
 from blankfill.errors import BlankfillError, ConfigError, DataError, OutputError
 from blankfill.prepare import pace
 from blankfill.prepare.pace import Pace
 from blankfill.runs import list_checkpoints, read_run
+from blankfill.text.options import TextOptions
+from blankfill.text.vocabularies import load_tokenizer
 
 train_api = importlib.import_module("blankfill.api.train")  # the package has the function
 SMALL = RunConfig(
@@ -315,6 +319,46 @@ def test_before_training_everything_may_change(
     assert share == options.get("hold_out", 0.05)
 
 
+def test_text_is_read_as_the_verbs_that_read_it_do(copied, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(train_api, "plan_training", stop)
+    caplog.set_level("INFO")
+    for name in ("a", "b"):  # the same documents once more, and one with runs of white space
+        text = (copied / f"{name}.jsonl").read_text("utf-8")
+        (copied / f"{name}-again.jsonl").write_text(text, "utf-8")
+    write(copied / "c.jsonl", json.dumps({"text": "a  text \n\n\n\n of   blanks"}) + "\n")
+    run = tmp_path / "run"
+
+    def prepare(**options):
+        caplog.clear()
+        with pytest.raises(KeyboardInterrupt):
+            train(copied, run, **options)
+        said = json.loads((run / RECORD).read_text())["text"]
+        stores = [TokenStore.open(run / "data" / name) for name in ("store", "store-held-out")]
+        texts = [load_tokenizer(run / "data/tokenizer").decode(store.document(i).tolist())
+                 for store in stores for i in range(len(store))]  # fmt: skip
+        return sum(said["documents"].values()), said["skipped"], texts
+
+    lines = [line for path in copied.iterdir() for line in path.read_text("utf-8").splitlines()]
+    repeated = len(lines) - len(set(lines))
+    documents, skipped, texts = prepare()
+    assert (documents, skipped, len(texts)) == (len(lines), {}, len(lines))
+    assert any("blanks" in text and "   " in text for text in texts)
+    assert f"{repeated} documents were there before, word for word, and are kept" in caplog.text
+    documents, skipped, texts = prepare(drop_duplicates=True, squeeze_whitespace=True)
+    assert (documents, skipped) == (len(set(lines)), {"an exact duplicate": repeated})
+    assert len(texts) == documents
+    assert not any("  " in text or "\n\n\n" in text for text in texts)
+    assert "--drop-duplicates leaves" not in caplog.text
+
+
+def test_every_option_of_reading_is_one_of_train():
+    reading = {each.name for each in dataclasses.fields(TextOptions)} - {"answer_field"}
+    verbs = [inspect.signature(verb).parameters for verb in (data_build, tokenizer_train)]
+    for name in reading:
+        assert all(name in verb for verb in verbs)
+        assert name in inspect.signature(train_api.train).parameters
+
+
 def test_text_that_changed_since_training_began_is_one_sentence(copied, finished, tmp_path, capsys):
     run = copy_of(finished[1], tmp_path)
     moved = copied.rename(tmp_path / "moved")
@@ -340,6 +384,8 @@ def test_text_that_changed_since_training_began_is_one_sentence(copied, finished
         ({"seed": 2}, "--seed 1"),
         ({"vocab_size": 500}, "no --vocab-size"),
         ({"preset": "small"}, "no --preset"),
+        ({"squeeze_whitespace": True}, "no --squeeze-whitespace"),
+        ({"drop_duplicates": True}, "no --drop-duplicates"),
     ],
 )
 def test_another_question_than_the_run_was_begun_with_is_refused(options, said, corpus, finished):

@@ -50,6 +50,8 @@ class Asked:
     encoding: str
     documents: Literal["file", "paragraph", "line"]
     seed: int
+    squeeze_whitespace: bool = False
+    drop_duplicates: bool = False
     vocab_size: int | None = None
     preset: str | None = None
 
@@ -78,6 +80,8 @@ class TextEntry:
     """Digest of the names, sizes and times of the files."""
     fingerprint: str
     """Digest of the documents."""
+    duplicates: int = 0
+    """Documents that were there before, word for word."""
 
     @property
     def num_documents(self) -> int:
@@ -216,11 +220,9 @@ class TrainFolder:
         for name in (each.name for each in fields(Asked)):
             was, now = getattr(before.asked, name), getattr(asked, name)
             if was != now:
-                option = f"--{name.replace('_', '-')}"
-                said = f"{option} {_value(was)}" if was is not None else f"no {option}"
                 raise ConfigError(
-                    f"{shown} was begun with {said}, and is trained for that: give it again, or "
-                    + WAYS_OUT
+                    f"{shown} was begun with {_said(name, was)}, and is trained for that: give it "
+                    f"again, or {WAYS_OUT}"
                 )
 
     def _look(self) -> None:
@@ -279,5 +281,11 @@ def _counts(text: TextEntry) -> str:
     return f"{text.num_documents:,} documents of {text.num_bytes:,} bytes"
 
 
-def _value(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _said(name: str, value: object) -> str:
+    """Say an option as the command line has it."""
+    option = f"--{name.replace('_', '-')}"
+    if value is None or value is False:
+        return f"no {option}"
+    if value is True:
+        return option
+    return f"{option} {value:g}" if isinstance(value, float) else f"{option} {value}"

@@ -50,9 +50,12 @@ def read_text(files: Sequence[str | Path], asked: Asked, known: TrainRecord | No
     log.info("   held out, by the hash of each: %s documents, %s", f"{text.held_out:,}",
              size_of(text.held_out_bytes))  # fmt: skip
     for reason, count in text.skipped.items():
-        log.warning("   left out: %d x %s", count, reason)
+        log.warning("   left out: %s x %s", f"{count:,}", reason)
     for case in text.first_skipped[:SHOWN_CASES]:
         log.warning("     %s", case)
+    if text.duplicates and not asked.drop_duplicates:
+        log.info("   exact duplicates: %s documents were there before, word for word, and are "
+                 "kept; --drop-duplicates leaves them out", f"{text.duplicates:,}")  # fmt: skip
     return text
 
 
@@ -63,9 +66,12 @@ def _survey(files: Sequence[str | Path], asked: Asked) -> TextEntry:
     from blankfill.text.trainer import usual_coverage
 
     options = TextOptions(
-        text_field=asked.text_field, encoding=asked.encoding, documents=asked.documents
+        text_field=asked.text_field, encoding=asked.encoding, documents=asked.documents,
+        squeeze_whitespace=asked.squeeze_whitespace,
+    )  # fmt: skip
+    found = survey_text(
+        files, options, hold_out=asked.hold_out, drop_duplicates=asked.drop_duplicates
     )
-    found = survey_text(files, options, hold_out=asked.hold_out)
     if found.num_bytes < LEAST_BYTES:
         raise DataError(
             f"{size_of(found.num_bytes)} of text is too little to train on: it takes "
@@ -90,10 +96,11 @@ def _survey(files: Sequence[str | Path], asked: Asked) -> TextEntry:
         documents=found.documents, bytes=found.bytes, share=share, held_out=held_out,
         held_out_bytes=held_out_bytes, alphabet=found.alphabet(usual_coverage(0)),
         skipped=found.skipped, first_skipped=found.first_skipped, stamp=found.stamp,
-        fingerprint=found.fingerprint,
+        fingerprint=found.fingerprint, duplicates=found.duplicates,
     )  # fmt: skip
 
 
 def _how(asked: Asked) -> tuple[object, ...]:
     """Give what decides how files are read and what is held out of them."""
-    return asked.text_field, asked.encoding, asked.documents, asked.hold_out
+    return (asked.text_field, asked.encoding, asked.documents, asked.hold_out,
+            asked.squeeze_whitespace, asked.drop_duplicates)  # fmt: skip

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MOST_DOCUMENTS", "SeenDocuments", "identity_of"]
+__all__ = ["DUPLICATE", "MOST_DOCUMENTS", "SeenDocuments", "identity_of"]
 
+DUPLICATE = "an exact duplicate"
+"""Why a document that was there before is left out."""
 MOST_DOCUMENTS = 1 << 26
 """Documents that are remembered, in 1 GiB; those after them are compared with these only."""
 RECENT_DOCUMENTS = 1 << 16

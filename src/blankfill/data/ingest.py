@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blankfill import progress
-from blankfill.data.duplicates import MOST_DOCUMENTS, SeenDocuments, identity_of
+from blankfill.data.duplicates import DUPLICATE, MOST_DOCUMENTS, SeenDocuments, identity_of
 from blankfill.data.hold_out import SplitWriter, fraction_of
 from blankfill.data.store import StoreManifest
 from blankfill.errors import DataError
@@ -184,7 +184,7 @@ class _Sorting:
             is_repeated = next(repeated)
             self.num_duplicates += is_repeated
             if is_repeated and self._drop_duplicates:
-                self._skips.leave_out(result.left_out("an exact duplicate"))
+                self._skips.leave_out(result.left_out(DUPLICATE))
                 continue
             self._skips.keep(result.kind)
             self._writer.side(result.fraction).add(

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from blankfill.data.duplicates import DUPLICATE, SeenDocuments, identity_of
 from blankfill.data.hold_out import fraction_of
 from blankfill.errors import DataError
 from blankfill.progress import bar
@@ -22,7 +23,7 @@ from blankfill.text.corpus import no_documents, read_documents
 from blankfill.text.files import find_files
 from blankfill.text.language import LANGUAGES
 from blankfill.text.options import TextOptions
-from blankfill.text.records import Skips, shown
+from blankfill.text.records import Skipped, Skips, shown
 
 __all__ = ["TextSurvey", "stamp_of_files", "survey_text"]
 
@@ -58,6 +59,8 @@ class TextSurvey:
     """Digest of the names, sizes and times of the files."""
     fingerprint: str
     """Digest of the documents."""
+    duplicates: int
+    """Documents that were there before, word for word."""
 
     @property
     def num_documents(self) -> int:
@@ -80,7 +83,11 @@ class TextSurvey:
 
 
 def survey_text(
-    files: Sequence[str | Path], options: TextOptions, *, hold_out: float
+    files: Sequence[str | Path],
+    options: TextOptions,
+    *,
+    hold_out: float,
+    drop_duplicates: bool = False,
 ) -> TextSurvey:
     """Read a text once.
 
@@ -88,6 +95,8 @@ def survey_text(
         files: files and folders; not stdin, which can be read one time only.
         options: how the files are read.
         hold_out: share of the documents that is to be held out.
+        drop_duplicates: leave out documents that were there before, word for word; else they are
+            only counted.
 
     Raises:
         DataError: there is no text, or it can be read one time only.
@@ -95,10 +104,16 @@ def survey_text(
     stamp = stamp_of_files(files)
     skips, digest, characters = Skips(), hashlib.sha256(), Counter[str]()
     documents, sizes, held_out = ([0] * len(LANGUAGES) for _ in range(3))
-    held_out_bytes = lowest_bytes = counted = 0
+    held_out_bytes = lowest_bytes = counted = duplicates = 0
+    seen = SeenDocuments()
     lowest, highest = 1.0, 0.0
     with bar("reading text", unit="documents") as meter:
         for document in read_documents(files, options, report=skips):
+            (is_repeated,) = seen.add([identity_of(document.text, None)])
+            duplicates += is_repeated
+            if is_repeated and drop_duplicates:
+                skips.leave_out(Skipped(document.where, 0, DUPLICATE, document.kind))
+                continue
             documents[document.language] += 1
             sizes[document.language] += document.num_bytes
             digest.update(hashlib.sha256(document.text.encode()).digest())
@@ -122,7 +137,7 @@ def survey_text(
         highest_fraction=highest,
         characters={c: n for c, n in characters.most_common() if not c.isspace()},
         skipped=dict(skips.counts), first_skipped=tuple(map(str, skips.first)), stamp=stamp,
-        fingerprint=digest.hexdigest(),
+        fingerprint=digest.hexdigest(), duplicates=duplicates,
     )  # fmt: skip
 
 
