@@ -1,6 +1,7 @@
 # Two commands do everything:
 #   make demo    set up, then train a small bilingual GLM and watch it fill blanks
 #   make test    set up, then lint, types and the default test suite
+# make setup only sets up, into .venv.
 #
 # PYTHON=python3.12 picks another interpreter (3.11 or newer).
 # TORCH_INDEX=URL takes torch from another package index: without a GPU the CPU one that
@@ -11,11 +12,14 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test check format clean
+.PHONY: setup demo test check format clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '2,6p' Makefile | sed 's/^# \{0,1\}//'
+	@sed -n '2,8p' Makefile | sed 's/^# \{0,1\}//'
+
+setup: $(READY)
+	@echo "== ready: . .venv/bin/activate makes blankfill known to this shell"
 
 demo: $(READY)
 	@$(BIN)/blankfill demo --out runs/demo

@@ -75,6 +75,19 @@ def test_no_chinese_page_stands_alone():
     assert alone == []
 
 
+ANOTHER_WORD = {
+    "您": "你", "评估": "评测", "数据库": "词元库", "词汇表": "词表", "令牌": "词元",
+    "奈特": "nats", "快照": "检查点", "纪元": "遍", "回合": "遍", "掩盖词": "空白",
+}  # fmt: skip
+"""What a Chinese page may not say, and the one word that all of them have for it."""
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.endswith(".zh.md")])
+def test_the_chinese_pages_have_one_word_for_one_thing(page):
+    said = {f"{word}: {ours}" for word, ours in ANOTHER_WORD.items() if word in read(page)}
+    assert not said
+
+
 def test_the_script_draws_the_pictures_that_the_page_shows(tmp_path, monkeypatch):
     script = load_script("draw-docs")
     monkeypatch.setattr(script, "PICTURES", tmp_path)

@@ -82,6 +82,19 @@ def clock(monkeypatch):
     return now
 
 
+def test_what_came_before_a_restart_says_nothing_of_the_time_left(clock, caplog, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    caplog.set_level(logging.INFO)
+    with bar("pretrain", 1000, "positions") as meter:
+        clock[0] += 7200.0  # a validation
+        meter.restart()
+        clock[0] += 600.0
+        meter.advance(500)
+    first, last = (record.getMessage() for record in caplog.records)
+    assert first.endswith("10 min left")
+    assert last == "pretrain: 500 of 1,000 positions (50 %) in 10 min"
+
+
 def test_lines_of_a_log_say_how_long_it_will_take(clock, caplog, monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     caplog.set_level(logging.INFO)

@@ -67,6 +67,10 @@ class Meter:
             shown = (self._position(), *self._rest(), *left)
             log.info("%s: %s", self._description, ", ".join(shown))
 
+    def restart(self) -> None:
+        """Measure the rate from now on."""
+        self._start = self._last_line = time.monotonic()
+
     def finish(self) -> None:
         """Write the closing line where there is no bar."""
         if not self._drawn:

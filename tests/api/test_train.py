@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 
 from blankfill.api import data_build, tokenizer_train, train_end, train_plan
-from blankfill.api.train_folder import RECORD
+from blankfill.api.train_folder import RECORD, Asked
+from blankfill.api.train_text import read_text
 from blankfill.cli.main import main
 from blankfill.config import presets
 from blankfill.config.model import ModelConfig
 from blankfill.config.run import RunConfig
 from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
+from blankfill.data.hold_out import fraction_of
 from blankfill.data.store import TokenStore
 from blankfill.demo.corpus import generate
 from blankfill.errors import BlankfillError, ConfigError, DataError, OutputError
@@ -349,6 +351,23 @@ def test_text_is_read_as_the_verbs_that_read_it_do(copied, tmp_path, monkeypatch
     assert len(texts) == documents
     assert not any("  " in text or "\n\n\n" in text for text in texts)
     assert "--drop-duplicates leaves" not in caplog.text
+
+
+@pytest.mark.parametrize("zh_too", [False, True])
+def test_a_language_of_which_nothing_is_held_out_is_told_of(zh_too, tmp_path, caplog):
+    folder, share = tmp_path / "text", 0.2
+    for number in range(200):
+        text = f"{number} 春天来了，桃花开了，老人在河边读书。\n" * 20
+        if zh_too or fraction_of(text) >= share:
+            write(folder / f"zh-{number}.txt", text)
+        write(folder / f"en-{number}.txt", f"{number} {WORDS}\n" * 20)
+    asked = Asked(minutes=1, hold_out=share, text_field="text", encoding="auto", documents="file",
+                  seed=1)  # fmt: skip
+    caplog.set_level("INFO")
+    read_text([folder], asked, None)
+    said = "nothing of Chinese is among the 20% held out"
+    assert (said in caplog.text) is not zh_too
+    assert "nothing of English" not in caplog.text
 
 
 def test_every_option_of_reading_is_one_of_train():

@@ -2,6 +2,8 @@
 
 import io
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -155,6 +157,19 @@ def test_the_script_is_shown(shell, capsys):
     assert MARK in shown
 
 
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "TERM": "dumb"
+}  # fmt: skip
+
+
+def shim(folder):
+    """Make a command `blankfill` that is this one."""
+    command = folder / "blankfill"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m blankfill "$@"\n')
+    command.chmod(0o755)
+    return command
+
+
 @pytest.mark.parametrize(
     ("line", "replies"),
     [
@@ -164,16 +179,60 @@ def test_the_script_is_shown(shell, capsys):
     ],
 )
 def test_bash_asks_and_takes_the_answer(line, replies, tmp_path):
-    command = tmp_path / "blankfill"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m blankfill "$@"\n')
-    command.chmod(0o755)
+    command = shim(tmp_path)
     words = " ".join(f"'{word}'" for word in [str(command), *line[1:]])
     script = (
         f"compopt() {{ :; }}\n{SCRIPTS['bash']}\nCOMP_WORDS=({words})\n"
         f'COMP_CWORD={len(line) - 1}\n_blankfill\necho "${{COMPREPLY[*]}}"\n'
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     done = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, check=True, env=environment
+        ["bash", "-c", script], capture_output=True, text=True, check=True, env=ENVIRONMENT
     )
     assert done.stdout.strip() == replies
+
+
+TYPED = {  # what TAB makes of it
+    "blankfill pretra": "blankfill pretrain",
+    "blankfill data b": "blankfill data build",
+    "blankfill fill r --device=cu": "blankfill fill r --device=cuda",
+    "blankfill report my": "blankfill report my-runs/",
+    "blankfill report r --out my": "blankfill report r --out my-runs/",
+    "blankfill report r --out=my": "blankfill report r --out=my-runs/",
+}
+
+
+@pytest.fixture
+def shell_with_completion(home):
+    """Install for a shell, and give the call that runs one of its scripts in the user's home."""
+
+    def run(shell, script):
+        if shutil.which(shell) is None:
+            pytest.skip(f"{shell} is not installed")
+        assert main(["--install-completion", shell]) == 0
+        (home / "my-runs").mkdir()
+        (home / "bin").mkdir()
+        path = f"{shim(home / 'bin').parent}:{os.environ['PATH']}"
+        return subprocess.run(
+            [shell, "-c", script], capture_output=True, text=True, check=True, cwd=home,
+            env=ENVIRONMENT | {"HOME": str(home), "PATH": path}, timeout=120,
+        ).stdout  # fmt: skip
+
+    return run
+
+
+def test_fish_offers_what_may_stand_next(shell_with_completion):
+    asks = "; ".join(f"complete -C '{typed}'; echo" for typed in TYPED)
+    answers = shell_with_completion("fish", asks).split("\n\n")
+    offered = [answer.strip().split("\t")[0] for answer in answers if answer.strip()]
+    assert offered == [line.split(" ")[-1] for line in TYPED.values()]
+
+
+def test_zsh_completes_what_is_typed(shell_with_completion, home):
+    (home / ".zshrc").write_text("PROMPT='READY '\n")
+    script = "zmodload zsh/zpty; zpty shell zsh -i; zpty -r shell seen '*READY *'\n"
+    for typed, line in TYPED.items():
+        script += (
+            f"zpty -w -n shell {shlex.quote(typed)}$'\\t'; zpty -r shell seen '*{line}*'\n"
+            f"print -r -- {shlex.quote(line)}; zpty -w -n shell $'\\x15'\n"  # clears the line
+        )
+    assert shell_with_completion("zsh", script).splitlines() == [*TYPED.values()]

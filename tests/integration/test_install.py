@@ -43,6 +43,22 @@ def test_without_them_nothing_is_said_and_a_failure_stays_one(tmp_path):
     assert (done.returncode, done.stdout) == (3, "")
 
 
+def test_what_is_large_is_named_while_it_is_fetched(tmp_path):
+    lines = [
+        "Collecting torch==2.13.0",
+        "  Downloading https://there/torch-2.13.0%2Bcpu-cp311.whl.metadata (29 kB)",
+        "Downloading https://there/whl/torch-2.13.0%2Bcpu-cp311.whl (191.4 MB)",
+        "Downloading nvidia_cublas-13.whl (1.2 GB)",
+        "Downloading numpy-2.whl (18 MB)",
+        "Downloading sympy-1.14.0-py3-none-any.whl (6.3 MB)",
+    ]
+    assert install(tmp_path, lines).stdout.splitlines() == [
+        "   fetching torch-2.13.0%2Bcpu-cp311.whl, 191.4 MB",
+        "   fetching nvidia_cublas-13.whl, 1.2 GB",
+        "   fetching numpy-2.whl, 18 MB",
+    ]
+
+
 def test_make_takes_torch_alone_from_the_index_that_it_is_given():
     lines = subprocess.run(
         ["make", "-n", "-W", "constraints.txt", "check", "TORCH_INDEX=https://there"],

@@ -1,10 +1,13 @@
-"""The README's own-text commands, typed as they stand, in both languages of the README."""
+"""The README's own-text commands and the tutorial's, typed as they stand."""
 
+import functools
+import importlib
 import shlex
 import shutil
 
 import pytest
 
+from blankfill.api import evaluate
 from blankfill.cli.main import main
 from blankfill.config import presets
 from blankfill.config.presets import preset
@@ -32,13 +35,16 @@ def folder(tmp_path_factory):
     return folder
 
 
-def make_an_hour_short(patch):
-    """Let an hour hold twenty steps, of a small model."""
+def make_short(patch, words):
+    """Let the minutes that a command names hold twenty steps, of a small model."""
+    if "--minutes" not in words:
+        return
+    minutes = float(words[words.index("--minutes") + 1])
     small = preset("tiny").changed({
         "model.hidden_size": 64, "model.ffn_size": 96, "model.num_heads": 1, "model.num_layers": 2,
     })  # fmt: skip
     patch.setitem(presets.PRESETS, "tiny", lambda: small)
-    slow = Pace(step_seconds=179.0, validation_seconds=1.0)
+    slow = Pace(step_seconds=0.994 * 60 * minutes / 20, validation_seconds=minutes / 60)
 
     def measure(cfg, build, run, **_):
         build(cfg.changed({"train.steps": 1}), run.with_name("measured"))
@@ -55,10 +61,24 @@ def test_the_readmes_commands_run(folder, monkeypatch, capsys):
         if words[0] == "demo":
             continue
         with monkeypatch.context() as patch:
-            if words[0] == "train":
-                make_an_hour_short(patch)
+            make_short(patch, words)
             assert main(words) == 0, line
         assert capsys.readouterr().out.strip(), line
     assert main(["info", "store", "--json"]) == 0
     assert main(["pretrain", "tiny", "--data", "store", "--out", "runs/mine"]) == 2
     assert "--resume" in capsys.readouterr().err
+
+
+def test_the_tutorials_commands_run(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    few = functools.partial(evaluate, max_blanks=20)
+    monkeypatch.setattr(importlib.import_module("blankfill.api.train"), "evaluate", few)
+    tried = []
+    for line in commands(ROOT / "docs/tutorial.md"):
+        words = shlex.split(line)[1:]
+        with monkeypatch.context() as patch:
+            make_short(patch, words)
+            assert main(words) == 0, line
+        assert capsys.readouterr().out.strip(), line
+        tried.append(words[0])
+    assert tried == ["train", "train", "pretrain", "evaluate", "fill", "export", "info"]

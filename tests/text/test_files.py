@@ -119,6 +119,22 @@ def test_folders_and_files_that_are_closed_are_counted(tmp_path, monkeypatch):
             list(read_documents([tmp_path / "a.txt", tmp_path / name]))
 
 
+def test_the_first_cases_are_one_of_each_reason_before_the_second_of_any(tmp_path):
+    for number in range(30):
+        put(tmp_path / f".hidden-{number:02}")
+    for name in ("book.asc", "picture.png", "plain", "z.txt"):
+        put(tmp_path / name)
+    _, skips = names(tmp_path, tmp_path)
+    first = [str(case) for case in skips.first]
+    assert first[0].endswith(": hidden")
+    assert first[1].endswith("book.asc: unknown kind of file (.asc; name it .txt if it is text)")
+    assert first[2].endswith(": hidden")
+    assert ": unknown kind of file (.png; name" in first[3]
+    assert "plain: unknown kind of file (no suffix; name" in first[5]
+    assert len(first) == 20
+    assert skips.counts == {"hidden": 30, "unknown kind of file": 3}
+
+
 def test_hidden_files_are_left_out_and_counted(tmp_path):
     put(tmp_path / "a.txt")
     put(tmp_path / ".git" / "b.txt")

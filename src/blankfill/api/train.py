@@ -178,9 +178,10 @@ class _Command:
 
     def run(self) -> TrainResult:
         """Do what is not done yet."""
+        self._folder.require_same_question(self._asked)
         with self._part("reading"):
             text = read_text(self._files, self._asked, self._folder.record)
-            self._folder.require_same(self._asked, text)
+            self._folder.require_same_text(text)
         self._choose(text)
         with self._how_to_go_on():
             with self._part("tokenizer"):

@@ -202,21 +202,15 @@ class TrainFolder:
         assert self.record is not None
         self.write(replace(self.record, finished={**self.record.finished, stage: inputs}))
 
-    def require_same(self, asked: Asked, text: TextEntry) -> None:
-        """Refuse to go on with a run that was begun otherwise.
+    def require_same_question(self, asked: Asked) -> None:
+        """Refuse to go on with a run that was begun otherwise, before any text is read.
 
         Raises:
-            ConfigError: the text or what was asked for is another.
+            ConfigError: what was asked for is another.
         """
         if not self.has_run or self.record is None:
             return
         before, shown = self.record, self.shown
-        if before.text.fingerprint != text.fingerprint:
-            raise ConfigError(
-                f"the text has changed since {shown} was begun ({_counts(before.text)} then, "
-                f"{_counts(text)} now): {WAYS_OUT}; `blankfill pretrain` goes on with it as it was "
-                "read then"
-            )
         for name in (each.name for each in fields(Asked)):
             was, now = getattr(before.asked, name), getattr(asked, name)
             if was != now:
@@ -224,6 +218,22 @@ class TrainFolder:
                     f"{shown} was begun with {_said(name, was)}, and is trained for that: give it "
                     f"again, or {WAYS_OUT}"
                 )
+
+    def require_same_text(self, text: TextEntry) -> None:
+        """Refuse to go on with a run that was begun on another text.
+
+        Raises:
+            ConfigError: the text is another.
+        """
+        if not self.has_run or self.record is None:
+            return
+        before, shown = self.record.text, self.shown
+        if before.fingerprint != text.fingerprint:
+            raise ConfigError(
+                f"the text has changed since {shown} was begun ({_counts(before)} then, "
+                f"{_counts(text)} now): {WAYS_OUT}; `blankfill pretrain` goes on with it as it was "
+                "read then"
+            )
 
     def _look(self) -> None:
         target, shown = self._name.path, self.shown

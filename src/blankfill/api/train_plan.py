@@ -47,18 +47,17 @@ def plan_training(
         ConfigError: the minutes hold too few steps.
     """
     from blankfill.evaluate.watch import BlankWatch
-    from blankfill.prepare import build_trainer
+    from blankfill.prepare import build_trainer, passes_in
     from blankfill.prepare.pace import measure_pace, with_steps
     from blankfill.runtime import restored_process
 
-    passes_of_a_row: list[float] = []
+    passes_of_a_step: list[float] = []
 
     def build(cfg: RunConfig, folder: Path) -> Trainer:
         trainer = build_trainer(
             cfg, data=[store], run=folder, validation=[held_out], check_blanks=BlankWatch
         )
-        rows = cfg.train.batch_rows
-        passes_of_a_row.append(trainer.rows.epochs(rows)["epoch"] / rows)
+        passes_of_a_step.append(passes_in(trainer, 1))
         return trainer
 
     log.info("== pace of this machine")
@@ -69,10 +68,10 @@ def plan_training(
     cfg = with_steps(cfg, steps).changed({
         "validation.every": every, "checkpoint.every": every, "checkpoint.keep_best": True,
     })  # fmt: skip
-    rows = steps * cfg.train.batch_rows
     expected = Expectation(
         positions_per_second=pace.positions_per_second(cfg.train), steps=steps,
-        positions=rows * cfg.train.row_length, passes=rows * passes_of_a_row[0],
+        positions=steps * cfg.train.batch_rows * cfg.train.row_length,
+        passes=steps * passes_of_a_step[0],
         memory_bytes=_peak_bytes(),
     )  # fmt: skip
     _say(expected, pace, asked.minutes, every)

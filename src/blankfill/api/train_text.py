@@ -6,21 +6,26 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from blankfill.api.train_folder import Asked, TextEntry, TrainRecord
 from blankfill.config.choice import LEAST_BYTES, size_of
 from blankfill.errors import DataError
 
+if TYPE_CHECKING:
+    from blankfill.data.survey import TextSurvey
+
 __all__ = ["read_text"]
 
 log = logging.getLogger(__name__)
 
-SHOWN_CASES: Final = 3
+SHOWN_CASES: Final = 5
 """Things that could not be used, of which file and line are shown."""
 MOST_RAISED: Final = 0.1
 """Most of the text that one document may be, to be held out where the share asked for holds out
 none."""
+TOLD_OF: Final = 0.1
+"""Share of the text from which on a language without a held-out document is told of."""
 _NAMES: Final = {"en": "English", "zh": "Chinese", "other": "other languages"}
 
 
@@ -92,12 +97,24 @@ def _survey(files: Sequence[str | Path], asked: Asked) -> TextEntry:
     if problem:
         more = "make more documents of it, such as --documents paragraph makes of a text file"
         raise DataError(f"{problem}; {cure or more}")
+    _warn_of_one_language(found, share)
     return TextEntry(
         documents=found.documents, bytes=found.bytes, share=share, held_out=held_out,
         held_out_bytes=held_out_bytes, alphabet=found.alphabet(usual_coverage(0)),
         skipped=found.skipped, first_skipped=found.first_skipped, stamp=found.stamp,
         fingerprint=found.fingerprint, duplicates=found.duplicates,
     )  # fmt: skip
+
+
+def _warn_of_one_language(found: TextSurvey, share: float) -> None:
+    """Say which language has no held-out document, so that nothing will be known of it."""
+    missing = [name for name in found.documents if name not in found.held_out
+               and found.bytes[name] >= TOLD_OF * found.num_bytes]  # fmt: skip
+    languages = " and ".join(_NAMES[name] for name in missing)
+    if languages and found.held_out:
+        log.warning("   nothing of %s is among the %.2g%% held out, so the evaluation says nothing "
+                    "of it: a larger --hold-out, or more and shorter documents, such as "
+                    "--documents paragraph makes, change that", languages, 100 * share)  # fmt: skip
 
 
 def _how(asked: Asked) -> tuple[object, ...]:

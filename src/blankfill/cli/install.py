@@ -48,6 +48,7 @@ _blankfill() {{
     local -a found
     found=("${{(@f)$("${{words[1]}}" --complete "${{(@)words[2,CURRENT]}}" 2>/dev/null)}}")
     if [[ $found[1] == //files ]]; then
+        compset -P '--*='  # behind the `=` of an option
         _files
     else
         compadd -a found
@@ -62,7 +63,9 @@ function __blankfill_complete
     set -l current (commandline -ct)
     set -l found ($words[1] --complete $words[2..] "$current" 2>/dev/null)
     if test "$found[1]" = //files
-        __fish_complete_path "$current"
+        set -l option (string match -r -- '^--[^=]*=' "$current")
+        set -l path (string replace -- "$option" '' "$current")
+        string replace -r -- '^' "$option" (__fish_complete_path "$path")
     else
         printf '%s\\n' $found
     end

@@ -84,13 +84,23 @@ def say_what_was_chosen(engine: Engine, record: RunRecord) -> None:
     )  # fmt: skip
 
 
+def passes_in(trainer: Trainer, steps: int) -> float:
+    """Estimate how often some steps read the text, by the rows of the next one.
+
+    Rows hold special tokens and a little padding beside the text, so positions over tokens would
+    promise more.
+    """
+    rows = trainer.cfg.train.batch_rows
+    before, after = (trainer.rows.epochs(row)["epoch"] for row in (trainer.row, trainer.row + rows))
+    return steps * (after - before)
+
+
 def say_start(trainer: Trainer) -> None:
     """Log what a reader wants to know of a run before its first step, in a few lines."""
     cfg, record, run = trainer.cfg, read_run(trainer.run), trainer.run
     train = cfg.train
     weights = sum(parameter.numel() for parameter in trainer.engine.model.parameters())
-    tokens = sum(entry.tokens for entry in record.data)
-    passes = train.steps * train.batch_rows * train.row_length / max(tokens, 1)
+    passes = passes_in(trainer, train.steps)
     log.info(
         "model: %s parameters in %d layers of %d; a vocabulary of %s",
         f"{weights:,}", cfg.model.num_layers, cfg.model.hidden_size, f"{cfg.model.vocab_size:,}",

@@ -143,7 +143,8 @@ def _files_under(folder: str, walked: dict[_Identity, str], skips: Skips) -> lis
             known.append(Source(path, kind, named=False))
         else:
             suffix = shown(os.path.splitext(path)[1])
-            skips.add(Skipped(path, 0, f"unknown kind of file ({suffix or 'no suffix'})"))
+            said = f"unknown kind of file ({suffix or 'no suffix'}; name it .txt if it is text)"
+            skips.add(Skipped(path, 0, said))
     records = [source.path for source in known if _holds_records(source)]
     data_sets = _data_sets(source.path for source in known)
     found: list[Source] = []

@@ -11,6 +11,7 @@ import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from blankfill.errors import DataError
@@ -153,8 +154,6 @@ class Skips:
     """Whether to raise an error instead."""
     counts: dict[str, int] = field(default_factory=dict[str, int])
     """Cases by kind of reason."""
-    first: list[Skipped] = field(default_factory=list[Skipped])
-    """The first cases."""
     files: Counter[FileKind] = field(default_factory=Counter["FileKind"])
     """Files that were read, by kind."""
     kept: Counter[FileKind] = field(default_factory=Counter["FileKind"])
@@ -166,6 +165,14 @@ class Skips:
     encodings: dict[str, int] = field(default_factory=dict[str, int])
     """Files that were in another encoding than UTF-8, by its name."""
     _kind: FileKind = "text"
+    _first: list[tuple[int, Skipped]] = field(default_factory=list[tuple[int, Skipped]])
+    """Cases, each with how many there were before of its reason."""
+
+    @property
+    def first(self) -> list[Skipped]:
+        """The first cases: one of each reason, then the second of each, and so on."""
+        by_number = sorted(self._first, key=itemgetter(0))
+        return [skipped for _, skipped in by_number[:_FIRST_CASES]]
 
     @property
     def total(self) -> int:
@@ -217,8 +224,8 @@ class Skips:
         by_kind = self.dropped.setdefault(kind, Counter()) if kind else self.unread
         for counts in (self.counts, by_kind):
             counts[reason] = counts.get(reason, 0) + 1
-        if len(self.first) < _FIRST_CASES:
-            self.first.append(skipped)
+        if self.counts[reason] <= _FIRST_CASES:
+            self._first.append((self.counts[reason], skipped))
 
 
 def parse_record(record: Record, options: TextOptions) -> Document | Skipped:

@@ -228,6 +228,7 @@ class Trainer:
                     if is_new and self.cfg.guard.on_spike in ("rollback", "skip"):
                         self._save_if_possible(writer)  # so that there is something to return to
                         self._saver.check_background_save(wait=True)
+                    meter.restart()  # what came before says nothing of the pace of steps
                 while self.index < train.steps and not self._is_told_to_stop():
                     self._saver.check_background_save()
                     before = self.index
