@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -604,6 +605,19 @@ def test_a_blank_that_is_shown_stands_in_one_line(before, after, text):
     assert found.endswith(text) if before.startswith("\u2026") else found == text
     assert "\n" not in found
     assert "\u2026" not in found
+
+
+def test_a_fill_of_white_space_is_kept_to_be_shown(monkeypatch, tmp_path):
+    from blankfill.metrics import Sample
+
+    sample = Sample(language="en", before="the old ", truth="fox", answer="", after=" reads",
+                    probability=0.0, correct=False)  # fmt: skip
+    monkeypatch.setattr(train_end, "_samples", lambda run, step: [sample])
+    blank = SimpleNamespace(text=" \n", probability=0.5)
+    item = SimpleNamespace(blanks=[blank], error=None)
+    monkeypatch.setattr(train_end, "fill", lambda *_, **__: SimpleNamespace(items=[item]))
+    (found,) = train_end.fill_held_out(tmp_path, 1)
+    assert found.answer == " \n"
 
 
 def test_the_result_is_frozen(finished):

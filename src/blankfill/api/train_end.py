@@ -63,7 +63,7 @@ def fill_held_out(run: Path, step: int) -> list[TrainFill]:
     return [
         TrainFill(
             language=sample.language, text=text, truth=sample.truth,
-            answer=item.blanks[0].text.strip(), probability=item.blanks[0].probability,
+            answer=item.blanks[0].text, probability=item.blanks[0].probability,
         )
         for sample, text, item in zip(samples, texts, found, strict=True)
         if item.error is None
