@@ -42,6 +42,12 @@ log = logging.getLogger(__name__)
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 _SPIN_COUNT = "10000"
 """OpenMP spins this often before it sleeps: costs 5 % alone, gains 2 x beside a busy neighbour."""
+_ONEDNN_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY")
+"""What tells oneDNN how many products it keeps the machine code of."""
+_ONEDNN_CACHE = "64"
+"""Each step has another number of
+targets, so most products of bfloat16 have a shape of their own, which never comes again: of 1,024,
+as oneDNN keeps, `small` held 5.1 GB after 25 steps, of 64 3.6 GB, in no more time a step."""
 
 
 def available_cores() -> int:
@@ -143,7 +149,7 @@ def tune(*, threads: Annotated[int, Range(0, 1024)] | None = None) -> list[str]:
     """Set the process's memory and thread-waiting policy, once, before the first tensor.
 
     The command line does this whenever it starts to compute. It changes the whole process: the
-    C library's malloc keeps what is freed, and OpenMP's threads sleep sooner.
+    C library's malloc keeps what is freed, OpenMP's threads sleep sooner, and oneDNN keeps less.
 
     Example:
         import blankfill
@@ -174,6 +180,9 @@ def _tuned() -> list[str]:
     if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")):
         os.environ["GOMP_SPINCOUNT"] = _SPIN_COUNT
         chosen.append(f"OpenMP spin count {_SPIN_COUNT}")
+    if not any(name in os.environ for name in _ONEDNN_CACHES):
+        os.environ[_ONEDNN_CACHES[0]] = _ONEDNN_CACHE
+        chosen.append(f"{_ONEDNN_CACHE} products of oneDNN kept")
     if not any(name.startswith("MALLOC_") for name in os.environ) and _keep_freed_memory():
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
         chosen.append("freed memory kept, huge pages")
@@ -186,7 +195,8 @@ def process_settings() -> dict[str, str]:
     What `tune` chose is among it: the spin count, and `THP_MEM_ALLOC_ENABLE`, which it sets where
     malloc keeps what is freed.
     """
-    about = ("OMP_", "GOMP_", "KMP_", "MKL_", "MALLOC_", "THP_MEM_", "BLANKFILL_", "LD_PRELOAD")
+    about = ("OMP_", "GOMP_", "KMP_", "MKL_", "MALLOC_", "THP_MEM_", "ONEDNN_", "DNNL_",
+             "BLANKFILL_", "LD_PRELOAD")  # fmt: skip
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith(about)}
 
 

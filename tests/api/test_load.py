@@ -206,15 +206,17 @@ def test_the_process_of_the_caller_is_left_as_it_is(run):
 def test_tuning_is_asked_for_and_does_what_the_command_line_does():
     code = (
         "import os, sys, blankfill\n"
-        "for name in [n for n in os.environ if n.startswith(('MALLOC_', 'OMP_', 'GOMP_'))]:\n"
+        "for name in [n for n in os.environ if n.startswith(('MALLOC_', 'OMP_', 'GOMP_', 'ONEDNN_'))]:\n"
         "    del os.environ[name]\n"
         "os.environ.pop('BLANKFILL_TUNE', None)\n"
         "chosen = blankfill.tune()\n"
         "assert 'torch' not in sys.modules\n"
-        "print(os.environ['GOMP_SPINCOUNT'], len(chosen))"
+        "print(os.environ['GOMP_SPINCOUNT'], len(chosen))\n"
+        "print(os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'])"
     )
     done = python(code)
     assert done.stdout.split()[0] == "10000", done.stderr
-    assert int(done.stdout.split()[1]) >= 1
+    assert int(done.stdout.split()[1]) >= 2
+    assert done.stdout.split()[2] == "64"
     with pytest.raises(ConfigError, match="threads"):
         blankfill.tune(threads=-1)
