@@ -14,7 +14,7 @@ from blankfill.config.run import RunConfig, to_dict
 from blankfill.config.train import TrainConfig
 from blankfill.errors import CheckpointError, OutputError
 from blankfill.report.chart import MAX_POINTS, Chart, Line, draw_chart
-from blankfill.report.labels import text_width
+from blankfill.report.labels import Labels, text_width
 from blankfill.report.read import Point
 from blankfill.report.words import WORDS
 from blankfill.runs import Evaluation, write_evaluation, write_run
@@ -228,6 +228,10 @@ def test_a_recorded_evaluation_puts_the_baselines_into_the_chart_and_a_table(mak
     assert page.row("trigram") == ["two tokens", "\u2013", *same, *losses]
     assert page.row("model")[:3] == ["both sides", "10.0% \u00b1\u20090.1", *same]
     assert "9 blanks in 7 documents" in page.text
+    html = (run.parent / "report.html").read_text(
+        encoding="utf-8"
+    )  # a narrow page says it in each cell
+    assert html.count('<td data-above="nats per token">') == 4
 
 
 def test_evaluations_that_asked_the_same_stand_side_by_side(make_run):
@@ -431,6 +435,16 @@ def test_the_untrained_loss_does_not_set_the_axis_and_is_told():
     assert "from 9.7 at step 0" in cut
 
 
+def test_a_line_of_two_points_is_not_cut_to_its_end():
+    lines = [
+        Line(name=n, points=[Point(0, 7.3), Point(28, v)]) for n, v in (("a", 4.6), ("b", 4.8))
+    ]
+    drawn = draw_chart(Chart(title="t", unit="nats", x_name="step", lines=lines, falls=True,
+                             start_note="from {} at step {}"))  # fmt: skip
+    assert max(ticks_of(drawn)) >= 7
+    assert "from" not in drawn
+
+
 def test_a_rise_is_never_cut_off():
     rising = [Point(0, 1.0), *(Point(i, i / 10) for i in range(10, 210, 10))]
     chart = Chart(
@@ -455,6 +469,15 @@ def test_names_of_levels_stand_clear_of_each_other_and_of_the_curve():
     for place in path.split("L"):
         px, py = map(float, place.split())
         assert not any(x1 <= px <= x2 and y1 <= py <= y2 for x1, y1, x2, y2 in boxes)
+
+
+def test_labels_on_one_height_do_not_touch():
+    labels = Labels([])
+    first = labels.draw("unigram 5.496", [(50.0, 20.0, "start")])
+    assert 'x="50.0"' in first
+    end = 50 + text_width("unigram 5.496")
+    spots = [(end + gap, 20.0, "start") for gap in (0.0, 4.0, 12.0)]
+    assert f'x="{end + 12.0}"' in labels.draw("from 6.156 at step 0", spots)
 
 
 def test_axes_are_named():

@@ -145,14 +145,16 @@ class _Axes:
     def _start(self, lines: Sequence[Line]) -> tuple[Point, float] | None:
         """Find the highest of the first values, and the highest value after them.
 
-        None where the first ones are no higher, or where there is nothing but them.
+        None where the first ones are no higher, or where no curve has two values after them: what
+        is left would be the end of a line that falls from outside.
         """
         curves = [line for line in lines if line.style != "level"]
         first = self.x[0] + FIRST_STEPS * (self.x[1] - self.x[0])
         early = [p for line in curves for p in line.points if p.step <= first]
         late = [p.value for line in lines for p in line.points
                 if line.style == "level" or p.step > first]  # fmt: skip
-        if not early or not any(p.step > first for line in curves for p in line.points):
+        after = (sum(p.step > first for p in line.points) for line in curves)
+        if not early or max(after) < 2:
             return None
         top = max(early, key=lambda point: point.value)
         return (top, max(late)) if top.value > max(late) else None

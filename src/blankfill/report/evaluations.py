@@ -37,7 +37,7 @@ def evaluation_tables(records: Sequence[RunHistory], names: Sequence[str], lang:
             [*([run_mark(names[n], n)] if several else []), *_row(score, lang)]
             for n, report in found for score in report.scores
         ]  # fmt: skip
-        body = table([say("run", lang), *head] if several else head, rows)
+        body = table([say("run", lang), *head] if several else head, rows, kind="scores")
         shown.append(f"<div><h4>{say(language, lang)}</h4>{body}{_note(found[0][1], lang)}</div>")
     if not shown:
         return ""
@@ -46,7 +46,7 @@ def evaluation_tables(records: Sequence[RunHistory], names: Sequence[str], lang:
         for n, record in enumerate(records) if record.evaluation is not None
     )  # fmt: skip
     return (
-        f'<div class="parts">{"".join(shown)}</div>'
+        f'<div class="parts scored">{"".join(shown)}</div>'
         f'<p class="note">{escape(steps)}. {say("evaluation note", lang)}</p>'
     )
 

@@ -16,6 +16,8 @@ _Box = tuple[float, float, float, float]
 
 LATIN_WIDTH, HAN_WIDTH, ASCENT, DESCENT = 6.6, 12.0, 10.0, 3.0
 """Of the page's 12 unit letters, rounded up."""
+APART = 8.0
+"""Room between two labels on one height."""
 STEP = 4.0
 """How close the points are by which a curve is known."""
 
@@ -43,7 +45,7 @@ class Labels:
         points = sum(left <= x <= right and top <= y <= bottom for x, y in self._points)
         # Another label is worse than any curve.
         return points + 1000.0 * sum(
-            left < box[2] and box[0] < right and top < box[3] and box[1] < bottom
+            left < box[2] + APART and box[0] < right + APART and top < box[3] and box[1] < bottom
             for box in self._boxes
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from collections.abc import Sequence
 from html import escape
@@ -28,12 +29,22 @@ __all__ = [
 ]
 
 
+_TAG = re.compile(r"<[^>]*>")
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = "") -> str:
-    """Write a table of cells that are HTML already; the first of a row is its heading."""
+    """Write a table of cells that are HTML already; the first of a row is its heading.
+
+    Each cell knows what stands above it: a table of the kind `scores` shows its rows as lists where
+    it would be wider than the page.
+    """
+    above = [f' data-above="{escape(_TAG.sub("", cell))}"' for cell in head] or [""] * len(
+        rows[0] if rows else ()
+    )
     top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
     body = "".join(
         f'<tr><th scope="row">{row[0]}</th>'
-        + "".join(f"<td>{cell}</td>" for cell in row[1:])
+        + "".join(f"<td{name}>{cell}</td>" for name, cell in zip(above[1:], row[1:], strict=True))
         + "</tr>"
         for row in rows
     )
