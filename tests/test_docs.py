@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from blankfill.objective.render import is_picture
 from script_files import load_script
 
 ROOT = Path(__file__).parents[1]
@@ -94,3 +95,6 @@ def test_the_script_draws_the_pictures_that_the_page_shows(tmp_path, monkeypatch
     script.main()
     drawn = {f"pictures/{path.name}" for path in tmp_path.iterdir()}
     assert drawn == set(re.findall(r"pictures/[\w-]+\.png", read("docs/objective.md")))
+    # What is in git is as this draws it, mark included, so it may be drawn again.
+    assert all(is_picture(path) for path in tmp_path.iterdir())
+    assert all(is_picture(ROOT / "docs" / name) for name in drawn)

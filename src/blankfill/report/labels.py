@@ -42,7 +42,9 @@ class Labels:
 
     def _covered(self, wanted: _Box) -> float:
         left, top, right, bottom = wanted
-        points = sum(left <= x <= right and top <= y <= bottom for x, y in self._points)
+        points = sum(
+            left - STEP <= x <= right + STEP and top <= y <= bottom for x, y in self._points
+        )
         # Another label is worse than any curve.
         return points + 1000.0 * sum(
             left < box[2] + APART and box[0] < right + APART and top < box[3] and box[1] < bottom
