@@ -45,7 +45,8 @@ class Launch:
             told = {name: str(value) for name, value in told.items()}
             args = (words, told, self._logs[rank], (hurt or {}).get(rank))
             self.processes.append(context.Process(target=_run, args=args, daemon=True))
-        for process in self.processes:
+        for log, process in zip(self._logs, self.processes, strict=True):
+            log.touch()
             process.start()
 
     def send(self, rank, number):

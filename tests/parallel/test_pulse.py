@@ -15,7 +15,7 @@ import torch.distributed as dist
 from blankfill.errors import ConfigError, DataError, ProcessLostError
 from blankfill.parallel.fault import Fault, Guest, State, read, written
 from blankfill.parallel.guests import has_ended, introduce
-from blankfill.parallel.lookout import Lookout, Standing
+from blankfill.parallel.lookout import Lookout, Standing, waits_told_to
 from blankfill.parallel.meeting import _as_all_know
 from blankfill.parallel.pace import Pace
 from blankfill.parallel.pulse import Pulse
@@ -73,7 +73,7 @@ class FixedLookout(Lookout):
     now = Standing()
 
     def look(self):
-        pass
+        return 0.0
 
     def standing(self):
         return self.now
@@ -204,6 +204,13 @@ def test_processes_that_all_wait_are_told_so(fleet):
     assert run.faults(0)[0].kind == "unreachable"
 
 
+def test_a_process_that_was_kept_from_its_core_has_not_stood_still():
+    seconds = iter([0.0, 0.05, 100.0, 100.05])
+    lookout = Lookout(clock=lambda: next(seconds))
+    assert [round(lookout.look(), 3) for _ in range(3)] == [0.05, 0.5, 0.05]
+    assert lookout.standing().still_seconds < 1
+
+
 def test_one_process_says_it(fleet, caplog):
     run = fleet(3)
     for pulse in run.pulses:
@@ -278,44 +285,83 @@ def test_a_process_that_does_not_come_is_named():
 
 
 def test_the_lookout_tells_work_from_waiting():
-    looked, end = threading.Event(), threading.Event()
-    lookout = Lookout()
+    seconds = iter(range(100))
+    lookout = Lookout(clock=lambda: next(seconds))  # each time that it is asked, a second has gone
     lookout.mark(in_step=True)
+    with lookout.waits():
+        assert lookout.standing().waiting
+    assert not lookout.standing().waiting
+    assert lookout.own_seconds() == (2, 1)
+    lookout.pause()
+    with lookout.waits():  # between steps
+        pass
+    assert lookout.own_seconds() == (3, 1)
+    lookout.forget()
+    assert lookout.own_seconds() == (0, 0)
+
+
+def test_a_thread_that_stands_still_is_found_with_its_place():
+    lookout = Lookout(long_seconds=0.1)
+    found = []
 
     def look():
-        while not end.is_set():
+        for _ in range(10):
             lookout.look()
-            looked.set()
-            time.sleep(0.005)
+            time.sleep(0.05)
+        found.append(lookout.standing())
 
     thread = threading.Thread(target=look)
     thread.start()
-    looked.wait()
-    until = time.monotonic() + 0.3
-    while time.monotonic() < until:
-        sum(range(1000))
-    working, waiting = lookout.own_seconds()
-    assert working > 0.2 > waiting
-    assert "test_pulse" not in lookout.standing().where  # code of ours alone is named
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    with pytest.raises(dist.DistStoreError):
-        torch_waits(store)
-    assert lookout.own_seconds()[1] > 0.2
-    assert lookout.standing().still_seconds < 0.5
-    end.set()
+    introduced = dist.HashStore()
+    with pytest.raises(ConfigError):  # it waits in code of ours
+        introduce(introduced, 0, 2, 1.0)
     thread.join()
+    assert found[0].still_seconds > 0.3
+    assert "parallel/guests.py line" in found[0].where
+    assert found[0].where.endswith("in introduce")
 
 
-def torch_waits(store):
-    """Wait for a key that nobody writes, in a file of torch's."""
-    from datetime import timedelta
-    from types import FunctionType
+def test_a_process_that_waits_for_its_own_save_waits_for_others():
+    lookout = Lookout()
+    saving = lookout.waits()
+    thread = threading.Thread(target=saving.__enter__)
+    thread.start()
+    thread.join()
+    assert not lookout.standing().waiting  # it may compute meanwhile
+    lookout._looked, lookout._busy = 100.0, 90.0
+    assert lookout.standing().waiting
+    saving.__exit__(None, None, None)
 
-    def wait():
-        store.wait(["never"], timedelta(seconds=0.4))
 
-    code = wait.__code__.replace(co_filename="torch/distributed/distributed_c10d.py")
-    FunctionType(code, wait.__globals__, closure=wait.__closure__)()
+def test_every_wait_of_torch_is_told(crew):
+    assert crew.run(count_waits, 2) == [True, True]
+
+
+def count_waits():
+    """Wait for the other rank by each kind of call; tell whether each was noted."""
+    import torch
+
+    told = []
+
+    class Noting(Lookout):
+        def waits(self):
+            told.append(1)
+            return super().waits()
+
+    tensor, group = torch.ones(4), dist.new_group(backend="gloo")
+    with waits_told_to(Noting()):
+        for call in (
+            lambda: dist.all_reduce(tensor),
+            lambda: dist.broadcast_object_list([1], src=0, group=group),
+            lambda: dist.all_gather_object([None, None], 1, group=group),
+            lambda: dist.all_gather_into_tensor(torch.empty(8), tensor, async_op=True).wait(),
+        ):
+            before = len(told)
+            call()
+            if len(told) == before:
+                return False
+    dist.all_reduce(tensor)
+    return len(told) < 20
 
 
 class FourProcesses(Alone):

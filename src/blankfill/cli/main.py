@@ -28,7 +28,7 @@ from blankfill.cli.several import leads, let_leader_end, require_one_process, wa
 from blankfill.cli.streams import can_write, leave_stdout, say, settle_streams, writing_stdout
 from blankfill.cli.verbs import VERBS, Verb, load
 from blankfill.config.closest import did_you_mean
-from blankfill.processes import deaf
+from blankfill.processes import deaf, speaker_of
 from blankfill.runtime import tune
 
 __all__ = ["VERBS", "main"]
@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentence = sentence_of(error)
         if sentence is None:
             raise
-        with deaf():
+        # Where it is settled who speaks, no launcher's wish to end comes between.
+        with deaf() if speaker_of(error) is not None else contextlib.nullcontext():
             turn = wait_for_turn(error, sentence)
             return 2 if turn is None else _complain(turn)
     return code

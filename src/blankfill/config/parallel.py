@@ -26,9 +26,10 @@ class ParallelConfig:
     """Processes that hold a copy together: weights, gradients and moments are cut over them, and
     a block's weights are put together while it computes (FSDP2)."""
     timeout_seconds: Annotated[float, Range(LEAST_TIMEOUT_SECONDS, 86_400)] = 60.0
-    """Seconds within which all processes end, and one says why, when one of them is killed, hangs,
-    or does not come. One that gives no sign for half of it is lost: give it more where a single
-    micro-batch takes so much longer on one process than on the others."""
+    """Seconds within which all processes end, and one says why, when one of them is killed or
+    hangs; at the start they wait five times as long for one another. One that gives no sign for
+    half of it is lost: give it more where a single micro-batch takes so much longer on one process
+    than on the others."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "parallel")

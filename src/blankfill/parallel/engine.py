@@ -280,6 +280,10 @@ class ParallelEngine:
         of = name if name in self._parameters else name.partition(".")[2]
         return None if name.startswith("step.") else self._parameters[of].shape
 
+    def kept_weights(self) -> Tensors:
+        """Give the rows of the weights that this process keeps."""
+        return dict(self._own)
+
     def loss_scale(self) -> tuple[float, ...] | None:
         """Give the state of the loss scale of float16, for a checkpoint."""
         return None if self.scaler is None else self.scaler.state()

@@ -1,8 +1,9 @@
-"""What the training thread of a process is doing, seen from beside it.
+"""What the training thread of a process is doing: whether it works, waits for others, or hangs.
 
-A second thread looks at its stack many times a second. A thread that stands in one of torch's
-collective operations waits for other processes; anywhere else it works. So the time that a process
-works in a step is known whatever the layout, and where it stands when it hangs.
+The thread itself says so, at each wait for a collective operation and at each part of a step; a
+second thread looks at that several times a second, and at whether the process uses its cores. It
+does not look at the stack of a thread that runs, which is not safe in every Python (3.11 crashes in
+`frame.f_back`), but for once, at one that has stood still for long.
 """
 
 from __future__ import annotations
@@ -10,27 +11,27 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
-__all__ = ["Lookout", "Standing"]
+import torch.distributed as dist
 
-WAITING = tuple(
-    f"torch/distributed/{name}"
-    for name in ("distributed_c10d.py", "c10d_logger.py", "_functional_collectives.py", "fsdp/")
-)
-"""Files of torch in which a thread waits for other processes."""
-INNERMOST = 3
-"""Frames in which such a file is looked for: what it calls is work, as a block in a wrapper is."""
-BACKWARD = "torch/autograd/graph.py"
-"""Where the training thread stands while torch computes gradients, on a GPU in another thread."""
+__all__ = ["Lookout", "Standing", "waits_told_to"]
+
 OWN_CODE = f"{Path(__file__).parents[1].name}/"
+MOST_BETWEEN_LOOKS = 0.5
+"""Seconds that count between two looks: a process that was kept from its core, or whose machine
+slept, has not stood still for all that time."""
 IDLE_SHARE = 0.01
 """Share of a core below which a process does nothing: it neither computes nor reads."""
 IDLE_SECONDS = 0.5
 """Over which that is measured."""
+HANDED_ON_SECONDS = 2.0
+"""Idleness from which on a process waits where another of its threads does, as one that saves."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,10 +40,10 @@ class Standing:
 
     waiting: bool = False
     """Whether it waits for other processes."""
-    where: str = "nowhere yet"
-    """File, line and function of our own code that it is in."""
+    where: str = "a place that is not known"
+    """File, line and function of our own code that it is in, where it stands still for long."""
     still_seconds: float = 0.0
-    """Since when nothing of that has changed."""
+    """Since when it has begun nothing new."""
     idle_seconds: float = 0.0
     """Since when the whole process has done nothing."""
     in_step: bool = False
@@ -50,68 +51,96 @@ class Standing:
 
 
 class Lookout:
-    """Looks at the thread that makes it.
+    """Looks after the thread that makes it.
 
     Args:
+        long_seconds: of standing still from which on the place is worth knowing.
         clock: seconds.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._thread, self._clock = threading.get_ident(), clock
-        self._beside: set[int] = set()
-        self._lock = threading.Lock()
-        self._seen: tuple[object, ...] = ()
-        self._waiting, self._where = False, "nowhere yet"
-        self._last = self._since = self._busy = clock()
+    def __init__(
+        self, long_seconds: float = 5.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._thread, self._clock, self._long = threading.get_ident(), clock, long_seconds
+        self._waits: Counter[int] = Counter()
+        self._last = clock()
+        self._looked = self._since = self._busy = 0.0
         self._spent = self._cpu = self._cpu_at = 0.0
-        self._mark, self._in_step, self._counts = 0, False, False
-        self._seconds = [0.0, 0.0]
+        self._mark = self._seen = 0
+        self._in_step, self._counted_since = False, None
+        self._counted = self._waited = 0.0
+
+    # -- said by the thread itself ----------------------------------------------------------------
 
     def mark(self, *, in_step: bool) -> None:
         """Note that the thread gets further: a step's passes begin, or its update is done."""
         self._mark += 1
         self._in_step = in_step
-        self._counts = self._counts or in_step
+        if in_step and self._counted_since is None:
+            self._counted_since = self._clock()
 
     def pause(self) -> None:
         """Count no time as a step's until the next one begins."""
-        self._counts = self._in_step = False
+        self._counted, self._counted_since = self._counted_seconds(), None
+        self._mark += 1
+        self._in_step = False
+
+    @contextmanager
+    def waits(self) -> Generator[None]:
+        """Note that this thread waits for other processes until the block ends."""
+        thread, begun = threading.get_ident(), self._clock()
+        self._waits[thread] += 1
+        self._mark += 1
+        try:
+            yield
+        finally:
+            self._mark += 1
+            self._waits[thread] -= 1
+            if thread == self._thread and self._counted_since is not None:
+                self._waited += self._clock() - begun
 
     def own_seconds(self) -> tuple[float, float]:
         """Give the seconds of steps so far in which the thread worked, and in which it waited."""
-        with self._lock:
-            return self._seconds[0], self._seconds[1]
+        return max(0.0, self._counted_seconds() - self._waited), self._waited
 
     def forget(self) -> None:
         """Count from here on."""
-        with self._lock:
-            self._seconds = [0.0, 0.0]
+        self._counted = self._waited = 0.0
+        if self._counted_since is not None:
+            self._counted_since = self._clock()
 
-    def look(self) -> None:
-        """Look once; from a thread beside."""
-        self._beside.add(threading.get_ident())
-        frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage] - documented
-        frame = frames.get(self._thread)
+    def _counted_seconds(self) -> float:
+        since = self._counted_since
+        return self._counted + (0.0 if since is None else self._clock() - since)
+
+    # -- seen from beside it ----------------------------------------------------------------------
+
+    def look(self) -> float:
+        """Look once; from a thread beside.
+
+        Returns:
+            Seconds since the last look, as far as they count.
+        """
         now = self._clock()
-        if frame is not None:
-            others = (f for t, f in frames.items() if t != self._thread and t not in self._beside)
-            at_backward = BACKWARD in frame.f_code.co_filename
-            self._waiting = _waits(frame) or (at_backward and any(map(_waits, others)))
-            seen = (self._mark, self._waiting, *_stack(frame))
-            if seen != self._seen:
-                self._seen, self._since, self._where = seen, now, _where(frame)
-        if self._counts:
-            with self._lock:
-                self._seconds[self._waiting] += now - self._last
+        counted = min(now - self._last, MOST_BETWEEN_LOOKS)
+        self._looked += counted
         self._last = now
+        if self._mark != self._seen:
+            self._seen, self._since = self._mark, self._looked
         self._measure_activity(now)
+        return counted
 
     def standing(self) -> Standing:
         """Tell what was seen."""
-        now = self._clock()
+        still, idle = self._looked - self._since, self._looked - self._busy
+        others_wait = any(
+            n > 0 for thread, n in list(self._waits.items()) if thread != self._thread
+        )
+        waiting = self._waits[self._thread] > 0 or (others_wait and idle > HANDED_ON_SECONDS)
+        where = self._where() if still > self._long and not waiting else Standing().where
         return Standing(
-            waiting=self._waiting, where=self._where, still_seconds=now - self._since,
-            idle_seconds=now - self._busy, in_step=self._in_step,
+            waiting=waiting, where=where, still_seconds=still, idle_seconds=idle,
+            in_step=self._in_step,
         )  # fmt: skip
 
     def spent_beside(self, seconds: float) -> None:
@@ -125,37 +154,34 @@ class Lookout:
             return
         cpu = time.process_time() - time.thread_time() - self._spent
         if cpu - self._cpu > IDLE_SHARE * over:
-            self._busy = now
+            self._busy = self._looked
         self._cpu, self._cpu_at = cpu, now
 
-
-def _stack(frame: FrameType | None) -> list[tuple[int, int]]:
-    """List what a thread is at, from the inside to the outside."""
-    found: list[tuple[int, int]] = []
-    while frame is not None:
-        found.append((id(frame.f_code), frame.f_lineno))
-        frame = frame.f_back
-    return found
-
-
-def _waits(frame: FrameType | None) -> bool:
-    """Tell whether a thread waits for other processes."""
-    for _ in range(INNERMOST):
-        if frame is None:
-            return False
-        path = frame.f_code.co_filename.replace("\\", "/")
-        if any(name in path for name in WAITING):
-            return True
-        frame = frame.f_back
-    return False
+    def _where(self) -> str:
+        """Name the innermost place in our own code; of a thread that stands still."""
+        frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage] - documented
+        frame = frames.get(self._thread)
+        while frame is not None:
+            path = frame.f_code.co_filename.replace("\\", "/")
+            _, found, name = path.rpartition(OWN_CODE)
+            if found:
+                return f"{name} line {frame.f_lineno}, in {frame.f_code.co_name}"
+            frame = frame.f_back
+        return "no code of ours"
 
 
-def _where(frame: FrameType | None) -> str:
-    """Name the innermost place in our own code."""
-    while frame is not None:
-        path = frame.f_code.co_filename.replace("\\", "/")
-        _, found, name = path.rpartition(OWN_CODE)
-        if found:
-            return f"{name} line {frame.f_lineno}, in {frame.f_code.co_name}"
-        frame = frame.f_back
-    return "no code of ours"
+@contextmanager
+def waits_told_to(lookout: Lookout) -> Generator[None]:
+    """Tell a lookout of every wait for a collective operation, those of torch's FSDP2 as well."""
+    of_torch: Any = dist.Work
+    wait = of_torch.wait
+
+    def told(work: dist.Work, *args: Any, **options: Any) -> Any:
+        with lookout.waits():
+            return wait(work, *args, **options)
+
+    of_torch.wait = told
+    try:
+        yield
+    finally:
+        of_torch.wait = wait

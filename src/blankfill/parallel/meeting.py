@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -23,7 +22,8 @@ from blankfill.errors import (
     refused_by_system,
 )
 from blankfill.parallel.fault import Fault
-from blankfill.parallel.guests import introduce, meet
+from blankfill.parallel.guests import introduce, meet, store_is_launchers
+from blankfill.parallel.lookout import waits_told_to
 from blankfill.parallel.pulse import Pulse
 from blankfill.parallel.ranks import Ranks
 from blankfill.processes import deaf, settle_speaker, this_place
@@ -35,6 +35,9 @@ OLDEST_TORCH = (2, 13)
 (pytorch#176076)."""
 LOST = ("gloo/transport", "Connection closed", "Connection reset", "Broken pipe")
 """What torch says where the connection to another process is lost."""
+COMING = 5
+"""Times the time-out for which processes wait for one another at the start: they are not started
+all at once, and load torch from disks of different speed."""
 BEATS_OF_PATIENCE = 10
 """For which a process that has lost another waits until it is known which one."""
 
@@ -54,15 +57,18 @@ def joined(layout: ParallelConfig, wanted: DeviceKind) -> Generator[Ranks]:
     _require_torch()
     device = _own_device(choose_device(wanted))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    store, rank, count = meet(layout.timeout_seconds)
-    guests = introduce(store, rank, count, layout.timeout_seconds)
+    coming_seconds = COMING * layout.timeout_seconds
+    store, rank, count = meet(coming_seconds)
+    guests = introduce(store, rank, count, coming_seconds)
     pulse = Pulse(
         _own_connection(store, layout.timeout_seconds), rank, guests, layout.timeout_seconds,
-        hosts_store=os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
+        hosts_store=not store_is_launchers(),
     )  # fmt: skip
     pulse.start()
     ranks: Ranks | None = None
     ending = contextlib.ExitStack()
+    waits = contextlib.ExitStack()
+    waits.enter_context(waits_told_to(pulse.lookout))
     try:
         dist.init_process_group(backend, store=store, rank=rank, world_size=count)
         ranks = Ranks(layout, device, pulse)
@@ -82,6 +88,7 @@ def joined(layout: ParallelConfig, wanted: DeviceKind) -> Generator[Ranks]:
             with contextlib.suppress(RuntimeError):  # of a connection that is lost
                 dist.destroy_process_group()
         pulse.leave()
+        waits.close()
         ending.close()
 
 

@@ -19,7 +19,7 @@ __all__ = ["Pace"]
 log = logging.getLogger(__name__)
 
 LEAST_SECONDS = 5.0
-"""Of steps that are judged together: a thread is looked at twenty times a second."""
+"""Of steps that are judged together: a moment in which a core was taken is no slow process."""
 SLOW = 1.3
 """Times the median at which a process is named."""
 MOST_NAMED = 4

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 FAULT, LEFT = "blankfill/fault", "blankfill/left"
 """Keys of the store: what ended the run, and how many processes have left it."""
-LOOKS_PER_SECOND = 20
+LOOKS_PER_SECOND = 10
 SLOWEST_BEAT_SECONDS = 1.0
 BEATS_OF_TIMEOUT = 20
 """Beats in the time-out at least, where it is short."""
@@ -69,7 +69,7 @@ class Pulse:
         end: Callable[[int], object] = os._exit,
     ) -> None:  # fmt: skip
         self.rank, self.guests = rank, guests
-        self.lookout = lookout or Lookout()
+        self.lookout = lookout or Lookout(SILENCE * timeout_seconds / 2)
         self.step: int | None = None
         """0-based optimizer step that is at hand; None before the first."""
         self._store, self._end, self._hosts_store = store, end, hosts_store
@@ -79,8 +79,9 @@ class Pulse:
         self._fault: Fault | None = None
         self._known, self._left = threading.Event(), threading.Event()
         self._wake = threading.Event()
-        self._beat, self._heard_at = 0, time.monotonic()
+        self._beat, self._unheard_seconds = 0, 0.0
         self._first_step: int | None = None
+        self._is_store_lost = False
         self._heard: dict[int, tuple[int, float]] = {}
         self._threads = [
             threading.Thread(target=run, name="pulse", daemon=True)
@@ -112,6 +113,8 @@ class Pulse:
         """Beat no more: this process has done its part, or the fault is known to all."""
         self._left.set()
         self._wake.set()
+        if self._is_store_lost:
+            return
         with contextlib.suppress(RuntimeError):
             self._tell(left=True)
             self._store.add(LEFT, 1)
@@ -142,10 +145,10 @@ class Pulse:
         """See where the training thread stands, and end the process when it has to."""
         known_at = None
         while not self._left.wait(1 / LOOKS_PER_SECOND):
-            self.lookout.look()
-            now = time.monotonic()
-            if now - self._heard_at > self._limit:
+            self._unheard_seconds += self.lookout.look()
+            if self._unheard_seconds > self._limit:
                 self._lose_store("does not answer any more")
+            now = time.monotonic()
             if self._fault is None:
                 continue
             known_at = known_at or now
@@ -163,7 +166,7 @@ class Pulse:
                     self._take(read(Fault, self._store.get(FAULT)))
                 if self._fault is None:
                     self._judge()
-                self._heard_at = time.monotonic()
+                self._unheard_seconds = 0.0
             except RuntimeError as error:  # of torch, whatever has become of the connection
                 if not self._left.is_set():
                     self._lose_store(f"cannot be reached any more ({str(error).splitlines()[0]})")
@@ -280,6 +283,7 @@ class Pulse:
 
     def _lose_store(self, how: str) -> None:
         """Settle without the store who is lost, and who says so: on each machine one process."""
+        self._is_store_lost = True
         if self._fault is not None:
             return
         here = self.guests[self.rank].machine
