@@ -30,6 +30,7 @@ from blankfill.config.presets import preset
 from blankfill.config.run import RunConfig
 from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
+from blankfill.engine.engine import Portion
 from blankfill.engine.local import LocalEngine
 from blankfill.model.glm import GLM
 from blankfill.train import Trainer
@@ -228,8 +229,8 @@ def _our_step(
     batches = itertools.count()
 
     def make() -> object:
-        batch = trainer.rows.rows(rows * next(batches), rows)
-        return engine.transfer(batch, len(batch.tokens))
+        part = Portion(first=rows * next(batches), num_rows=rows, size=rows)
+        return engine.transfer(trainer.rows.rows(part.first, part.size), part)
 
     making, _ = median_seconds(make, settings.device, warm=2, least=3, most=8, seconds=0.5)
     return trainer.step, {

@@ -11,7 +11,10 @@ from blankfill.prepare.resume import changes_on_resume
 from conftest import run_record
 
 MAY = on_resume(RunConfig)
-OF_TRAIN = ("train.device", "train.threads", "train.log_every", "train.wandb")
+OF_TRAIN = (
+    "train.device", "train.threads", "train.log_every", "train.wandb", "train.recompute",
+)  # fmt: skip
+LAYOUT = ("parallel.replicate", "parallel.shard")
 
 
 def described(**changed):
@@ -30,8 +33,8 @@ def test_every_field_says_whether_it_may_change():
 
 def test_what_may_change_is_what_the_page_says():
     free = {name for name, may in MAY.items() if may is OnResume.FREE}
-    assert free == {*OF_TRAIN} | {
-        n for n in MAY if n.startswith(("validation.", "checkpoint.", "parallel."))
+    assert free == {*OF_TRAIN, *LAYOUT} | {
+        n for n in MAY if n.startswith(("validation.", "checkpoint."))
     }
     never = {name for name, may in MAY.items() if may is OnResume.NEVER}
     of_training = {name for name in never if not name.startswith(("model.", "objective."))}

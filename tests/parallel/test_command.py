@@ -17,7 +17,7 @@ from blankfill.metrics import read_metrics
 from blankfill.prepare.asked import laid_out
 from blankfill.runs import newest_checkpoint, read_run
 from conftest import small_corpus
-from parallel.twins import CFG, build_on_ranks, meet
+from parallel.twins import CFG, build_on_ranks, meet, settle_on_ranks
 
 SMALL = {
     "model.num_layers": 1, "model.hidden_size": 32, "model.num_heads": 2, "model.ffn_size": 48,
@@ -73,6 +73,18 @@ def test_neighbours_begin_the_embedding_as_on_one_process(crew, stores, tmp_path
     )
     assert first.keys() == alone.keys()
     assert all((first[name] == value).all() for name, value in alone.items())
+
+
+def test_precision_attention_and_compiling_are_one_choice_told_to_all(crew, stores, tmp_path):
+    for compiled in (False, True):
+        options = {"train.compile": "on"} if compiled else {}
+        run = tmp_path / str(compiled)
+        found = crew.run(meet, 2, (1, 2), settle_on_ranks, stores / "a", run, options)
+        assert found == [("torch.float32", "dense", compiled)] * 2
+        record = read_run(run)
+        assert (record.precision, record.attention, record.compiled) == (
+            "float32", "dense", compiled
+        )  # fmt: skip
 
 
 def environment(rank, count):

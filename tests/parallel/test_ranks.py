@@ -16,6 +16,8 @@ from parallel.twins import (
     matrix,
     meet,
     orthogonal_rows,
+    overflow_on_ranks,
+    reads_on_ranks,
     refuse_once,
     save_on_ranks,
     sums_and_lists,
@@ -73,7 +75,8 @@ def test_a_run_goes_on_on_other_processes_with_the_same_bits(crew, tmp_path, sav
 
 def test_a_signal_to_one_rank_ends_all_after_the_same_step(crew, tmp_path):
     found = crew.run(fit_on_ranks, 3, {}, (1, 3), tmp_path / "run", 2)
-    assert found == [(False, 5)] * 3
+    assert [ended for ended, *_ in found] == [False] * 3
+    assert [index for _, index, *_ in found] == [5] * 3
     checkpoints = tmp_path / "run" / "checkpoints"
     assert [path.name for path in checkpoints.iterdir()] == ["step-00000005"]
 
@@ -83,11 +86,36 @@ def test_a_bad_batch_of_one_rank_is_every_ranks_verdict_and_one_incident(crew, t
     run, changes = tmp_path / "run", {"guard.on_spike": policy}
     found = crew.run(fit_on_ranks, 3, changes, (3, 1), run, None, 1)
     told = json.loads((run / "incidents" / "step-00000003.json").read_text(encoding="utf-8"))
-    assert told["first_row"] == 3 * CFG.train.batch_rows
-    assert {example["row"] - told["first_row"] for example in told["examples"]} == set(range(6))
+    first = told["first_row"]
+    assert (first, told["num_rows"]) == (3 * CFG.train.batch_rows, CFG.train.batch_rows)
+    # The rank that held it tells of its rows, whose losses are finite: their weights are not.
+    assert [wrote for *_, wrote in found] == [False, True, False]
+    assert told["told_rows"] == [first + 2, first + 4]
+    assert {example["row"] for example in told["examples"]} == {first + 2, first + 3}
+    page = (run / "incidents" / "step-00000003.md").read_text(encoding="utf-8")
+    assert f"has 6 rows; those from {first + 2} to {first + 3}, of the process with" in page
+    windows = [window for *_, window, _ in found]
+    assert windows == [windows[0]] * 3
+    assert len(windows[0].losses) == (CFG.train.steps - 1 if policy == "skip" else 3)
+    ends, indices = zip(*((ended, index) for ended, index, *_ in found), strict=True)
     if policy == "skip":
-        assert found == [(True, CFG.train.steps)] * 3
+        assert (ends, indices) == ((True,) * 3, (CFG.train.steps,) * 3)
     else:
-        assert len({text for text, _ in found}) == 1
-        assert "step 3: not finite" in found[0][0]
-        assert found[0][1] == 3
+        assert len(set(ends)) == 1
+        assert "step 3: not finite" in ends[0]
+        assert indices == (3, 3, 3)
+
+
+def test_an_overflow_of_one_rank_lowers_the_loss_scale_of_all(crew, tmp_path):
+    found = crew.run(overflow_on_ranks, 2, (1, 2), tmp_path / "run", 1)
+    assert found[0] == found[1]
+    assert [left_out for left_out, _ in found[0]] == [False, True, True, False, False]
+    assert [scale for _, scale in found[0]] == [2.0**16, 2.0**16, 2.0**15, 2.0**15, 2.0**15]
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_nothing_is_read_between_logging_steps_on_several_processes(crew, tmp_path, kind):
+    changes = {"optimizer.kind": kind, "train.steps": 5, "train.log_every": 4,
+               "train.attention": "dense"}  # fmt: skip
+    found = crew.run(reads_on_ranks, 2, changes, (1, 2), tmp_path / "run")
+    assert found == [[(0, 0), (0, 0), (0, 0), (4, 0), (5, 0)]] * 2

@@ -1,5 +1,8 @@
 """The same tiny run on one process and on several, in float64, step by step."""
 
+import math
+import os
+
 import numpy as np
 import torch
 
@@ -10,9 +13,11 @@ from blankfill.config.run import RunConfig
 from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
 from blankfill.data.rows import RowSource
+from blankfill.engine import engine as engine_module
 from blankfill.engine.device import update_precision
 from blankfill.engine.local import LocalEngine
 from blankfill.errors import BlankfillError, ConfigError, TrainingError
+from blankfill.kernels.native import load_native
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.objective.special import SpecialIds
@@ -33,6 +38,8 @@ CFG = RunConfig(
     schedule=ScheduleConfig(warmup_steps=2, peak_lr=1e-2),
     checkpoint=CheckpointConfig(every=100, in_background=False),
 ).changed({"optimizer.ema_decay": 0.9, "optimizer.max_grad_norm": 0.7})  # fmt: skip
+READS = {"_local_scalar_dense", "is_nonzero", "nonzero", "item"}
+"""Operations of torch that wait for a device."""
 IDS = SpecialIds(pad=0, mask=1, smask=2, gmask=3, sop=4, eop=5, eos=6, dblock=7)
 
 
@@ -53,11 +60,11 @@ def local_trainer(cfg, run, weights=torch.float64, **options):
     return Trainer(cfg, engine, make_rows(cfg), run)
 
 
-def parallel_trainer(cfg, layout, run, weights=torch.float64, **options):
+def parallel_trainer(cfg, layout, run, weights=torch.float64, dtype=torch.float32, **options):
     from blankfill.parallel import ParallelEngine, Ranks
 
     ranks = Ranks(ParallelConfig(replicate=layout[0], shard=layout[1]), torch.device("cpu"))
-    engine = ParallelEngine(cfg, ranks, dtype=torch.float32, weights=weights, **options)
+    engine = ParallelEngine(cfg, ranks, dtype=dtype, weights=weights, **options)
     run.mkdir(exist_ok=True)
     return Trainer(cfg, engine, make_rows(cfg), run)
 
@@ -73,8 +80,8 @@ def train(trainer, steps=STEPS):
     """
     seen, transfer = [], trainer.engine.transfer
 
-    def watched(batch, num_rows):
-        made = transfer(batch, num_rows)
+    def watched(batch, part):
+        made = transfer(batch, part)
         seen.append((made.source.documents.tolist(), made.source.tokens.tolist()))
         return made
 
@@ -96,14 +103,19 @@ def train(trainer, steps=STEPS):
     }  # fmt: skip
 
 
-def train_on_ranks(changes, layout, run, weights="float64", compiled=False):
+def train_on_ranks(changes, layout, run, weights="float64", **options):
+    """Train on several processes; options are those of their engine."""
     cfg = CFG.changed(changes)
-    trainer = parallel_trainer(cfg, layout, run, weights=getattr(torch, weights), compiled=compiled)
-    return train(trainer)
+    trainer = parallel_trainer(cfg, layout, run, weights=getattr(torch, weights), **options)
+    return train(trainer, cfg.train.steps)
 
 
-def train_alone(changes, run, weights="float64"):
-    return train(local_trainer(CFG.changed(changes), run, weights=getattr(torch, weights)))
+def train_alone(changes, run, weights="float64", **options):
+    """Train on one process; its dropout follows from what that of several follows from."""
+    cfg = CFG.changed(changes)
+    options = {"dropout_by_row": True, **options}
+    trainer = local_trainer(cfg, run, weights=getattr(torch, weights), **options)
+    return train(trainer, cfg.train.steps)
 
 
 def traffic_on_ranks(changes, layout, run):
@@ -152,7 +164,12 @@ def restored(trainer):
 
 
 def fit_on_ranks(changes, layout, run, stopped_rank=None, poisoned_rank=None):
-    """Train to the end as the command does; tell how that ended."""
+    """Train to the end as the command does.
+
+    Returns:
+        How that ended, after how many steps, what the guard remembers, and whether this process
+        told of an incident.
+    """
     trainer = parallel_trainer(CFG.changed(changes), layout, run, weights=torch.float32)
     rank, step = trainer.engine._ranks.rank, trainer.step
 
@@ -161,13 +178,14 @@ def fit_on_ranks(changes, layout, run, stopped_rank=None, poisoned_rank=None):
             trainer._stop.set()
         return step(loader)
 
-    def poisoned(batch, num_rows):
-        made = transfer(batch, num_rows)
+    def poisoned(batch, part):
+        made = transfer(batch, part)
         if batch.documents[0] == poison:
             made.targets.weights.fill_(float("nan"))
         return made
 
-    trainer.step = watched
+    trainer.step, write, told = watched, trainer._watch._write, []
+    trainer._watch._write = lambda incident: told.append(incident) or write(incident)
     if poisoned_rank is not None:
         transfer, deal = trainer.engine.transfer, trainer.engine.deal
         part = deal(3 * 6, 6)[0]
@@ -175,10 +193,75 @@ def fit_on_ranks(changes, layout, run, stopped_rank=None, poisoned_rank=None):
         poison = mine if rank == poisoned_rank else None
         trainer.engine.transfer = poisoned
     try:
-        finished = trainer.fit()
+        ended = trainer.fit()
     except TrainingError as error:
-        return str(error), trainer.index
-    return finished, trainer.index
+        ended = str(error)
+    return ended, trainer.index, trainer._watch.state(), len(told) > 0
+
+
+def overflow_on_ranks(layout, run, overflowing_rank):
+    """Train in float16, where the gradients of one rank overflow in two steps; tell of each step
+    whether it was left out, and the loss scale after it."""
+    cfg = CFG.changed({"train.steps": 5})
+    trainer = parallel_trainer(cfg, layout, run, weights=torch.float32, dtype=torch.float16)
+    compute, rank, told = trainer.engine.forward_backward, trainer.engine._ranks.rank, []
+
+    def computed(batches, total_weight, *, step):
+        if rank == overflowing_rank and step in (1, 2):
+            for batch in batches:
+                batch.targets.weights.mul_(1e6)
+        return compute(batches, total_weight, step=step)
+
+    trainer.engine.forward_backward = computed
+    with trainer.open_loader() as loader:
+        for _ in range(5):
+            left_out = math.isnan(trainer.step(loader).loss_nats)
+            told.append((left_out, trainer.engine.scaler.scale))
+    return told
+
+
+def reads_on_ranks(changes, layout, run):
+    """Train without waiting, by tensor operations alone; count what each step reads."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Reads(TorchDispatchMode):
+        counted = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.counted += func.overloadpacket.__name__ in READS
+            return func(*args, **(kwargs or {}))
+
+    os.environ["BLANKFILL_NATIVE"] = "0"  # the forms in C read, on a CPU, what they are given
+    load_native.cache_clear()
+    read, together = engine_module.read_together, []
+    engine_module.read_together = lambda tensors: together.append(1) or read(tensors)
+    seen = []
+    try:
+        trainer = parallel_trainer(CFG.changed(changes), layout, run, reads_each_step=False)
+        with trainer.open_loader() as loader, Reads() as reads:
+            for _ in range(trainer.cfg.train.steps):
+                trainer.step(loader)
+                seen.append((len(together), reads.counted))
+    finally:
+        engine_module.read_together = read
+        del os.environ["BLANKFILL_NATIVE"]
+        load_native.cache_clear()
+    return seen
+
+
+def settle_on_ranks(ranks, store, run, options):
+    """Build a trainer where every process would choose otherwise; tell what all have chosen."""
+    from blankfill.prepare import build_trainer, together
+
+    real = together.choose_precision, together.choose_attention
+    together.choose_precision = lambda *_: torch.float32 if ranks.leads else torch.bfloat16
+    together.choose_attention = lambda *_, **__: "dense" if ranks.leads else "blocks"
+    try:
+        cfg = CFG.changed({"optimizer.ema_decay": 0.0, **options})
+        engine = build_trainer(cfg, data=[store], run=run, ranks=ranks).engine
+    finally:
+        together.choose_precision, together.choose_attention = real
+    return str(engine.dtype), engine.attention, engine.compiled
 
 
 def meet(layout, function, *args):

@@ -247,8 +247,9 @@ def test_every_blank_of_an_incident_stands_alone(tmp_path, random_store, ids, se
     batch = rows.rows(0, 4)
     count = int((batch.targets != IGNORE_INDEX).sum())
     found = Incident(
-        step=0, first_row=0, found="", done="", loss_nats=1.0, grad_norm=1.0, gradient_norms={},
-        bad_weights=[], batches=[batch], nlls=[np.ones(count, np.float32)],
+        step=0, first_row=0, num_rows=4, own_row=0, found="", done="", loss_nats=1.0,
+        grad_norm=1.0, gradient_norms={}, bad_weights=[], batches=[batch],
+        nlls=[np.ones(count, np.float32)],
     )  # fmt: skip
     page = write_incident(tmp_path, found, Words(ids))
     blanks = [

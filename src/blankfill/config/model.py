@@ -147,6 +147,11 @@ class ModelConfig:
         return self.dropout if self.embedding_dropout is None else self.embedding_dropout
 
     @property
+    def drops(self) -> bool:
+        """Whether there is any dropout."""
+        return max(self.dropout, self.attention_dropout_rate, self.embedding_dropout_rate) > 0
+
+    @property
     def deepnorm_alpha(self) -> float:
         """Scale of the residual: DeepNorm's alpha, or 1 in the other blocks."""
         if not self.is_deepnorm:

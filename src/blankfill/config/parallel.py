@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
+from blankfill.config.on_resume import BY_NAME
 from blankfill.config.ranges import Range, check_numbers
 from blankfill.errors import ConfigError
 
@@ -30,6 +31,12 @@ class ParallelConfig:
     hangs; at the start they wait five times as long for one another. One that gives no sign for
     half of it is lost: give it more where a single micro-batch takes so much longer on one process
     than on the others."""
+
+    weights: Annotated[Literal["float32", "bfloat16"], BY_NAME] = "float32"
+    """What a block's weights are while it computes. float32: as they are kept, and products are
+    cast to `train.precision`. bfloat16: they are sent and used in bfloat16, half the bytes, and so
+    are the hidden states; what is kept, moments and the sums of gradients stay float32. One
+    process, which sends nothing, casts products to bfloat16."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "parallel")

@@ -18,7 +18,7 @@ from blankfill.config.optimizer import OptimizerConfig
 from blankfill.config.parallel import ParallelConfig
 from blankfill.config.ranges import words_of
 from blankfill.config.schedule import ScheduleConfig
-from blankfill.config.train import TrainConfig
+from blankfill.config.train import PrecisionKind, TrainConfig
 from blankfill.config.validation import ValidationConfig
 from blankfill.errors import ConfigError
 
@@ -63,6 +63,11 @@ class RunConfig:
         """Steps between two validations; 0 where there are none between the first and the last."""
         return self.validation.every_steps(self.train.steps)
 
+    @property
+    def precision(self) -> PrecisionKind:
+        """Arithmetic of matrix products: `train.precision`, or that of weights that are narrow."""
+        return "bfloat16" if self.parallel.weights == "bfloat16" else self.train.precision
+
     def __post_init__(self) -> None:
         if self.train.row_length > self.model.max_position:
             raise ConfigError(
@@ -71,6 +76,12 @@ class RunConfig:
             )
         if self.checkpoint.keep_best and not self.validate_every:
             raise ConfigError("checkpoint.keep_best=True needs validations; set validation.every")
+        if self.parallel.weights == "bfloat16" and self.train.precision in ("float16", "float32"):
+            raise ConfigError(
+                f"parallel.weights=bfloat16 computes in bfloat16, and train.precision="
+                f"{self.train.precision}; take --parallel.weights float32, or leave "
+                "train.precision out"
+            )
         self.schedule.check_end(self.train.steps)
         self._check_decay()
 

@@ -11,10 +11,19 @@ from blankfill.config.on_resume import FREE, NEVER
 from blankfill.config.ranges import MOST_STEPS, Range, RowLength, Seed, Steps, check_numbers
 from blankfill.errors import ConfigError
 
-__all__ = ["AttentionKind", "DeviceKind", "TrainConfig", "WeightType"]
+__all__ = [
+    "AttentionKind",
+    "DeviceKind",
+    "PrecisionKind",
+    "RecomputeKind",
+    "TrainConfig",
+    "WeightType",
+]
 
 AttentionKind = Literal["auto", "blocks", "flex", "varlen", "dense"]
 DeviceKind = Literal["auto", "cpu", "cuda"]
+PrecisionKind = Literal["auto", "bfloat16", "float16", "float32"]
+RecomputeKind = Literal["none", "selective", "full"]
 WeightType = Literal["stored", "float32", "bfloat16", "float16"]
 """Type that a model in use keeps its matrices in; `stored` is that of each in the checkpoint."""
 _SKIPPED = re.compile(r"([0-9]{1,13})(?:-([0-9]{1,13}))?")
@@ -42,7 +51,7 @@ class TrainConfig:
     """First values of the word embedding, where a run does not start from weights. neighbours:
     from counts of the training text, each token near those that keep its company, which saves a
     small model about half its first thousand steps."""
-    precision: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    precision: PrecisionKind = "auto"
     """Arithmetic of matrix products. auto: on a GPU bfloat16 where it multiplies it; on a CPU that
     does, the quicker of bfloat16 and float32, timed when a run of a minute or more starts. float16
     scales the loss dynamically, as GLM-130B was trained."""
@@ -59,6 +68,11 @@ class TrainConfig:
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the blocks with Inductor. auto does where the run is long enough to earn back the
     time that it takes, by what one block gains, measured when the run starts."""
+    recompute: Annotated[RecomputeKind, FREE] = "none"
+    """What is not kept for the backward pass but computed again in it, for less memory and more
+    time; the numbers are the same, bit for bit. selective: attention weights, which are large
+    and quick to make (flex and varlen never keep them); full: all of a block but what it is
+    given."""
     device: Annotated[DeviceKind, FREE] = "auto"
     """Where the model computes; auto takes the CUDA device where there is one. Rows are made on the
     CPU in any case."""

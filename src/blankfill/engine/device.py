@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
 
 import torch
 
-from blankfill.config.train import AttentionKind, DeviceKind
+from blankfill.config.train import AttentionKind, DeviceKind, PrecisionKind
 from blankfill.errors import ConfigError
 
 __all__ = [
@@ -43,7 +42,7 @@ def device_name(device: torch.device) -> str:
 
 
 def choose_precision(
-    wanted: Literal["auto", "bfloat16", "float16", "float32"],
+    wanted: PrecisionKind,
     device: torch.device | str = "cpu",
 ) -> torch.dtype:
     """Settle `auto`: bfloat16 where the device has instructions for it, else float32.

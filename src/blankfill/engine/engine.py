@@ -49,6 +49,8 @@ class StepNumbers:
     """Global gradient norm before clipping."""
     nlls: Sequence[Float32]
     """`[n]` nats of the targets of each micro-batch of this process, row-major."""
+    own_loss_nats: float
+    """What this process's targets have added to the loss."""
     overflowed: bool = False
     """Whether the step is lost to the loss scale of float16, which has been lowered, alone."""
 
@@ -60,22 +62,27 @@ class UnreadNumbers:
     norm: torch.Tensor
     """`[]` global gradient norm before clipping."""
     losses: Sequence[torch.Tensor]
-    """`[]` part of each micro-batch in the step's loss."""
+    """`[]` part of each micro-batch of this process in the step's loss."""
     nlls: Sequence[torch.Tensor]
-    """`[n]` nats of the targets of each micro-batch, row-major."""
+    """`[n]` nats of the targets of each micro-batch of this process, row-major."""
+    loss_of_all: torch.Tensor | None = None
+    """`[]` the step's loss, where there are other processes."""
 
     def is_spoiled(self) -> torch.Tensor:
         """Tell on the device whether loss or norm is not finite: `[]` float32, 1 where it is so."""
-        numbers = torch.stack([self.norm.float(), *(loss.float() for loss in self.losses)])
+        losses = self.losses if self.loss_of_all is None else [self.loss_of_all]
+        numbers = torch.stack([self.norm.float(), *(loss.float() for loss in losses)])
         return (~torch.isfinite(numbers)).any().float()
 
     def read(self) -> StepNumbers:
         """Wait for the device, once, and give the numbers."""
-        of_norm, *read = read_together([self.norm, *self.losses, *self.nlls])
-        losses, nlls = read[: len(self.losses)], read[len(self.losses) :]
+        of_all = [] if self.loss_of_all is None else [self.loss_of_all]
+        of_norm, *read = read_together([self.norm, *self.losses, *self.nlls, *of_all])
+        own = sum(float(loss) for loss in read[: len(self.losses)])
         return StepNumbers(
-            loss_nats=sum(float(loss) for loss in losses), grad_norm=float(of_norm), nlls=nlls
-        )
+            loss_nats=float(read[-1]) if of_all else own, grad_norm=float(of_norm),
+            nlls=read[len(self.losses) : len(self.losses) + len(self.nlls)], own_loss_nats=own,
+        )  # fmt: skip
 
 
 class Engine(Protocol):
@@ -121,6 +128,11 @@ class Engine(Protocol):
         """Give all processes what each of them has, in the order of their rows."""
         ...
 
+    def has_largest(self, value: float) -> bool:
+        """Tell whether a number is the largest of those that the processes give; it is so in one
+        process, the first of several that have it. What is not a number is larger than any."""
+        ...
+
     def sum_over_data(self, values: Sequence[float]) -> list[float]:
         """Add up what each process that reads rows of its own has of some numbers."""
         ...
@@ -137,12 +149,12 @@ class Engine(Protocol):
         """Whether its blocks are compiled."""
         ...
 
-    def transfer(self, batch: Batch, num_rows: int) -> TensorBatch:
+    def transfer(self, batch: Batch, part: Portion) -> TensorBatch:
         """Copy a batch to where the model computes; may be called from another thread.
 
         Args:
-            batch: of the size of a `Portion`.
-            num_rows: rows that count, from the first on; `source` of the result has no others.
+            batch: all rows of the portion.
+            part: which they are; `source` of the result has only those that count.
         """
         ...
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
 
+from blankfill.config.run import RunConfig
 from blankfill.engine.compiled import uncompiled
 from blankfill.engine.device import precision_context
 from blankfill.engine.transfer import TensorBatch
 from blankfill.errors import DataError
+from blankfill.model.dropout import Draws, address_draws
 from blankfill.model.glm import GLM, device_of
 from blankfill.optim import LossScaler
 
 __all__ = [
     "bad_weights",
+    "draws_by_row",
     "forward_backward",
     "gradient_norms",
     "layer_of",
@@ -28,24 +31,43 @@ __all__ = [
 ]
 
 
-SPREAD = 0x9E3779B97F4A7C15
-"""2^64 over the golden ratio: it takes the seeds of several ranks far apart."""
+Drawing = Callable[[TensorBatch], Draws | None]
+"""Gives what the dropout of a micro-batch follows from; None where it is torch's generator."""
 
 
-def seed_dropout(seed: int, step: int, rank: int = 0) -> None:
+def seed_dropout(seed: int, step: int) -> None:
     """Draw dropout from the step's own seed, so that a resumed run drops the same units.
 
     Args:
         seed: the run's.
         step: 0-based optimizer step.
-        rank: of this process, whose rows are others than another's.
     """
-    torch.manual_seed((seed * 1_000_003 + step + rank * SPREAD) % 2**64)  # torch takes 64 bits
+    torch.manual_seed((seed * 1_000_003 + step) % 2**64)  # torch takes 64 bits
+
+
+def draws_by_row(cfg: RunConfig, step: int) -> Drawing:
+    """Draw the dropout of each row from its own address, whatever it is computed beside.
+
+    Args:
+        cfg: the run.
+        step: 0-based optimizer step.
+    """
+
+    def draw(batch: TensorBatch) -> Draws | None:
+        num_rows, length = batch.tokens.shape
+        rows = range(batch.first_row, batch.first_row + num_rows)
+        return address_draws(
+            cfg.train.seed, step, rows, num_layers=cfg.model.num_layers, length=length,
+            device=batch.tokens.device,
+        ) if cfg.model.drops else None  # fmt: skip
+
+    return draw
 
 
 def forward_backward(
     model: GLM, batches: Iterable[TensorBatch], dtype: torch.dtype, total_weight: float, *,
     z_loss: float = 0.0, shrink: float | None = None, scale: float | None = None,
+    draws: Drawing | None = None,
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:  # fmt: skip
     """Leave the gradient of the weighted mean loss in the parameters.
 
@@ -59,6 +81,7 @@ def forward_backward(
             given.
         scale: what the loss is multiplied by for the backward pass, and the gradients divided by
             after it.
+        draws: what dropout follows from; torch's generator where not given.
 
     Returns:
         Of each micro-batch its part of the loss in nats, and `[n]` nats of its targets in row-major
@@ -76,7 +99,7 @@ def forward_backward(
         with precision_context(dtype, device):
             loss, nll = model(
                 batch.tokens, batch.positions, batch.mask, targets=batch.targets, z_loss=z_loss,
-                shrink=shrink,
+                shrink=shrink, draws=draws(batch) if draws else None,
             )  # fmt: skip
         loss = loss / total_weight
         (loss if scale is None else loss * scale).backward()
@@ -111,22 +134,20 @@ def lend(model: GLM, *, compiled: bool) -> Generator[GLM]:
 
 @torch.no_grad()
 def move_average(
-    average: dict[str, torch.Tensor], model: GLM, decay: float, *,
+    average: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], decay: float, *,
     unless: torch.Tensor | None = None,
 ) -> None:  # fmt: skip
-    """Move averaged weights towards a model's; none are kept where `average` is empty.
+    """Move averaged weights towards a model's.
 
     Args:
         average: the averaged weights by name.
-        model: the weights that they follow.
+        weights: those that they follow.
         decay: share of them that stays.
         unless: `[]` on the device, 1 where they stay as they are and 0 where they move.
     """
-    if average:
-        now = model.state_dict()
-        share = 1 - decay if unless is None else (1 - decay) * (1 - unless)
-        for name, value in average.items():
-            value.lerp_(now[name], share)
+    share = 1 - decay if unless is None else (1 - decay) * (1 - unless)
+    for name, value in average.items():
+        value.lerp_(weights[name], share)
 
 
 def bad_weights(model: nn.Module) -> list[str]:

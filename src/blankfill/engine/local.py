@@ -18,6 +18,7 @@ from blankfill.engine.device import choose_attention, choose_precision, update_p
 from blankfill.engine.engine import Portion, StepNumbers, UnreadNumbers, misfit
 from blankfill.engine.gradient import (
     bad_weights,
+    draws_by_row,
     forward_backward,
     gradient_norms,
     lend,
@@ -25,6 +26,7 @@ from blankfill.engine.gradient import (
     move_average,
     seed_dropout,
 )
+from blankfill.engine.recompute import recompute
 from blankfill.engine.transfer import TensorBatch, to_tensors
 from blankfill.errors import CheckpointError
 from blankfill.model.glm import GLM, device_of
@@ -50,6 +52,8 @@ class LocalEngine:
         compiled: whether the blocks are compiled.
         reads_each_step: whether each step waits for its loss and gradient norm; what the device,
             the loss scale and the guard come to where not given (`must_read_each_step`).
+        dropout_by_row: whether each row's dropout has an address of its own, as where several
+            processes share the rows out; else it follows from torch's generator, pass by pass.
 
     Raises:
         ConfigError: the device does not have that precision or attention.
@@ -64,10 +68,11 @@ class LocalEngine:
         attention: AttentionKind | None = None,
         compiled: bool = False,
         reads_each_step: bool | None = None,
+        dropout_by_row: bool = False,
     ) -> None:
         train = cfg.train
         self.model, self.device = model, device_of(model)
-        self.dtype = dtype or choose_precision(train.precision, self.device)
+        self.dtype = dtype or choose_precision(cfg.precision, self.device)
         self.attention: AttentionKind = attention or choose_attention(
             train.attention, self.device.type, self.dtype, dropout=cfg.model.attention_dropout_rate
         )
@@ -85,7 +90,8 @@ class LocalEngine:
             if reads_each_step is None
             else reads_each_step
         )
-        self.compiled = compiled
+        self.compiled, self._dropout_by_row = compiled, dropout_by_row
+        recompute(model, train.recompute)
         if compiled:
             for block in model.blocks.values():
                 compile_block(block, one_graph=self.attention != "flex")
@@ -116,10 +122,15 @@ class LocalEngine:
         rows = range(first, first + num_rows, size)
         return [Portion(first=row, num_rows=size, size=size) for row in rows]
 
-    def transfer(self, batch: Batch, num_rows: int) -> TensorBatch:
+    def has_largest(self, value: float) -> bool:
+        """It is: there is no other process."""
+        return True
+
+    def transfer(self, batch: Batch, part: Portion) -> TensorBatch:
         """Copy a batch to the device, with the mask that this way of attention takes."""
-        assert num_rows == len(batch.tokens), "all rows of this process count"
-        return to_tensors(batch, self.attention, self.device)
+        assert part.num_rows == part.size == len(batch.tokens), "all rows of this process count"
+        made = to_tensors(batch, self.attention, self.device)
+        return dataclasses.replace(made, first_row=part.first)
 
     def forward_backward(
         self, batches: Sequence[TensorBatch], total_weight: float, *, step: int
@@ -135,6 +146,7 @@ class LocalEngine:
             self.model, batches, self.dtype, total_weight, z_loss=train.z_loss,
             shrink=shrink_at(step, share, self._cfg.schedule),
             scale=self.scaler.scale if self.scaler else None,
+            draws=draws_by_row(self._cfg, step) if self._dropout_by_row else None,
         )  # fmt: skip
         self._norm = torch.nn.utils.get_total_norm(
             [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -160,7 +172,9 @@ class LocalEngine:
         spoiled = self._spoiled
         self.optimizer.step(spoiled)
         self.drop_gradient()
-        move_average(self.ema, self.model, self._cfg.optimizer.ema_decay, unless=spoiled)
+        if self.ema:
+            decay = self._cfg.optimizer.ema_decay
+            move_average(self.ema, self.model.state_dict(), decay, unless=spoiled)
 
     def drop_gradient(self) -> None:
         """Forget the gradient of a step that is not applied."""

@@ -32,6 +32,8 @@ class TensorBatch:
     """Who sees whom."""
     targets: Targets
     """What is to be predicted, and where."""
+    first_row: int = 0
+    """Number of its first row in the stream that it is of."""
 
 
 def to_tensors(

@@ -38,6 +38,10 @@ class Incident:
     """0-based optimizer step."""
     first_row: int
     """Row of the stream at which its batch begins."""
+    num_rows: int
+    """Rows of its batch."""
+    own_row: int
+    """Row of the stream at which `batches` begin."""
     found: str
     """What the guard found."""
     done: str
@@ -51,7 +55,7 @@ class Incident:
     bad_weights: list[str]
     """Weights that are not finite."""
     batches: Sequence[Batch]
-    """Its micro-batches."""
+    """Its micro-batches, those of the process that tells of it."""
     nlls: Sequence[Float32]
     """`[n]` nats of each target of each micro-batch."""
 
@@ -102,6 +106,9 @@ class _Record(TypedDict):
 
     step: int
     first_row: int
+    num_rows: int
+    told_rows: tuple[int, int]
+    """First of the rows that are told of, and the first after them."""
     found: str
     done: str
     loss_nats: float | str
@@ -109,7 +116,7 @@ class _Record(TypedDict):
     gradient_norms: dict[str, float | str]
     bad_weights: list[str]
     examples_in_batch: int
-    """Also where the file holds fewer."""
+    """In the rows that are told of; also where the file holds fewer."""
     examples: list[_Example]
 
 
@@ -125,9 +132,12 @@ def write_incident(run: Path, incident: Incident, tokenizer: TextTokenizer | Non
         OSError: they cannot be written.
     """
     examples = _examples(incident, tokenizer)
+    told = sum(len(batch.tokens) for batch in incident.batches)
     record: _Record = {
         "step": incident.step,
         "first_row": incident.first_row,
+        "num_rows": incident.num_rows,
+        "told_rows": (incident.own_row, incident.own_row + told),
         "found": incident.found,
         "done": incident.done,
         "loss_nats": _plain(incident.loss_nats),
@@ -148,7 +158,7 @@ def write_incident(run: Path, incident: Incident, tokenizer: TextTokenizer | Non
 def _examples(incident: Incident, tokenizer: TextTokenizer | None) -> list[_Example]:
     """Describe every example, the highest loss first."""
     found: list[_Example] = []
-    row = incident.first_row
+    row = incident.own_row
     for batch, nll in zip(incident.batches, incident.nlls, strict=True):
         owner = example_of_targets(batch)
         for k, (r, start, part_b, end) in enumerate(batch.blocks.tolist()):
@@ -207,7 +217,7 @@ def _page(record: _Record) -> str:
         f"Done: {record['done']}.",
         "",
         f"Loss {record['loss_nats']} nats, gradient norm {record['grad_norm']}; the batch begins "
-        f"at row {record['first_row']} and holds {record['examples_in_batch']} examples.",
+        f"at row {record['first_row']} and {_extent(record)}.",
         "",
     ]
     if record["bad_weights"]:
@@ -234,6 +244,18 @@ def _page(record: _Record) -> str:
     if left > 0:
         lines += [f"{left} more with a lower loss are in the JSON file beside this page.", ""]
     return "\n".join(lines)
+
+
+def _extent(record: _Record) -> str:
+    """Say how large the batch is, and which part of it is told of where that is not all."""
+    first, end = record["told_rows"]
+    holds = f"holds {record['examples_in_batch']} examples"
+    if end - first == record["num_rows"]:
+        return holds
+    return (
+        f"has {record['num_rows']} rows; those from {first} to {end - 1}, of the process with the "
+        f"highest loss, are told of here, with {record['examples_in_batch']} examples"
+    )
 
 
 def _badness(example: _Example) -> float:

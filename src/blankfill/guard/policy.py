@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,15 +93,20 @@ class Watch:
             trouble = Trouble(kind="weights not finite", detail="; ".join(bad))
         can_return = engine.once(lambda: bool(list_checkpoints(self._run)))
         action = self._action(trouble, step, can_return=can_return)
+        num_rows = self._cfg.train.rows_at(row)
         incident = Incident(
-            step=step, first_row=row, found=f"{trouble.kind}: {trouble.detail}", done=DONE[action],
+            step=step, first_row=row, num_rows=num_rows,
+            own_row=engine.deal(row, num_rows)[0].first,
+            found=f"{trouble.kind}: {trouble.detail}", done=DONE[action],
             loss_nats=found.loss_nats, grad_norm=found.grad_norm,
             gradient_norms=engine.gradient_norms(), bad_weights=bad,
-            batches=engine.gather(batches), nlls=engine.gather(found.nlls),
+            batches=batches, nlls=found.nlls,
         )  # fmt: skip
+        # Whoever holds the bad batch tells of it: it does not travel, however many they are.
+        tells = engine.has_largest(_badness(found))
+        (written,) = engine.gather([self._write(incident)] if tells else [])
         if engine.leads:
-            log.warning("step %d: %s; %s; see %s", step, incident.found, incident.done,
-                        self._write(incident))  # fmt: skip
+            log.warning("step %d: %s; %s; see %s", step, incident.found, incident.done, written)
         if action == "skip":
             self._skips_in_a_row += 1
         if action == "rollback" and not bad:
@@ -147,6 +153,13 @@ class Watch:
             return write_incident(self._run, incident, self._tokenizer)
         except OSError as error:
             return f"no page, which could not be written ({error})"
+
+
+def _badness(found: StepNumbers) -> float:
+    """Say how bad a process's own part of a step is: its highest loss, and infinity where a loss or
+    their sum is not finite."""
+    nats = [float(nll.max()) for nll in found.nlls if len(nll)]
+    return max(nats, default=0.0) if math.isfinite(sum(nats, found.own_loss_nats)) else math.inf
 
 
 def _read_left_out(path: Path) -> set[int]:

@@ -84,15 +84,16 @@ class Native:
 
     def forward(
         self, table: torch.Tensor, views: list[torch.Tensor], weights: torch.Tensor, scale: float,
-        row_length: int, dropout: float,
+        row_length: int, dropout: float, seed: int | None = None,
     ) -> None:  # fmt: skip
         """Fill `weights` and the last of `views`: q, k, v and the result, each `[N, B * T, H]`.
 
-        Dropout is drawn from a seed that torch's generator gives. A weight that it takes is kept
-        as its negative.
+        Dropout is drawn from a seed, which torch's generator gives where none is given. A weight
+        that it takes is kept as its negative.
         """
         examples = _examples(table, row_length)
-        seed = int(torch.randint(2**63 - 1, (), dtype=torch.int64)) if dropout else 0
+        if seed is None:
+            seed = int(torch.randint(2**63 - 1, (), dtype=torch.int64)) if dropout else 0
         self._attend(
             self._gemm, _address(examples), *_sizes(examples, views[0]), ctypes.c_float(scale),
             _dropout(dropout, seed), _largest(examples), _longest(examples),

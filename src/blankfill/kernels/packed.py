@@ -37,6 +37,7 @@ def block_attention(
     table: torch.Tensor,
     dropout: float,
     scale: float,
+    seeds: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attend within each example.
 
@@ -48,12 +49,14 @@ def block_attention(
             end; empty examples are skipped.
         dropout: rate on the attention weights.
         scale: of the scores; applied to them in the precision of the softmax.
+        seeds: `[B]` int64 on the CPU; each row's dropout is drawn from its own. From torch's
+            generator where not given.
 
     Returns:
         `[B, T, N, H]`; zero where there is no example. Softmax is computed in float32, or float64
         where the inputs are.
     """
-    return _forward(q, k, v, table, dropout, scale)[0]
+    return _forward(q, k, v, table, dropout, scale, seeds)[0]
 
 
 def in_c(device: torch.device, dtype: torch.dtype) -> bool:
@@ -65,19 +68,48 @@ def in_c(device: torch.device, dtype: torch.dtype) -> bool:
 @torch.library.custom_op("blankfill::block_attention", mutates_args=())
 def _forward(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, dropout: float,
-    scale: float,
+    scale: float, seeds: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Return the result, and the softmax weights of all rectangles; those that dropout takes, as
     their negatives."""
     out = torch.zeros_like(q, memory_format=torch.contiguous_format)
     buffer = q.new_empty(_room(q, table))
-    wide = q.dtype in WIDE
-    queries, keys, values, results = views = [_by_head(x) for x in (q, k, v, out)]
-    if native := _native(views, table):
-        native.forward(table, views, buffer, scale, q.shape[1], dropout)
-        return out, buffer
+    views = [_by_head(x) for x in (q, k, v, out)]
+    native = _native(views, table)
+    for part, room, seed in _by_seed(table, buffer, q.shape[2], seeds if dropout else None):
+        if native:
+            native.forward(part, views, room, scale, q.shape[1], dropout, seed)
+        else:
+            _attend(part, views, room, scale, q.shape, dropout, seed)
+    return out, buffer
+
+
+def _by_seed(
+    table: torch.Tensor, buffer: torch.Tensor, num_heads: int, seeds: torch.Tensor | None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, int | None]]:
+    """Give what is drawn from one seed: examples, their room in the buffer, and the seed."""
+    if seeds is None:
+        yield table, buffer, None
+        return
+    assert bool((table[1:, 0] >= table[:-1, 0]).all()), "examples come in the order of their rows"
+    at = 0
+    for row, seed in enumerate(seeds.tolist()):
+        part = table[table[:, 0] == row]
+        if len(part):
+            yield part, buffer[at:], seed
+            at += num_heads * _area(part)
+
+
+def _attend(
+    table: torch.Tensor, views: list[torch.Tensor], buffer: torch.Tensor, scale: float,
+    shape: torch.Size, dropout: float, seed: int | None,
+) -> None:  # fmt: skip
+    """Fill the weights and the last of `views`: q, k, v and the result, each `[N, B * T, H]`."""
+    queries, keys, values, results = views
+    wide = queries.dtype in WIDE
+    draw = None if seed is None else torch.Generator(queries.device).manual_seed(seed)
     blocked = _blocked(buffer)
-    for first, query, end, causal, weights in _walk(table, q.shape, buffer):
+    for first, query, end, causal, weights in _walk(table, shape, buffer):
         key_columns = keys[:, first:end].transpose(1, 2)
         alpha = scale if wide else 1.0
         torch.baddbmm(weights, queries[:, query:end], key_columns, beta=0, alpha=alpha, out=weights)
@@ -88,10 +120,10 @@ def _forward(
         else:
             weights.copy_(torch.softmax(weights.float().mul_(scale), -1))
         if dropout:
-            weights *= torch.empty_like(weights).bernoulli_(1 - dropout).mul_(2).sub_(1)
+            stays = torch.empty_like(weights).bernoulli_(1 - dropout, generator=draw)
+            weights *= stays.mul_(2).sub_(1)
         left = _after_dropout(weights, dropout)
         torch.bmm(left, values[:, first:end], out=results[:, query:end])
-    return out, buffer
 
 
 @torch.library.custom_op("blankfill::block_attention_backward", mutates_args=())
@@ -197,7 +229,7 @@ def _softmax_backward_(grad: torch.Tensor, weights: torch.Tensor) -> None:
 @_forward.register_fake
 def _(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, dropout: float,
-    scale: float,
+    scale: float, seeds: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     if q.device.type == "meta":  # the table is still a real one
         room: int | torch.SymInt = _room(q, table)
@@ -216,7 +248,7 @@ def _(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    q, k, v, table, dropout, scale = inputs
+    q, k, v, table, dropout, scale, _ = inputs
     ctx.save_for_backward(q, k, v, output[1], table)
     ctx.dropout, ctx.scale = dropout, scale
     ctx.mark_non_differentiable(output[1])
@@ -227,7 +259,7 @@ def _differentiate(ctx: Any, grad: torch.Tensor, _: Any) -> tuple[torch.Tensor |
     grads = torch.ops.blankfill.block_attention_backward(
         grad, q, k, v, buffer, table, ctx.dropout, ctx.scale
     )
-    return (*grads, None, None, None)
+    return (*grads, None, None, None, None)
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)

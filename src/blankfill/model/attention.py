@@ -15,10 +15,12 @@ from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from blankfill.config.model import ModelConfig
 from blankfill.kernels.packed import block_attention
 from blankfill.model.cache import KVCache
+from blankfill.model.dropout import ATTENTION, Draws, kept
 from blankfill.model.linear import Linear, is_narrow
 from blankfill.model.masks import DenseMask, FlexMask, Mask, PackedMask, VarlenMask
 from blankfill.model.rope import Rotation, rotate
@@ -55,6 +57,9 @@ class Attention(nn.Module):
             self.k_norm = nn.LayerNorm(cfg.head_size, eps=cfg.norm_eps)
         self.pb_relax = cfg.pb_relax
         self.dropout = cfg.attention_dropout_rate
+        self.recomputes = False
+        """Whether training keeps no attention weights, and computes them again in the backward
+        pass; flex and varlen never keep them."""
 
     def forward(
         self,
@@ -63,6 +68,7 @@ class Attention(nn.Module):
         mask: Mask,
         cache: KVCache | None = None,
         wanted: torch.Tensor | None = None,
+        draws: Draws | None = None,
     ) -> torch.Tensor:
         """Attend.
 
@@ -72,6 +78,7 @@ class Attention(nn.Module):
             mask: who sees whom; over cached and new keys where there is a cache.
             cache: keys and values so far; those of `x` are appended.
             wanted: `[n]` positions, counted over all rows, whose results are asked for.
+            draws: of this layer, where dropout has addresses.
 
         Returns:
             `[B, T, D]`, or `[n, D]` where positions are wanted.
@@ -97,8 +104,13 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
-        attended = attend(q, k, v, mask, dropout, scale).flatten(2)
-        return self.out(pick(attended, wanted))
+        if self.recomputes and self.training and isinstance(mask, PackedMask | DenseMask):
+            attended: Any = checkpoint(
+                attend, q, k, v, mask, dropout, scale, draws, use_reentrant=False
+            )
+        else:
+            attended = attend(q, k, v, mask, dropout, scale, draws)
+        return self.out(pick(attended.flatten(2), wanted))
 
     def _project(self, x: torch.Tensor, wanted: torch.Tensor | None) -> torch.Tensor:
         """Give queries, keys and values side by side; other queries than the wanted are zero."""
@@ -129,12 +141,13 @@ def attend(
     mask: Mask,
     dropout: float = 0.0,
     scale: float | None = None,
+    draws: Draws | None = None,
 ) -> torch.Tensor:
     """Attend in the way that the mask is made for; arguments as for `dense_attention`."""
     if isinstance(mask, PackedMask):
-        return packed_attention(q, k, v, mask, dropout, scale)
+        return packed_attention(q, k, v, mask, dropout, scale, draws)
     if isinstance(mask, DenseMask):
-        return dense_attention(q, k, v, mask, dropout, scale)
+        return dense_attention(q, k, v, mask, dropout, scale, draws)
     assert not dropout, "flex and varlen have no dropout; masks.build_mask does not choose them"
     if isinstance(mask, FlexMask):
         return flex_attention(q, k, v, mask, scale)
@@ -148,6 +161,7 @@ def dense_attention(
     mask: DenseMask,
     dropout: float = 0.0,
     scale: float | None = None,
+    draws: Draws | None = None,
 ) -> torch.Tensor:
     """Attend under any mask.
 
@@ -158,6 +172,7 @@ def dense_attention(
         mask: `[B or 1, Tq, Tk]`; each query must see at least one key.
         dropout: rate on the attention weights.
         scale: of the scores, applied in float32; 1 / sqrt(H) where not given.
+        draws: of this layer, where dropout has addresses.
 
     Returns:
         `[B, Tq, N, H]`.
@@ -165,7 +180,14 @@ def dense_attention(
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     scores = torch.einsum("bqnh,bknh->bnqk", q, k).to(_wide(q)) * scale
     scores = scores.masked_fill(~mask.visible[:, None], float("-inf"))
-    weights = nn.functional.dropout(scores.softmax(dim=-1), dropout, dropout > 0)
+    weights = scores.softmax(dim=-1)  # [B, N, Tq, Tk]
+    if dropout and draws is not None:
+        pairs = torch.arange(weights[0, :, 0].numel(), dtype=torch.int32, device=q.device)
+        queries = draws.positions(ATTENTION)[:, None, :, None]
+        stays = kept(queries, pairs.view(weights.shape[1], 1, -1), dropout)
+        weights = torch.where(stays, weights / (1 - dropout), 0.0)
+    else:
+        weights = nn.functional.dropout(weights, dropout, dropout > 0)
     return torch.einsum("bnqk,bknh->bqnh", weights.to(v.dtype), v)
 
 
@@ -176,13 +198,15 @@ def packed_attention(
     mask: PackedMask,
     dropout: float = 0.0,
     scale: float | None = None,
+    draws: Draws | None = None,
 ) -> torch.Tensor:
     """Attend within each example of packed rows, by exact rectangles; see `kernels.packed`.
 
     Arguments and result as `dense_attention`, with one length T; zero on padding.
     """
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-    return block_attention(q, k, v, mask.table, dropout, scale)
+    seeds = None if draws is None else draws.seeds[ATTENTION]
+    return block_attention(q, k, v, mask.table, dropout, scale, seeds)
 
 
 def flex_attention(

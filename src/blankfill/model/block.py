@@ -14,6 +14,7 @@ from torch import nn
 from blankfill.config.model import ModelConfig
 from blankfill.model.attention import Attention, pick
 from blankfill.model.cache import KVCache
+from blankfill.model.dropout import ATTENDED, FED, Draws, Dropout
 from blankfill.model.masks import Mask
 from blankfill.model.mlp import build_mlp
 from blankfill.model.rope import Rotation
@@ -30,7 +31,7 @@ class PreLNBlock(nn.Module):
         self.attention = Attention(cfg, layer)
         self.mlp_norm = _norm(cfg)
         self.mlp = build_mlp(cfg)
-        self.dropout = nn.Dropout(cfg.dropout)
+        self.dropout = Dropout(cfg.dropout)
 
     def forward(
         self,
@@ -39,11 +40,12 @@ class PreLNBlock(nn.Module):
         mask: Mask,
         cache: KVCache | None = None,
         wanted: torch.Tensor | None = None,
+        draws: Draws | None = None,
     ) -> torch.Tensor:
         """Map `[B, T, D]` to `[B, T, D]`, or to `[n, D]` at the `wanted` positions."""
-        attended = self.attention(self.attention_norm(x), rotation, mask, cache, wanted)
-        x = pick(x, wanted) + self.dropout(attended)
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+        attended = self.attention(self.attention_norm(x), rotation, mask, cache, wanted, draws)
+        x = pick(x, wanted) + self.dropout(attended, draws, ATTENDED, wanted)
+        return x + self.dropout(self.mlp(self.mlp_norm(x)), draws, FED, wanted)
 
 
 class DeepNormBlock(nn.Module):
@@ -61,7 +63,7 @@ class DeepNormBlock(nn.Module):
         self.attention = Attention(cfg, layer)
         self.mlp_norm = _norm(cfg)
         self.mlp = build_mlp(cfg)
-        self.dropout = nn.Dropout(cfg.dropout)
+        self.dropout = Dropout(cfg.dropout)
 
     def forward(
         self,
@@ -70,12 +72,17 @@ class DeepNormBlock(nn.Module):
         mask: Mask,
         cache: KVCache | None = None,
         wanted: torch.Tensor | None = None,
+        draws: Draws | None = None,
     ) -> torch.Tensor:
         """Map `[B, T, D]` to `[B, T, D]`, or to `[n, D]` at the `wanted` positions."""
         a = self.attention_norm(x)
-        attended = self.attention(a, rotation, mask, cache, wanted)
-        m = self.mlp_norm(torch.add(self.dropout(attended), pick(a, wanted), alpha=self.alpha))
-        return torch.add(self.dropout(self.mlp(m)), m, alpha=self.alpha)
+        attended = self.attention(a, rotation, mask, cache, wanted, draws)
+        m = self.mlp_norm(
+            torch.add(
+                self.dropout(attended, draws, ATTENDED, wanted), pick(a, wanted), alpha=self.alpha
+            )
+        )
+        return torch.add(self.dropout(self.mlp(m), draws, FED, wanted), m, alpha=self.alpha)
 
 
 class PostLNBlock(nn.Module):
@@ -93,7 +100,7 @@ class PostLNBlock(nn.Module):
         self.attention_norm = _norm(cfg)
         self.mlp = build_mlp(cfg)
         self.mlp_norm = _norm(cfg)
-        self.dropout = nn.Dropout(cfg.dropout)
+        self.dropout = Dropout(cfg.dropout)
 
     def forward(
         self,
@@ -102,12 +109,17 @@ class PostLNBlock(nn.Module):
         mask: Mask,
         cache: KVCache | None = None,
         wanted: torch.Tensor | None = None,
+        draws: Draws | None = None,
     ) -> torch.Tensor:
         """Map `[B, T, D]` to `[B, T, D]`, or to `[n, D]` at the `wanted` positions."""
-        attended = self.attention(x, rotation, mask, cache, wanted)
+        attended = self.attention(x, rotation, mask, cache, wanted, draws)
         x = pick(x, wanted)
-        y = self.attention_norm(torch.add(self.dropout(attended), x, alpha=self.alpha))
-        return self.mlp_norm(torch.add(self.dropout(self.mlp(y)), y, alpha=self.alpha))
+        y = self.attention_norm(
+            torch.add(self.dropout(attended, draws, ATTENDED, wanted), x, alpha=self.alpha)
+        )
+        return self.mlp_norm(
+            torch.add(self.dropout(self.mlp(y), draws, FED, wanted), y, alpha=self.alpha)
+        )
 
 
 class SandwichBlock(nn.Module):
@@ -125,7 +137,7 @@ class SandwichBlock(nn.Module):
         self.mlp_norm = _norm(cfg)
         self.mlp = build_mlp(cfg)
         self.mlp_out_norm = _norm(cfg)
-        self.dropout = nn.Dropout(cfg.dropout)
+        self.dropout = Dropout(cfg.dropout)
 
     def forward(
         self,
@@ -134,11 +146,14 @@ class SandwichBlock(nn.Module):
         mask: Mask,
         cache: KVCache | None = None,
         wanted: torch.Tensor | None = None,
+        draws: Draws | None = None,
     ) -> torch.Tensor:
         """Map `[B, T, D]` to `[B, T, D]`, or to `[n, D]` at the `wanted` positions."""
-        attended = self.attention(self.attention_norm(x), rotation, mask, cache, wanted)
-        x = pick(x, wanted) + self.attention_out_norm(self.dropout(attended))
-        return x + self.mlp_out_norm(self.dropout(self.mlp(self.mlp_norm(x))))
+        attended = self.attention(self.attention_norm(x), rotation, mask, cache, wanted, draws)
+        x = pick(x, wanted) + self.attention_out_norm(
+            self.dropout(attended, draws, ATTENDED, wanted)
+        )
+        return x + self.mlp_out_norm(self.dropout(self.mlp(self.mlp_norm(x)), draws, FED, wanted))
 
 
 Block = PreLNBlock | DeepNormBlock | PostLNBlock | SandwichBlock

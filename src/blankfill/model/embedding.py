@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from blankfill.config.model import ModelConfig
+from blankfill.model.dropout import Draws, Dropout
 
 __all__ = ["Embedding", "shrink_gradient"]
 
@@ -24,17 +25,19 @@ class Embedding(nn.Module):
             # Ids 0..max_position, so max_position + 1 rows (GLM mpu/transformer.py).
             self.position = _table(cfg.max_position + 1, cfg.hidden_size)
             self.block_position = _table(cfg.max_position + 1, cfg.hidden_size)
-        self.dropout = nn.Dropout(cfg.embedding_dropout_rate)
+        self.dropout = Dropout(cfg.embedding_dropout_rate)
 
     def forward(
-        self, tokens: torch.Tensor, positions: torch.Tensor, shrink: float = 1.0
-    ) -> torch.Tensor:
+        self, tokens: torch.Tensor, positions: torch.Tensor, shrink: float = 1.0,
+        draws: Draws | None = None,
+    ) -> torch.Tensor:  # fmt: skip
         """Embed.
 
         Args:
             tokens: `[B, T]`.
             positions: `[B, 2, T]`.
             shrink: share of the gradient that reaches the table of words.
+            draws: of the layer that the embedding counts as, where dropout has addresses.
 
         Returns:
             `[B, T, D]`.
@@ -44,7 +47,7 @@ class Embedding(nn.Module):
             h = h.float()
         if self.position is not None and self.block_position is not None:
             h = h + self.position(positions[:, 0]) + self.block_position(positions[:, 1])
-        return self.dropout(h)
+        return self.dropout(h, draws)
 
 
 def _table(rows: int, width: int) -> nn.Embedding:

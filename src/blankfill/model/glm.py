@@ -20,6 +20,7 @@ from blankfill.config.model import ModelConfig
 from blankfill.model.attention import pick
 from blankfill.model.block import build_block
 from blankfill.model.cache import KVCache
+from blankfill.model.dropout import Draws
 from blankfill.model.embedding import Embedding, shrink_gradient
 from blankfill.model.head import Head
 from blankfill.model.loss import Loss
@@ -56,6 +57,7 @@ class GLM(nn.Module):
         targets: Targets | None = None,
         z_loss: float = 0.0,
         shrink: float | None = None,
+        draws: Draws | None = None,
     ) -> torch.Tensor | Loss:
         """Compute the last hidden states, or the loss of the targets.
 
@@ -72,6 +74,7 @@ class GLM(nn.Module):
             z_loss: as for `loss.target_loss`.
             shrink: share of the gradient that reaches the word embedding, which a training schedule
                 may raise; the configuration's where not given.
+            draws: what dropout follows from, layer by layer; torch's generator where not given.
 
         Returns:
             `[B, T, D]` after the final norm, which `logits` turns into scores; with targets their
@@ -79,11 +82,13 @@ class GLM(nn.Module):
         """
         share = self.cfg.embedding_gradient_shrink if shrink is None else shrink
         wanted = None if targets is None or self.head is None else targets.index
-        h = tokens if self.embed is None else self.embed(tokens, positions, share)
+        of_embedding = draws and draws.layer(self.cfg.num_layers)
+        h = tokens if self.embed is None else self.embed(tokens, positions, share, of_embedding)
         rotation = self.rotation(positions, h.dtype)
         blocks = list(self.blocks.values())
-        for block in blocks:
-            h = block(h, rotation, mask, cache, wanted if block is blocks[-1] else None)
+        for number, block in self.blocks.items():
+            last = wanted if block is blocks[-1] else None
+            h = block(h, rotation, mask, cache, last, draws and draws.layer(int(number)))
         h = h if blocks else pick(h, wanted)
         if cache is not None:
             cache.advance(tokens.shape[1])

@@ -14,9 +14,11 @@ hidden))), which is GLM-130B's 0.0052 at its width.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -26,12 +28,30 @@ from blankfill.model.embedding import Embedding
 from blankfill.model.glm import GLM
 from blankfill.model.mlp import GatedMLP, PlainMLP
 
-__all__ = ["draw_normal", "first_values", "init_weights"]
+__all__ = ["First", "draw_normal", "first_values", "init_weights"]
 
 PRE_LN_STD = 0.02
 """GLM's standard deviation of every matrix."""
-Values = Iterator[tuple[torch.Tensor, torch.Tensor]]
-"""Weights, each with its values in float32."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class First:
+    """The first values of weights that lie one after the other, as rows, in one tensor."""
+
+    weights: Sequence[torch.Tensor]
+    """Whose they are."""
+    draw: Callable[[], torch.Tensor]
+    """Makes the tensor, in float32 on the CPU; the same each time."""
+    is_constant: bool = False
+    """Whether that takes no time."""
+
+    def values(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Make the tensor, and give each weight with its rows."""
+        rows = self.draw().split([len(weight) for weight in self.weights])
+        return zip(self.weights, rows, strict=True)
+
+
+Firsts = Iterator[First]
 
 
 @torch.no_grad()
@@ -42,12 +62,13 @@ def init_weights(model: GLM, seed: int) -> None:
         model: on a real device.
         seed: the run's seed.
     """
-    for weight, values in first_values(model, seed):
-        weight.copy_(values)
+    for first in first_values(model, seed):
+        for weight, values in first.values():
+            weight.copy_(values)
 
 
-def first_values(model: GLM, seed: int) -> Values:
-    """Draw the first value of every weight, one layer's part at a time, on the CPU.
+def first_values(model: GLM, seed: int) -> Firsts:
+    """Tell how the first value of every weight is drawn, one layer's part at a time.
 
     Args:
         model: of any device; its weights are not touched.
@@ -57,22 +78,22 @@ def first_values(model: GLM, seed: int) -> Values:
     std = math.sqrt(1 / (3 * cfg.hidden_size)) if cfg.is_deepnorm else PRE_LN_STD
     for name, module in model.named_modules():
         if isinstance(module, nn.LayerNorm):
-            yield module.weight, torch.ones(module.weight.shape)
-            yield module.bias, torch.zeros(module.bias.shape)
+            yield _constant(module.weight, 1)
+            yield _constant(module.bias, 0)
         elif isinstance(module, nn.Linear):
-            yield module.bias, torch.zeros(module.bias.shape)
+            yield _constant(module.bias, 0)
         elif isinstance(module, Embedding):
             for table in ("word", "position", "block_position"):
                 embedding = getattr(module, table)
                 if embedding is not None:
-                    yield from _normal(embedding.weight, std, seed, f"{name}.{table}")
+                    yield _normal(embedding.weight, std, seed, f"{name}.{table}")
         elif isinstance(module, Attention | GatedMLP | PlainMLP):
             if cfg.is_deepnorm:
                 yield from _deepnorm(module, name, cfg.deepnorm_beta, seed)
             else:
                 yield from _pre_ln(module, name, cfg.num_layers, seed)
     if model.head is not None and model.head.weight is not None:
-        yield from _normal(model.head.weight, std, seed, "head")
+        yield _normal(model.head.weight, std, seed, "head")
 
 
 def draw_normal(shape: Sequence[int], std: float, seed: int, name: str) -> torch.Tensor:
@@ -84,27 +105,27 @@ def draw_normal(shape: Sequence[int], std: float, seed: int, name: str) -> torch
 
 def _pre_ln(
     module: Attention | GatedMLP | PlainMLP, name: str, num_layers: int, seed: int
-) -> Values:
+) -> Firsts:
     residual = PRE_LN_STD / math.sqrt(2 * num_layers)
     if isinstance(module, Attention):
         parts = [module.q.weight, module.k.weight, module.v.weight]
-        yield from _rows_of_one_normal(parts, PRE_LN_STD, seed, f"{name}.qkv")
-        yield from _normal(module.out.weight, residual, seed, f"{name}.out")
+        yield _rows_of_one_normal(parts, PRE_LN_STD, seed, f"{name}.qkv")
+        yield _normal(module.out.weight, residual, seed, f"{name}.out")
     else:
         parts = [layer.weight for layer in _inner(module)]
-        yield from _rows_of_one_normal(parts, PRE_LN_STD, seed, f"{name}.up")
-        yield from _normal(module.down.weight, residual, seed, f"{name}.down")
+        yield _rows_of_one_normal(parts, PRE_LN_STD, seed, f"{name}.up")
+        yield _normal(module.down.weight, residual, seed, f"{name}.down")
 
 
-def _deepnorm(module: Attention | GatedMLP | PlainMLP, name: str, beta: float, seed: int) -> Values:
+def _deepnorm(module: Attention | GatedMLP | PlainMLP, name: str, beta: float, seed: int) -> Firsts:
     if isinstance(module, Attention):
         for part, layer in zip("qkv", (module.q, module.k, module.v), strict=True):
-            yield from _xavier(layer.weight, beta if part == "v" else 1.0, seed, f"{name}.{part}")
-        yield from _xavier(module.out.weight, beta, seed, f"{name}.out")
+            yield _xavier(layer.weight, beta if part == "v" else 1.0, seed, f"{name}.{part}")
+        yield _xavier(module.out.weight, beta, seed, f"{name}.out")
         return
     for number, layer in enumerate(_inner(module)):
-        yield from _xavier(layer.weight, beta, seed, f"{name}.up.{number}")
-    yield from _xavier(module.down.weight, beta, seed, f"{name}.down")
+        yield _xavier(layer.weight, beta, seed, f"{name}.up.{number}")
+    yield _xavier(module.down.weight, beta, seed, f"{name}.down")
 
 
 def _inner(module: GatedMLP | PlainMLP) -> list[nn.Linear]:
@@ -112,19 +133,20 @@ def _inner(module: GatedMLP | PlainMLP) -> list[nn.Linear]:
     return [module.up, module.gate] if isinstance(module, GatedMLP) else [module.up]
 
 
-def _xavier(weight: torch.Tensor, gain: float, seed: int, name: str) -> Values:
+def _constant(weight: torch.Tensor, value: float) -> First:
+    return First([weight], functools.partial(torch.full, weight.shape, value), is_constant=True)
+
+
+def _xavier(weight: torch.Tensor, gain: float, seed: int, name: str) -> First:
     fan_out, fan_in = weight.shape
     return _normal(weight, gain * math.sqrt(2 / (fan_in + fan_out)), seed, name)
 
 
-def _normal(weight: torch.Tensor, std: float, seed: int, name: str) -> Values:
+def _normal(weight: torch.Tensor, std: float, seed: int, name: str) -> First:
     return _rows_of_one_normal([weight], std, seed, name)
 
 
-def _rows_of_one_normal(
-    weights: Sequence[torch.Tensor], std: float, seed: int, name: str
-) -> Values:
+def _rows_of_one_normal(weights: Sequence[torch.Tensor], std: float, seed: int, name: str) -> First:
     """Draw tensors of one width as the rows of a single one, from one address."""
-    heights = [len(weight) for weight in weights]
-    values = draw_normal((sum(heights), *weights[0].shape[1:]), std, seed, name)
-    yield from zip(weights, values.split(heights), strict=True)
+    shape = (sum(len(weight) for weight in weights), *weights[0].shape[1:])
+    return First(weights, functools.partial(draw_normal, shape, std, seed, name))

@@ -21,22 +21,23 @@ from blankfill.config.run import RunConfig
 from blankfill.config.train import AttentionKind
 from blankfill.engine.compiled import mark_varying
 from blankfill.engine.device import choose_attention, choose_precision, update_precision
-from blankfill.engine.engine import Portion, StepNumbers, misfit
+from blankfill.engine.engine import Portion, StepNumbers, UnreadNumbers, misfit
 from blankfill.engine.gradient import (
+    draws_by_row,
     forward_backward,
     layer_of,
     lend,
     lost_to_scale,
-    seed_dropout,
+    move_average,
 )
+from blankfill.engine.local import must_read_each_step
 from blankfill.engine.transfer import TensorBatch, read_together, to_tensors
 from blankfill.errors import CheckpointError
 from blankfill.model.glm import GLM
-from blankfill.model.init import first_values
 from blankfill.objective.batch import Batch
 from blankfill.optim import LossScaler, build_optimizer_of, matrices_of, shrink_at
 from blankfill.parallel.deal import deal, first_rows, weigh_first_rows
-from blankfill.parallel.layout import build_sharded
+from blankfill.parallel.layout import build_sharded, draw_weights
 from blankfill.parallel.muon import OwnedMatrices
 from blankfill.parallel.ranks import Ranks
 from blankfill.parallel.rows import kept_rows, own, own_parameters, whole
@@ -52,9 +53,9 @@ Tensors = dict[str, torch.Tensor]
 class ParallelEngine:
     """The engine of one of several processes.
 
-    The model is built without values, and every tensor's first values are drawn whole, one after
-    the other, of which this process keeps its rows: they are those of one process, bit for bit,
-    and memory holds one layer's part of them at a time.
+    The model is built without values. Every tensor's first values are drawn by one process, each in
+    its turn, and sent by rows to those that keep them: they are those of one process, bit for bit,
+    all draw about equally much, and memory holds one layer's part of them at a time.
 
     Args:
         cfg: the run.
@@ -64,6 +65,8 @@ class ParallelEngine:
             given.
         compiled: whether the blocks are compiled.
         weights: type of the weights, and of the sums of gradients.
+        reads_each_step: whether each step waits for its loss and gradient norm; what the device,
+            the loss scale and the guard come to where not given (`must_read_each_step`).
 
     Raises:
         ConfigError: the device does not have that precision or attention.
@@ -78,21 +81,24 @@ class ParallelEngine:
         attention: AttentionKind | None = None,
         compiled: bool = False,
         weights: torch.dtype = torch.float32,
+        reads_each_step: bool | None = None,
     ) -> None:
         train = cfg.train
         self.device, self.compiled = ranks.device, compiled
-        self.dtype = dtype or choose_precision(train.precision, self.device)
+        self.dtype = dtype or choose_precision(cfg.precision, self.device)
         self.attention: AttentionKind = attention or choose_attention(
             train.attention, self.device.type, self.dtype, dropout=cfg.model.attention_dropout_rate
         )
         self._cfg, self._ranks = cfg, ranks
+        narrow = cfg.parallel.weights == "bfloat16"
+        self._autocast = torch.float32 if narrow else self.dtype  # what is narrow needs no cast
         self.model = build_sharded(
             cfg.model, ranks.mesh, self.device, weights, compiled=compiled,
-            one_graph=self.attention != "flex",
+            one_graph=self.attention != "flex", again=train.recompute, narrow=narrow,
         )  # fmt: skip
         self._parameters = dict(self.model.named_parameters())
         self._own = own_parameters(self.model)
-        self._keep_rows(first_values(self.model, train.seed))
+        draw_weights(self.model, self._own, train.seed, ranks)
         named = list(self._own.items())
         shapes = [self._parameters[name].shape for name, _ in matrices_of(named)]
         self.optimizer = build_optimizer_of(
@@ -102,7 +108,13 @@ class ParallelEngine:
         )  # fmt: skip
         self.scaler = LossScaler(train.loss_scale_window) if self.dtype == torch.float16 else None
         self.ema = self._copies() if cfg.optimizer.ema_decay else {}
-        self._norm: float | None = None
+        self._norm: torch.Tensor | None = None
+        self._spoiled: torch.Tensor | None = None
+        self.reads_each_step = (
+            must_read_each_step(cfg, self.device, self.dtype)
+            if reads_each_step is None
+            else reads_each_step
+        )
         self.model.train()
 
     # -- what all processes know alike ------------------------------------------------------------
@@ -120,6 +132,11 @@ class ParallelEngine:
         """Give all processes what each of them has, in the order of their rows."""
         return self._ranks.gather(items)
 
+    def has_largest(self, value: float) -> bool:
+        """Tell whether a number is the largest of those that the processes give, in one of them."""
+        of_all = self._ranks.gather([math.inf if math.isnan(value) else value])
+        return of_all.index(max(of_all)) == self._ranks.rank
+
     def sum_over_data(self, values: Sequence[float]) -> list[float]:
         """Add up what each process has of some numbers."""
         return self._ranks.sum(values)
@@ -133,42 +150,46 @@ class ParallelEngine:
             rank=self._ranks.rank, count=self._ranks.count,
         )  # fmt: skip
 
-    def transfer(self, batch: Batch, num_rows: int) -> TensorBatch:
-        """Copy a batch to the device; rows after the first `num_rows` get weight 0."""
-        made = to_tensors(weigh_first_rows(batch, num_rows), self.attention, self.device)
-        return replace(made, source=first_rows(batch, num_rows))
+    def transfer(self, batch: Batch, part: Portion) -> TensorBatch:
+        """Copy a batch to the device; rows that do not count get weight 0."""
+        made = to_tensors(weigh_first_rows(batch, part.num_rows), self.attention, self.device)
+        return replace(made, source=first_rows(batch, part.num_rows), first_row=part.first)
 
     def forward_backward(
         self, batches: Sequence[TensorBatch], total_weight: float, *, step: int
-    ) -> StepNumbers:
-        """Compute the gradient of a step, and wait for its numbers once."""
+    ) -> StepNumbers | UnreadNumbers:
+        """Compute the gradient of a step, and wait for its numbers once, if they are read."""
         train = self._cfg.train
         self._ranks.begin_step(step)
-        seed_dropout(train.seed, step, self._ranks.rank)
         share = self._cfg.model.embedding_gradient_shrink
         if self.compiled:
             for batch in batches:
                 mark_varying(batch.mask, batch.targets.index)
         losses, of_targets = forward_backward(
-            self.model, self._in_turn(batches), self.dtype, total_weight, z_loss=train.z_loss,
+            self.model, self._in_turn(batches), self._autocast, total_weight, z_loss=train.z_loss,
             shrink=shrink_at(step, share, self._cfg.schedule),
             scale=self.scaler.scale if self.scaler else None,
+            draws=draws_by_row(self._cfg, step),
         )  # fmt: skip
-        norm = torch.nn.utils.get_total_norm(self._gradients())
-        of_norm, *read = read_together([norm, *losses, *of_targets])
-        loss_nats, square = self._ranks.sum([
-            sum(float(loss) for loss in read[: len(losses)]),
-            float(of_norm) ** 2 / self._ranks.layout.replicate,  # copies have the same gradient
-        ])  # fmt: skip
-        self._norm = math.sqrt(square)
-        nlls = [
-            nll[: batch.source.num_targets]
-            for nll, batch in zip(read[len(losses) :], batches, strict=True)
-        ]
-        return StepNumbers(
-            loss_nats=loss_nats, grad_norm=self._norm, nlls=nlls,
-            overflowed=lost_to_scale(self.scaler, loss_nats, self._norm),
+        square = torch.nn.utils.get_total_norm(self._gradients()).double() ** 2
+        loss, square = self._ranks.sum_on_device(
+            torch.stack([
+                torch.stack(losses).double().sum(),
+                square / self._ranks.layout.replicate,  # copies have the same gradient
+            ])
         )  # fmt: skip
+        self._norm = square.sqrt()
+        pairs = zip(of_targets, batches, strict=True)
+        numbers = UnreadNumbers(
+            norm=self._norm, losses=losses, loss_of_all=loss,
+            nlls=[nll[: batch.source.num_targets] for nll, batch in pairs],
+        )  # fmt: skip
+        if not self.reads_each_step:
+            self._spoiled = numbers.is_spoiled()
+            return numbers
+        found = numbers.read()
+        overflowed = lost_to_scale(self.scaler, found.loss_nats, found.grad_norm)
+        return replace(found, overflowed=overflowed)
 
     def _in_turn(self, batches: Sequence[TensorBatch]) -> Iterator[TensorBatch]:
         """Give micro-batches; before the last, say that copies are to sum their gradients now."""
@@ -184,10 +205,9 @@ class ParallelEngine:
     def clip(self, max_norm: float) -> None:
         """Scale the gradient down to a global norm of at most this; 0 leaves it as it is."""
         assert self._norm is not None, "there is no gradient to clip"
-        share = max_norm / (self._norm + 1e-6) if max_norm else 1.0  # as torch clips
-        if share < 1.0:
-            for gradient in self._gradients():
-                gradient.mul_(share)
+        share = ((max_norm or math.inf) / (self._norm + 1e-6)).clamp(max=1.0)  # as torch clips
+        for gradient in self._gradients():
+            gradient.mul_(share)
 
     def step(self, lr: float) -> None:
         """Move the weights, and their average where one is kept; drop the gradient."""
@@ -195,16 +215,16 @@ class ParallelEngine:
             gradient = self._parameters[name].grad
             rows.grad = None if gradient is None else own(gradient)
         self.optimizer.set_lr(lr)
-        self.optimizer.step()
+        spoiled = self._spoiled
+        self.optimizer.step(spoiled)
         self.drop_gradient()
-        for name, value in self.ema.items():
-            value.lerp_(self._own[name].detach(), 1 - self._cfg.optimizer.ema_decay)
+        move_average(self.ema, self._own, self._cfg.optimizer.ema_decay, unless=spoiled)
 
     def drop_gradient(self) -> None:
         """Forget the gradient of a step that is not applied."""
         self.optimizer.zero_grad()
         self.model.zero_grad(set_to_none=True)
-        self._norm = None
+        self._norm = self._spoiled = None
         self._ranks.mark(in_step=False)
 
     # -- what is asked between steps --------------------------------------------------------------
@@ -225,10 +245,11 @@ class ParallelEngine:
         ]
 
     def gradient_norms(self) -> dict[str, float]:
-        """Give the gradient norm of each layer."""
+        """Give the gradient norm of each layer; none after the update."""
         squares: dict[str, float] = {}
         for name, parameter in self._parameters.items():
-            assert parameter.grad is not None, "there is no gradient"
+            if parameter.grad is None:
+                continue
             norm = float(torch.linalg.vector_norm(own(parameter.grad), dtype=torch.float64))
             squares[layer_of(name)] = squares.get(layer_of(name), 0.0) + norm**2
         of_all = self._ranks.sum(list(squares.values()))
@@ -346,18 +367,12 @@ class ParallelEngine:
             )
         return kept_rows(wanted[0], self._ranks.part, self._ranks.layout.shard)
 
+    @torch.no_grad()
     def take_whole(self, name: str, values: torch.Tensor) -> None:
         """Give a weight other first values, of which this process keeps its rows."""
-        self._keep_rows(iter([(self._parameters[name], values)]))
+        rows = kept_rows(len(values), self._ranks.part, self._ranks.layout.shard)
+        self._own[name].copy_(values[rows])
         self.ema = self._copies() if self.ema else {}
-
-    def _keep_rows(self, values: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Copy this process's rows of whole values into the weights that they are for."""
-        names = {id(parameter): name for name, parameter in self._parameters.items()}
-        with torch.no_grad():
-            for weight, full in values:
-                rows = kept_rows(len(full), self._ranks.part, self._ranks.layout.shard)
-                self._own[names[id(weight)]].copy_(full[rows])
 
     def _copies(self) -> Tensors:
         return {name: rows.detach().clone() for name, rows in self._own.items()}

@@ -1,30 +1,37 @@
 """One model laid out over processes, from outside and in one fixed order.
 
-Blocks are compiled first, so that what the compiler sees is one block's arithmetic; then each block
-becomes a group of FSDP2, whose weights are put together before it computes and dropped after it;
-last the whole model, which keeps what is left: embedding, final norm and head. A tied head reads
-the embedding after the last block, so both stay in that group.
+Blocks are told what to compute again in the backward pass, then compiled, so that what the compiler
+sees is one block's arithmetic; then each block becomes a group of FSDP2, whose weights are put
+together before it computes and dropped after it; last the whole model, which keeps what is left:
+embedding, final norm and head. A tied head reads the embedding after the last block, so both stay
+in that group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 import torch
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from blankfill.config.model import ModelConfig
+from blankfill.config.train import RecomputeKind
 from blankfill.engine.compiled import compile_block
+from blankfill.engine.recompute import recompute
 from blankfill.model.glm import GLM
+from blankfill.model.init import first_values
+from blankfill.parallel.ranks import Ranks
+from blankfill.parallel.rows import kept_rows
 
-__all__ = ["build_sharded", "groups_of"]
+__all__ = ["build_sharded", "draw_weights", "groups_of"]
 
 
 def build_sharded(
     cfg: ModelConfig, mesh: DeviceMesh, device: torch.device, dtype: torch.dtype, *,
-    compiled: bool = False, one_graph: bool = True,
+    compiled: bool = False, one_graph: bool = True, again: RecomputeKind = "none",
+    narrow: bool = False,
 ) -> GLM:  # fmt: skip
     """Build a model without values, of which this process keeps its rows alone.
 
@@ -35,14 +42,21 @@ def build_sharded(
         dtype: of the weights, and of the sums of gradients.
         compiled: compile the blocks.
         one_graph: as `compile_block` takes it.
+        again: what is computed again in the backward pass.
+        narrow: put weights together in bfloat16, in which blocks then compute; what is kept of
+            them, and the sums of gradients, stay as they are.
     """
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if narrow else None, reduce_dtype=dtype
+    )
     with torch.device("meta"):
         model = GLM(cfg).to(dtype)
+    recompute(model, again)
     for block in model.blocks.values():
         if compiled:
             compile_block(block, one_graph=one_graph)
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
     model.to_empty(device=device)
     for group in groups_of(model):
         # Losses are divided by the weight of all ranks' targets, so gradients are summed.
@@ -53,6 +67,34 @@ def build_sharded(
         group.unshard()
         group.reshard()
     return model
+
+
+@torch.no_grad()
+def draw_weights(model: GLM, own: Mapping[str, torch.Tensor], seed: int, ranks: Ranks) -> None:
+    """Give the kept rows of every weight their first values, those of one process bit for bit.
+
+    A tensor is drawn by one process, which sends its rows to those that keep them; the processes
+    take turns.
+
+    Args:
+        model: laid out.
+        own: the kept rows of each weight, by name.
+        seed: the run's.
+        ranks: the processes.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    turn = 0
+    for first in first_values(model, seed):
+        draws = first.is_constant or turn == ranks.rank
+        made = [values for _, values in first.values()] if draws else [None] * len(first.weights)
+        for weight, values in zip(first.weights, made, strict=True):
+            if first.is_constant and values is not None:
+                rows = values[kept_rows(len(values), ranks.part, ranks.layout.shard)]
+            else:
+                rows = ranks.scatter_rows(values, weight.shape, turn)
+            own[names[id(weight)]].copy_(rows)
+        if not first.is_constant:
+            turn = (turn + 1) % ranks.count
 
 
 def groups_of(model: GLM) -> Iterator[FSDPModule]:

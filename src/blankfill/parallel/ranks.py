@@ -18,6 +18,7 @@ from blankfill.config.parallel import ParallelConfig
 from blankfill.errors import BlankfillError, ConfigError
 from blankfill.parallel.fault import place_of
 from blankfill.parallel.pace import Pace
+from blankfill.parallel.rows import kept_rows
 
 if TYPE_CHECKING:
     from blankfill.parallel.pulse import Pulse
@@ -105,6 +106,35 @@ class Ranks:
         total = torch.tensor(list(values), dtype=torch.float64)
         dist.all_reduce(total, group=self._control)
         return total.tolist()
+
+    def scatter_rows(
+        self, values: torch.Tensor | None, shape: Sequence[int], source: int
+    ) -> torch.Tensor:
+        """Give every process the rows that it keeps of a tensor that one of them has.
+
+        Args:
+            values: float32 on the CPU, in the process that has it.
+            shape: of the whole tensor.
+            source: rank of that process.
+        """
+        parts = self.layout.shard
+        received = torch.empty(-(-shape[0] // parts), *shape[1:])
+        sent: list[torch.Tensor] | None = None
+        if values is not None:
+            of_parts = [received.new_zeros(received.shape) for _ in range(parts)]
+            for part, room in enumerate(of_parts):
+                rows = values[kept_rows(shape[0], part, parts)]
+                room[: len(rows)] = rows
+            sent = of_parts * self.layout.replicate
+        dist.scatter(received, sent, src=source, group=self._control)
+        rows = kept_rows(shape[0], self.part, parts)
+        return received[: rows.stop - rows.start]
+
+    def sum_on_device(self, values: torch.Tensor) -> torch.Tensor:
+        """Add up what each process has of some numbers, without reading them; all get the same
+        bits. They are overwritten."""
+        dist.all_reduce(values)
+        return values
 
     # -- the heartbeat ----------------------------------------------------------------------------
 

@@ -232,7 +232,10 @@ def _build_engine(plan: Plan, newest: Checkpoint | None, rows: RowStream) -> Loc
             cfg, model, dtype, attention, sample, before=before.compiled if before else None
         )
         meter.advance(1, "compiling")
-    return LocalEngine(cfg, model, dtype=dtype, attention=attention, compiled=compiled)
+    return LocalEngine(
+        cfg, model, dtype=dtype, attention=attention, compiled=compiled,
+        dropout_by_row=plan.was_shared_out,
+    )  # fmt: skip
 
 
 def _go_to_its_step(trainer: Trainer, plan: Plan, newest: Checkpoint | None) -> None:

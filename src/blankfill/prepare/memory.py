@@ -32,7 +32,10 @@ def least_bytes(cfg: RunConfig) -> tuple[int, int, int]:
     """
     train, model = cfg.train, cfg.model
     weights = sum(count_parameters(model).values())
-    kept = model.num_layers * (5 * model.hidden_size + 2 * model.ffn_size)
+    of_block = 5 * model.hidden_size + 2 * model.ffn_size
+    kept = model.num_layers * of_block
+    if train.recompute == "full":  # what each block is given, and all of one block
+        kept = model.num_layers * model.hidden_size + of_block
     hidden = train.micro_batch_rows * train.row_length * kept * 2
     rows = train.batch_rows * train.row_length * BYTES_PER_POSITION
     return weights * BYTES_PER_WEIGHT, hidden, rows
@@ -56,7 +59,11 @@ def require_memory(cfg: RunConfig, device: torch.device) -> None:
         rows = 0
     _, way = max(
         (weights, "model.hidden_size, model.num_layers or model.vocab_size"),
-        (hidden, "train.micro_batch_rows or train.row_length"),
+        (
+            hidden,
+            "train.micro_batch_rows or train.row_length"
+            + (", or --train.recompute full" if cfg.train.recompute != "full" else ""),
+        ),
         (rows, "train.batch_rows or train.row_length"),
     )
     _require(weights + hidden + rows, here, there, way)

@@ -82,6 +82,16 @@ class Plan:
         return self.old
 
     @property
+    def was_shared_out(self) -> bool:
+        """Whether the run that is resumed has ever been one of several processes."""
+        if self.old is None:
+            return False
+        changed = (name for change in self.old.changes for name in change.values)
+        return self.old.config.parallel.num_processes > 1 or not {
+            "parallel.replicate", "parallel.shard"
+        }.isdisjoint(changed)  # fmt: skip
+
+    @property
     def mixtures(self) -> Sequence[MixtureEntry]:
         """The shares so far, each with its first row; nothing where there are none."""
         if self.shares is None:
@@ -101,7 +111,7 @@ def plan_run(
     Arguments and errors are those of `build_trainer`.
     """
     device = choose_device(cfg.train.device)
-    choose_precision(cfg.train.precision, device)  # refused before long work, where it must be
+    choose_precision(cfg.precision, device)  # refused before long work, where it must be
     stores = open_stores(data)
     fingerprint = stores[0].tokenizer_fingerprint
     held_out = open_stores(validation, fingerprint) if validation else []

@@ -47,7 +47,7 @@ def settle_precision(
     Raises:
         ConfigError: bfloat16 was asked for by name on a device that would emulate it.
     """
-    device, named = device_of(model), cfg.train.precision
+    device, named = device_of(model), cfg.precision
     lowest = choose_precision(named, device)
     if named != "auto":
         return lowest

@@ -66,7 +66,7 @@ def settle_threads(
     if cfg.train.threads or cores == 1 or device.type != "cpu":
         return cores
     kept = set_threads(min(before or cores, cores))
-    trial, dtype = Trial(cfg, model, rows), choose_precision(cfg.train.precision, device)
+    trial, dtype = Trial(cfg, model, rows), choose_precision(cfg.precision, device)
     if not trial.num_targets:
         return kept  # rows of padding alone tell nothing
     (first,) = median_seconds(device, lambda: trial.step(dtype), warm=1, timed=1)

@@ -103,7 +103,7 @@ def build_parallel_engine(plan: Plan, newest: Checkpoint | None, ranks: Ranks) -
     set_threads(cfg.train.threads or max(1, available_cores() // this_place().local_count))
 
     def settle() -> tuple[str, AttentionKind]:
-        named = cfg.train.precision
+        named = cfg.precision
         known = before.precision if before and named == "auto" else None
         dtype = getattr(torch, known) if known else choose_precision(named, plan.device)
         way = before.attention if before and cfg.train.attention == "auto" else None
@@ -132,9 +132,9 @@ def _embedding(plan: Plan) -> torch.Tensor:
         model = GLM(plan.cfg.model)
     assert model.embed is not None
     values = next(
-        values
-        for weight, values in first_values(model, plan.cfg.train.seed)
-        if weight is model.embed.word.weight
+        first.draw()
+        for first in first_values(model, plan.cfg.train.seed)
+        if first.weights[0] is model.embed.word.weight
     )
     first_embedding(values, plan.stores, plan.cfg.train)
     return values

@@ -44,7 +44,7 @@ class Loader:
 
     def _make(self, first: int, num_rows: int) -> list[TensorBatch]:
         return [
-            self._engine.transfer(self._rows.rows(part.first, part.size), part.num_rows)
+            self._engine.transfer(self._rows.rows(part.first, part.size), part)
             for part in self._engine.deal(first, num_rows)
         ]
 

@@ -1,0 +1,137 @@
+"""Dropout, drawn from torch's generator or, row by row, from addresses.
+
+From the generator, draws follow one another as units are computed: rows that are cut into other
+passes, or shared out over other processes, lose other units. From the address (seed, step, row,
+layer) every row has draws of its own, whoever computes it and beside which others, and as often as
+it is computed.
+
+Shapes: B rows, T positions, D units, n wanted positions, L layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from blankfill.model.copies import on_device
+from blankfill.rng import generator
+
+__all__ = ["ATTENDED", "ATTENTION", "FED", "Draws", "Dropout", "address_draws", "kept"]
+
+ATTENTION, ATTENDED, FED = range(3)
+"""Where a block drops: attention weights, attention's output, the feed-forward layer's. The
+embedding, which comes as one more layer, drops in the first place."""
+MIX = (0x21F0AAAD, 0x735A2D97)
+"""Odd multipliers of a 32-bit mixer of little bias (Wellons, `hash-prospector`)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draws:
+    """Of the rows of one pass: what their draws follow from, in every layer or in one."""
+
+    seeds: torch.Tensor
+    """`[L + 1, 3, B]` int64, or `[3, B]` of one layer, on the CPU: attention over packed rows reads
+    them there, beside its table."""
+    keys: torch.Tensor
+    """The same as int32 on the device."""
+    length: int
+    """T."""
+
+    def layer(self, number: int) -> Draws:
+        """Give those of one layer."""
+        return Draws(self.seeds[number], self.keys[number], self.length)
+
+    def positions(self, site: int, wanted: torch.Tensor | None = None) -> torch.Tensor:
+        """Give a number of each position, `[B, T]` int32, or `[n]` of the wanted ones.
+
+        Args:
+            site: where the layer drops.
+            wanted: positions counted over all rows.
+        """
+        at = torch.arange(self.length, dtype=torch.int32, device=self.keys.device)
+        numbers = _mixed(self.keys[site, :, None] + _mixed(at + 1))
+        return numbers if wanted is None else numbers.flatten().index_select(0, wanted)
+
+
+def address_draws(
+    seed: int, step: int, rows: Sequence[int], *, num_layers: int, length: int,
+    device: torch.device | str = "cpu",
+) -> Draws:  # fmt: skip
+    """Draw what the dropout of some rows follows from.
+
+    Args:
+        seed: the run's.
+        step: 0-based optimizer step.
+        rows: numbers of the rows in the stream.
+        num_layers: of the whole model.
+        length: positions of a row.
+        device: where the model computes.
+    """
+    seeds = np.stack(
+        [
+            generator(seed, "dropout", step, row).integers(2**63, size=(num_layers + 1, 3))
+            for row in rows
+        ],
+        axis=-1,
+    )
+    keys = (seeds & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+    return Draws(torch.from_numpy(seeds), on_device(keys, device), length)
+
+
+class Dropout(nn.Module):
+    """Zeroes a share of the units in training, and enlarges the others by what that takes.
+
+    Args:
+        rate: the share.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(
+        self, x: torch.Tensor, draws: Draws | None = None, site: int = 0,
+        wanted: torch.Tensor | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        """Map `[B, T, D]`, or `[n, D]` of the wanted positions, to the same.
+
+        Args:
+            x: units.
+            draws: of this layer; from torch's generator where not given.
+            site: where the layer drops.
+            wanted: `[n]` which positions they are, counted over all rows.
+        """
+        if draws is None or not self.training or not self.rate:
+            return nn.functional.dropout(x, self.rate, self.training)
+        units = torch.arange(x.shape[-1], dtype=torch.int32, device=x.device)
+        stays = kept(draws.positions(site, wanted)[..., None], units, self.rate)
+        return torch.where(stays, x / (1 - self.rate), 0.0)
+
+
+def kept(positions: torch.Tensor, units: torch.Tensor, rate: float) -> torch.Tensor:
+    """Tell which units stay.
+
+    Args:
+        positions: int32 numbers of positions, from `Draws.positions`.
+        units: int32 numbers of units, from 0 on, which the positions are broadcast against.
+        rate: share that does not stay.
+    """
+    mixed = (positions ^ _mixed(units + 1)) * MIX[0]
+    mixed = (mixed ^ _shifted(mixed, 15)) * MIX[1]
+    return mixed >= round(rate * 2**32) - 2**31
+
+
+def _mixed(x: torch.Tensor) -> torch.Tensor:
+    """Scramble int32 numbers; products wrap around."""
+    for shift, factor in zip((16, 15), MIX, strict=True):
+        x = (x ^ _shifted(x, shift)) * factor
+    return x ^ _shifted(x, 15)
+
+
+def _shifted(x: torch.Tensor, bits: int) -> torch.Tensor:
+    """Shift 32 bits to the right; zeros come in, not the sign."""
+    return (x >> bits) & ((1 << (32 - bits)) - 1)
