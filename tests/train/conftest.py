@@ -67,7 +67,7 @@ def make_trainer(random_store, ids):
     """A function that makes a trainer in a folder."""
 
     def make(run, cfg=CFG, store=None, device="cpu", dtype=None, attention=None, compiled=False,
-             reads_each_step=None, **options):  # fmt: skip
+             reads_each_step=None, dropout_by_row=False, **options):  # fmt: skip
         run.mkdir(exist_ok=True)
         store = store or random_store([5, 17, 30, 44, 120, 9, 60, 33] * 4)
         model = GLM(cfg.model)
@@ -77,7 +77,7 @@ def make_trainer(random_store, ids):
         )
         engine = LocalEngine(
             cfg, model.to(device), dtype=dtype, attention=attention, compiled=compiled,
-            reads_each_step=reads_each_step,
+            reads_each_step=reads_each_step, dropout_by_row=dropout_by_row,
         )  # fmt: skip
         return Trainer(cfg, engine, rows, run, **options)
 

@@ -53,7 +53,8 @@ class LocalEngine:
         reads_each_step: whether each step waits for its loss and gradient norm; what the device,
             the loss scale and the guard come to where not given (`must_read_each_step`).
         dropout_by_row: whether each row's dropout has an address of its own, as where several
-            processes share the rows out; else it follows from torch's generator, pass by pass.
+            processes share the rows out; else it follows from torch's generator, pass by pass,
+            unless compiled blocks compute something again.
 
     Raises:
         ConfigError: the device does not have that precision or attention.
@@ -90,7 +91,9 @@ class LocalEngine:
             if reads_each_step is None
             else reads_each_step
         )
-        self.compiled, self._dropout_by_row = compiled, dropout_by_row
+        # A compiled graph does not set torch's generator back for what it computes again.
+        again_compiled = compiled and train.recompute != "none"
+        self.compiled, self._dropout_by_row = compiled, dropout_by_row or again_compiled
         recompute(model, train.recompute)
         if compiled:
             for block in model.blocks.values():

@@ -1,7 +1,8 @@
 """Activations that are not kept for the backward pass, but computed again in it.
 
 The numbers are the same, bit for bit, and so are the units that dropout takes: torch's generator is
-set back to where it was. What it costs is time.
+set back to where it was. In a compiled block it is not, so dropout has to follow from addresses
+there (`model.dropout`). What it costs is time.
 
 Source: Chen et al. 2016 (whole blocks); Korthikanti et al. 2022, section 5 (attention's core alone,
 which holds most of what there is to hold and takes little of the time).
