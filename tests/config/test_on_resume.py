@@ -14,7 +14,6 @@ MAY = on_resume(RunConfig)
 OF_TRAIN = (
     "train.device", "train.threads", "train.log_every", "train.wandb", "train.recompute",
 )  # fmt: skip
-LAYOUT = ("parallel.replicate", "parallel.shard")
 
 
 def described(**changed):
@@ -33,9 +32,8 @@ def test_every_field_says_whether_it_may_change():
 
 def test_what_may_change_is_what_the_page_says():
     free = {name for name, may in MAY.items() if may is OnResume.FREE}
-    assert free == {*OF_TRAIN, *LAYOUT} | {
-        n for n in MAY if n.startswith(("validation.", "checkpoint."))
-    }
+    of_machine = {n for n in MAY if n.startswith(("validation.", "checkpoint.", "parallel."))}
+    assert free == {*OF_TRAIN} | of_machine - {"parallel.weights"}
     never = {name for name, may in MAY.items() if may is OnResume.NEVER}
     of_training = {name for name in never if not name.startswith(("model.", "objective."))}
     assert of_training == {"train.row_length", "train.seed"}
