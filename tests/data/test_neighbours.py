@@ -5,23 +5,7 @@ import pytest
 
 from blankfill.data import neighbours
 from blankfill.data.neighbours import count_neighbours
-from blankfill.objective.drawn import gather
-
-
-class Store:
-    """Documents in memory."""
-
-    def __init__(self, documents):
-        self.lengths = np.array([len(d) for d in documents])
-        self._ends = np.cumsum(self.lengths)
-        self._tokens = np.concatenate([np.array(d, np.uint16) for d in documents])
-
-    def __len__(self):
-        return len(self.lengths)
-
-    def read(self, documents, starts, ends):
-        first = self._ends[documents] - self.lengths[documents]
-        return gather(self._tokens, first + starts, ends - starts).astype(np.int32)
+from conftest import MemoryStore
 
 
 def documents(count, vocab_size, seed):
@@ -48,7 +32,7 @@ def by_pairs(texts, vocab_size, contexts):
 def test_counts_are_those_of_all_pairs_inside_documents(monkeypatch, chunk):
     monkeypatch.setattr(neighbours, "CHUNK_TOKENS", chunk)
     english, chinese = documents(60, 30, 1), documents(40, 30, 2)
-    counts, frequency = count_neighbours([Store(english), Store(chinese)], 33)
+    counts, frequency = count_neighbours([MemoryStore(english), MemoryStore(chinese)], 33)
     texts = english + chinese
     expected = np.bincount(np.concatenate(texts), minlength=33)
     assert frequency.tolist() == expected.tolist()
@@ -61,7 +45,7 @@ def test_only_frequent_tokens_are_contexts_and_large_stores_are_read_in_part(mon
     monkeypatch.setattr(neighbours, "MAX_CONTEXTS", 5)
     texts = documents(90, 30, 3)
     monkeypatch.setattr(neighbours, "MAX_TOKENS", sum(map(len, texts)) // 3 + 1)
-    counts, frequency = count_neighbours([Store(texts)], 30)
+    counts, frequency = count_neighbours([MemoryStore(texts)], 30)
     read = texts[::3]
     assert frequency.tolist() == np.bincount(np.concatenate(read), minlength=30).tolist()
     contexts = np.argsort(-frequency, kind="stable")[:5]

@@ -154,16 +154,8 @@ def test_an_empty_store_is_refused(source):
 
 
 def test_tokens_beyond_65_535_pass_through(ids):
-    class Wide:
-        lengths = np.array([30])
-        languages = np.array([2], np.uint8)
-        has_sentences = False
-        prompts = None
-
-        def read(self, documents, starts, ends):
-            return np.arange(140_000, 140_030, dtype=np.int32)
-
-    batch = RowSource([Wide()], ObjectiveConfig(), ids, row_length=64, seed=0).rows(0, 1)
+    wide = MemoryStore([np.arange(140_000, 140_030)], [2], dtype=np.uint32)
+    batch = RowSource([wide], ObjectiveConfig(), ids, row_length=64, seed=0).rows(0, 1)
     assert batch.tokens.max() >= 140_000
     assert batch.languages.tolist() == [2]
 

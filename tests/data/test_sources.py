@@ -122,8 +122,8 @@ def test_pairs_come_from_json_and_go_back_to_text(tokenizer_folder, tmp_path):
         ("\u4eba\u5c71\u6c34", "\u706b"),
     ]  # fmt: skip
     store = TokenStore.open(tmp_path / "s")
-    assert store.prompts is not None
-    assert store.prompts[1] == -1
+    assert store.has_pairs
+    assert store.prompts_of(np.array([1])).tolist() == [-1]
 
 
 def test_each_source_has_its_own_mixture(ids, random_store):

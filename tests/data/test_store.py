@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from blankfill.data import store_writer
+from blankfill.data import shard_writer
 from blankfill.data.store import TokenStore
 from blankfill.data.store_writer import StoreWriter
 from blankfill.errors import DataError, OutputError
@@ -31,14 +31,14 @@ def test_documents_come_back_in_the_width_of_the_vocabulary(tmp_path, vocab_size
     write(tmp_path / "s", documents, [1, 2], vocab_size)
     store = TokenStore.open(tmp_path / "s", verify=True)
     assert [store.document(i).tolist() for i in range(len(store))] == documents
-    assert store.tokens.dtype == np.dtype(dtype)
+    assert store.document(0).dtype == np.dtype(dtype)
 
 
 def test_counts_lengths_and_languages_are_those_added(tmp_path):
     manifest = write(tmp_path / "s")
     store = TokenStore.open(tmp_path / "s", verify=True)
-    assert store.lengths.tolist() == [3, 1, 0, 100]
-    assert store.languages.tolist() == LANGUAGES
+    assert store.lengths_of(np.arange(4)).tolist() == [3, 1, 0, 100]
+    assert store.languages_of(np.arange(4)).tolist() == LANGUAGES
     assert (len(store), store.num_tokens) == (4, 104)
     assert store.by_language["en"] == {
         "documents": 2, "tokens": 103, "characters": 6, "bytes": 8
@@ -50,7 +50,7 @@ def test_counts_lengths_and_languages_are_those_added(tmp_path):
 def test_a_document_is_a_view_and_not_a_copy(tmp_path):
     write(tmp_path / "s")
     store = TokenStore.open(tmp_path / "s")
-    assert np.shares_memory(store.document(0), store.tokens)
+    assert np.shares_memory(store.document(0), store.shard(0).tokens)
     assert not store.document(0).flags.writeable
 
 
@@ -63,7 +63,7 @@ def test_a_store_is_readable_without_us(tmp_path):
 
 
 def test_offsets_are_right_across_the_writers_buffer(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_writer, "BUFFERED_DOCUMENTS", 3)
+    monkeypatch.setattr(shard_writer, "BUFFERED_DOCUMENTS", 3)
     documents = [[i] * (i % 4) for i in range(20)]
     write(tmp_path / "s", documents, [1] * 20)
     store = TokenStore.open(tmp_path / "s", verify=True)
@@ -121,7 +121,8 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, when):
             return getattr(self._file, name)
 
     writer = StoreWriter(tmp_path / "s", vocab_size=9, tokenizer_fingerprint="f")
-    writer._files["tokens.bin"] = Full(writer._files["tokens.bin"])
+    files = writer._shard._files
+    files["tokens.bin"] = Full(files["tokens.bin"])
     last = writer.finish if when == "flush" else lambda: writer.add(np.array([1]), 1)
     with pytest.raises(OutputError, match="disk is full"):
         last()
@@ -193,7 +194,7 @@ def test_a_missing_store_names_the_command_that_makes_one(tmp_path):
 
 
 def test_sentences_come_back_across_flushes(tmp_path, monkeypatch):
-    monkeypatch.setattr("blankfill.data.store_writer.BUFFERED_DOCUMENTS", 3)
+    monkeypatch.setattr("blankfill.data.shard_writer.BUFFERED_DOCUMENTS", 3)
     rng = np.random.default_rng(0)
     wanted = []
     with StoreWriter(tmp_path / "s", vocab_size=100, tokenizer_fingerprint="f") as writer:
@@ -204,7 +205,7 @@ def test_sentences_come_back_across_flushes(tmp_path, monkeypatch):
         writer.finish()
     store = TokenStore.open(tmp_path / "s", verify=True)
     for i, ends in enumerate(wanted):
-        n = int(store.lengths[i])
+        n = len(store.document(i))
         assert store.sentence_ends(i, 0, n).tolist() == ends.tolist()
         inside = [e for e in ends if 2 < e <= n - 1]
         assert store.sentence_ends(i, 2, n - 1).tolist() == inside if n > 3 else True

@@ -28,6 +28,7 @@ __all__ = [
     "data_export",
     "data_import",
     "data_info",
+    "data_merge",
     "data_show",
 ]
 
@@ -58,6 +59,8 @@ class StoreInfo:
     """Tokens of all documents."""
     pairs: int
     """Documents that are a text and its answer."""
+    shards: int
+    """Shards that it is cut into; 0 where its arrays lie in its own folder."""
     dtype: str
     """Width of a token on disk."""
     vocab_size: int
@@ -98,6 +101,8 @@ class DataExportResult:
 
     prefix: str
     """What to name there: the path of the ids and their index without a suffix."""
+    prefixes: list[str]
+    """The same of every shard; of a store without shards, of the one."""
     documents: int
     """Documents."""
     tokens: int
@@ -151,6 +156,7 @@ def data_build(
     strict: bool = False,
     overwrite: bool = False,
     hold_out: Annotated[float, Range(1e-6, 0.9, or_zero=True)] = 0.0,
+    shard_tokens: Annotated[int, Range(1, 10**12, or_zero=True)] = 0,
     num_workers: Annotated[int, Range(0, 1024)] = 0,
 ) -> BuildResult:
     """Turn text into a token store.
@@ -181,6 +187,8 @@ def data_build(
         hold_out: share of the documents, such as 1%, that goes into a second store, whose name is
             that of --out and -held-out. The hash of its text decides for each document, so
             the same text is always on the same side.
+        shard_tokens: most tokens of a shard, such as 100000000; 0 makes a store without shards. For
+            text that is too large for one file, or is to be read from elsewhere.
         num_workers: processes that encode; 0 takes one per core.
 
     Raises:
@@ -200,13 +208,14 @@ def data_build(
         as_list(files), as_path(tokenizer), out,
         options=options, strict=strict, overwrite=overwrite, hold_out=hold_out,
         num_workers=at_most_cores(num_workers, "num_workers"), drop_duplicates=drop_duplicates,
+        shard_tokens=shard_tokens,
     )  # fmt: skip
     return _result(out, built.held_out is not None, built.skips, built.num_duplicates)
 
 
 def _result(out: Path, is_split: bool, skips: Skips, duplicates: int | None) -> BuildResult:
     from blankfill.data.hold_out import held_out_path
-    from blankfill.data.store import MANIFEST
+    from blankfill.data.manifest import MANIFEST
 
     second = held_out_path(out)
     if not is_split and (second / MANIFEST).is_file():
@@ -230,21 +239,22 @@ def data_export(store: PathLike, /, *, to: Literal["megatron"] = "megatron") -> 
         blankfill data export store
 
     Args:
-        store: folder of the store. Its tokens.bin is an indexed dataset's .bin as it is; a
-            tokens.idx comes beside it.
+        store: folder of the store. Its tokens.bin, or that of each shard, is an indexed dataset's
+            .bin as it is; a tokens.idx comes beside it.
         to: whose format.
 
     Raises:
-        DataError: the folder is not a store, or a document is too long for that format.
+        DataError: the folder is not a store, it lies elsewhere, or a document is too long for that
+            format.
         OutputError: the folder cannot be written.
     """
     from blankfill.data.megatron import write_index
     from blankfill.data.store import TokenStore
 
     opened = TokenStore.open(as_path(store))
-    prefix = write_index(opened)
+    prefixes = [str(prefix) for prefix in write_index(opened)]
     return DataExportResult(
-        prefix=str(prefix), documents=len(opened), tokens=opened.num_tokens,
+        prefix=prefixes[0], prefixes=prefixes, documents=len(opened), tokens=opened.num_tokens,
         end_token=_end_token(opened),
     )  # fmt: skip
 
@@ -266,6 +276,7 @@ def data_import(
     out: PathLike,
     end_token: Annotated[int, Range(0, 2**31 - 1)] | None = None,
     hold_out: Annotated[float, Range(1e-6, 0.9, or_zero=True)] = 0.0,
+    shard_tokens: Annotated[int, Range(1, 10**12, or_zero=True)] = 0,
     strict: bool = False,
     overwrite: bool = False,
 ) -> BuildResult:
@@ -282,6 +293,7 @@ def data_import(
             of a document where not given.
         hold_out: share of the documents, such as 1%, that goes into a second store, as in
             data build.
+        shard_tokens: most tokens of a shard, as in data build.
         strict: make a document that cannot be used an error, instead of skipping and counting it.
         overwrite: replace a store at --out.
 
@@ -294,9 +306,35 @@ def data_import(
     out = as_path(out)
     done = import_pair(
         as_path(pair), as_path(tokenizer), out, end_token=end_token, strict=strict,
-        overwrite=overwrite, hold_out=hold_out,
+        overwrite=overwrite, hold_out=hold_out, shard_tokens=shard_tokens,
     )  # fmt: skip
     return _result(out, done.held_out is not None, done.skips, None)
+
+
+@checks_arguments
+def data_merge(stores: Paths, /, *, out: PathLike, overwrite: bool = False) -> StoreInfo:
+    """Join token stores of one tokenizer as the shards of one store.
+
+    Files are linked where the disk can, and copied elsewhere; no token is read. So a text of any
+    size is built in parts, side by side, and joined.
+
+    Example:
+        blankfill data merge part-0 part-1 part-2 --out store
+
+    Args:
+        stores: folders of stores, with shards or without, in the order that they are to have.
+        out: folder of the new store; it appears when it is complete.
+        overwrite: replace a store at --out.
+
+    Raises:
+        DataError: a folder is no store, or does not go with the others.
+        OutputError: the folder at --out is taken or cannot be written.
+    """
+    from blankfill.data.merge import merge_stores
+
+    out = as_path(out)
+    merge_stores([as_path(store) for store in as_list(stores)], out, overwrite=overwrite)
+    return data_info(out)
 
 
 @checks_arguments
@@ -307,8 +345,8 @@ def data_info(store: PathLike, /, *, verify: bool = False) -> StoreInfo:
         blankfill data info store
 
     Args:
-        store: folder of the store.
-        verify: also read every file and compare its checksum.
+        store: folder of the store, or the address of one that lies elsewhere.
+        verify: also read every file and compare its checksum; without it, sizes are compared.
 
     Raises:
         DataError: the folder is not a store or is damaged.
@@ -318,7 +356,8 @@ def data_info(store: PathLike, /, *, verify: bool = False) -> StoreInfo:
     opened = TokenStore.open(as_path(store), verify=verify)
     return StoreInfo(
         path=str(store), documents=len(opened), tokens=opened.num_tokens,
-        pairs=opened.num_pairs, dtype=opened.manifest["dtype"], vocab_size=opened.vocab_size,
+        pairs=opened.num_pairs, shards=len(opened.entries) if opened.is_sharded else 0,
+        dtype=opened.dtype, vocab_size=opened.vocab_size,
         fingerprint=opened.fingerprint, tokenizer_fingerprint=opened.tokenizer_fingerprint,
         languages={
             name: LanguageCounts(**counts) for name, counts in opened.by_language.items()
@@ -349,6 +388,8 @@ def data_show(
     Raises:
         DataError: the folder is not a store, or has no such document.
     """
+    import numpy as np
+
     from blankfill.data.store import TokenStore
     from blankfill.text.language import LANGUAGES
     from blankfill.text.vocabularies import load_tokenizer
@@ -356,17 +397,18 @@ def data_show(
     opened = TokenStore.open(as_path(store))
     if not 0 <= index < len(opened):
         raise DataError(f"{store} has documents 0 to {len(opened) - 1}, not {index}")
-    loaded = load_tokenizer(Path(tokenizer) if tokenizer else Path(store) / "tokenizer")
+    loaded = load_tokenizer(Path(tokenizer) if tokenizer else opened.path / "tokenizer")
     if loaded.fingerprint != opened.tokenizer_fingerprint:
         raise DataError(f"{store} was built with another tokenizer than {tokenizer}; leave out "
                         "--tokenizer to use the store's own copy")  # fmt: skip
     documents: list[ShownDocument] = []
     for i in range(index, min(index + count, len(opened))):
-        tokens = opened.document(i)
-        prompt = -1 if opened.prompts is None else int(opened.prompts[i])
+        tokens, alone = opened.document(i), np.array([i])
+        prompt = int(opened.prompts_of(alone)[0])
         documents.append(
             ShownDocument(
-                index=i, language=LANGUAGES[int(opened.languages[i])], num_tokens=len(tokens),
+                index=i, language=LANGUAGES[int(opened.languages_of(alone)[0])],
+                num_tokens=len(tokens),
                 text=loaded.decode(tokens if prompt < 0 else tokens[:prompt]),
                 answer=None if prompt < 0 else loaded.decode(tokens[prompt:]),
             )

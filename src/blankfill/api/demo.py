@@ -204,7 +204,7 @@ def _clear(name: NameLock, minutes: float, seed: int) -> None:
 
 def _kind() -> FolderKind:
     """Describe a demo's folder: a run, what it was made from, and pictures."""
-    from blankfill.data.store import KIND as STORE
+    from blankfill.data.manifest import KIND as STORE
     from blankfill.disk.json_files import Description
     from blankfill.disk.ownership import FolderKind
     from blankfill.objective.render import is_picture

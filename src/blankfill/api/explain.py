@@ -221,7 +221,7 @@ def _statistics(
 
     store = TokenStore.open(data)
     found = epoch_statistics(
-        [store], cfg, load_tokenizer(Path(data) / "tokenizer").ids, row_length=row_length,
+        [store], cfg, load_tokenizer(store.path / "tokenizer").ids, row_length=row_length,
         seed=seed, epoch=epoch,
     )  # fmt: skip
     return ExplainResult(
@@ -284,9 +284,9 @@ def _from_store(data: Path, index: int) -> tuple[TextTokenizer, Any, Any, int | 
     if store.has_sentences:
         ends = store.sentence_ends(index, 0, len(tokens))
     prompt = None
-    if store.prompts is not None and store.prompts[index] >= 0:
-        prompt = int(store.prompts[index])
-    return load_tokenizer(Path(data) / "tokenizer"), tokens, ends, prompt
+    if (before := int(store.prompts_of(np.array([index]))[0])) >= 0:
+        prompt = before
+    return load_tokenizer(store.path / "tokenizer"), tokens, ends, prompt
 
 
 def _given(

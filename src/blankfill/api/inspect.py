@@ -13,6 +13,7 @@ from blankfill.api.parameters import CheckpointName, PathLike, as_path
 from blankfill.config.arguments import checks_arguments
 from blankfill.config.model import ModelConfig
 from blankfill.config.presets import PRESETS, is_preset, preset
+from blankfill.disk.address import is_address
 from blankfill.errors import CheckpointError, ConfigError, DataError
 from blankfill.results import short_repr
 
@@ -49,7 +50,7 @@ def info(path: PathLike, /, *, checkpoint: CheckpointName | None = None) -> Info
         blankfill info runs/mine
 
     Args:
-        path: a folder that blankfill wrote, or the name of a preset.
+        path: a folder that blankfill wrote, the address of a store, or the name of a preset.
         checkpoint: of a run, last, best (lowest validation loss), or a step; the last where not
             given.
 
@@ -58,11 +59,18 @@ def info(path: PathLike, /, *, checkpoint: CheckpointName | None = None) -> Info
         ConfigError: a checkpoint is named of something that is no run.
         DataError: there is nothing there that blankfill knows.
     """
+    from blankfill.data.manifest import SHARD_FOLDER
+
     folder, name = as_path(path), str(path)
+    if is_address(folder):
+        if checkpoint is not None:
+            raise _not_of_a_run(name, "store")
+        return InfoResult(path=name, kind="store", facts=_store(folder))
     marks: tuple[tuple[str, str, Callable[[Path], dict[str, str | int | float]]], ...] = (
         ("run.json", "run", functools.partial(_run, checkpoint=checkpoint)),
         ("state.json", "checkpoint", functools.partial(_checkpoint, checkpoint=checkpoint)),
         ("tokens.bin", "store", _store),
+        (f"{SHARD_FOLDER.format(0)}/tokens.bin", "store", _store),
         ("tokenizer.model", "tokenizer", _tokenizer),
         ("blankfill.json", "tokenizer", _tokenizer),
     )
@@ -217,20 +225,18 @@ def _checkpoint(folder: Path, checkpoint: CheckpointName | None) -> dict[str, st
 
 def _store(folder: Path) -> dict[str, str | int | float]:
     from blankfill.data.store import TokenStore
-    from blankfill.text.language import LANGUAGES
 
     store = TokenStore.open(folder)
     facts: dict[str, str | int | float] = {
         "documents": len(store),
         "tokens": store.num_tokens,
+        **({"shards": len(store.entries)} if store.is_sharded else {}),
         "mean tokens per document": round(store.num_tokens / max(1, len(store)), 1),
         "fingerprint": store.fingerprint,
         "tokenizer fingerprint": store.tokenizer_fingerprint,
     }
-    for code, name in enumerate(LANGUAGES):
-        count = int((store.languages == code).sum())
-        if count:
-            facts[f"documents ({name})"] = count
+    for name, counts in store.by_language.items():
+        facts[f"documents ({name})"] = counts["documents"]
     return facts
 
 

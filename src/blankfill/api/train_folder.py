@@ -269,7 +269,7 @@ class TrainFolder:
 
 def train_kind() -> FolderKind:
     """Describe the folder: what may lie in it, and may therefore be replaced."""
-    from blankfill.data.store import KIND as STORE
+    from blankfill.data.manifest import KIND as STORE
     from blankfill.disk.ownership import FolderKind
     from blankfill.objective.render import is_picture
     from blankfill.report import is_report

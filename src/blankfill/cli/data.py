@@ -43,8 +43,13 @@ def print_build(result: BuildResult, console: Answer) -> None:
 
 def print_export(result: DataExportResult, console: Answer) -> None:
     """Print what to name in Megatron."""
-    console.print(f"{result.prefix}.idx: {result.documents:,} documents, {result.tokens:,} tokens; "
-                  f"in Megatron: --data-path {result.prefix}")  # fmt: skip
+    held = f"{result.documents:,} documents, {result.tokens:,} tokens"
+    if len(result.prefixes) == 1:
+        console.print(f"{result.prefix}.idx: {held}; in Megatron: --data-path {result.prefix}")
+    else:
+        console.print(f"{result.prefix}.idx to {result.prefixes[-1]}.idx: {held} in "
+                      f"{len(result.prefixes):,} datasets; in Megatron, name each of them in "
+                      "--data-path")  # fmt: skip
     if result.end_token is not None:
         console.print("documents there end with their last token; the tokenizer's end of a "
                       f"document is the id {result.end_token}")  # fmt: skip
@@ -52,8 +57,9 @@ def print_export(result: DataExportResult, console: Answer) -> None:
 
 def print_info(store: StoreInfo, console: Answer) -> None:
     """Print the counts of a store."""
-    console.print(f"{store.path}: token store, {store.dtype}, tokenizer of {store.vocab_size:,} "
-                  f"ids, fingerprint {store.fingerprint[:12]}")  # fmt: skip
+    shards = f"{store.shards:,} shards, " if store.shards else ""
+    console.print(f"{store.path}: token store, {shards}{store.dtype}, tokenizer of "
+                  f"{store.vocab_size:,} ids, fingerprint {store.fingerprint[:12]}")  # fmt: skip
     table = new_table(
         "language", right=("documents", "tokens", "characters", "bytes", "chars / token")
     )

@@ -51,6 +51,9 @@ VERBS: dict[str, Verb] = {
     "data import": Verb(
         "data:data_import", "data:print_build", "turn Megatron's .bin and .idx into a token store"
     ),
+    "data merge": Verb(
+        "data:data_merge", "data:print_info", "join token stores as the shards of one"
+    ),
     "data info": Verb("data:data_info", "data:print_info", "what a token store holds"),
     "data show": Verb("data:data_show", "data:print_show", "documents of a store back as text"),
     "explain": Verb(

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from blankfill import progress
 from blankfill.data.hold_out import SplitWriter, fraction_of
+from blankfill.data.manifest import StoreManifest
 from blankfill.data.megatron import MegatronPair, open_pair
-from blankfill.data.store import StoreManifest
 from blankfill.errors import DataError
 from blankfill.objective.special import SpecialIds
 from blankfill.text.language import language_code
@@ -48,6 +48,7 @@ def import_pair(
     strict: bool = False,
     overwrite: bool = False,
     hold_out: float = 0.0,
+    shard_tokens: int = 0,
 ) -> Imported:
     """Build a token store from an indexed dataset.
 
@@ -60,6 +61,7 @@ def import_pair(
         strict: raise an error where a document cannot be used, instead of skipping it.
         overwrite: replace a store at `out`.
         hold_out: share of the documents that goes into a second store.
+        shard_tokens: most tokens of a shard; 0 makes stores without shards.
 
     Raises:
         DataError: the files cannot be used, hold ids that the tokenizer has not, or are empty.
@@ -76,7 +78,7 @@ def import_pair(
     with (
         SplitWriter(
             out, hold_out, vocab_size=loaded.vocab_size, tokenizer_fingerprint=loaded.fingerprint,
-            tokenizer=tokenizer, overwrite=overwrite,
+            tokenizer=tokenizer, overwrite=overwrite, shard_tokens=shard_tokens,
         ) as writer,
         progress.bar("reading ids", total=pair.num_documents, unit="documents") as meter,
     ):  # fmt: skip

@@ -13,7 +13,7 @@ import hashlib
 from contextlib import ExitStack
 from pathlib import Path
 
-from blankfill.data.store import Origin, StoreManifest
+from blankfill.data.manifest import Origin, StoreManifest
 from blankfill.data.store_writer import StoreWriter
 from blankfill.errors import DataError
 
@@ -81,6 +81,7 @@ class SplitWriter:
         tokenizer_fingerprint: of the tokenizer.
         tokenizer: its folder.
         overwrite: replace stores that stand in these places.
+        shard_tokens: of both; see `StoreWriter`.
 
     Raises:
         OutputError: one of the two is taken, another process writes it, or it cannot be written.
@@ -88,7 +89,7 @@ class SplitWriter:
 
     def __init__(
         self, out: Path, share: float, *, vocab_size: int, tokenizer_fingerprint: str,
-        tokenizer: Path, overwrite: bool,
+        tokenizer: Path, overwrite: bool, shard_tokens: int = 0,
     ) -> None:  # fmt: skip
         self._share = share
         self._lowest, self._highest = 1.0, 0.0
@@ -96,7 +97,7 @@ class SplitWriter:
         def new(path: Path) -> StoreWriter:
             return StoreWriter(
                 path, vocab_size=vocab_size, tokenizer_fingerprint=tokenizer_fingerprint,
-                tokenizer=tokenizer, overwrite=overwrite,
+                tokenizer=tokenizer, overwrite=overwrite, shard_tokens=shard_tokens,
             )  # fmt: skip
 
         with ExitStack() as stack:

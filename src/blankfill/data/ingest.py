@@ -31,7 +31,7 @@ import numpy.typing as npt
 from blankfill import progress
 from blankfill.data.duplicates import DUPLICATE, MOST_DOCUMENTS, SeenDocuments, identity_of
 from blankfill.data.hold_out import SplitWriter, fraction_of
-from blankfill.data.store import StoreManifest
+from blankfill.data.manifest import StoreManifest
 from blankfill.errors import DataError
 from blankfill.runtime import available_cores
 from blankfill.text.corpus import no_documents, read_records
@@ -106,6 +106,7 @@ def build_store(
     num_workers: int = 0,
     hold_out: float = 0.0,
     drop_duplicates: bool = False,
+    shard_tokens: int = 0,
 ) -> Built:
     """Build a token store.
 
@@ -120,6 +121,7 @@ def build_store(
         hold_out: share of the documents that goes into a second store, `held_out_path(out)`.
         drop_duplicates: leave out documents that were there before, word for word; else they are
             only counted.
+        shard_tokens: most tokens of a shard; 0 makes stores without shards.
 
     Returns:
         What was built, and what was skipped.
@@ -137,7 +139,7 @@ def build_store(
     with (
         SplitWriter(
             out, hold_out, vocab_size=loaded.vocab_size, tokenizer_fingerprint=loaded.fingerprint,
-            tokenizer=tokenizer, overwrite=overwrite,
+            tokenizer=tokenizer, overwrite=overwrite, shard_tokens=shard_tokens,
         ) as writer,
         progress.bar("encoding text", unit="documents") as meter,
     ):  # fmt: skip

@@ -28,7 +28,9 @@ import numpy as np
 import numpy.typing as npt
 
 from blankfill.atomic import new_file
-from blankfill.data.store import MEGATRON_INDEX, TokenStore
+from blankfill.data.manifest import MEGATRON_INDEX
+from blankfill.data.shard import Shard
+from blankfill.data.store import TokenStore
 from blankfill.disk.pointer import is_pointer, pointer_sentence
 from blankfill.disk.publish import refused_by_disk
 from blankfill.errors import DataError
@@ -42,25 +44,36 @@ _CODES = {"<u2": 8, "<u4": 4}
 _LONGEST = 2**31 - 1
 
 
-def write_index(store: TokenStore) -> Path:
-    """Write `tokens.idx` beside a store's `tokens.bin`.
+def write_index(store: TokenStore) -> list[Path]:
+    """Write `tokens.idx` beside the `tokens.bin` of each shard of a store.
 
     Returns:
-        The path without its suffix, as Megatron takes it.
+        Each path without its suffix, as Megatron takes it.
 
     Raises:
-        DataError: a document is too long for Megatron's index.
+        DataError: a document is too long for Megatron's index, or the store lies elsewhere.
         OutputError: the folder cannot be written.
     """
-    lengths = store.lengths
+    if store.address is not None:
+        raise DataError(
+            f"{store.address} lies elsewhere, and an index stands beside the ids; copy the store "
+            "to this machine and name that folder"
+        )
+    return [
+        _write_index(store.path / entry.name, store.shard(k), entry.dtype)
+        for k, entry in enumerate(store.entries)
+    ]
+
+
+def _write_index(folder: Path, shard: Shard, dtype: str) -> Path:
+    lengths = np.diff(shard.offsets)
     if len(lengths) and int(lengths.max()) > _LONGEST:
         raise DataError(
-            f"document {int(lengths.argmax())} of {store.path} has {int(lengths.max()):,} tokens, "
+            f"document {int(lengths.argmax())} of {folder} has {int(lengths.max()):,} tokens, "
             "more than an index of Megatron can say (2^31 - 1)"
         )
-    dtype = store.manifest["dtype"]
-    count = len(store)
-    places = np.asarray(store.offsets[:-1]) * np.dtype(dtype).itemsize
+    count = len(lengths)
+    places = np.asarray(shard.offsets[:-1]) * np.dtype(dtype).itemsize
     index = b"".join(
         [
             _HEAD.pack(_MAGIC, 1, _CODES[dtype], count, count + 1),
@@ -69,9 +82,9 @@ def write_index(store: TokenStore) -> Path:
             np.arange(count + 1, dtype="<i8").tobytes(),
         ]
     )
-    with refused_by_disk(store.path), new_file(store.path / MEGATRON_INDEX) as temporary:
+    with refused_by_disk(folder), new_file(folder / MEGATRON_INDEX) as temporary:
         temporary.write_bytes(index)
-    return store.path / Path(MEGATRON_INDEX).stem
+    return folder / Path(MEGATRON_INDEX).stem
 
 
 class MegatronPair(NamedTuple):

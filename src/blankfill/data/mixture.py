@@ -19,6 +19,7 @@ import numpy as np
 
 from blankfill.config.ranges import Range
 from blankfill.data.rows import RowSource
+from blankfill.disk.address import address_of, is_address
 from blankfill.errors import ConfigError
 from blankfill.objective.batch import Batch
 
@@ -187,7 +188,7 @@ def _splits(shares: Sequence[float]) -> list[int]:
 def _parse(path: Path) -> tuple[Path, float | None]:
     """Split off what follows the last colon, unless the whole is a path that exists."""
     store, colon, text = str(path).rpartition(":")
-    if not colon or path.exists():
+    if not colon or path.exists() or (is_address(path) and not _has_share(store, text)):
         return path, None
     try:
         share = float(text)
@@ -201,6 +202,11 @@ def _parse(path: Path) -> tuple[Path, float | None]:
             f"{store or 'store'}:0.3; a store that is not wanted is left out"
         )
     return Path(store), share
+
+
+def _has_share(address: str, text: str) -> bool:
+    """Tell a share after an address, `https://host:8000/store:0.3`, from its port and its path."""
+    return is_address(address) and "/" not in text and "/" in address_of(address).split("://")[1]
 
 
 def _interleave(parts: Sequence[tuple[int, Batch, list[int]]]) -> Batch:

@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from blankfill import progress
+from blankfill.data.order import VisitOrder
 from blankfill.data.rows import DocumentStore
 
 __all__ = ["count_neighbours"]
 
 MAX_TOKENS = 32_000_000
-"""Tokens that are read; of larger stores, whole documents at even distances."""
+"""Tokens that are read; of larger stores, whole documents at even distances, or where a store is
+read group by group (`order.py`), as many of its first group."""
 MAX_CONTEXTS = 4096
 MAX_CELLS = 2**27
 """Cells of the table: 512 MB in float32."""
@@ -40,7 +42,7 @@ def count_neighbours(
         `[V, C]` weighted counts, whose columns are the most frequent tokens in descending order,
         and `[V]` how often each token was read.
     """
-    total = sum(int(np.asarray(store.lengths).sum()) for store in stores)
+    total = sum(store.num_tokens for store in stores)
     stride = max(1, -(-total // MAX_TOKENS))
     frequency = np.zeros(vocab_size, np.int64)
     for tokens, _ in _chunks(stores, stride):
@@ -69,10 +71,18 @@ def _chunks(
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """Read whole documents, some at a time, each token with the number of its document."""
     for store in stores:
-        lengths = np.asarray(store.lengths)
-        numbers = np.arange(0, len(lengths), stride)
-        pieces = (np.cumsum(lengths[numbers]) - lengths[numbers]) // CHUNK_TOKENS
+        numbers = _some(store, stride)
+        lengths = store.lengths_of(numbers)
+        pieces = (np.cumsum(lengths) - lengths) // CHUNK_TOKENS
         for part in np.split(numbers, np.flatnonzero(np.diff(pieces)) + 1):
-            sizes = lengths[part]
+            sizes = store.lengths_of(part)
             tokens = store.read(part, np.zeros_like(sizes), sizes).astype(np.int64)
             yield tokens, np.repeat(part, sizes)
+
+
+def _some(store: DocumentStore, stride: int) -> npt.NDArray[np.int64]:
+    """Choose one document of `stride`, in ascending order."""
+    order = VisitOrder([store], 0)
+    if stride == 1 or order.is_whole:
+        return np.arange(0, len(store), stride)
+    return np.sort(order.documents(np.arange(-(-len(store) // stride)), 0))

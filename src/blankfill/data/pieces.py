@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from blankfill.config.objective import ObjectiveConfig
+from blankfill.data.parts import split_by
 from blankfill.errors import ConfigError
 from blankfill.objective.batch import Bool, Int32, Int64, UInt8
 from blankfill.objective.drawn import ranks
@@ -27,33 +28,52 @@ __all__ = ["Cutter", "DocumentStore", "Objectives", "Pieces"]
 SLACK = 8
 """A cut may move back by one part in this many of a row, to where a sentence ends."""
 PART_SHIFT, SHORT_SHIFT = 32, 52
-"""A piece's address holds its document in the low bits; its part and shorter part start here."""
+"""A piece's address holds its document in the low bits; its part and shorter part start here. Past
+2^32 documents a few pieces share an address, and with it what is drawn: kinds, not texts."""
 SHORTEST_SEQUENCE = 32
 """Shortest target length of `short_sequence_rate` (released `blocklm_utils.py: split_samples`)."""
 
 
 class DocumentStore(Protocol):
-    """What the stream needs of a token store."""
+    """What the stream needs of a token store; documents are asked for by their numbers."""
+
+    def __len__(self) -> int: ...
 
     @property
-    def lengths(self) -> Int64:
-        """`[N]` tokens of each document."""
+    def num_tokens(self) -> int:
+        """Tokens of all documents."""
         ...
 
     @property
-    def languages(self) -> UInt8:
-        """`[N]` language code of each document."""
+    def shard_documents(self) -> Int64:
+        """`[shards]` documents of each shard, in their order."""
         ...
 
     @property
-    def prompts(self) -> Int32 | None:
-        """`[N]` tokens of each document before its answer, -1 where it is plain text; None where
-        all are."""
+    def shuffle_shards(self) -> int:
+        """Shards whose documents are put into one order together."""
+        ...
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether some documents are a text and its answer."""
         ...
 
     @property
     def has_sentences(self) -> bool:
         """Whether it knows where sentences end."""
+        ...
+
+    def lengths_of(self, documents: Int64) -> Int64:
+        """Give `[n]` tokens of some documents."""
+        ...
+
+    def languages_of(self, documents: Int64) -> UInt8:
+        """Give `[n]` language codes of some documents."""
+        ...
+
+    def prompts_of(self, documents: Int64) -> Int32:
+        """Give `[n]` tokens of some documents before their answers, -1 where they are plain."""
         ...
 
     def read(self, documents: Int64, starts: Int64, ends: Int64) -> Int32:
@@ -160,15 +180,7 @@ class Cutter:
     ) -> None:
         self._stores, self._objectives = stores, objectives
         self._row_length, self._seed = row_length, seed
-        lengths = [np.asarray(store.lengths, np.int32) for store in stores]
-        self._lengths = np.concatenate([np.zeros(0, np.int32), *lengths])
-        self._prompts: Int32 | None = None
-        if any(store.prompts is not None for store in stores):
-            known = [
-                np.full(len(length), -1, np.int32) if store.prompts is None else store.prompts
-                for store, length in zip(stores, lengths, strict=True)
-            ]
-            self._prompts = np.concatenate(known).astype(np.int32)
+        self._has_pairs = any(store.has_pairs for store in stores)
 
     def pieces(self, documents: Int64, source: Int64, index: Int64, epoch: int) -> Pieces:
         """Cut some documents.
@@ -182,11 +194,10 @@ class Cutter:
             index: `[n]` its number in its store.
             epoch: 0-based pass over the data.
         """
-        length = self._lengths[documents].astype(np.int64)
+        length, prompts = self._lengths(source, index)
         found: list[Pieces] = []
         alive = np.flatnonzero(length)
-        if self._prompts is not None:
-            prompts = self._prompts[documents].astype(np.int64)
+        if self._has_pairs:
             pairs = np.flatnonzero((prompts >= 0) & (length > 0))
             kept, answers = fit_pairs(prompts[pairs], (length - prompts)[pairs], self._row_length)
             found.append(
@@ -229,6 +240,15 @@ class Cutter:
         # Pieces of one document stand apart, so that a row holds different texts.
         keys = sort_keys(pieces.numbers, np.int64(0), self._seed, "order", epoch)
         return pieces.take(np.argsort(keys, kind="stable"))
+
+    def _lengths(self, source: Int64, index: Int64) -> tuple[Int64, Int64]:
+        """Give the tokens of some documents, and how many of them stand before an answer."""
+        length, prompts = np.empty(len(index), np.int64), np.full(len(index), -1)
+        for s, members in split_by(source):
+            length[members] = self._stores[s].lengths_of(index[members])
+            if self._stores[s].has_pairs:
+                prompts[members] = self._stores[s].prompts_of(index[members])
+        return length, prompts
 
     def _shortened(self, pieces: Pieces, epoch: int) -> Pieces:
         """Cut some pieces into shorter ones of random length, at sentence ends where possible."""

@@ -1,12 +1,12 @@
 """The endless stream of packed rows: a pure function of stores, objective, seed and row index.
 
-An epoch puts all documents into a pseudo-random order and takes them window by window. Documents
-longer than a row are cut into pieces (`pieces.py`), so that Part B is never truncated. Kinds and
-span lengths are drawn and the examples packed from lengths alone. A batch then reads the few
-documents that its rows name. So any rank makes any row alone, and resuming at a step is asking for
-its rows.
+An epoch puts all documents into a pseudo-random order (`order.py`) and takes them window by
+window. Documents longer than a row are cut into pieces (`pieces.py`), so that Part B is never
+truncated. Kinds and span lengths are drawn and the examples packed from lengths alone. A batch then
+reads the few documents that its rows name. So any rank makes any row alone, and resuming at a step
+is asking for its rows.
 
-Memory beside the stores: four bytes for each document, and the plans of a few windows.
+Memory beside the stores: the plans of a few windows, however many documents there are.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from itertools import groupby
 import numpy as np
 
 from blankfill.config.objective import ObjectiveConfig
+from blankfill.data.order import VisitOrder
+from blankfill.data.parts import joined_parts, split_by
 from blankfill.data.pieces import Cutter, DocumentStore, Objectives, Pieces
 from blankfill.errors import ConfigError, DataError
 from blankfill.objective.batch import Batch, Int32, Int64, UInt8
@@ -29,7 +31,6 @@ from blankfill.objective.frame import frame_room
 from blankfill.objective.many import draw_many, place_many
 from blankfill.objective.pack import pack
 from blankfill.objective.special import SpecialIds
-from blankfill.rng import permute
 
 __all__ = ["DocumentStore", "RowSource"]
 
@@ -98,9 +99,9 @@ class RowSource:
                 f"row_length={row_length} cannot hold an example of one token under this "
                 "objective; take longer rows"
             )
-        lengths = [np.asarray(store.lengths) for store in stores]
-        self._store_first = np.cumsum([0, *map(len, lengths)])
-        tokens = sum(int(length.sum()) for length in lengths)
+        self._store_first = np.cumsum([0, *map(len, stores)])
+        self._order = VisitOrder(stores, seed)
+        tokens = sum(store.num_tokens for store in stores)
         if not tokens:
             raise DataError("the token stores hold no token; build them from text that has some")
         self._cutter = Cutter(stores, self._objectives, room, seed)
@@ -154,10 +155,19 @@ class RowSource:
             sizes = window.drawn.example_lengths[window.members]
             yield window.drawn, np.add.reduceat(sizes, window.first[:-1])
 
-    def num_rows(self, epoch: int) -> int:
-        """Count the rows of one epoch; it depends a little on what was drawn."""
-        first = epoch * self._windows_in_epoch
-        return sum(self._size(first + part) for part in range(self._windows_in_epoch))
+    def num_rows(self, epoch: int, *, at_most: int | None = None) -> int:
+        """Count the rows of one epoch; it depends a little on what was drawn.
+
+        Args:
+            epoch: 0-based pass over the data.
+            at_most: stop planning where as many were found.
+        """
+        found = 0
+        for number in range(epoch * self._windows_in_epoch, (epoch + 1) * self._windows_in_epoch):
+            found += self._size(number)
+            if at_most is not None and found >= at_most:
+                return at_most
+        return found
 
     def epoch_at(self, row: int) -> float:
         """Tell how many passes over the data stand before a row."""
@@ -214,7 +224,7 @@ class RowSource:
         epoch, part = divmod(number, self._windows_in_epoch)
         first = part * self._window_documents
         inside = np.arange(first, min(first + self._window_documents, self._num_documents))
-        documents = permute(inside, self._num_documents, self._seed, "order", epoch)
+        documents = self._order.documents(inside, epoch)
         source = np.searchsorted(self._store_first, documents, side="right") - 1
         index = documents - self._store_first[source]
         pieces = self._cutter.pieces(documents, source, index, epoch)
@@ -271,19 +281,14 @@ class RowSource:
             start = np.where(is_answer, answer + gap, np.repeat(start, parts))
             end = np.repeat(end, parts)
             end = np.where(is_answer, end + gap, np.where(gap > 0, answer, end))
-        if len(self._stores) == 1:
-            return self._stores[0].read(document, start, end)
-        sizes = end - start
-        tokens = np.empty(int(sizes.sum()), np.int32)
-        of_token = np.repeat(source, sizes)
-        for number, store in enumerate(self._stores):
-            mine = source == number
-            tokens[of_token == number] = store.read(document[mine], start[mine], end[mine])
-        return tokens
+        parts = [
+            (members, self._stores[s].read(document[members], start[members], end[members]))
+            for s, members in split_by(source)
+        ]
+        return joined_parts(parts, end - start)
 
     def _languages(self, source: Int64, document: Int64) -> UInt8:
         languages = np.empty(len(source), np.uint8)
-        for number, store in enumerate(self._stores):
-            mine = source == number
-            languages[mine] = np.asarray(store.languages)[document[mine]]
+        for s, members in split_by(source):
+            languages[members] = self._stores[s].languages_of(document[members])
         return languages

@@ -102,7 +102,7 @@ def epoch_statistics(
     found = (lengths[1:] / max(1, lengths.sum())).tolist()
     return EpochStatistics(
         rows=rows, row_length=row_length, examples=int(kinds.sum()), tokens=int(tokens.sum()),
-        tokens_in_stores=sum(int(np.asarray(s.lengths).sum()) for s in stores),
+        tokens_in_stores=sum(store.num_tokens for store in stores),
         fill=used / (rows * row_length),
         kinds={k.name.lower(): float(kinds[k] / kinds.sum()) for k in Kind if kinds[k]},
         fallbacks=fallbacks, masked_tokens=int(masked.sum()),

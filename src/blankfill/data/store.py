@@ -1,4 +1,4 @@
-"""A token store: documents as one array of ids on disk, readable without us.
+"""A token store: documents as arrays of ids on disk, readable without us.
 
     store/
       tokens.bin      little-endian uint16 (uint32 where the vocabulary is beyond 65,536): all ids
@@ -11,148 +11,76 @@
       tokenizer/      a copy of the tokenizer, so that a store can be read back as text
 
 Its fingerprint is the SHA-256 of the arrays' checksums and the tokenizer's fingerprint.
+
+A large store is cut into shards. Each is a folder of these files (`shard-00000/`) without a
+tokenizer; beside them lie `tokenizer/` and a `manifest.json` that holds what opening needs of each
+shard: counts and checksums. Opening reads that file and compares sizes; a shard is mapped when a
+document of it is asked for. The fingerprint is then that of the shards' fingerprints.
 """
 
 from __future__ import annotations
 
-import hashlib
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from blankfill.disk.json_files import Description, check, read_object
-from blankfill.disk.ownership import FolderKind
-from blankfill.disk.pointer import is_pointer, pointer_sentence
+from blankfill.data.manifest import (
+    COUNTED,
+    CURE,
+    MANIFEST,
+    StoreManifest,
+    entries_of,
+    read_manifest,
+)
+from blankfill.data.parts import joined_parts, split_by
+from blankfill.data.shard import LocalFiles, Shard, ShardEntry, ShardFiles
+from blankfill.disk.address import is_address
 from blankfill.errors import DataError
-from blankfill.objective.drawn import gather
-from blankfill.text.tokenizer import INNER_TOKENIZER
 
-__all__ = [
-    "ARRAYS",
-    "COUNTED",
-    "DTYPES",
-    "KIND",
-    "MANIFEST",
-    "MEGATRON_INDEX",
-    "VERSION",
-    "HoldOut",
-    "Origin",
-    "StoreManifest",
-    "TokenStore",
-]
+__all__ = ["TokenStore"]
 
-MANIFEST = "manifest.json"
-"""Its description; a folder without one is no store."""
-VERSION = 3
-"""Version of the folder's format, in the manifest. Version 1 had no sentences, versions 1 and 2 no
-pairs; both are still read."""
-ARRAYS = ("tokens.bin", "offsets.bin", "languages.bin", "sentences.bin", "prompts.bin")
-"""Its files, in the order in which the fingerprint takes them."""
-MEGATRON_INDEX = "tokens.idx"
-"""What Megatron needs beside tokens.bin to read it (`megatron.py`)."""
-DTYPES = ("<u2", "<u4")
-"""Widths of a token; the first holds ids up to 65,535."""
-COUNTED = ("documents", "tokens", "characters", "bytes")
-"""What the manifest counts for each language."""
-DESCRIPTION = Description(
-    "format", "blankfill token store", VERSION,
-    {
-        "dtype": str, "documents": int, "tokens": int, "vocab_size": int, "fingerprint": str,
-        "tokenizer": {"fingerprint": str}, "languages": [str], "by_language": dict, "sha256": dict,
-        "pairs?": int,
-    },
-)  # fmt: skip
-"""What the manifest says of itself."""
-KIND = FolderKind(
-    title="a token store", marker=MANIFEST, description=DESCRIPTION,
-    files=(*ARRAYS, MEGATRON_INDEX),
-    folders={"tokenizer": INNER_TOKENIZER},
-)  # fmt: skip
-"""A store's folder, which a new one may replace."""
-CHECKED_TOKENS = 1 << 24
-"""Tokens read at a time when a store is verified."""
-
-
-class Origin(TypedDict, total=False):
-    """What a manifest says about the text of a store."""
-
-    sources: list[str]
-    """The files that were read."""
-    skipped: dict[str, int]
-    """Documents that could not be used, by reason."""
-    hold_out: HoldOut
-    """Which part of the text this is; missing where it is all."""
-
-
-class HoldOut(TypedDict):
-    """One of the two stores that a text was split into (`hold_out.py`)."""
-
-    share: float
-    """The share of documents that is held out, by the hash of their texts."""
-    side: Literal["training", "held-out"]
-    """Which of the two this is."""
-
-
-class StoreManifest(Origin):
-    """What `manifest.json` holds."""
-
-    format: str
-    version: int
-    fingerprint: str
-    dtype: str
-    """One of `DTYPES`."""
-    documents: int
-    tokens: int
-    pairs: int
-    """Documents that are a text and its answer; missing before version 3."""
-    vocab_size: int
-    tokenizer: TokenizerIdentity
-    languages: list[str]
-    """Names of the codes in languages.bin."""
-    by_language: dict[str, dict[str, int]]
-    """What `COUNTED` names, of each language that the store holds."""
-    sha256: dict[str, str]
-    """Of each file."""
-
-
-class TokenizerIdentity(TypedDict):
-    """The tokenizer that a store was built with."""
-
-    fingerprint: str
+KEPT_SHARDS = 1024
+"""Shards that stay mapped; a process may have 65,530 maps, and a shard is five."""
+OPENING_TRIES = 5
+"""How often a shard in the cache is looked for again after it was taken away."""
 
 
 class TokenStore:
-    """A complete store, memory-mapped: opening costs nothing, and nothing is copied."""
+    """A complete store, memory-mapped: opening costs little, and nothing is copied.
 
-    def __init__(self, path: Path, manifest: StoreManifest) -> None:
-        """Map the arrays that a manifest describes; use `TokenStore.open` to read one."""
+    Args:
+        path: its folder; of a store that lies elsewhere, where its manifest and tokenizer are kept.
+        manifest: what describes it.
+        files: where the files of its shards are; in `path` where not given.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: a file is of another size than it must be, or the manifest contradicts itself.
+    """
+
+    def __init__(
+        self, path: Path, manifest: StoreManifest, files: ShardFiles | None = None
+    ) -> None:
         self.path, self.manifest = path, manifest
-        num_documents = int(manifest["documents"])
-        dtype = manifest["dtype"]
-        if dtype not in DTYPES:
-            raise ValueError(f"its tokens are {dtype!r}, not one of {', '.join(DTYPES)}")
-        self.tokens = _map(path / "tokens.bin", dtype, int(manifest["tokens"]))
-        self.offsets = _map(path / "offsets.bin", "<i8", num_documents + 1)
-        self.languages: npt.NDArray[np.uint8] = _map(path / "languages.bin", "u1", num_documents)
-        self.has_sentences = int(manifest["version"]) > 1
+        self._files = files or LocalFiles(path)
+        self.entries = entries_of(manifest)
+        """Its shards."""
+        self._first = np.cumsum([0, *(entry.documents for entry in self.entries)])
+        self._starts: list[int] = self._first.tolist()
+        self.has_sentences = all(entry.has_sentences for entry in self.entries)
         """Whether it knows where sentences end."""
-        num_bytes = -(-len(self.tokens) // 8) if self.has_sentences else 0
-        self._sentences: npt.NDArray[np.uint8] = (
-            _map(path / "sentences.bin", "u1", num_bytes)
-            if self.has_sentences
-            else np.zeros(0, np.uint8)
-        )
-        self.num_pairs = int(manifest["pairs"]) if int(manifest["version"]) > 2 else 0
+        self.num_pairs = sum(entry.pairs for entry in self.entries)
         """Documents that are a text and its answer."""
-        self.prompts: npt.NDArray[np.int32] | None = None
-        """`[N]` tokens of each document before its answer, -1 where it is plain text; None where
-        all are."""
-        if self.num_pairs:
-            self.prompts = _map(path / "prompts.bin", "<i4", num_documents)
-        if int(self.offsets[0]) != 0 or int(self.offsets[-1]) != len(self.tokens):
-            raise ValueError("the offsets do not span the tokens")
+        self.num_tokens = int(manifest["tokens"])
+        """Tokens of all documents."""
+        self.shuffle_shards = int(manifest.get("shuffle_shards", 1))
+        """Shards whose documents are put into one order together (`order.py`)."""
         self.vocab_size = int(manifest["vocab_size"])
         """Ids of its tokenizer."""
         self.fingerprint = str(manifest["fingerprint"])
@@ -164,55 +92,118 @@ class TokenStore:
             for name, counts in manifest["by_language"].items()
         }
         """Documents, tokens, characters and bytes of each language that it holds."""
+        self._lock = threading.RLock()
+        """Held while shards are opened: a loader's thread and the trainer's both read."""
+        self._open: OrderedDict[int, Shard] = OrderedDict()
+        self._files.check(self.entries)
+        if not self.is_sharded and self.address is None:
+            self._open[0] = Shard(self.entries[0], self._files.of(self.entries[0]))
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = False) -> TokenStore:
         """Open a store.
 
         Args:
-            path: its folder.
+            path: its folder, or the address of one that lies elsewhere.
             verify: also read every file, compare its checksum and check its values.
 
         Raises:
             DataError: the folder is not a store, or a file is missing, cut short or damaged.
         """
-        path = Path(path)
-        if path.is_file():
-            raise DataError(
-                f"{path} is a file, and a token store is a folder; make one of a text with "
-                "`blankfill data build`"
-            )
-        if not path.is_dir():
-            raise DataError(
-                f"there is no token store at {path}; make one with `blankfill data build`"
-            )
-        cure = "name a folder that `blankfill data build` wrote, or build the store again"
-        if not (path / MANIFEST).is_file():
-            raise DataError(f"{path} is not a token store: it has no {MANIFEST}; {cure}")
-        try:
-            manifest = read_object(path / MANIFEST, DESCRIPTION)
-            counts = dict.fromkeys(COUNTED, int)
-            check(manifest["by_language"], dict.fromkeys(manifest["by_language"], counts))
-        except OSError as error:
-            raise DataError(f"{path / MANIFEST} cannot be read, {error.strerror}") from error
-        except ValueError as error:
-            raise DataError(
-                f"{path / MANIFEST} is damaged, or another's: {error}; {cure}"
-            ) from error
-        try:
-            store = cls(path, cast("StoreManifest", manifest))
-            if verify:
-                store._verify()
-        except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
-            raise DataError(f"{path} is damaged ({error}); build the store again") from error
+        if is_address(path):
+            from blankfill.data.remote import fetch_description
+
+            folder, files = fetch_description(path)
+        else:
+            folder, files = Path(path), None
+            _require_store(folder)
+        shown = files.shown if files else str(path)
+        store = cls._described(folder, read_manifest(folder, shown), files, shown)
+        if verify:
+            for k in range(len(store.entries)):
+                store._verify(k)
         return store
 
+    @classmethod
+    def _described(
+        cls, folder: Path, manifest: StoreManifest, files: ShardFiles | None, shown: str
+    ) -> TokenStore:
+        try:
+            return cls(folder, manifest, files)
+        except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
+            raise DataError(f"{shown} is damaged ({error}); build the store again") from error
+
+    @property
+    def shown(self) -> str:
+        """What it is called: its folder, or its address."""
+        return self._files.shown
+
+    @property
+    def address(self) -> str | None:
+        """Where it lies, if elsewhere; None for a folder of this machine."""
+        return self._files.address
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether its arrays lie in folders of their own, rather than in the store's."""
+        return "shards" in self.manifest
+
+    @property
+    def dtype(self) -> str:
+        """Width of a token on disk, one of `DTYPES`."""
+        return self.manifest["dtype"]
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether some documents are a text and its answer."""
+        return self.num_pairs > 0
+
+    @property
+    def working_bytes(self) -> int:
+        """Bytes of the shards that a stream of rows reads at a time: two groups."""
+        sizes = sorted((entry.num_bytes for entry in self.entries), reverse=True)
+        return sum(sizes[: 2 * self.shuffle_shards])
+
+    @property
+    def shard_documents(self) -> npt.NDArray[np.int64]:
+        """`[shards]` documents of each shard."""
+        return np.diff(self._first)
+
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return self._starts[-1]
 
     def document(self, index: int) -> npt.NDArray[np.unsignedinteger[Any]]:
         """Return the ids of one document, a view of the file."""
-        return self.tokens[int(self.offsets[index]) : int(self.offsets[index + 1])]
+        k = self._shard_of(index)
+        return self.shard(k).document(index - self._starts[k])
+
+    def lengths_of(self, documents: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Give `[n]` tokens of some documents."""
+        found = np.empty(len(documents), np.int64)
+        for k, members in self._split(documents):
+            found[members] = self.shard(k).lengths_of(documents[members] - self._first[k])
+        return found
+
+    def languages_of(self, documents: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Give `[n]` language codes of some documents."""
+        found = np.empty(len(documents), np.uint8)
+        for k, members in self._split(documents):
+            found[members] = self.shard(k).languages_of(documents[members] - self._first[k])
+        return found
+
+    def prompts_of(self, documents: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """Give `[n]` tokens of some documents before their answers, -1 for plain text."""
+        found = np.full(len(documents), -1, np.int32)
+        for k, members in self._split(documents) if self.num_pairs else ():
+            found[members] = self.shard(k).prompts_of(documents[members] - self._first[k])
+        return found
+
+    def documents_in(self, language: int) -> npt.NDArray[np.int64]:
+        """List the documents of a language, given by its code."""
+        return np.concatenate([
+            self._first[k] + np.flatnonzero(self.shard(k).languages == language)
+            for k in range(len(self.entries))
+        ])  # fmt: skip
 
     def read(
         self, documents: npt.NDArray[np.int64], starts: npt.NDArray[np.int64],
@@ -228,8 +219,13 @@ class TokenStore:
         Returns:
             The tokens of all parts, one after another.
         """
-        found = gather(self.tokens, self.offsets[documents] + starts, ends - starts)
-        return found.astype(np.int32)
+        parts = [
+            (members, self.shard(k).read(
+                documents[members] - self._first[k], starts[members], ends[members]
+            ))
+            for k, members in self._split(documents)
+        ]  # fmt: skip
+        return joined_parts(parts, ends - starts)
 
     def sentence_ends(self, index: int, start: int, end: int) -> npt.NDArray[np.int64]:
         """Say where sentences end in a part of a document.
@@ -243,52 +239,71 @@ class TokenStore:
             Ascending ends in (start, end], in tokens of the document; none from a store of
             version 1.
         """
-        first = int(self.offsets[index])
-        low, high = first + start, first + end
-        bits = np.unpackbits(self._sentences[low >> 3 : (high + 7) >> 3], bitorder="little")
-        return np.flatnonzero(bits[low & 7 : (low & 7) + end - start]) + (start + 1)
+        k = self._shard_of(index)
+        return self.shard(k).sentence_ends(index - self._starts[k], start, end)
 
-    @property
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """`[N]` tokens of each document."""
-        return np.diff(self.offsets)
+    def shard(self, k: int) -> Shard:
+        """Give a shard, mapped; the ones that were used last stay so.
 
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of all documents."""
-        return len(self.tokens)
+        Raises:
+            DataError: a file of it is missing, damaged or cannot be had.
+        """
+        with self._lock:
+            if k in self._open:
+                self._open.move_to_end(k)
+                return self._open[k]
+            opened = self._opened(self.entries[k])
+            if self.address is not None:  # what left the cache takes its place until it is let go
+                for other in [n for n, shard in self._open.items() if not shard.is_on_disk()]:
+                    del self._open[other]
+            while len(self._open) >= KEPT_SHARDS:
+                self._open.popitem(last=False)
+            self._open[k] = opened
+            return opened
 
-    def _verify(self) -> None:
-        """Read everything; raise ValueError where it is not what was written."""
-        for name in self.manifest["sha256"]:
-            if _sha256(self.path / name) != self.manifest["sha256"][name]:
-                raise ValueError(f"{name} is not the file that was written")
-        if (self.lengths < 0).any():
-            raise ValueError("the offsets are not sorted")
-        if len(self) and int(self.languages.max()) >= len(self.manifest["languages"]):
-            raise ValueError("languages.bin holds an unknown language")
-        if self.prompts is not None and (self.prompts >= self.lengths).any():
-            raise ValueError("prompts.bin leaves a pair without an answer")
-        if any(
-            int(self.tokens[start : start + CHECKED_TOKENS].max()) >= self.vocab_size
-            for start in range(0, self.num_tokens, CHECKED_TOKENS)
-        ):
-            raise ValueError("tokens.bin holds an id outside the vocabulary")
+    def _opened(self, entry: ShardEntry) -> Shard:
+        for left in reversed(range(OPENING_TRIES if self.address else 1)):
+            try:
+                return Shard(entry, self._files.of(entry))
+            except (OSError, ValueError) as error:
+                if left and isinstance(error, FileNotFoundError):
+                    continue  # another process needed its room in the cache
+                raise DataError(
+                    f"{self.shown}/{entry.name} is damaged ({error}); build the store again"
+                ) from error
+        raise AssertionError
+
+    def _verify(self, k: int) -> None:
+        entry = self.entries[k]
+        try:
+            self.shard(k).verify(self.vocab_size, len(self.manifest["languages"]))
+        except (OSError, ValueError) as error:
+            place = f"{self.shown}/{entry.name}" if entry.name else self.shown
+            raise DataError(f"{place} is damaged ({error}); build the store again") from error
+
+    def _shard_of(self, index: int) -> int:
+        return bisect_right(self._starts, index) - 1 if len(self.entries) > 1 else 0
+
+    def _split(
+        self, documents: npt.NDArray[np.int64]
+    ) -> Sequence[tuple[int, npt.NDArray[np.int64]]]:
+        """Give the shards of some documents, each with the places in `documents` that it has."""
+        if len(self.entries) == 1:
+            return [(0, np.arange(len(documents)))] if len(documents) else []
+        parts = list(split_by(np.searchsorted(self._first, documents, side="right") - 1))
+        self._files.ready([self.entries[k] for k, _ in parts if k not in self._open])
+        return parts
 
 
-def _map(path: Path, dtype: str, count: int) -> npt.NDArray[Any]:
-    expected = count * np.dtype(dtype).itemsize
-    size = path.stat().st_size
-    if size != expected:
-        if is_pointer(path):
-            raise ValueError(pointer_sentence(path))
-        raise ValueError(f"{path.name} has {size:,} bytes, the manifest says {expected:,}")
-    if not count:
-        return np.zeros(0, dtype)  # an empty file cannot be mapped
-    # A plain array over the map: slicing np.memmap itself costs microseconds for each document.
-    return np.memmap(path, dtype=dtype, mode="r").view(np.ndarray)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _require_store(folder: Path) -> None:
+    if folder.is_file():
+        raise DataError(
+            f"{folder} is a file, and a token store is a folder; make one of a text with "
+            "`blankfill data build`"
+        )
+    if not folder.is_dir():
+        raise DataError(
+            f"there is no token store at {folder}; make one with `blankfill data build`"
+        )
+    if not (folder / MANIFEST).is_file():
+        raise DataError(f"{folder} is not a token store: it has no {MANIFEST}; {CURE}")

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from blankfill.data.store import (
-    ARRAYS,
+from blankfill.data.manifest import (
     COUNTED,
-    DTYPES,
     KIND,
     MANIFEST,
-    VERSION,
+    SHARD_FOLDER,
     Origin,
     StoreManifest,
+    join_manifests,
+    new_manifest,
 )
+from blankfill.data.shard import DTYPES
+from blankfill.data.shard_writer import ShardWriter
 from blankfill.disk.json_files import encode
 from blankfill.disk.publish import NewFolder, publish_all, refused_by_disk
 from blankfill.errors import OutputError
@@ -30,9 +30,6 @@ from blankfill.text.language import LANGUAGES
 from blankfill.text.tokenizer import copy_tokenizer
 
 __all__ = ["StoreWriter"]
-
-BUFFERED_DOCUMENTS = 1 << 16
-"""Documents whose places, languages and marks wait in memory."""
 
 
 class StoreWriter:
@@ -46,6 +43,8 @@ class StoreWriter:
         tokenizer_fingerprint: of the tokenizer.
         tokenizer: its folder, of which a copy is kept in the store.
         overwrite: replace a store at `path` once the new one is complete.
+        shard_tokens: most tokens of a shard, unless one document has more; 0 makes one store of
+            everything, without shards.
 
     Raises:
         OutputError: `path` is taken, another process writes it, or it cannot be written.
@@ -59,17 +58,15 @@ class StoreWriter:
         tokenizer_fingerprint: str,
         tokenizer: Path | None = None,
         overwrite: bool = False,
+        shard_tokens: int = 0,
     ) -> None:
         self._path = Path(path)
         self._dtype = DTYPES[0] if vocab_size <= np.iinfo(np.uint16).max + 1 else DTYPES[1]
         self._vocab_size, self._tokenizer_fingerprint = vocab_size, tokenizer_fingerprint
-        self._files: dict[str, BinaryIO] = {}
-        self._hashes = {name: hashlib.sha256() for name in ARRAYS}
-        self._end = 0
-        self._offsets, self._languages = [0], bytearray()
-        self._prompts: list[int] = []
-        self._num_pairs = 0
-        self._marks: list[npt.NDArray[np.uint8]] = []
+        self._shard_tokens = shard_tokens
+        self._shard: ShardWriter | None = None
+        self._done: list[StoreManifest] = []
+        """Manifests of the shards that are complete."""
         self.counts = np.zeros((len(LANGUAGES), len(COUNTED)), dtype=np.int64)
         """Documents, tokens, characters and bytes of each language."""
         self._folder = NewFolder(self._path, KIND, overwrite=overwrite)
@@ -78,8 +75,7 @@ class StoreWriter:
             with self._writing():
                 if tokenizer is not None:
                     copy_tokenizer(tokenizer, self._temporary / "tokenizer")
-                for name in ARRAYS:
-                    self._files[name] = (self._temporary / name).open("wb")
+                self._shard = self._new_shard()
         except BaseException:  # a signal may come before there is a `with` block to end
             self._discard()
             raise
@@ -98,21 +94,16 @@ class StoreWriter:
             sentence_ends: `[s]` token ends of its sentences; the document is one where not given.
             prompt: of a pair, the tokens before its answer, which is not empty.
         """
-        assert prompt is None or 0 <= prompt < len(tokens)
-        marks = np.zeros(len(tokens), np.uint8)
-        marks[len(tokens) - 1 :] = 1
-        if sentence_ends is not None:
-            marks[sentence_ends - 1] = 1
-        self._marks.append(marks)
-        self._write("tokens.bin", tokens.astype(self._dtype).tobytes())
-        self._end += len(tokens)
-        self._offsets.append(self._end)
-        self._languages.append(language)
-        self._prompts.append(-1 if prompt is None else prompt)
-        self._num_pairs += prompt is not None
+        assert self._shard is not None
+        with self._writing():
+            if 0 < self._shard_tokens < self._shard.tokens + len(tokens) and self._shard.tokens:
+                self._end_shard(self._shard)
+                self._shard = self._new_shard()
+            self._shard.add(
+                tokens, language, characters=characters, num_bytes=num_bytes,
+                sentence_ends=sentence_ends, prompt=prompt,
+            )  # fmt: skip
         self.counts[language] += (1, len(tokens), characters, num_bytes)
-        if len(self._offsets) >= BUFFERED_DOCUMENTS:
-            self._flush()
 
     def finish(self, origin: Origin | None = None) -> StoreManifest:
         """Complete the store and put it in its place.
@@ -132,53 +123,30 @@ class StoreWriter:
 
     def _complete(self, origin: Origin | None) -> StoreManifest:
         """Write all that is left, so that only the folder's name is still missing."""
-        self._flush(last=True)
+        assert self._shard is not None
         with self._writing():
-            for file in self._files.values():
-                file.flush()
-                os.fsync(file.fileno())
-                file.close()
-            manifest: StoreManifest = {**self._manifest(), **(origin or Origin())}
+            described = self._end_shard(self._shard)
+            if self._shard_tokens:
+                described = join_manifests(self._done, self._tokenizer_fingerprint)
+            manifest: StoreManifest = {**described, **(origin or Origin())}
             (self._temporary / MANIFEST).write_bytes(encode(manifest))
         return manifest
 
-    def _manifest(self) -> StoreManifest:
-        sums = {name: self._hashes[name].hexdigest() for name in ARRAYS}
-        identity = "\n".join([*sums.values(), self._tokenizer_fingerprint])
-        return {
-            "format": "blankfill token store",
-            "version": VERSION,
-            "fingerprint": hashlib.sha256(identity.encode()).hexdigest(),
-            "dtype": self._dtype,
-            "documents": int(self.counts[:, 0].sum()),
-            "tokens": self._end,
-            "pairs": self._num_pairs,
-            "vocab_size": self._vocab_size,
-            "tokenizer": {"fingerprint": self._tokenizer_fingerprint},
-            "languages": list(LANGUAGES),
-            "by_language": {
-                name: dict(zip(COUNTED, self.counts[code].tolist(), strict=True))
-                for code, name in enumerate(LANGUAGES)
-                if self.counts[code, 0]
-            },
-            "sha256": sums,
-        }
+    def _new_shard(self) -> ShardWriter:
+        folder = self._temporary
+        if self._shard_tokens:
+            folder /= SHARD_FOLDER.format(len(self._done))
+            folder.mkdir()
+        return ShardWriter(folder, self._dtype)
 
-    def _flush(self, *, last: bool = False) -> None:
-        # Bytes hold eight tokens each, so a few marks wait for the next flush.
-        marks = np.concatenate([np.zeros(0, np.uint8), *self._marks])
-        whole = len(marks) if last else len(marks) // 8 * 8
-        self._write("sentences.bin", np.packbits(marks[:whole], bitorder="little").tobytes())
-        self._marks = [marks[whole:]]
-        self._write("offsets.bin", np.array(self._offsets, "<i8").tobytes())
-        self._write("languages.bin", bytes(self._languages))
-        self._write("prompts.bin", np.array(self._prompts, "<i4").tobytes())
-        self._offsets, self._languages, self._prompts = [], bytearray(), []
-
-    def _write(self, name: str, data: bytes) -> None:
-        with self._writing():
-            self._files[name].write(data)
-        self._hashes[name].update(data)
+    def _end_shard(self, shard: ShardWriter) -> StoreManifest:
+        manifest = new_manifest(
+            shard.finish(), shard.counts, dtype=self._dtype, pairs=shard.pairs,
+            vocab_size=self._vocab_size, tokenizer_fingerprint=self._tokenizer_fingerprint,
+        )  # fmt: skip
+        (shard.folder / MANIFEST).write_bytes(encode(manifest))
+        self._done.append(manifest)
+        return manifest
 
     @contextmanager
     def _writing(self) -> Generator[None]:
@@ -191,9 +159,8 @@ class StoreWriter:
             raise
 
     def _discard(self) -> None:
-        for file in self._files.values():
-            with suppress(OSError):  # a full disk refuses the last flush as well
-                file.close()
+        if self._shard is not None:
+            self._shard.discard()
         self._folder.discard()
 
     @staticmethod

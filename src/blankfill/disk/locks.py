@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["lock_file", "try_lock"]
+__all__ = ["lock_file", "try_lock", "waiting_lock"]
+
+_WAIT_SECONDS = 0.05
+"""Between two looks at a lock that another process holds."""
 
 
 def try_lock(handle: int) -> bool | None:
@@ -43,3 +49,23 @@ def lock_file(path: Path) -> tuple[int, bool | None]:
         if current or locked is False:
             return handle, locked
         os.close(handle)  # its holder has removed it meanwhile; a file made now is another one
+
+
+@contextmanager
+def waiting_lock(path: Path) -> Generator[None]:
+    """Hold the lock of a file, made for it and removed after it; wait where another holds it.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    while True:
+        handle, locked = lock_file(path)
+        if locked is not False:
+            break
+        os.close(handle)
+        time.sleep(_WAIT_SECONDS)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # before the lock ends: see `lock_file`
+        os.close(handle)

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import TracebackType
 
 from blankfill import atomic
+from blankfill.disk.address import address_of, is_address
 from blankfill.disk.locks import lock_file
 from blankfill.disk.ownership import FolderKind, foreign_in, temporaries
 from blankfill.disk.renames import keep_beside, put, remove
@@ -85,6 +86,9 @@ def followed(out: Path) -> Path:
     Raises:
         OutputError: it leads nowhere, or is the current folder or one above it.
     """
+    if is_address(out):
+        raise OutputError(f"{address_of(out)} is an address, and what is written is a folder or a "
+                          "file of this machine; name one, and copy it there")  # fmt: skip
     if out.is_symlink() and not out.exists():
         raise OutputError(f"{out} is a link that leads nowhere ({os.readlink(out)}); make what it "
                           "leads to, or remove the link")  # fmt: skip

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blankfill import progress
+from blankfill.data.order import VisitOrder
 from blankfill.data.store import TokenStore
 from blankfill.evaluate.answers import Answers
 from blankfill.evaluate.items import BlankItem
@@ -91,11 +92,16 @@ def sample_documents(
     ends = np.cumsum([len(store) for store in stores])
     num_documents = int(ends[-1]) if len(ends) else 0
     is_sampled = sum(store.num_tokens for store in stores) > max_tokens
+    order = VisitOrder(stores, 0)
     left = max_tokens
     for first in range(0, num_documents, _DOCUMENTS_AT_ONCE):
         numbers = np.arange(first, min(first + _DOCUMENTS_AT_ONCE, num_documents))
         if is_sampled:
-            numbers = permute(numbers, num_documents, 0, "n-gram models")
+            numbers = (
+                permute(numbers, num_documents, 0, "n-gram models")
+                if order.is_whole
+                else order.documents(numbers, 0)  # of the shards of one group, not of all
+            )
         owners = np.searchsorted(ends, numbers, side="right")
         for number, s in zip(numbers.tolist(), owners.tolist(), strict=True):
             store = stores[s]

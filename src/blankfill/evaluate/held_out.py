@@ -98,7 +98,7 @@ class Texts:
 
 def _documents(stores: Sequence[TokenStore], code: int, seed: int) -> list[npt.NDArray[np.int64]]:
     """List the documents of a language in each store; at most `MAX_DOCUMENTS`, drawn from all."""
-    found = [np.flatnonzero(store.languages == code) for store in stores]
+    found = [store.documents_in(code) for store in stores]
     ends = np.cumsum([len(numbers) for numbers in found], dtype=np.int64)
     total = int(ends[-1]) if len(ends) else 0
     if total <= MAX_DOCUMENTS:

@@ -138,7 +138,7 @@ def build_trainer(
         _measured(plan.record, engine, peak), threads=threads, mixtures=_mixtures_of(rows),
         changes=(*plan.record.changes, *_made(plan.changes, trainer.index)),
     )  # fmt: skip
-    processes.once(lambda: _write_record(run, record, data[0] / "tokenizer"))
+    processes.once(lambda: _write_record(run, record, plan.stores[0].path / "tokenizer"))
     say_what_was_chosen(engine, record)
     return trainer
 

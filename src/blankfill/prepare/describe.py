@@ -66,8 +66,8 @@ def describe_run(
 
 def _entry(path: Path, store: TokenStore, share: float | None = None) -> StoreEntry:
     return StoreEntry(
-        path=str(path.resolve()), fingerprint=store.fingerprint, documents=len(store),
-        tokens=store.num_tokens, share=share,
+        path=store.address or str(path.resolve()), fingerprint=store.fingerprint,
+        documents=len(store), tokens=store.num_tokens, share=share,
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from blankfill.errors import ConfigError, OutputError
 from blankfill.prepare.describe import describe_run
 from blankfill.prepare.memory import require_memory
 from blankfill.prepare.resume import Change, changes_on_resume, start_on_resume
-from blankfill.prepare.sources import open_stores
+from blankfill.prepare.sources import open_stores, require_cache
 from blankfill.prepare.start import Start, read_start
 from blankfill.runs import (
     RUN_FILES,
@@ -115,7 +115,8 @@ def plan_run(
     stores = open_stores(data)
     fingerprint = stores[0].tokenizer_fingerprint
     held_out = open_stores(validation, fingerprint) if validation else []
-    tokenizer = load_tokenizer(data[0] / "tokenizer")
+    require_cache([*stores, *held_out])
+    tokenizer = load_tokenizer(stores[0].path / "tokenizer")
     old = read_run(run) if resume and (run / "run.json").exists() else None
     known = read_run(locate(init).run) if old is None and init is not None else old
     cfg = _with_vocabulary(cfg, tokenizer.vocab_size, known, asked=vocab_size)

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from blankfill.config.run import RunConfig
+from blankfill.data.cache import CACHE_GB, FileCache, shown_bytes
 from blankfill.data.mixture import RowMixture, RowStream
 from blankfill.data.pieces import Objectives
 from blankfill.data.rows import RowSource
 from blankfill.data.store import TokenStore
-from blankfill.errors import DataError
+from blankfill.errors import ConfigError, DataError
 from blankfill.objective.special import SpecialIds
 from blankfill.runs.record import MixtureEntry
 
-__all__ = ["build_stream", "open_stores"]
+__all__ = ["build_stream", "open_stores", "require_cache"]
 
 
 def open_stores(
@@ -39,6 +40,26 @@ def open_stores(
                 f"expected {expected[:12]}); build it again with the run's tokenizer"
             )
     return stores
+
+
+def require_cache(stores: Sequence[TokenStore]) -> None:
+    """Refuse a cache that is smaller than what stores that lie elsewhere need at a time.
+
+    Raises:
+        ConfigError: with the size that would do.
+    """
+    elsewhere = [store for store in stores if store.address is not None]
+    if not elsewhere:
+        return
+    cache = FileCache.here()
+    needed = sum(store.working_bytes for store in elsewhere)
+    if needed > cache.limit_bytes:
+        raise ConfigError(
+            f"{', '.join(store.shown for store in elsewhere)}: rows are made of "
+            f"{shown_bytes(needed)} of shards at a time, and the cache in {cache.folder} may hold "
+            f"{shown_bytes(cache.limit_bytes)}; set {CACHE_GB}={-(-needed // 10**8) / 10:g} or "
+            "more, or copy the data to this machine"
+        )
 
 
 def build_stream(

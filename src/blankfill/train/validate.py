@@ -70,7 +70,7 @@ def validation_batches(rows: RowSource, *, max_rows: int, micro_batch_rows: int)
         max_rows: most rows to take; an epoch that is shorter is taken once.
         micro_batch_rows: rows of one forward pass.
     """
-    num_rows = min(max_rows, rows.num_rows(0))
+    num_rows = rows.num_rows(0, at_most=max_rows)
     return [
         rows.rows(first, min(micro_batch_rows, num_rows - first))
         for first in range(0, num_rows, micro_batch_rows)
