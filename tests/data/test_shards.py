@@ -6,7 +6,14 @@ import shutil
 import numpy as np
 import pytest
 
-from blankfill.api.data import data_build, data_export, data_import, data_info, data_merge, data_show
+from blankfill.api.data import (
+    data_build,
+    data_export,
+    data_import,
+    data_info,
+    data_merge,
+    data_show,
+)
 from blankfill.api.inspect import info
 from blankfill.data import store as store_module
 from blankfill.data.store import TokenStore
@@ -30,11 +37,12 @@ def everything(store):
     }
 
 
-@pytest.mark.parametrize("shard_tokens", [1, 100, 1000, 10**6])
+@pytest.mark.parametrize("shard_tokens", [1, 1000, 10**6])
 @pytest.mark.parametrize("has_pairs", [False, True])
 def test_a_store_of_shards_holds_what_the_store_without_holds(tmp_path, shard_tokens, has_pairs):
-    plain = write_store(tmp_path / "plain", 0, 40, has_pairs=has_pairs)
-    cut = write_store(tmp_path / "cut", 0, 40, has_pairs=has_pairs, shard_tokens=shard_tokens)
+    count = 6 if shard_tokens == 1 else 20
+    plain = write_store(tmp_path / "plain", 0, count, has_pairs=has_pairs)
+    cut = write_store(tmp_path / "cut", 0, count, has_pairs=has_pairs, shard_tokens=shard_tokens)
     assert everything(cut) == everything(plain)
     assert TokenStore.open(tmp_path / "cut", verify=True).fingerprint == cut.fingerprint
     assert all(e.tokens <= shard_tokens or e.documents == 1 for e in cut.entries)
@@ -212,5 +220,5 @@ def test_other_damage_is_named_with_its_shard_by_verifying_or_where_it_is_met(tm
     data[4] ^= 1
     tokens.write_bytes(data)
     assert len(TokenStore.open(tmp_path / "t")) == len(flipped)
-    with pytest.raises(DataError, match="shard-00001 is damaged .*not the file that was written"):
+    with pytest.raises(DataError, match=r"shard-00001 is damaged .*not the file that was written"):
         TokenStore.open(tmp_path / "t", verify=True)

@@ -31,6 +31,26 @@ def test_every_row_is_dealt_once_and_in_order(num_rows, micro_batch_rows, count)
     assert sum(passes) - largest < len(passes)
 
 
+@pytest.mark.parametrize("num_rows", [767, 768, 4224, 6144, 6145])
+@pytest.mark.parametrize("first", [0, 10**12 + 1])
+def test_768_ranks_have_equal_shares_anywhere_in_a_long_stream(num_rows, first):
+    dealt = [deal(first, num_rows, micro_batch_rows=1, rank=rank, count=768) for rank in range(768)]
+    rows = [row for of in dealt for p in of for row in range(p.first, p.first + p.num_rows)]
+    assert rows == list(range(first, first + num_rows))
+    shares = {sum(p.num_rows for p in of) for of in dealt}
+    assert shares <= {num_rows // 768, -(-num_rows // 768)}
+    assert {len(of) for of in dealt} == {-(-num_rows // 768)}
+    # On 770 ranks too, and on 1, the rows of a step are the same ones.
+    for count in (770, 1):
+        again = [
+            row
+            for rank in range(count)
+            for p in deal(first, num_rows, micro_batch_rows=4, rank=rank, count=count)
+            for row in range(p.first, p.first + p.num_rows)
+        ]
+        assert again == rows
+
+
 def test_a_batch_that_divides_is_dealt_as_one_process_cuts_it():
     assert [
         (p.first, p.num_rows, p.size)

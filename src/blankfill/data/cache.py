@@ -19,6 +19,7 @@ import hashlib
 import math
 import os
 import re
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ CACHE, CACHE_GB = "BLANKFILL_CACHE", "BLANKFILL_CACHE_GB"
 """Environment variables: its folder, and most gigabytes (10^9 bytes) of its files."""
 USUAL_GB = 40.0
 """Where none is stated: two groups of a store of 16-bit ids, and as much again (`manifest.py`)."""
+WAIT_SECONDS = 0.05
+"""Between two looks for room that others take."""
 _PART = re.compile(r"\.(?P<sha>[0-9a-f]{64})\.(?P<size>\d+)\.part")
 _OBJECT = re.compile(r"[0-9a-f]{64}")
 
@@ -102,6 +105,7 @@ class FileCache:
             DataError: it cannot be had, or holds something else.
             OutputError: the cache is too small, or its disk refuses.
         """
+        self.require_room(size, name)
         target = self.folder / "objects" / sha256
         with self._writing():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +114,7 @@ class FileCache:
                     return found
                 part = target.with_name(f".{sha256}.{size}.part")
                 part.unlink(missing_ok=True)  # left by a process that was killed
-                self._make_room(part, size, name)
+                self._make_room(part, size)
                 try:
                     download(part)
                     os.replace(part, target)
@@ -154,28 +158,37 @@ class FileCache:
                 f"{CACHE_GB}"
             ) from error
 
-    def _make_room(self, part: Path, size: int, name: str) -> None:
-        """Reserve the bytes of a file, after removing what was used longest ago.
+    def require_room(self, size: int, name: str) -> None:
+        """Refuse what is larger than the whole cache.
 
         Raises:
-            OutputError: the cache is smaller than what is under way.
+            OutputError: with the size that would do.
         """
-        with waiting_lock(part.with_name(".room.lock")):
-            kept, under_way = self._content(part.parent)
-            room = self.limit_bytes - under_way - size - sum(bytes_ for _, bytes_, _ in kept)
-            for _, freed, path in sorted(kept):
+        if size > self.limit_bytes:
+            raise OutputError(
+                f"{name} has {shown_bytes(size)}, and the cache in {self.folder} may hold "
+                f"{shown_bytes(self.limit_bytes)}; state a larger one with {CACHE_GB}"
+            )
+
+    def _make_room(self, part: Path, size: int) -> None:
+        """Reserve the bytes of a file, after removing what was used longest ago.
+
+        Where what others fetch takes the room, wait until it is there and may be removed.
+        """
+        while True:
+            with waiting_lock(part.with_name(".room.lock")):
+                kept, under_way = self._content(part.parent)
+                room = self.limit_bytes - under_way - size
                 if room >= 0:
-                    break
-                path.unlink(missing_ok=True)
-                room += freed
-            if room < 0:
-                raise OutputError(
-                    f"{name} has {shown_bytes(size)}, and the cache in {self.folder} may hold "
-                    f"{shown_bytes(self.limit_bytes)}"
-                    + (f", {shown_bytes(under_way)} of them under way" if under_way else "")
-                    + f"; state a larger one with {CACHE_GB}"
-                )
-            part.touch()
+                    room -= sum(bytes_ for _, bytes_, _ in kept)
+                    for _, freed, path in sorted(kept):
+                        if room >= 0:
+                            break
+                        path.unlink(missing_ok=True)
+                        room += freed
+                    part.touch()
+                    return
+            time.sleep(WAIT_SECONDS)
 
     def _content(self, objects: Path) -> tuple[list[tuple[float, int, Path]], int]:
         """List when each file was used, its bytes and its path; and count what is under way."""

@@ -113,7 +113,12 @@ class RemoteFiles:
 
     def ready(self, entries: Sequence[ShardEntry]) -> None:
         """Fetch what is not in the cache, several shards side by side."""
-        missing = [e for e in entries if any(not self._cache.find(e.sha256[n]) for n in e.sizes)]
+        missing: list[ShardEntry] = []
+        room = self._cache.limit_bytes
+        for entry in entries:
+            room -= entry.num_bytes
+            if room >= 0 and any(not self._cache.find(entry.sha256[n]) for n in entry.sizes):
+                missing.append(entry)
         if not missing:
             return
         size = sum(entry.num_bytes for entry in missing)
@@ -134,6 +139,7 @@ class RemoteFiles:
             DataError: one cannot be had, or holds something else.
             OutputError: the cache is too small, or its disk refuses.
         """
+        self._cache.require_room(entry.num_bytes, self._path(entry.name))
         return {name: self._file(entry, name, size) for name, size in entry.sizes.items()}
 
     def _file(self, entry: ShardEntry, name: str, size: int) -> Path:
@@ -169,7 +175,7 @@ class RemoteFiles:
             ) from error
 
     def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"
+        return f"{self._root}/{name}".rstrip("/")
 
     def _patiently(self, remote: str, work: Callable[[], T]) -> T:
         """Do something with a file that lies elsewhere, again where it fails.
