@@ -28,9 +28,9 @@ import numpy as np
 from result_file import cpu_label, result_path
 
 from blankfill.config.objective import MIXTURES, ObjectiveConfig
+from blankfill.data.in_memory import InMemoryStore
 from blankfill.data.rows import RowSource
 from blankfill.objective import SpecialIds, draw_example
-from blankfill.objective.drawn import gather
 from blankfill.objective.pack import pack, stack
 
 IDS = SpecialIds(pad=0, mask=1, smask=2, gmask=3, sop=4, eop=5, eos=6, dblock=7)
@@ -48,25 +48,17 @@ KINDS = {
 }
 
 
-class Store:
+class Store(InMemoryStore):
     """Random ids; a sentence ends at every twentieth token."""
 
     has_sentences = True
-    prompts = None
 
     def __init__(self, lengths, seed=0):
         rng = np.random.default_rng(seed)
-        self.lengths = np.asarray(lengths, np.int64)
-        self.languages = np.zeros(len(lengths), np.uint8)
-        self.tokens = rng.integers(8, VOCAB, int(self.lengths.sum())).astype(np.uint16)
-        self.marks = np.packbits(np.arange(len(self.tokens)) % 20 == 19, bitorder="little")
+        tokens = rng.integers(8, VOCAB, int(np.sum(lengths)))
+        super().__init__(np.split(tokens, np.cumsum(lengths)[:-1]))
+        self.marks = np.packbits(np.arange(len(tokens)) % 20 == 19, bitorder="little")
         self.offsets = np.concatenate([[0], np.cumsum(self.lengths)])
-
-    def document(self, index):
-        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
-
-    def read(self, documents, starts, ends):
-        return gather(self.tokens, self.offsets[documents] + starts, ends - starts).astype(np.int32)
 
     def sentence_ends(self, index, start, end):
         low = int(self.offsets[index]) + start
@@ -83,7 +75,7 @@ def ours(store, cfg, row_length):
         start = time.perf_counter()
         for index in range(source.num_rows(0) // ROWS):
             source.rows(index * ROWS, ROWS)
-        return int(store.lengths.sum()), time.perf_counter() - start
+        return store.num_tokens, time.perf_counter() - start
 
     return epoch
 
@@ -95,7 +87,7 @@ def plain(store, cfg, row_length):
         examples, tokens = [], 0
         for _ in range(100):
             index = next(position)
-            document = store.document(index % len(store.lengths)).astype(np.int32)[:1500]
+            document = store.document(index % len(store)).astype(np.int32)[:1500]
             tokens += len(document)
             examples.append(draw_example(document, cfg, IDS, seed=0, epoch=0, index=index))
         rows = pack(np.array([len(e.tokens) for e in examples]), row_length)
@@ -215,7 +207,7 @@ def plan_rates(stores, row_length):
         start = time.perf_counter()
         source = RowSource([store], MIXTURES["ours"], IDS, row_length=row_length, seed=5)
         rows = source.num_rows(0)
-        tokens = int(store.lengths.sum())
+        tokens = store.num_tokens
         seconds = time.perf_counter() - start
         whole = source.rows(0, rows)
         plans[name] = {

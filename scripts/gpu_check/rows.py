@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from blankfill.config.objective import ObjectiveConfig
+from blankfill.data.in_memory import InMemoryStore
 from blankfill.data.rows import RowSource
 from blankfill.objective.special import SpecialIds
 from gpu_check import Settings
@@ -20,23 +21,12 @@ NUM_DOCUMENTS, MEAN_TOKENS, NUM_IDS = 4096, 400, 16_384
 """Random documents; their lengths spread as those of a corpus do."""
 
 
-class _RandomStore:
-    """Documents of random tokens, with the attributes of a token store."""
-
-    has_sentences = False
-    prompts = None
-
-    def __init__(self) -> None:
-        rng = np.random.default_rng(0)
-        lengths = rng.lognormal(np.log(MEAN_TOKENS) - 0.32, 0.8, NUM_DOCUMENTS)
-        self.lengths = np.clip(lengths, 8, 8192).astype(np.int64)
-        self.languages = np.ones(NUM_DOCUMENTS, np.uint8)
-        self._tokens = rng.integers(8, NUM_IDS, self.lengths.max()).astype(np.int32)
-
-    def read(self, documents: Any, starts: Any, ends: Any) -> Any:
-        """Read stretches of documents, joined."""
-        parts = [self._tokens[a:b] for _, a, b in zip(documents, starts, ends, strict=True)]
-        return np.concatenate(parts)
+def _random_store() -> InMemoryStore:
+    rng = np.random.default_rng(0)
+    lengths = rng.lognormal(np.log(MEAN_TOKENS) - 0.32, 0.8, NUM_DOCUMENTS)
+    lengths = np.clip(lengths, 8, 8192).astype(np.int64)
+    tokens = rng.integers(8, NUM_IDS, lengths.max()).astype(np.int32)
+    return InMemoryStore([tokens[:length] for length in lengths.tolist()])
 
 
 def row_source(settings: Settings, row_length: int) -> RowSource:
@@ -46,7 +36,7 @@ def row_source(settings: Settings, row_length: int) -> RowSource:
 
 @functools.cache
 def _source(store: Path | None, row_length: int) -> RowSource:
-    stores: list[Any] = [_RandomStore()]
+    stores: list[Any] = [_random_store()]
     ids = IDS
     if store:
         from blankfill.prepare import open_stores

@@ -154,7 +154,7 @@ def test_an_empty_store_is_refused(source):
 
 
 def test_tokens_beyond_65_535_pass_through(ids):
-    wide = MemoryStore([np.arange(140_000, 140_030)], [2], dtype=np.uint32)
+    wide = MemoryStore([np.arange(140_000, 140_030)], [2])
     batch = RowSource([wide], ObjectiveConfig(), ids, row_length=64, seed=0).rows(0, 1)
     assert batch.tokens.max() >= 140_000
     assert batch.languages.tolist() == [2]

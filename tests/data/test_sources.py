@@ -20,9 +20,8 @@ from conftest import MemoryStore
 def pair_store(lengths, prompts):
     """Documents of ascending ids; those with a prompt of 0 or more are pairs."""
     first = np.cumsum([8, *lengths])
-    store = MemoryStore([np.arange(a, a + n) for a, n in zip(first, lengths, strict=False)])
-    store.prompts = np.array(prompts, np.int32)
-    return store
+    documents = [np.arange(a, a + n) for a, n in zip(first, lengths, strict=False)]
+    return MemoryStore(documents, prompts=prompts)
 
 
 def examples(batch):

@@ -18,6 +18,7 @@ from blankfill.config.presets import preset as find_preset
 from blankfill.config.run import RunConfig
 from blankfill.data.mixture import parse_stores
 from blankfill.data.store import TokenStore
+from blankfill.disk.address import is_address
 from blankfill.disk.names import shell_word
 from blankfill.errors import CheckpointError, ConfigError, DataError
 from blankfill.prepare.config_file import GivenConfig, read_config
@@ -299,7 +300,7 @@ def _stores(entries: Sequence[StoreEntry], flag: str, kind: str, run: Path) -> l
     Raises:
         DataError: one is not there any more.
     """
-    gone = [entry.path for entry in entries if not Path(entry.path).exists()]
+    gone = [e.path for e in entries if not is_address(e.path) and not Path(e.path).exists()]
     if gone:
         words = [
             ("NEW" if entry.path in gone else shell_word(entry.path))
