@@ -253,7 +253,8 @@ def test_what_a_killed_process_left_is_removed_and_what_another_fetches_is_waite
     cache = FileCache(folder=tmp_path / "c", limit_bytes=1000)
     objects = tmp_path / "c" / "objects"
     objects.mkdir(parents=True)
-    (objects / f".{'a' * 64}.900.part").write_bytes(b"left")
+    (objects / f".{'a' * 64}.900.1.part").write_bytes(b"left")
+    (objects / f".{'b' * 64}.600.1.part").write_bytes(b"left")
     cache.fetch("b" * 64, 600, lambda part: ignore(part.write_bytes(b"x" * 600)), "b")
     assert [path.name for path in objects.iterdir()] == ["b" * 64]
     begun, may_end = threading.Event(), threading.Event()
@@ -333,6 +334,7 @@ def test_verbs_take_addresses_where_they_read_and_refuse_them_where_they_write(
 @pytest.mark.parametrize(
     ("given", "address"),
     [
+        ("https://host/" + "x" * 5000, "https://host/" + "x" * 5000),
         ("s3://bucket/a/store", "s3://bucket/a/store"),
         (Path("s3://bucket/a/store/"), "s3://bucket/a/store"),
         ("HTTPS://host:8000/store", "https://host:8000/store"),

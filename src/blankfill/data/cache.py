@@ -2,7 +2,7 @@
 
     CACHE/
       objects/SHA256          a file of a shard, named by the hash of its content
-      objects/.SHA256.SIZE.part  one that is being fetched; its name reserves its bytes
+      objects/.SHA256.SIZE.PROCESS.part   one that is being fetched; its name reserves its bytes
       objects/.SHA256.lock    held while it is
       objects/.room.lock      held while room is made
       stores/SHA256/          manifest and tokenizer of a store, by the hash of the manifest
@@ -41,7 +41,7 @@ USUAL_GB = 40.0
 """Where none is stated: two groups of a store of 16-bit ids, and as much again (`manifest.py`)."""
 WAIT_SECONDS = 0.05
 """Between two looks for room that others take."""
-_PART = re.compile(r"\.(?P<sha>[0-9a-f]{64})\.(?P<size>\d+)\.part")
+_PART = re.compile(r"\.(?P<sha>[0-9a-f]{64})\.(?P<size>\d+)\.\d+\.part")
 _OBJECT = re.compile(r"[0-9a-f]{64}")
 
 
@@ -112,8 +112,9 @@ class FileCache:
             with waiting_lock(target.with_name(f".{sha256}.lock")):
                 if found := self.find(sha256):  # another process has fetched it meanwhile
                     return found
-                part = target.with_name(f".{sha256}.{size}.part")
-                part.unlink(missing_ok=True)  # left by a process that was killed
+                for left in target.parent.glob(f".{sha256}.*.part"):
+                    left.unlink(missing_ok=True)  # of a process that was killed: the lock is ours
+                part = target.with_name(f".{sha256}.{size}.{os.getpid()}.part")
                 self._make_room(part, size)
                 try:
                     download(part)

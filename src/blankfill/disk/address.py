@@ -5,6 +5,7 @@ They go where paths go, as a `Path`, which writes one slash for two: `address_of
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -16,7 +17,7 @@ _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/+(?P<rest>.*)", re.
 
 def is_address(path: str | Path) -> bool:
     """Tell an address from a path; what exists on this machine is a path."""
-    return _ADDRESS.fullmatch(str(path)) is not None and not Path(path).exists()
+    return _ADDRESS.fullmatch(str(path)) is not None and not os.path.exists(path)
 
 
 def address_of(path: str | Path) -> str:
