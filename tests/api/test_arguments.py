@@ -22,6 +22,7 @@ GIVEN = {
     "data build": (("no-file",), {"tokenizer": "no-tok", "out": "o"}),
     "data export": (("no-store",), {}),
     "data import": (("no-pair",), {"tokenizer": "no-tok", "out": "o"}),
+    "data merge": (("no-store",), {"out": "o"}),
     "data info": (("no-store",), {}), "data show": (("no-store",), {}),
     "explain": (("a b c",), {"tokenizer": "no-tok"}),
     "pretrain": (("tiny",), {"data": "no-store", "out": "o"}),
