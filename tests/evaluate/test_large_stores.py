@@ -133,17 +133,6 @@ def test_a_sample_is_of_all_documents_and_the_same_every_time(huge):
 
 
 def test_text_that_fits_is_read_whole_and_in_order(random_store):
-    class Store:
-        def __init__(self, lengths, seed):
-            self.inner = random_store(lengths, seed)
-            self.num_tokens = sum(lengths)
-
-        def __len__(self):
-            return len(self.inner.documents)
-
-        def document(self, index):
-            return self.inner.document(index)
-
-    stores = [Store([3, 0, 5], 1), Store([2], 2)]
+    stores = [random_store([3, 0, 5], 1), random_store([2], 2)]
     read = [document.tolist() for document in sample_documents(stores, 10)]
-    assert read == [d.tolist() for store in stores for d in store.inner.documents]
+    assert read == [d.tolist() for store in stores for d in store.documents]

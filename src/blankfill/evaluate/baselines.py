@@ -87,7 +87,8 @@ def sample_documents(
 ) -> Iterator[npt.NDArray[np.unsignedinteger[Any]]]:
     """Read all documents, or as many of them as `max_tokens` hold: always the same, drawn from all.
 
-    The last one is cut where the number is reached.
+    The last one is cut where the number is reached. Of stores that are read group by group
+    (`data/order.py`) they are drawn from the first groups.
     """
     ends = np.cumsum([len(store) for store in stores])
     num_documents = int(ends[-1]) if len(ends) else 0
