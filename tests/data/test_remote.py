@@ -281,6 +281,22 @@ def ignore(_):
     pass
 
 
+def test_a_copy_that_was_cut_is_fetched_again_and_one_that_was_changed_is_found_by_verifying(
+    tmp_path, memory, cache
+):
+    here = write_store(tmp_path / "s", 0, 9)
+    address = memory(tmp_path / "s")
+    assert everything(TokenStore.open(address)) == everything(here)
+    copy = cache / here.entries[0].sha256["tokens.bin"]
+    whole = copy.read_bytes()
+    copy.write_bytes(whole[:-2])
+    assert everything(TokenStore.open(address)) == everything(here)
+    assert copy.read_bytes() == whole
+    copy.write_bytes(bytes(len(whole)))
+    with pytest.raises(DataError, match=rf"not the file that was written.*{cache}"):
+        TokenStore.open(address, verify=True)
+
+
 def test_without_fsspec_one_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(DataError, match=r"pip install 'blankfill\[remote\]'"):

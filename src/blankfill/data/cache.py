@@ -83,14 +83,14 @@ class FileCache:
                 ) from error
         return cls(folder=folder, limit_bytes=int(size * 1e9))
 
-    def find(self, sha256: str) -> Path | None:
-        """Give a file that is there, and mark it as used; None where it is not."""
+    def find(self, sha256: str, size: int) -> Path | None:
+        """Give a file that is there whole, and mark it as used; None where it is not."""
         path = self.folder / "objects" / sha256
         try:
             os.utime(path)
+            return path if path.stat().st_size == size else None
         except OSError:
             return None
-        return path
 
     def fetch(self, sha256: str, size: int, download: Callable[[Path], None], name: str) -> Path:
         """Give a file, fetched where it is not there.
@@ -110,7 +110,7 @@ class FileCache:
         with self._writing():
             target.parent.mkdir(parents=True, exist_ok=True)
             with waiting_lock(target.with_name(f".{sha256}.lock")):
-                if found := self.find(sha256):  # another process has fetched it meanwhile
+                if found := self.find(sha256, size):  # another process has fetched it meanwhile
                     return found
                 for left in target.parent.glob(f".{sha256}.*.part"):
                     left.unlink(missing_ok=True)  # of a process that was killed: the lock is ours

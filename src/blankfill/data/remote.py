@@ -117,7 +117,8 @@ class RemoteFiles:
         room = self._cache.limit_bytes
         for entry in entries:
             room -= entry.num_bytes
-            if room >= 0 and any(not self._cache.find(entry.sha256[n]) for n in entry.sizes):
+            files = entry.sizes.items()
+            if room >= 0 and any(not self._cache.find(entry.sha256[n], size) for n, size in files):
                 missing.append(entry)
         if not missing:
             return
@@ -149,7 +150,7 @@ class RemoteFiles:
         def download(part: Path) -> None:
             self._patiently(remote, lambda: self._get(remote, part, size, sha256))
 
-        return self._cache.find(sha256) or self._cache.fetch(sha256, size, download, remote)
+        return self._cache.find(sha256, size) or self._cache.fetch(sha256, size, download, remote)
 
     def _get(self, remote: str, part: Path, size: int, sha256: str) -> None:
         self._file_system.get_file(remote, str(part))

@@ -279,7 +279,10 @@ class TokenStore:
             self.shard(k).verify(self.vocab_size, len(self.manifest["languages"]))
         except (OSError, ValueError) as error:
             place = f"{self.shown}/{entry.name}" if entry.name else self.shown
-            raise DataError(f"{place} is damaged ({error}); build the store again") from error
+            cure = "build the store again"
+            if self.address is not None:  # it was whole when it was fetched
+                cure = f"remove the copy in {self._files.of(entry)['tokens.bin'].parent}"
+            raise DataError(f"{place} is damaged ({error}); {cure}") from error
 
     def _shard_of(self, index: int) -> int:
         return bisect_right(self._starts, index) - 1 if len(self.entries) > 1 else 0
