@@ -234,32 +234,16 @@ def row_source(cfg):
     import numpy as np
 
     from blankfill.config.objective import ObjectiveConfig
+    from blankfill.data.in_memory import InMemoryStore
     from blankfill.data.rows import RowSource
     from blankfill.objective.special import SpecialIds
 
     ids = SpecialIds(pad=0, mask=1, smask=2, gmask=3, sop=4, eop=5, eos=6, dblock=7)
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.lognormal(np.log(300), 0.8, 2048), 8, 4096).astype(np.int64)
-    store = RandomStore(lengths, rng.integers(8, VOCAB, lengths.max()).astype(np.int32))
+    tokens = rng.integers(8, VOCAB, lengths.max()).astype(np.int32)
+    store = InMemoryStore([tokens[:length] for length in lengths.tolist()])
     return RowSource([store], ObjectiveConfig(), ids, row_length=cfg.train.row_length, seed=1)
-
-
-class RandomStore:
-    """Documents of random tokens, with the attributes of a token store."""
-
-    has_sentences = False
-    prompts = None
-
-    def __init__(self, lengths, tokens):
-        import numpy as np
-
-        self.lengths, self._tokens = lengths, tokens
-        self.languages = np.ones(len(lengths), np.uint8)
-
-    def read(self, _documents, starts, ends):
-        import numpy as np
-
-        return np.concatenate([self._tokens[a:b] for a, b in zip(starts, ends, strict=True)])
 
 
 # -- all of them ----------------------------------------------------------------------------------
