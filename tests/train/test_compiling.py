@@ -107,6 +107,35 @@ def test_a_compiler_that_does_not_work(model, batch, monkeypatch, caplog):
         settle_compile(named("auto"), *rest, before=True)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "what"),
+    [
+        (lambda found: found * 1.2, r"is off by \d+\.\d%"),
+        (
+            lambda found: found.detach() + 0 * found,
+            r"gradient of attention\.[qkv]\.weight is off by 100\.0%",
+        ),
+        (lambda found: found * float("nan"), r"result is off by nan%"),
+    ],
+)
+def test_a_compiler_that_computes_something_else(model, batch, monkeypatch, caplog, spoil, what):
+    def compile_wrongly(block):
+        block.attention.register_forward_hook(lambda _module, _inputs, found: spoil(found))
+
+    monkeypatch.setattr(compiling, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(compiling, "compile_block", compile_wrongly)
+    # As its first values are, attention adds little to what a block gives.
+    for block in model.blocks.values():
+        for layer in (block.attention.v, block.attention.out):
+            layer.weight.data *= 30
+    rest = (model, torch.float32, "blocks", lambda: batch)
+    with caplog.at_level(logging.WARNING):
+        assert not settle_compile(named("auto"), *rest)
+    assert re.search(f"not compiled: the compiler does not work here .*{what}", caplog.text)
+    with pytest.raises(ConfigError, match=what):
+        settle_compile(named("on"), *rest)
+
+
 def test_one_block_is_measured_and_leaves_no_trace(model, batch, traced, monkeypatch):
     monkeypatch.setattr(compiling, "LEAST_SECONDS", 0.0)
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -18,6 +18,7 @@ from blankfill.generate import fill_tokens
 from blankfill.model.glm import GLM, device_of
 from blankfill.model.init import init_weights
 from blankfill.model.targets import Targets
+from blankfill.prepare.compiling import settle_compile
 from blankfill.runs import newest_checkpoint
 from conftest import language_model
 from train.conftest import CFG, MODEL
@@ -175,6 +176,30 @@ def test_a_gpu_is_not_waited_for_before_its_gradient_is_there(batch, attention):
     assert float(of_norm) == float(norm)
     assert float(loss) == float(losses[0])
     assert np.array_equal(nll, nlls[0].cpu().numpy())
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")  # the compiler's advice
+@pytest.mark.parametrize("attention", ["blocks", "varlen", "flex"])
+def test_a_compiled_block_on_a_gpu_is_the_block(batch, attention):
+    cfg = CFG.changed({"train.compile": "on"})
+    model = GLM(MODEL).cuda()
+    init_weights(model, 3)
+    assert settle_compile(cfg, model, torch.bfloat16, attention, lambda: batch)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")  # the compiler's advice
+def test_a_gpu_takes_the_same_steps_compiled(make_trainer, tmp_path):
+    losses = []
+    for compiled in (False, True):
+        cfg = CFG.changed({"train.attention": "varlen", "train.steps": 40})
+        trainer = make_trainer(
+            tmp_path / str(compiled), cfg, device="cuda", dtype=torch.bfloat16, compiled=compiled
+        )
+        with trainer.open_loader() as loader:
+            losses.append([trainer.step(loader).loss_nats for _ in range(30)])
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)  # bfloat16 rounds in other places
 
 
 @pytest.mark.gpu

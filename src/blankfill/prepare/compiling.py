@@ -1,6 +1,7 @@
 """Whether a run is compiled: where its steps gain more time than the compiler takes.
 
-A compiled run rounds differently from one that is not, so what a run began with it keeps.
+A compiled run rounds differently from one that is not, so what a run began with it keeps. What a
+compiler made is compared with the block as it is written before anything is trained on it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,7 @@ from blankfill.engine.device import precision_context
 from blankfill.engine.transfer import to_tensors
 from blankfill.errors import ConfigError
 from blankfill.model.glm import GLM, device_of
+from blankfill.model.masks import Mask, build_mask
 from blankfill.objective.batch import Batch
 from blankfill.prepare.timing import median_seconds
 
@@ -35,6 +37,12 @@ LEAST_SECONDS = 300.0
 minute to compile, and gains a fifth at most where we measured it."""
 LEAST_GAIN = 0.03
 """A block that gains a smaller share is not compiled: its timing does not tell so little apart."""
+LARGEST_ERROR = {torch.float32: 1e-3}
+"""Most that a compiled block's result or the gradient of a matrix may differ from that of the block
+as it is written, by norm, as a share; in 16 bits OTHER_ERROR. Sums in another order differ by less
+than 1e-4 in float32 and by 0.007 in bfloat16, in the gradient of the queries' matrix (`tiny` and
+`base` on a CPU); where a kernel's gradient is lost or lies at other places, that is off by 1."""
+OTHER_ERROR = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,9 +103,15 @@ def settle_compile(
     Raises:
         ConfigError: it was named, or done before, and the compiler does not work here.
     """
-    if attention == "flex":
-        return True  # torch's reference is slow where it is not compiled
     named = cfg.train.compile
+    if attention == "flex":  # torch's reference is slow where it is not compiled
+        if device_of(model).type == "cuda":
+            _require_right(
+                _Trial(model, batch(), attention, dtype), "attention flex is compiled",
+                "take --train.attention blocks, which a run that is resumed needs --allow-change "
+                "train.attention for",
+            )  # fmt: skip
+        return True
     wanted = before if named == "auto" else named == "on"
     if wanted is False:
         return False
@@ -107,17 +121,28 @@ def settle_compile(
         pays = isinstance(found, BreakEven) and found.pays(steps)
         log.debug("%s: %s", "compiled" if pays else "not compiled", found)
         return pays
-    trial = _Trial(model, batch(), attention, dtype)
+    _require_right(
+        _Trial(model, batch(), attention, dtype),
+        "train.compile=on" if named == "on" else "this run was compiled so far",
+        "install a C++ compiler, or take --train.compile off"
+        + ("" if named == "on" else " --allow-change train.compile"),
+    )
+    return True
+
+
+def _require_right(trial: _Trial, why: str, way: str) -> None:
+    """Compile a trial's blocks.
+
+    Raises:
+        ConfigError: that does not work here, or is wrong; the message says why it is needed, and
+            the way out.
+    """
     try:
         trial.compile()
     except Exception as error:  # no C++ compiler, no Triton, or one that is too old
-        why = "train.compile=on" if named == "on" else "this run was compiled so far"
         raise ConfigError(
-            f"{why}, but the compiler does not work here ({_first_line(error)}); install a C++ "
-            "compiler, or take --train.compile off"
-            + ("" if named == "on" else " --allow-change train.compile")
+            f"{why}, but the compiler does not work here ({_first_line(error)}); {way}"
         ) from error
-    return True
 
 
 def measure_break_even(
@@ -141,6 +166,9 @@ def measure_break_even(
     start = time.perf_counter()
     try:
         compiled = trial.compile()
+    except _WrongResultError as error:
+        log.warning("not compiled: the compiler does not work here (%s)", error)
+        return f"the compiler does not work here ({error})"
     except Exception as error:
         return f"the compiler does not work here ({_first_line(error)})"
     seconds = time.perf_counter() - start
@@ -148,6 +176,10 @@ def measure_break_even(
     return BreakEven(
         plain_seconds=plain, compiled_seconds=then, compile_seconds=seconds, calls=calls
     )
+
+
+class _WrongResultError(Exception):
+    """What a compiler made computes something else."""
 
 
 class _Trial:
@@ -159,22 +191,42 @@ class _Trial:
         self._device, self._dtype = device_of(model), dtype
         made = to_tensors(batch, attention, self._device)
         self._mask, self._wanted = made.mask, made.targets.index
+        # Each beside one that is exact on any device; the second is of other sizes.
+        self._checked = [
+            [build_mask(blocks, batch.tokens.shape, kind, self._device)
+             for kind in (attention, "blocks")]
+            for blocks in (batch.blocks, batch.blocks[:-1])[: len(batch.blocks)]
+        ]  # fmt: skip
         assert model.embed is not None
         with torch.no_grad():
             self._hidden = model.embed(made.tokens, made.positions).requires_grad_()
         self._rotation = model.rotation(made.positions, self._hidden.dtype)
+        generator = torch.Generator(self._device).manual_seed(0)  # the run's own is left alone
+        self._weights = torch.randn(
+            self._hidden.shape, device=self._device, generator=generator
+        )  # fmt: skip
         blocks = [*model.blocks.values()]
         self.first, self._last = blocks[0], blocks[-1]
+        self._random = any(isinstance(m, nn.Dropout) and m.p for m in model.modules())
+        self._random |= bool(model.cfg.attention_dropout_rate)
 
     def compile(self) -> nn.Module:
         """Compile copies of the first and the last block, and give the first.
 
-        Their graphs are the two that training takes, which finds them made.
+        Their graphs are the two that training takes, which finds them made. What they compute is
+        compared with the blocks as they are written, except where dropout draws other numbers.
+
+        Raises:
+            _WrongResultError: it is something else.
         """
         first, last = (copy.deepcopy(block) for block in (self.first, self._last))
-        for block, wanted in ((first, None), (last, self._wanted)):
+        for block, of, wanted in ((first, self.first, None), (last, self._last, self._wanted)):
             compile_block(block)
             self._call(block, wanted)
+            if not self._random:
+                for masks in self._checked:
+                    self._require_same(block, of, masks, wanted)
+                    wanted = None if wanted is None else wanted[:-1]
         return first
 
     def median_seconds(self, *forms: nn.Module) -> list[float]:
@@ -182,11 +234,38 @@ class _Trial:
         calls = [functools.partial(self._call, form) for form in forms]
         return median_seconds(self._device, *calls)
 
-    def _call(self, block: nn.Module, wanted: torch.Tensor | None = None) -> None:
-        mark_varying(self._mask, wanted)
+    def _call(
+        self, block: nn.Module, wanted: torch.Tensor | None = None, mask: Mask | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Give the result of a block, and the gradient of a weighted sum of it by its name."""
+        mask = self._mask if mask is None else mask
+        mark_varying(mask, wanted)
         with precision_context(self._dtype, self._device):
-            out = block(self._hidden, self._rotation, self._mask, None, wanted)
-        torch.autograd.grad(out, [self._hidden, *block.parameters()], torch.ones_like(out))
+            out = block(self._hidden, self._rotation, mask, None, wanted)
+        by = {"its input": self._hidden, **dict(block.named_parameters())}
+        weights = self._weights.flatten(0, 1)[: out.numel() // out.shape[-1]].view_as(out)
+        grads = torch.autograd.grad(out, [*by.values()], weights.to(out.dtype))
+        return {"result": out.detach(), **dict(zip(by, grads, strict=True))}
+
+    def _require_same(
+        self, block: nn.Module, of: nn.Module, masks: Sequence[Mask],
+        wanted: torch.Tensor | None,
+    ) -> None:  # fmt: skip
+        found, exact = (
+            self._call(form, wanted, mask)
+            for form, mask in zip((block, of), masks, strict=True)
+        )  # fmt: skip
+        errors = {
+            name: float((found[name] - right).norm() / right.norm().clamp_min(1e-30))
+            for name, right in exact.items()
+            if right.ndim > 1  # a bias of keys has no gradient but what rounding leaves
+        }
+        worst = max(errors, key=lambda name: math.inf if math.isnan(errors[name]) else errors[name])
+        if not errors[worst] <= LARGEST_ERROR.get(self._dtype, OTHER_ERROR):
+            what = worst if worst == "result" else f"gradient of {worst}"
+            raise _WrongResultError(
+                f"a compiled block's {what} is off by {errors[worst]:.1%} of its size"
+            )
 
 
 def _first_line(error: Exception) -> str:
