@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from blankfill.generate.engine import Engine, Inputs
 from blankfill.interop.keymap import from_ours
-from blankfill.model import DenseMask, KVCache, PackedMask, Targets
+from blankfill.model import DenseMask, PackedMask, Targets
 from golden_groups.common import MISMATCH, Case
 from golden_groups.models import NotOfferedError, Released, load_model
 
@@ -53,21 +54,20 @@ def cached_scores(folder: Path) -> Iterator[Case]:
     def compare(known: Released) -> Iterator[Case]:
         if "incremental_logits_row0" not in known.outputs:
             return
-        model, tokens, positions = known.model, known.tokens[:1], known.positions[:1]
-        length = tokens.shape[1]
-        cache = KVCache(capacity=length)
-        context = _bounds(known, 0)[1]
-        ends = [context, *range(context + 1, length + 1)]
-        parts: list[torch.Tensor] = []
-        start = 0
-        with torch.no_grad():
-            for end in ends:
-                mask = DenseMask(known.visible[:1, start:end, :end])
-                hidden = model(tokens[:, start:end], positions[..., start:end], mask, cache)
-                parts.append(model.logits(hidden))
-                start = end
-        ours = torch.cat(parts, dim=1)
-        yield known.name, _largest(ours, known.outputs["incremental_logits_row0"], known.valid[:1])
+        start, part_b, end = _bounds(known, 0)
+        model, tokens, positions = known.model, known.tokens[0], known.positions[0]
+        context = (tokens[start:part_b].numpy(), positions[:, start:part_b].numpy())
+        theirs = known.outputs["incremental_logits_row0"][0, part_b:end]
+        for name, size in (("", 1), ("/in one step", end - part_b)):
+            engine = Engine(model)
+            row = engine.join(engine.encode([context])[0])
+            parts = [
+                engine.step([Inputs(row, tokens[at].tolist(), positions[:, at].T.tolist())])
+                for at in (slice(k, min(k + size, end)) for k in range(part_b, end, size))
+            ]
+            with torch.inference_mode():
+                ours = model.logits(torch.cat(parts))
+            yield known.name + name, float((ours - theirs).abs().max())
 
     yield from _each(folder, compare)
 

@@ -154,9 +154,7 @@ def test_items_are_scored_and_filled_in_the_frame_of_their_vocabulary(lm, items,
 
 
 def filled(tokens, *, ended):
-    return FilledBlank(
-        tokens=np.array(tokens, np.int32), logprob=0.0, ended=ended, first_choices=()
-    )
+    return FilledBlank(tokens=np.array(tokens, np.int32), logprob=0.0, ended=ended)
 
 
 def test_a_fill_is_exact_where_its_text_is_whatever_its_tokens(lm, items):

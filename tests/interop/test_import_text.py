@@ -102,12 +102,12 @@ def test_ids_that_collide_are_named_and_a_blank_can_still_end(tmp_path):
     released = CogVocabulary(path.read_bytes(), fixed=False)
     assert released.ids.gmask == released.ids.eop
     assert {"gmask", "eop"} <= set(released.ids.shared)
-    from blankfill.generate.search import _banned
+    from blankfill.generate.scores import banned_tokens
     from blankfill.interop.keymap import TEMPLATES
     from blankfill.model.glm import GLM
     from conftest import language_model
 
-    banned = _banned(language_model(GLM(TEMPLATES["glm"]), released))
+    banned = banned_tokens(language_model(GLM(TEMPLATES["glm"]), released))
     assert not banned[released.ids.eop]
     assert not banned[released.ids.eos]
     assert banned[released.ids.mask]

@@ -12,7 +12,7 @@ from torch import nn
 
 import blankfill.model
 from blankfill.config.model import ModelConfig
-from blankfill.model.cache import KVCache
+from blankfill.generate.slots import PrefixWriter, RowReader, Table
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.model.masks import DenseMask, PackedMask
@@ -227,6 +227,7 @@ def test_parts_of_the_heads_add_up_to_the_layer(name, kind, wanted, batch):
     torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-11)
 
 
+@torch.no_grad()
 def test_a_cache_has_the_width_of_what_it_is_given():
     model = build("ours")
     block = model.blocks["1"]
@@ -237,15 +238,17 @@ def test_a_cache_has_the_width_of_what_it_is_given():
     whole = block.attention(x, rotation, DenseMask(seen[None]))
     halves = []
     for part in parts_of(block):
-        cache, outputs = KVCache(capacity=2), []
+        prefixes, rows, outputs = Table(2), Table(2), []
+        prefixes.add(1), rows.add()
         for i in range(6):
             turn = rotation_of(torch.full((1, 2, 1), i), 8, 2, x.dtype)
-            outputs.append(
-                part.attention(
-                    x[:, i : i + 1], turn, DenseMask(seen[None, i : i + 1, : i + 1]), cache
-                )
-            )
-            cache.advance(1)
+            device, mask = torch.device("cpu"), None
+            if i:
+                cache = RowReader(prefixes, rows, [0], [0], [1], device)
+            else:
+                cache = PrefixWriter(prefixes, [0], device)
+                mask = PackedMask(np.array([[0, 0, 1, 1]]), (1, 1))
+            outputs.append(part.attention(x[:, i : i + 1], turn, mask, cache))
         halves.append(torch.cat(outputs, 1))
     torch.testing.assert_close(sum(halves), whole, rtol=1e-10, atol=1e-11)
 

@@ -13,6 +13,8 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from blankfill.config.run import RunConfig
 from blankfill.data.store import TokenStore
 from blankfill.errors import DataError
@@ -64,9 +66,12 @@ class BlankWatch:
         samples: list[Sample] = []
         for language, items in self._items.items():
             nats, _ = score_items(lm, items)
+            values[BLANK_LOSS + language] = float(nats.sum()) / sum(len(i.span) for i in items)
+            if not np.isfinite(nats).all():  # a model that has diverged fills nothing
+                values[EXACT_MATCH + language] = 0.0
+                continue
             fills = fill_items(lm, items)
             exact = exact_fills(self._tokenizer, fills, items, must_end=True).tolist()
-            values[BLANK_LOSS + language] = float(nats.sum()) / sum(len(i.span) for i in items)
             values[EXACT_MATCH + language] = sum(exact) / len(exact)
             samples += [
                 self._sample(item, fill, correct=correct)

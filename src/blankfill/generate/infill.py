@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING
 from blankfill.config.run import RunConfig
 from blankfill.errors import BlankfillError, RequestError
 from blankfill.generate.sampling import GREEDY, Sampling
-from blankfill.generate.search import FilledBlank, FilledText, checked_prompt, fill_tokens
+from blankfill.generate.search import checked_prompt, fill_tokens
+from blankfill.generate.writing import FilledBlank
 from blankfill.objective.batch import Int32
 from blankfill.results import short_repr
 from blankfill.text.tokenizer import TextTokenizer
@@ -29,9 +29,6 @@ __all__ = [
     "encode_request",
     "fill_texts",
 ]
-
-Fill = Callable[..., list[FilledText]]
-"""`fill_tokens` with everything settled but the prompts and how they are filled."""
 
 _SPACE_BEFORE_MASK = re.compile(r" (?=\[[sg]?MASK\])")
 
@@ -129,24 +126,21 @@ def fill_texts(
             errors.append(None)
         except BlankfillError as error:
             errors.append(str(error))
-    run: Fill = functools.partial(
-        fill_tokens, lm, max_new_tokens=max_new_tokens, batch_size=batch_size
-    )
-    filled = run(prompts, sampling=sampling, num_first_choices=num_candidates, advance=advance)
-    extra: dict[tuple[int, int], list[FilledBlank]] = {}
-    if num_candidates > 1:
-        extra = _other_fills(run, lm.ids.eop, prompts, filled, num_candidates, sampling)
+    filled = fill_tokens(
+        lm, prompts, sampling=sampling, num_candidates=num_candidates, advance=advance,
+        max_new_tokens=max_new_tokens, batch_size=batch_size,
+    )  # fmt: skip
     items: list[FilledItem] = []
-    done = enumerate(filled)
+    done = iter(filled)
     for text, error in zip(texts, errors, strict=True):
         if error is not None:
             items.append(FilledItem(prompt=text, text="", blanks=(), error=error))
             continue
-        i, result = next(done)
+        result = next(done)
         whole = lm.tokenizer.decode(result.tokens)
         blanks = tuple(
             _text_blank(
-                lm.tokenizer, blank, extra.get((i, b), []), num_candidates,
+                lm.tokenizer, blank, num_candidates,
                 start=len(lm.tokenizer.decode(result.tokens[: result.starts[b]])),
             )
             for b, blank in enumerate(result.blanks)
@@ -191,47 +185,12 @@ def continue_texts(
     return [replace(item, prompt=text) for text, item in zip(texts, items, strict=True)]
 
 
-def _other_fills(
-    run: Fill,
-    eop: int,
-    prompts: Sequence[Int32],
-    filled: Sequence[FilledText],
-    num_candidates: int,
-    sampling: Sampling,
-) -> dict[tuple[int, int], list[FilledBlank]]:
-    """Fill each blank again in other ways, the blanks before it held to their first answer."""
-    results: dict[tuple[int, int], list[FilledBlank]] = {}
-    if sampling.temperature == 0:  # no more than there are first tokens
-        known = [len(blank.first_choices) for result in filled for blank in result.blanks]
-        num_candidates = min(num_candidates, max(known))
-    for draw in range(1, num_candidates):
-        # Each draw has a seed of its own; the address of a draw is (seed, text, draw).
-        drawn = replace(sampling, seed=sampling.seed * 1_000_003 + draw)
-        jobs: list[tuple[int, int]] = []
-        forced: list[list[list[int]]] = []
-        for i, result in enumerate(filled):
-            for b, blank in enumerate(result.blanks):
-                start: list[int] = []
-                if sampling.temperature == 0:
-                    if draw >= len(blank.first_choices):
-                        continue
-                    start = [blank.first_choices[draw][0]]
-                before = [[*done.tokens.tolist(), eop] for done in result.blanks[:b]]
-                jobs.append((i, b))
-                forced.append([*before, start])
-        again = run([prompts[i] for i, _ in jobs], sampling=drawn, forced=forced)
-        for (i, b), result in zip(jobs, again, strict=True):
-            results.setdefault((i, b), []).append(result.blanks[b])
-    return results
-
-
 def _text_blank(
-    tokenizer: TextTokenizer, blank: FilledBlank, more: list[FilledBlank], num_candidates: int, *,
-    start: int,
+    tokenizer: TextTokenizer, blank: FilledBlank, num_candidates: int, *, start: int
 ) -> TextBlank:  # fmt: skip
     candidates: dict[str, Candidate] = {}
     if num_candidates > 1:
-        for fill in sorted([blank, *more], key=lambda f: -f.logprob):
+        for fill in sorted([blank, *blank.others], key=lambda f: -f.logprob):
             text = tokenizer.decode(fill.tokens)
             candidates.setdefault(text, _candidate(tokenizer, fill, text))
     own = _candidate(tokenizer, blank, tokenizer.decode(blank.tokens))

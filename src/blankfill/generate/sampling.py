@@ -5,6 +5,7 @@ Shapes: B rows, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,7 +15,7 @@ import torch
 
 from blankfill.config.ranges import Range, Temperature, TopP, check_numbers
 
-__all__ = ["GREEDY", "Sampling", "choose", "log_probabilities", "top_p_filter"]
+__all__ = ["GREEDY", "Sampling", "best", "choose", "log_probabilities", "top_p_filter"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +79,8 @@ def choose(
     Args:
         log_probs: `[B, V]`.
         sampling: greedy or drawn.
-        generators: one per row, so that a row's draws do not depend on its neighbours.
+        generators: one per row, so that a row's draws do not depend on its neighbours; none are
+            needed where nothing is drawn.
 
     Returns:
         `[B]` int64 token ids.
@@ -91,8 +93,16 @@ def choose(
     scaled = (apart / sampling.temperature).log_softmax(dim=-1)
     kept = top_p_filter(scaled, sampling.top_p).softmax(dim=-1)
     uniform = torch.tensor([g.random() for g in generators], dtype=torch.float64)
+    uniform = uniform.to(kept.device)
     below = kept.cumsum(dim=-1)
     # Scaled to the last sum, so that rounding can hardly point past the last token that is kept.
     found = torch.searchsorted(below, (uniform * below[:, -1]).unsqueeze(1), right=True)[:, 0]
     last = (below < below[:, -1:]).sum(dim=-1)
     return torch.minimum(found, last)
+
+
+def best(log_probs: torch.Tensor, count: int) -> list[int]:
+    """Give the most probable tokens of `[V]`, best first; fewer where fewer may appear."""
+    found = log_probs.topk(min(count, len(log_probs)))
+    pairs = zip(found.indices.tolist(), found.values.tolist(), strict=True)
+    return [token for token, value in pairs if value > -math.inf]

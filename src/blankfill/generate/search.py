@@ -1,20 +1,18 @@
-"""Filling blanks token by token: Part A is encoded once, then the blanks left to right.
+"""Filling blanks token by token, many texts at a time, on the engine.
 
-Each next token is the most probable one (greedy search), or drawn (`sampling.py`).
+Each next token is the most probable one (greedy search), or drawn (`sampling.py`). Texts of any
+length and number of blanks run together: one that is finished leaves and the next one joins. A row
+sees only its own keys, so its answer is the one it gets alone. Other fills of a blank, and texts
+that are equal, share one encoded Part A.
 
-All blanks of a text share one cache: each blank appends its `sop` and tokens to Part B, so later
-blanks see what earlier ones were filled with (GLM `generate_samples.py`). `eop` ends a blank and is
-not fed back. Texts of any length and number of blanks run together in one padded batch; a row
-sees only its own keys, so its answer is the one it gets alone.
-
-Shapes: B rows, A longest Part A of the batch, S Part B tokens so far.
+Shapes: V vocabulary.
 """
 
 from __future__ import annotations
 
-import math
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,34 +21,26 @@ import torch
 from blankfill import rng
 from blankfill.config.run import RunConfig
 from blankfill.errors import RequestError
-from blankfill.generate.sampling import GREEDY, Sampling, choose, log_probabilities
-from blankfill.generate.session import Session
+from blankfill.generate.engine import Engine, Inputs, Prefix, Row
+from blankfill.generate.sampling import GREEDY, Sampling, best, choose
+from blankfill.generate.scores import Scorer
+from blankfill.generate.writing import FilledBlank, Reading, Writing
 from blankfill.objective.batch import Int32
-from blankfill.objective.blank import Prompt, build_prompt, generation_positions
+from blankfill.objective.blank import Prompt, build_prompt
 from blankfill.objective.special import SpecialIds
 from blankfill.text.user_text import no_blank
 
 if TYPE_CHECKING:
     from blankfill.generate.language_model import LanguageModel
 
-__all__ = ["FilledBlank", "FilledText", "checked_prompt", "fill_tokens"]
+__all__ = ["FilledText", "checked_prompt", "fill_tokens"]
 
 BATCH_POSITIONS = 16_384
-"""Most cached positions of one batch: bounds memory, whatever the texts' lengths."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FilledBlank:
-    """What one blank was filled with."""
-
-    tokens: Int32
-    """`[n]` the span, without `eop`."""
-    logprob: float
-    """Natural log of the probability of these tokens, and of `eop` where the blank ended."""
-    ended: bool
-    """False where the token limit cut the blank off."""
-    first_choices: tuple[tuple[int, float], ...]
-    """The most probable first tokens with their log-probabilities, best first."""
+"""Most cached positions of what runs together: bounds memory, whatever the texts' lengths."""
+PLANNED_TOKENS = 32
+"""Tokens of a fill for which room is planned; most are shorter than what they may be."""
+REFILL_SHARE = 4
+"""Texts join once this share of the places is free, so that several are encoded at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,53 +55,6 @@ class FilledText:
     """Where the fill of each begins in `tokens`."""
 
 
-@dataclass(slots=True)
-class _Row:
-    """Where one text of the batch stands."""
-
-    prompt: Prompt
-    generator: np.random.Generator
-    forced: Sequence[Sequence[int]]
-    limit: int
-    """Longest fill of one blank."""
-    held: bool
-    """Whether every blank has exactly that many tokens."""
-    blank: int = 0
-    tokens: list[int] = field(default_factory=list[int])
-    logprob: float = 0.0
-    first_choices: tuple[tuple[int, float], ...] = ()
-    done: list[FilledBlank] = field(default_factory=list[FilledBlank])
-
-    @property
-    def active(self) -> bool:
-        return self.blank < len(self.prompt.blanks)
-
-    def forced_token(self) -> int | None:
-        if self.blank < len(self.forced) and len(self.tokens) < len(self.forced[self.blank]):
-            return int(self.forced[self.blank][len(self.tokens)])
-        return None
-
-    @property
-    def may_end(self) -> bool:
-        return not self.held or len(self.tokens) == self.limit
-
-    def take(self, token: int, logprob: float, ends: bool) -> None:
-        """Count one generated token; close the blank at its end or at the limit."""
-        if not ends and len(self.tokens) < self.limit:
-            self.tokens.append(token)
-            self.logprob += logprob
-            return
-        self.done.append(
-            FilledBlank(
-                tokens=np.array(self.tokens, dtype=np.int32),
-                logprob=self.logprob + (logprob if ends else 0.0),
-                ended=ends,
-                first_choices=self.first_choices,
-            )
-        )
-        self.blank, self.tokens, self.logprob, self.first_choices = self.blank + 1, [], 0.0, ()
-
-
 def fill_tokens(
     lm: LanguageModel,
     prompts: Sequence[Int32],
@@ -121,7 +64,7 @@ def fill_tokens(
     sampling: Sampling = GREEDY,
     forced: Sequence[Sequence[Sequence[int]]] | None = None,
     lengths: Sequence[int] | None = None,
-    num_first_choices: int = 1,
+    num_candidates: int = 1,
     advance: Callable[[int], None] | None = None,
 ) -> list[FilledText]:
     """Fill every blank of every text.
@@ -130,13 +73,14 @@ def fill_tokens(
         lm: the model.
         prompts: token ids with mask ids where the blanks are.
         max_new_tokens: longest fill of one blank.
-        batch_size: most texts that run together.
+        batch_size: most rows that run together.
         sampling: greedy or drawn.
         forced: for each text and blank, tokens that the fill must begin with; `eop` may close it.
         lengths: for each text, how many tokens each of its blanks has: none ends before, and all
             end there.
-        num_first_choices: how many of the best first tokens of each blank to report; as many as
-            may appear where these are fewer.
+        num_candidates: fills of each blank, the one in the text among them: greedy, the best going
+            on of each of the most probable first tokens, as many as may appear; drawn, that many
+            draws. The blanks before it keep the fill in the text.
         advance: called with the number of texts that were just finished.
 
     Returns:
@@ -144,26 +88,22 @@ def fill_tokens(
 
     Raises:
         RequestError: a text has no blank, or is longer than the model's positions reach.
+        CheckpointError: the model's scores are not numbers.
     """
-    rows: list[_Row] = []
     most = lm.model.cfg.max_position - 2
+    texts: list[_Text] = []
     for index, tokens in enumerate(prompts):
         prompt = checked_prompt(tokens, lm.ids, lm.cfg)
-        address = np.ascontiguousarray(prompt.tokens).tobytes().hex()
-        rows.append(
-            _Row(
-                prompt=prompt,
-                generator=rng.generator(sampling.seed, "fill", address),
-                forced=forced[index] if forced is not None else (),
-                limit=min(most, max_new_tokens if lengths is None else lengths[index]),
-                held=lengths is not None,
-            )
-        )
-    for chunk in _chunks(rows, batch_size):
-        _fill_batch(lm, chunk, sampling, num_first_choices)
-        if advance is not None:
-            advance(len(chunk))
-    return [_finish(row) for row in rows]
+        writing = Writing(
+            prompt=prompt, scheme=lm.scheme, enders=(lm.ids.eop, lm.ids.eos),
+            limit=min(most, max_new_tokens if lengths is None else lengths[index]),
+            held=lengths is not None, forced=forced[index] if forced is not None else (),
+            last=len(prompt.blanks) - 1,
+        )  # fmt: skip
+        texts.append(_Text(writing, np.ascontiguousarray(prompt.tokens).tobytes()))
+    with lm.computing():
+        _Filling(lm, texts, sampling, num_candidates, batch_size, advance).run()
+    return [_finish(text) for text in texts]
 
 
 def checked_prompt(tokens: Int32, ids: SpecialIds, cfg: RunConfig) -> Prompt:
@@ -191,92 +131,192 @@ def checked_prompt(tokens: Int32, ids: SpecialIds, cfg: RunConfig) -> Prompt:
     return prompt
 
 
-def _chunks(rows: list[_Row], batch_size: int) -> list[list[_Row]]:
-    """Group texts of similar length, so that little of a batch is padding."""
-    chunks: list[list[_Row]] = []
-    width = 0
-    for row in sorted(rows, key=lambda r: (len(r.prompt.blanks), len(r.prompt.tokens))):
-        size = len(row.prompt.tokens) + len(row.prompt.blanks) * min(row.limit + 2, 34)
-        width = max(width, size)
-        full = not chunks or len(chunks[-1]) >= batch_size
-        if full or width * (len(chunks[-1]) + 1) > BATCH_POSITIONS:
-            chunks.append([])
-            width = size
-        chunks[-1].append(row)
-    return chunks
+@dataclass(slots=True, eq=False)
+class _Text:
+    """One text: the fill that stands in it, and other fills of its blanks."""
+
+    writing: Writing
+    key: bytes
+    """Its tokens; texts that are equal share their Part A."""
+    first_choices: list[list[int]] = field(default_factory=list[list[int]])
+    """Of each blank the most probable first tokens."""
+    others: list[list[Writing]] = field(default_factory=list[list[Writing]])
+    """Of each blank the other fills."""
+    running: int = 1
+    """Rows that are not finished."""
 
 
-@torch.inference_mode()
-def _fill_batch(
-    lm: LanguageModel, rows: list[_Row], sampling: Sampling, num_first_choices: int
-) -> None:
-    ids = lm.ids
-    with lm.computing():
-        session = Session(lm.model, [row.prompt for row in rows], pad=ids.pad)
-    banned = _banned(lm)
-    enders = (ids.eop, ids.eos)
-    while any(row.active for row in rows):
-        tokens = np.full(len(rows), ids.pad, dtype=np.int64)
-        positions = np.zeros((len(rows), 2), dtype=np.int64)
-        active = np.array([row.active for row in rows])
-        for i, row in enumerate(rows):
-            if row.active:
-                tokens[i] = row.tokens[-1] if row.tokens else row.prompt.sops[row.blank]
-                fills = [len(blank.tokens) for blank in row.done]
-                positions[i] = generation_positions(
-                    row.prompt, row.blank, len(row.tokens), fills, scheme=lm.scheme
-                )
-        with lm.computing():
-            logits = session.step(tokens, positions, active)
-        log_probs = log_probabilities(logits, _banned_now(banned, enders, rows))
-        chosen = choose(log_probs, sampling, [row.generator for row in rows])
-        for i, row in enumerate(rows):
-            if not row.active:
-                continue
-            if not row.tokens:
-                row.first_choices = _best(log_probs[i], num_first_choices)
-            forced = row.forced_token()
-            token = int(chosen[i]) if forced is None else forced
-            row.take(token, float(log_probs[i, token]), token in enders)
+@dataclass(slots=True, eq=False)
+class _Job:
+    """One row that waits or runs."""
+
+    text: _Text
+    writing: Writing
+    seed: int
+    generator: np.random.Generator | None = None
+    row: Row | None = None
+
+    @property
+    def size(self) -> int:
+        """Positions that it is expected to keep."""
+        prompt, limit = self.writing.prompt, self.writing.limit
+        blanks = self.writing.last + 1
+        return len(prompt.tokens) + blanks * (min(limit, PLANNED_TOKENS) + 2)
 
 
-def _best(log_probs: torch.Tensor, count: int) -> tuple[tuple[int, float], ...]:
-    """Give the most probable tokens, best first; fewer than `count` where fewer may appear."""
-    best = log_probs.topk(min(count, len(log_probs)))
-    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return tuple((token, value) for token, value in pairs if value > -math.inf)
+class _Filling:
+    """The rows of one call: who waits, who runs, and what each step does."""
+
+    def __init__(
+        self, lm: LanguageModel, texts: Sequence[_Text], sampling: Sampling, num_candidates: int,
+        batch_size: int, advance: Callable[[int], None] | None,
+    ) -> None:  # fmt: skip
+        self._scorer = Scorer(lm)
+        self._engine = Engine(lm.model)
+        self._eop = lm.ids.eop
+        self._sampling, self._num_candidates = sampling, num_candidates
+        self._batch_size, self._advance = batch_size, advance
+        # Those of similar length run together, so that little of what is attended to is padding.
+        ordered = sorted(texts, key=lambda t: (t.writing.last, len(t.writing.prompt.tokens), t.key))
+        self._waiting = deque(_Job(text, text.writing, sampling.seed) for text in ordered)
+        self._active: list[_Job] = []
+        self._prefixes: dict[bytes, Prefix] = {}
+        self._uses = Counter(text.key for text in texts)
+
+    def run(self) -> None:
+        """Fill all."""
+        while self._waiting or self._active:
+            self._join()
+            self._step()
+
+    def _join(self) -> None:
+        """Let waiting rows join where there is room."""
+        free = self._batch_size - len(self._active)
+        if not self._waiting or (self._active and free * REFILL_SHARE < self._batch_size):
+            return
+        size = sum(job.size for job in self._active)
+        new: list[_Job] = []
+        while self._waiting and len(new) < free:
+            size += self._waiting[0].size
+            if size > BATCH_POSITIONS and (self._active or new):
+                break
+            new.append(self._waiting.popleft())
+        unknown = {
+            job.text.key: job.writing.prompt for job in new if job.text.key not in self._prefixes
+        }
+        if unknown:
+            parts = [(prompt.tokens, prompt.positions) for prompt in unknown.values()]
+            self._prefixes |= zip(unknown, self._engine.encode(parts), strict=True)
+        for job in new:
+            job.row = self._engine.join(self._prefixes[job.text.key])
+            if self._sampling.temperature:
+                job.generator = rng.generator(job.seed, "fill", job.text.key.hex())
+        self._active += new
+
+    @torch.inference_mode()
+    def _step(self) -> None:
+        """Read one step of every row, and choose what comes next."""
+        jobs, inputs, readings = self._active, [], []
+        for job in jobs:
+            reading = job.writing.reading()
+            assert job.row is not None
+            inputs.append(Inputs(job.row, reading.tokens, reading.positions))
+            readings.append(reading)
+        hidden = self._engine.step(inputs)
+        following = [reading.known[:] for reading in readings]
+        logprobs = self._scorer.known(hidden, readings)
+        if opened := [i for i, reading in enumerate(readings) if reading.is_open]:
+            chosen = self._choose(hidden, opened, readings)
+            for i, (token, logprob) in zip(opened, chosen, strict=True):
+                following[i].append(token)
+                logprobs[i].append(logprob)
+        for job, tokens, values in zip(jobs, following, logprobs, strict=True):
+            for token, value in zip(tokens, values, strict=True):
+                job.writing.take(token, value)
+        self._leave()
+
+    def _choose(
+        self, hidden: torch.Tensor, opened: list[int], readings: list[Reading]
+    ) -> list[tuple[int, float]]:
+        """Choose the next token of the rows that are open; with its log-probability."""
+        log_probs = self._scorer.last(hidden, opened, readings)  # [n, V]
+        generators: list[np.random.Generator] = []
+        for i in opened:
+            generator = self._active[i].generator
+            if generator is not None:  # a draw for every token, known ones too
+                generator.random(len(readings[i].known))
+                generators.append(generator)
+        tokens = choose(log_probs, self._sampling, generators)
+        if self._num_candidates > 1 and self._sampling.temperature == 0:
+            for k, i in enumerate(opened):
+                job = self._active[i]
+                starts = not job.writing.tokens and not readings[i].known
+                if job.writing is job.text.writing and starts:
+                    job.text.first_choices.append(best(log_probs[k], self._num_candidates))
+        values = log_probs.gather(1, tokens[:, None])[:, 0].double()
+        # One transfer; float64 holds every id and every log-probability.
+        pairs = torch.stack([tokens.double(), values], dim=1).tolist()
+        return [(int(token), self._scorer.checked(value)) for token, value in pairs]
+
+    def _leave(self) -> None:
+        """Take out the rows that are finished; other fills of a finished text wait next."""
+        finished = [job for job in self._active if not job.writing.active]
+        if not finished:
+            return
+        self._active = [job for job in self._active if job.writing.active]
+        num_done = 0
+        for job in finished:
+            text = job.text
+            if self._num_candidates > 1 and job.writing is text.writing:
+                others = self._other_fills(text)
+                self._uses[text.key] += len(others)
+                text.running += len(others)
+                self._waiting.extendleft(reversed(others))
+            assert job.row is not None
+            self._engine.leave(job.row)
+            self._uses[text.key] -= 1
+            if not self._uses[text.key]:
+                self._engine.release(self._prefixes.pop(text.key))
+            text.running -= 1
+            num_done += not text.running
+        if self._advance is not None and num_done:
+            self._advance(num_done)
+
+    def _other_fills(self, text: _Text) -> list[_Job]:
+        """Give the rows that fill each blank in other ways, those before it held as they are."""
+        drawn = self._sampling.temperature > 0
+        jobs: list[_Job] = []
+        done = text.writing.done
+        for b in range(len(done)):
+            before = [[*blank.tokens.tolist(), self._eop] for blank in done[:b]]
+            starts: list[list[int]] = [[] for _ in range(1, self._num_candidates)]
+            if not drawn:
+                known = text.first_choices[b] if b < len(text.first_choices) else []
+                starts = [[token] for token in known[1:]]
+            others = [text.writing.another([*before, start], last=b) for start in starts]
+            # Each draw has a seed of its own; the address of a draw is (seed, text, draw).
+            jobs += [
+                _Job(text, other, self._sampling.seed * 1_000_003 + draw)
+                for draw, other in enumerate(others, start=1)
+            ]
+            text.others.append(others)
+        return jobs
 
 
-def _banned(lm: LanguageModel) -> torch.Tensor:
-    """Mark what may never be generated: specials that only stand in inputs, and padding rows."""
-    ids = lm.ids
-    banned = torch.zeros(lm.model.cfg.vocab_size, dtype=torch.bool)
-    banned[[ids.mask, ids.smask, ids.gmask, ids.sop, ids.pad, ids.dblock]] = True
-    banned[[*ids.mask_sentinels, *ids.sop_sentinels]] = True
-    banned[lm.tokenizer.vocab_size :] = True  # rows that only pad the matrix
-    banned[[ids.eop, ids.eos]] = False  # released vocabularies give eos the id of pad
-    return banned
-
-
-def _banned_now(banned: torch.Tensor, enders: Sequence[int], rows: Sequence[_Row]) -> torch.Tensor:
-    """Mark what may not come next, `[V]`, or `[B, V]` where some blanks may not end yet."""
-    held = [i for i, row in enumerate(rows) if row.active and not row.may_end]
-    if not held:
-        return banned
-    of_rows = banned.repeat(len(rows), 1)
-    for ender in enders:
-        of_rows[held, ender] = True
-    return of_rows
-
-
-def _finish(row: _Row) -> FilledText:
+def _finish(text: _Text) -> FilledText:
+    prompt, done = text.writing.prompt, text.writing.done
     parts: list[Int32] = []
     starts: list[int] = []
     start = length = 0
-    for index, blank in zip(row.prompt.blanks, row.done, strict=True):
+    for index, blank in zip(prompt.blanks, done, strict=True):
         starts.append(length + int(index) - start)
         length = starts[-1] + len(blank.tokens)
-        parts += [row.prompt.tokens[start:index], blank.tokens]
+        parts += [prompt.tokens[start:index], blank.tokens]
         start = int(index) + 1
-    parts.append(row.prompt.tokens[start:])
-    return FilledText(tokens=np.concatenate(parts), blanks=tuple(row.done), starts=tuple(starts))
+    parts.append(prompt.tokens[start:])
+    blanks = tuple(
+        replace(blank, others=tuple(other.done[b] for other in text.others[b]))
+        if text.others else blank
+        for b, blank in enumerate(done)
+    )  # fmt: skip
+    return FilledText(tokens=np.concatenate(parts), blanks=blanks, starts=tuple(starts))

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from blankfill.config.model import ModelConfig
 from blankfill.kernels.packed import block_attention
-from blankfill.model.cache import KVCache
+from blankfill.model.cache import Cache
 from blankfill.model.dropout import ATTENTION, Draws, kept
 from blankfill.model.linear import Linear, is_narrow
 from blankfill.model.masks import DenseMask, FlexMask, Mask, PackedMask, VarlenMask
@@ -65,8 +65,8 @@ class Attention(nn.Module):
         self,
         x: torch.Tensor,
         rotation: Rotation | None,
-        mask: Mask,
-        cache: KVCache | None = None,
+        mask: Mask | None,
+        cache: Cache | None = None,
         wanted: torch.Tensor | None = None,
         draws: Draws | None = None,
     ) -> torch.Tensor:
@@ -75,15 +75,17 @@ class Attention(nn.Module):
         Args:
             x: `[B, T, D]`.
             rotation: of the positions of `x`; None where positions are learned embeddings.
-            mask: who sees whom; over cached and new keys where there is a cache.
-            cache: keys and values so far; those of `x` are appended.
+            mask: who sees whom; None where the cache knows.
+            cache: keys and values so far, to which those of `x` are added.
             wanted: `[n]` positions, counted over all rows, whose results are asked for.
             draws: of this layer, where dropout has addresses.
 
         Returns:
             `[B, T, D]`, or `[n, D]` where positions are wanted.
         """
-        qkv = self._project(x, wanted).unflatten(-1, (3, -1, self.head_size))
+        qkv = self._project(x, wanted, apart=cache is not None).unflatten(
+            -1, (3, -1, self.head_size)
+        )
         # Split, not sliced: the backward pass of slices adds whole tensors of zeros.
         qk, v = qkv.split([2, 1], dim=2)
         v = v[:, :, 0]
@@ -103,17 +105,27 @@ class Attention(nn.Module):
             q, scale = q * (scale / self.pb_relax), self.pb_relax
         dropout = self.dropout if self.training else 0.0
         if cache is not None:
-            k, v = cache.append(self.layer, k, v)
+            attended: Any = cache.attend(self.layer, q, k, v, mask, scale)
+            return self.out(pick(attended.flatten(2), wanted))
+        assert mask is not None, "without a cache a mask says who sees whom"
         if self.recomputes and self.training and isinstance(mask, PackedMask | DenseMask):
-            attended: Any = checkpoint(
+            attended = checkpoint(
                 attend, q, k, v, mask, dropout, scale, draws, use_reentrant=False
             )
         else:
             attended = attend(q, k, v, mask, dropout, scale, draws)
         return self.out(pick(attended.flatten(2), wanted))
 
-    def _project(self, x: torch.Tensor, wanted: torch.Tensor | None) -> torch.Tensor:
-        """Give queries, keys and values side by side; other queries than the wanted are zero."""
+    def _project(
+        self, x: torch.Tensor, wanted: torch.Tensor | None, *, apart: bool
+    ) -> torch.Tensor:
+        """Give queries, keys and values side by side; other queries than the wanted are zero.
+
+        Apart they are three products: of the few positions of a step of generation, joining the
+        matrices would cost more than multiplying by them.
+        """
+        if wanted is None and apart:
+            return torch.cat([self.q(x), self.k(x), self.v(x)], dim=-1)
         if wanted is None:
             return _joined(x, self.q, self.k, self.v)
         own = self.q(pick(x, wanted))

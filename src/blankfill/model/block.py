@@ -13,7 +13,7 @@ from torch import nn
 
 from blankfill.config.model import ModelConfig
 from blankfill.model.attention import Attention, pick
-from blankfill.model.cache import KVCache
+from blankfill.model.cache import Cache
 from blankfill.model.dropout import ATTENDED, FED, Draws, Dropout
 from blankfill.model.masks import Mask
 from blankfill.model.mlp import build_mlp
@@ -37,8 +37,8 @@ class PreLNBlock(nn.Module):
         self,
         x: torch.Tensor,
         rotation: Rotation | None,
-        mask: Mask,
-        cache: KVCache | None = None,
+        mask: Mask | None,
+        cache: Cache | None = None,
         wanted: torch.Tensor | None = None,
         draws: Draws | None = None,
     ) -> torch.Tensor:
@@ -69,8 +69,8 @@ class DeepNormBlock(nn.Module):
         self,
         x: torch.Tensor,
         rotation: Rotation | None,
-        mask: Mask,
-        cache: KVCache | None = None,
+        mask: Mask | None,
+        cache: Cache | None = None,
         wanted: torch.Tensor | None = None,
         draws: Draws | None = None,
     ) -> torch.Tensor:
@@ -106,8 +106,8 @@ class PostLNBlock(nn.Module):
         self,
         x: torch.Tensor,
         rotation: Rotation | None,
-        mask: Mask,
-        cache: KVCache | None = None,
+        mask: Mask | None,
+        cache: Cache | None = None,
         wanted: torch.Tensor | None = None,
         draws: Draws | None = None,
     ) -> torch.Tensor:
@@ -143,8 +143,8 @@ class SandwichBlock(nn.Module):
         self,
         x: torch.Tensor,
         rotation: Rotation | None,
-        mask: Mask,
-        cache: KVCache | None = None,
+        mask: Mask | None,
+        cache: Cache | None = None,
         wanted: torch.Tensor | None = None,
         draws: Draws | None = None,
     ) -> torch.Tensor:

@@ -19,7 +19,7 @@ from torch import nn
 from blankfill.config.model import ModelConfig
 from blankfill.model.attention import pick
 from blankfill.model.block import build_block
-from blankfill.model.cache import KVCache
+from blankfill.model.cache import Cache
 from blankfill.model.dropout import Draws
 from blankfill.model.embedding import Embedding, shrink_gradient
 from blankfill.model.head import Head
@@ -51,8 +51,8 @@ class GLM(nn.Module):
         self,
         tokens: torch.Tensor,
         positions: torch.Tensor,
-        mask: Mask,
-        cache: KVCache | None = None,
+        mask: Mask | None,
+        cache: Cache | None = None,
         *,
         targets: Targets | None = None,
         z_loss: float = 0.0,
@@ -68,8 +68,8 @@ class GLM(nn.Module):
         Args:
             tokens: `[B, T]` ids; `[B, T, D]` hidden states where there is no embedding.
             positions: `[B, 2, T]` position in the text, position inside the span.
-            mask: who sees whom; with a cache, `[B, T, cached + T]`.
-            cache: earlier keys and values; those of `tokens` are appended to it.
+            mask: who sees whom; None where the cache knows.
+            cache: earlier keys and values, to which those of `tokens` are added.
             targets: what is to be predicted, and where.
             z_loss: as for `loss.target_loss`.
             shrink: share of the gradient that reaches the word embedding, which a training schedule
@@ -90,8 +90,6 @@ class GLM(nn.Module):
             last = wanted if block is blocks[-1] else None
             h = block(h, rotation, mask, cache, last, draws and draws.layer(int(number)))
         h = h if blocks else pick(h, wanted)
-        if cache is not None:
-            cache.advance(tokens.shape[1])
         h = h if self.norm is None else self.norm(h)
         if targets is None or self.head is None:
             return h
