@@ -21,13 +21,15 @@ from itertools import accumulate
 
 import torch
 
-from blankfill.model.attention import attend
+from blankfill.model.attention import attend, wide
 from blankfill.model.masks import Mask
 
 __all__ = ["PrefixWriter", "RowReader", "Table"]
 
 POSITION_STEP = 32
 """Positions by which a table grows at least."""
+Places = tuple[int | torch.Tensor, int | torch.Tensor]
+"""Slots and positions of some keys, `[Q]` each; of one as numbers."""
 
 
 class Table:
@@ -40,7 +42,7 @@ class Table:
     def __init__(self, num_layers: int) -> None:
         self._num_layers = num_layers
         self._room = (0, 0)
-        self._data: torch.Tensor | None = None  # [L, 2, slots, N, positions, H]
+        self._layers: list[torch.Tensor] = []  # each [2, slots, N, positions, H]
         self.lengths: list[int] = []
         """Positions of each slot in use."""
 
@@ -61,10 +63,10 @@ class Table:
 
     def copy(self, slots: Sequence[int], sources: Sequence[int]) -> None:
         """Give slots the keys and values of others; a source may be among them."""
-        if self._data is not None:
-            end = max(self.lengths[source] for source in sources)
-            used = self._data[:, :, :, :, :end]
-            used[:, :, list(slots)] = used[:, :, list(sources)]
+        end = max(self.lengths[source] for source in sources)
+        for data in self._layers:
+            used = data[:, :, :, :end]
+            used[:, list(slots)] = used[:, list(sources)]
 
     def reserve(self, slots: int, positions: int) -> None:
         """Have room for so many slots of so many positions."""
@@ -76,42 +78,45 @@ class Table:
         if positions > have_positions:
             positions = max(positions + POSITION_STEP, have_positions + have_positions // 2)
         self._room = (max(slots, have_slots), max(positions, have_positions))
-        if self._data is not None:
-            self._data = self._grown(self._data)
+        self._layers = [self._grown(data) for data in self._layers]
 
-    def write(
-        self, layer: int, slots: torch.Tensor, at: torch.Tensor, k: torch.Tensor, v: torch.Tensor
-    ) -> None:
+    def write(self, layer: int, places: Places, k: torch.Tensor, v: torch.Tensor) -> None:
         """Store keys and values of one layer.
 
         Args:
             layer: number of the block.
-            slots: `[Q]` slot of each.
-            at: `[Q]` its position there.
+            places: slot and position of each.
             k: `[Q, N, H]`.
             v: `[Q, N, H]`.
         """
-        if self._data is None:
-            slots_room, positions_room = self._room
-            self._data = k.new_zeros(
-                self._num_layers, 2, slots_room, k.shape[1], positions_room, k.shape[2]
-            )
-        self._data[layer, 0, slots, :, at] = k
-        self._data[layer, 1, slots, :, at] = v
+        if not self._layers:
+            shape = (2, self._room[0], k.shape[1], self._room[1], k.shape[2])
+            self._layers = [k.new_zeros(shape) for _ in range(self._num_layers)]
+        slots, at = places
+        keys, values = self._layers[layer]
+        keys[slots, :, at] = k
+        values[slots, :, at] = v
 
     def read(
         self, layer: int, slots: slice | torch.Tensor, length: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give keys and values of slots, `[n, N, length, H]` each; of a slice where they lie."""
-        assert self._data is not None, "nothing was written yet"
-        keys, values = self._data[layer]
-        return keys[slots, :, :length], values[slots, :, :length]
+        """Give keys and values of slots, `[n * N, length, H]` each; of a slice where they lie."""
+        keys, values = self._layers[layer][:, slots, :, :length].flatten(1, 2)
+        return keys, values
 
     def _grown(self, data: torch.Tensor) -> torch.Tensor:
-        layers, two, slots, heads, positions, size = data.shape
-        grown = data.new_zeros(layers, two, self._room[0], heads, self._room[1], size)
-        grown[:, :, :slots, :, :positions] = data
+        two, slots, heads, positions, size = data.shape
+        grown = data.new_zeros(two, self._room[0], heads, self._room[1], size)
+        grown[:, :slots, :, :positions] = data
         return grown
+
+
+def _places(slots: Sequence[int], at: Sequence[int], device: torch.device) -> Places:
+    """Name places of a table; a single one by numbers, which spares an index its cost."""
+    if len(slots) == 1:
+        return slots[0], at[0]
+    both = torch.tensor([slots, at], device=device)
+    return both[0], both[1]
 
 
 class PrefixWriter:
@@ -127,7 +132,7 @@ class PrefixWriter:
         self._table = table
         of_token = [slot for slot in slots for _ in range(table.lengths[slot])]
         at = [k for slot in slots for k in range(table.lengths[slot])]
-        self._slots, self._at = torch.tensor([of_token, at], device=device)
+        self._places = _places(of_token, at, device)
 
     def attend(
         self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Mask | None,
@@ -135,7 +140,7 @@ class PrefixWriter:
     ) -> torch.Tensor:  # fmt: skip
         """Store; attend by the mask, as in training."""
         assert mask is not None
-        self._table.write(layer, self._slots, self._at, k[0], v[0])
+        self._table.write(layer, self._places, k[0], v[0])
         return attend(q, k, v, mask, 0.0, scale)
 
 
@@ -174,7 +179,7 @@ class RowReader:
         self._length = (max(prefixes.lengths[p] for p in prefix_slots), max(ends))
         of_query = [slot for slot, count in zip(slots, counts, strict=True) for _ in range(count)]
         at = [b + k for b, count in zip(before, counts, strict=True) for k in range(count)]
-        self._slot, self._at = torch.tensor([of_query, at], device=device)
+        self._places = _places(of_query, at, device)
         self._shape = (n, most)
         first = [0, *accumulate(counts)]
         cells = [first[i] + min(t, c - 1) for i, c in enumerate(counts) for t in range(most)]
@@ -183,7 +188,7 @@ class RowReader:
         )
         self._rows = self._place(slots)
         self._group(prefix_slots)
-        self._visible = self._mask([prefixes.lengths[p] for p in prefix_slots], ends)
+        self._hidden = self._mask([prefixes.lengths[p] for p in prefix_slots], ends, at, cells)
 
     def attend(
         self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Mask | None,
@@ -192,18 +197,19 @@ class RowReader:
         """Store; attend to prefix and own row. The mask is this object's own."""
         del mask
         prefixes, rows = self._tables
-        rows.write(layer, self._slot, self._at, k[0], v[0])
-        pk, pv = prefixes.read(layer, self._prefixes, self._length[0])  # [P, N, A, H]
-        rk, rv = rows.read(layer, self._rows, self._length[1])  # [n, N, S, H]
+        rows.write(layer, self._places, k[0], v[0])
+        pk, pv = prefixes.read(layer, self._prefixes, self._length[0])  # [P * N, A, H]
+        rk, rv = rows.read(layer, self._rows, self._length[1])  # [n * N, S, H]
         n, most = self._shape
-        q = _take(q[0], self._cells).view(n, most, *q.shape[2:]).transpose(1, 2)  # [n, N, T, H]
-        scores = torch.cat([self._per_row(self._per_prefix(q) @ pk.mT), q @ rk.mT], dim=-1)
-        scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * scale
-        if self._visible is not None:
-            scores = scores.masked_fill(~self._visible, float("-inf"))
+        q = _take(q[0], self._cells).unflatten(0, (n, most)).transpose(1, 2).flatten(0, 1)
+        of_prefix = self._per_row(self._per_prefix(q).bmm(pk.mT))  # [n * N, T, A]
+        scores = torch.cat([of_prefix, q.bmm(rk.mT)], dim=-1).to(wide(q)) * scale
+        if self._hidden is not None:
+            scores.unflatten(0, (n, -1)).masked_fill_(self._hidden, float("-inf"))
         weights = scores.softmax(dim=-1).to(v.dtype).split(self._length, dim=-1)
-        out = self._per_row(self._per_prefix(weights[0]) @ pv) + weights[1] @ rv
-        return _take(out.transpose(1, 2).flatten(0, 1), self._of_cell).unsqueeze(0)
+        out = self._per_row(self._per_prefix(weights[0]).bmm(pv)) + weights[1].bmm(rv)
+        out = out.unflatten(0, (n, -1)).transpose(1, 2).flatten(0, 1)  # [n * T, N, H]
+        return _take(out, self._of_cell).unsqueeze(0)
 
     def _group(self, prefix_slots: Sequence[int]) -> None:
         """Lay rows out by their prefix, in a grid of P times R."""
@@ -221,30 +227,33 @@ class RowReader:
         self._prefixes = self._place(used)
 
     def _per_prefix(self, x: torch.Tensor) -> torch.Tensor:
-        """`[n, N, T, X]` to `[P, N, R * T, X]`."""
-        num_prefixes, most = self._grid
-        if most == 1 and self._grid_rows is None:
+        """`[n * N, T, X]` to `[P * N, R * T, X]`."""
+        if self._grid[1] == 1 and self._grid_rows is None:
             return x
-        x = _take(x, self._grid_rows).unflatten(0, (num_prefixes, most))
-        return x.transpose(1, 2).flatten(2, 3)
+        x = _take(x.unflatten(0, (self._shape[0], -1)), self._grid_rows)  # [P * R, N, T, X]
+        return x.unflatten(0, self._grid).transpose(1, 2).flatten(2, 3).flatten(0, 1)
 
     def _per_row(self, x: torch.Tensor) -> torch.Tensor:
-        """`[P, N, R * T, X]` to `[n, N, T, X]`."""
-        most = self._grid[1]
+        """`[P * N, R * T, X]` to `[n * N, T, X]`."""
+        num_prefixes, most = self._grid
         if most == 1 and self._of_grid is None:
             return x
-        x = x.unflatten(2, (most, -1)).transpose(1, 2).flatten(0, 1)
-        return _take(x, self._of_grid)
+        x = x.unflatten(0, (num_prefixes, -1)).unflatten(2, (most, -1))  # [P, N, R, T, X]
+        return _take(x.transpose(1, 2).flatten(0, 1), self._of_grid).flatten(0, 1)
 
-    def _mask(self, prefix_lengths: Sequence[int], ends: Sequence[int]) -> torch.Tensor | None:
-        """Say which keys each query sees, `[n, 1, T, A + S]`; None where that is all of them."""
+    def _mask(
+        self, prefix_lengths: Sequence[int], ends: Sequence[int], at: Sequence[int],
+        cells: Sequence[int],
+    ) -> torch.Tensor | None:  # fmt: skip
+        """Say which keys each query does not see, `[n, 1, T, A + S]`; None where it sees all."""
         if self._shape[1] == 1 and len(set(prefix_lengths)) == 1 and len(set(ends)) == 1:
             return None
         longest, own = self._length
         key = torch.arange(longest + own, device=self._device)
-        lengths = torch.tensor(prefix_lengths, device=self._device)[:, None, None, None]
-        at = _take(self._at, self._cells).view(*self._shape)[:, None, :, None]
-        return (key < lengths) | ((key >= longest) & (key - longest <= at))
+        length = torch.tensor(prefix_lengths, device=self._device)[:, None, None, None]
+        last = torch.tensor([longest + at[cell] for cell in cells], device=self._device)
+        last = last.view(*self._shape)[:, None, :, None]
+        return (key >= length) & ((key < longest) | (key > last))
 
     def _place(self, slots: Sequence[int]) -> slice | torch.Tensor:
         """Name slots: as a slice where they follow each other."""

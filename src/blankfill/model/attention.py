@@ -33,6 +33,7 @@ __all__ = [
     "packed_attention",
     "pick",
     "varlen_attention",
+    "wide",
 ]
 
 
@@ -190,7 +191,7 @@ def dense_attention(
         `[B, Tq, N, H]`.
     """
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-    scores = torch.einsum("bqnh,bknh->bnqk", q, k).to(_wide(q)) * scale
+    scores = torch.einsum("bqnh,bknh->bnqk", q, k).to(wide(q)) * scale
     scores = scores.masked_fill(~mask.visible[:, None], float("-inf"))
     weights = scores.softmax(dim=-1)  # [B, N, Tq, Tk]
     if dropout and draws is not None:
@@ -371,6 +372,6 @@ def varlen_kernel(
     return cast("torch.Tensor", attended)
 
 
-def _wide(x: torch.Tensor) -> torch.dtype:
-    """Softmax and its gradient are computed in float32, or wider where the input is."""
+def wide(x: torch.Tensor) -> torch.dtype:
+    """Give the type that softmax is computed in: float32, or wider where the input is."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
