@@ -4,18 +4,21 @@
     class FillResult:
         ...
         __repr__ = short_repr
+        to_dict = to_dict
 
 Long texts and lists are cut and say how long they are; what is empty or None is left out; what lies
-deep is named only. Every value is still there, by its field.
+deep is named only. Every value is still there, by its field. `to_dict` has them all, as `--json`
+prints them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-__all__ = ["short_repr"]
+__all__ = ["plain", "short_repr", "to_dict"]
 
 LONGEST_TEXT = 60
 """Characters of a text that are shown."""
@@ -28,6 +31,32 @@ DEPTH = 2
 def short_repr(self: object) -> str:
     """Show a frozen dataclass in a few lines; for its `__repr__`."""
     return _fields(self, DEPTH)
+
+
+def to_dict(self: object) -> dict[str, object]:
+    """Give a frozen dataclass as what JSON can hold, field by field; for its `to_dict`.
+
+    A number that is not finite, such as the logarithm of a probability of zero, is None: JSON has
+    no other word for it.
+    """
+    fields = dataclasses.fields(cast("Any", self))
+    return {field.name: plain(getattr(self, field.name)) for field in fields}
+
+
+def plain(value: object) -> object:
+    """Turn a value into what JSON can hold."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_dict(value)
+    if isinstance(value, dict):
+        pairs = cast("Mapping[object, object]", value).items()
+        return {str(key): plain(item) for key, item in pairs}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in cast("Sequence[object]", value)]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
 
 
 def _fields(value: object, depth: int) -> str:

@@ -28,6 +28,7 @@ GIVEN = {
     "pretrain": (("tiny",), {"data": "no-store", "out": "o"}),
     "evaluate": (("no-run",), {"data": "no-store"}), "report": (("no-run",), {"out": "o"}),
     "fill": (("no-run", "a [MASK]"), {}), "generate": (("no-run", "a"), {}),
+    "score": (("no-run", "a [MASK]", "b"), {}), "rank": (("no-run", "a [MASK]", "b"), {}),
     "import": (("no-path",), {"out": "o"}), "export": (("no-run",), {"to": "hf", "out": "o"}),
     "resize": (("no-run",), {"tokenizer": "no-tok", "out": "o"}), "info": (("no-path",), {}),
     "load": (("no-run",), {}),

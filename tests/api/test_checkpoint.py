@@ -42,6 +42,8 @@ TEXT = "the old [MASK] reads books."
 VERBS = {
     "fill": lambda run, _, to: ["fill", run, TEXT, "--max-new-tokens", "2"],
     "generate": lambda run, _, to: ["generate", run, "the old", "--max-new-tokens", "2"],
+    "score": lambda run, _, to: ["score", run, TEXT, "fox"],
+    "rank": lambda run, _, to: ["rank", run, TEXT, "fox", "dog"],
     "evaluate": lambda run, folder, to: [
         "evaluate", run, "--data", f"{folder}/store", "--max-blanks", "2", "--no-baselines",
     ],

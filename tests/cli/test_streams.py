@@ -20,6 +20,7 @@ from blankfill.api.train_end import TrainFill
 from blankfill.api.train_folder import Expectation
 from blankfill.cli import main as module
 from blankfill.cli.main import VERBS, main
+from blankfill.results import plain
 from conftest import small_corpus
 
 MARKUP = "a[/b] [red]x :smile:"
@@ -59,6 +60,8 @@ def commands(tmp_path_factory):
         "report": [run, "--out", str(home / "report.html")],
         "fill": [run, "--max-new-tokens=3", "--num-candidates", "3", "--", *TEXTS],
         "generate": [run, "--max-new-tokens=3", "On\tMonday\x07\r"],
+        "score": [run, "--", f"{MARKUP} [MASK]", MARKUP, "\u5c0f\u732b"],
+        "rank": [run, "--", f"{MARKUP} [MASK]", MARKUP, "\u5c0f\u732b"],
         "import": [run, "--out", str(home / "imported")],
         "export": [run, "--to", "hf", "--out", str(home / "exported")],
         "resize": [run, "--tokenizer", tok, "--out", str(home / "resized")],
@@ -175,7 +178,7 @@ def test_an_answer_is_printed_in_any_encoding(verb, encoding, answer, monkeypatc
 def test_json_is_json_in_any_encoding(verb, encoding, answer, results, monkeypatch):
     buffer = stdout_of(encoding, monkeypatch)
     assert answer(verb, "--json") == answer.codes[verb]
-    assert json.loads(buffer.getvalue().decode(encoding)) == module._plain(results[verb])
+    assert json.loads(buffer.getvalue().decode(encoding)) == plain(results[verb])
 
 
 @pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])

@@ -18,7 +18,7 @@ from blankfill.config.ranges import (
 )
 from blankfill.config.train import DeviceKind
 from blankfill.errors import BlankfillError, RequestError
-from blankfill.results import short_repr
+from blankfill.results import short_repr, to_dict
 from blankfill.text.user_text import (
     UserText,
     checked,
@@ -50,6 +50,7 @@ class FillResult:
     """One per text, in order; one that could not be filled has its `error` instead."""
 
     __repr__ = short_repr
+    to_dict = to_dict
 
     @property
     def exit_code(self) -> int:

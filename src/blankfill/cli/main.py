@@ -10,12 +10,10 @@ Exit codes: 0 done, 2 the user's to put right (one sentence says how), 1 a bug o
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 import json
 import logging
-import math
 import signal
 import sys
 from collections.abc import Collection, Sequence
@@ -29,6 +27,7 @@ from blankfill.cli.streams import can_write, leave_stdout, say, settle_streams, 
 from blankfill.cli.verbs import VERBS, Verb, load
 from blankfill.config.closest import did_you_mean
 from blankfill.processes import deaf, speaker_of
+from blankfill.results import plain
 from blankfill.runtime import tune
 
 __all__ = ["VERBS", "main"]
@@ -176,26 +175,11 @@ def _show(verb: Verb, result: Any, *, as_json: bool) -> None:
 
 def _print_json(result: Any) -> None:
     """Print a result as one JSON object, in characters that stdout has."""
-    value = _plain(result)
+    value = plain(result)
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     if not can_write(text, sys.stdout):
         text = json.dumps(value, allow_nan=False)
     print(text)
-
-
-def _plain(value: Any) -> Any:
-    """Turn a result into what JSON can hold; numbers that are not finite become null."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    return str(value)
 
 
 def _set_up_logging(flags: Collection[str] = ()) -> None:

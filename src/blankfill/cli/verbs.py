@@ -77,6 +77,10 @@ VERBS: dict[str, Verb] = {
     "generate": Verb(
         "infill:generate", "infill:print_generate", "continue a text", computes=True, asks=True
     ),
+    "score": Verb(
+        "score:score", "score:print_score", "how probable candidates for a blank are", computes=True
+    ),
+    "rank": Verb("score:rank", "score:print_score", "candidates, the best first", computes=True),
     "import": Verb(
         "interop:import_",
         "interop:print_import",

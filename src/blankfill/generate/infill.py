@@ -14,7 +14,7 @@ from blankfill.generate.sampling import GREEDY, Sampling
 from blankfill.generate.search import checked_prompt, fill_tokens
 from blankfill.generate.writing import FilledBlank
 from blankfill.objective.batch import Int32
-from blankfill.results import short_repr
+from blankfill.results import short_repr, to_dict
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.user_text import checked, to_continue
 
@@ -47,6 +47,7 @@ class Candidate:
     """False where the token limit cut the fill off."""
 
     __repr__ = short_repr
+    to_dict = to_dict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +69,7 @@ class TextBlank:
     them, and need not be the first: it was chosen token by token."""
 
     __repr__ = short_repr
+    to_dict = to_dict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +86,7 @@ class FilledItem:
     """Why this text could not be filled, in one sentence."""
 
     __repr__ = short_repr
+    to_dict = to_dict
 
 
 def fill_texts(

@@ -25,6 +25,7 @@ from blankfill.engine.device import choose_device, device_name, precision_contex
 from blankfill.errors import CheckpointError, RequestError
 from blankfill.generate.infill import FilledItem, continue_texts, fill_texts
 from blankfill.generate.sampling import Sampling
+from blankfill.generate.score import RankBy, ScoredText, rank_fills, score_fills
 from blankfill.model.glm import GLM, device_of
 from blankfill.objective.special import SpecialIds
 from blankfill.runs import (
@@ -52,6 +53,7 @@ class LanguageModel:
         lm = blankfill.load("runs/mine")
         lm.fill("The [MASK] fox jumps over the [MASK] dog.").text
         lm.generate(["Once upon a time", "At last"], max_new_tokens=16)
+        lm.rank("The [MASK] jumps.", ["fox", "lazy dog"]).candidates[0].fills
 
     It is loaded once and serves any number of calls, from any number of threads, one at a time.
     """
@@ -191,6 +193,43 @@ class LanguageModel:
             )
         return _answer(texts, items)
 
+    @checks_arguments
+    def score(self, text: str, candidates: str | Sequence[str], /) -> ScoredText:
+        """Score candidates for the blanks of a text, as `blankfill score` does.
+
+        Args:
+            text: with at least one blank.
+            candidates: what may stand in its blank; of a text with several blanks the fills of the
+                first candidate, left to right, then those of the next.
+
+        Returns:
+            The candidates in their order, each with the exact logarithm of its probability.
+
+        Raises:
+            RequestError: the text cannot be filled, there is not one fill for each blank, or one
+                is empty or too long.
+        """
+        with self.lock:
+            return score_fills(self, text, _listed(candidates))
+
+    @checks_arguments
+    def rank(
+        self, text: str, candidates: str | Sequence[str], /, *, by: RankBy = "probability"
+    ) -> ScoredText:
+        """Score candidates and put the best first, as `blankfill rank` does.
+
+        Args:
+            text: with at least one blank.
+            candidates: as for `score`.
+            by: `probability` of exactly these fills; `tokens` leaves the ends out, as GLM-130B
+                scores choices; `mean` is per token, so that length does not decide.
+
+        Raises:
+            RequestError: as for `score`.
+        """
+        with self.lock:
+            return rank_fills(self, text, _listed(candidates), by=by)
+
     @classmethod
     def load(
         cls,
@@ -201,7 +240,7 @@ class LanguageModel:
         device: DeviceKind = "cpu",
         dtype: WeightType = "stored",
         needs_text: bool = True,
-        check: Callable[[TextTokenizer, RunConfig], None] | None = None,
+        check: Callable[[TextTokenizer, RunConfig], object] | None = None,
     ) -> LanguageModel:
         """Load a checkpoint of a run.
 

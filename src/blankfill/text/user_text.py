@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blankfill.errors import RequestError
 
 __all__ = [
     "UserText",
+    "blanks_after_space",
     "checked",
     "no_blank",
     "read_stdin",
     "read_stdin_lines",
     "require_blank",
+    "require_fills",
     "to_continue",
 ]
 
 _BLANKS = ("[MASK]", "[sMASK]", "[gMASK]")
+_BLANK = re.compile(r"( ?)\[[sg]?MASK\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,29 @@ def require_blank(text: str) -> None:
     """
     if not any(blank in text for blank in _BLANKS):
         raise no_blank()
+
+
+def blanks_after_space(text: str) -> list[bool]:
+    """Tell of each blank of a text, left to right, whether a space stands before it."""
+    return [bool(found[1]) for found in _BLANK.finditer(text)]
+
+
+def require_fills(text: str, fills: Sequence[str]) -> None:
+    """Check that fills are candidates for the blanks of a text: one for each blank, or several.
+
+    Raises:
+        RequestError: the text has no blank, the fills do not go round, or one is empty.
+    """
+    require_blank(checked(text))
+    num_blanks = len(blanks_after_space(text))
+    if not fills or len(fills) % num_blanks:
+        raise RequestError(
+            f"{len(fills)} given for a text with {num_blanks} blank{'s' * (num_blanks > 1)}; give "
+            "each candidate as one fill for each blank, left to right"
+        )
+    for number, fill in enumerate(fills, start=1):
+        if not checked(fill):
+            raise RequestError(f"fill {number} is empty; give the words that stand in the blank")
 
 
 def to_continue(text: str) -> str:
