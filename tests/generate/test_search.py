@@ -123,6 +123,27 @@ def test_forced_tokens_begin_the_fill(model, prompts, ids):
     assert result.blanks[1].tokens[0] == 52
 
 
+def test_forced_tokens_past_the_limit_are_cut_off(model, prompts, ids):
+    lm = language_model(model, ids)
+    forced = [[[50, 51, 52, ids.eop], [53]]]
+    (result,) = fill_tokens(lm, prompts[:1], max_new_tokens=2, forced=forced)
+    assert result.blanks[0].tokens.tolist() == [50, 51]
+    assert not result.blanks[0].ended
+    assert result.blanks[1].tokens[0] == 53
+    (whole,) = fill_tokens(lm, prompts[:1], max_new_tokens=3, forced=[[[50, 51]]])
+    assert result.blanks[0].logprob > whole.blanks[0].logprob
+
+
+def test_a_forced_beginning_has_no_other_candidates(model, prompts, ids):
+    lm = language_model(model, ids)
+    options = {"max_new_tokens": 3, "num_candidates": 3}
+    (forced,) = fill_tokens(lm, prompts[:1], forced=[[[50, ids.eop]]], **options)
+    assert forced.blanks[0].others == ()
+    assert len(forced.blanks[1].others) == 2
+    first = {blank.tokens[:1].tobytes() for blank in (forced.blanks[1], *forced.blanks[1].others)}
+    assert len(first) == 3
+
+
 def test_a_fill_of_a_given_length_takes_the_best_token_that_does_not_end_it(model, prompts, ids):
     tokens = np.append(prompts[0][:5], prompts[0][6:])  # one blank
     (free,) = fill_tokens(language_model(model, ids), [tokens], max_new_tokens=12)

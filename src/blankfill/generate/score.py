@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RankBy", "ScoredCandidate", "ScoredFill", "ScoredText", "rank_fills", "score_fills"]
 
-STEP_POSITIONS = 4_096
+STEP_POSITIONS = 1_024
 """Most positions that one step reads: bounds memory, however many candidates there are."""
 RankBy = Literal["probability", "tokens", "mean"]
 """What candidates are ranked by: see `ScoredCandidate`."""

@@ -138,8 +138,8 @@ class _Text:
     writing: Writing
     key: bytes
     """Its tokens; texts that are equal share their Part A."""
-    first_choices: list[list[int]] = field(default_factory=list[list[int]])
-    """Of each blank the most probable first tokens."""
+    first_choices: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
+    """Of each blank whose beginning was chosen, the most probable first tokens."""
     others: list[list[Writing]] = field(default_factory=list[list[Writing]])
     """Of each blank the other fills."""
     running: int = 1
@@ -249,10 +249,9 @@ class _Filling:
         tokens = choose(log_probs, self._sampling, generators)
         if self._num_candidates > 1 and self._sampling.temperature == 0:
             for k, i in enumerate(opened):
-                job = self._active[i]
-                starts = not job.writing.tokens and not readings[i].known
-                if job.writing is job.text.writing and starts:
-                    job.text.first_choices.append(best(log_probs[k], self._num_candidates))
+                text, blank = self._active[i].text, readings[i].begins
+                if blank is not None and self._active[i].writing is text.writing:
+                    text.first_choices[blank] = best(log_probs[k], self._num_candidates)
         values = log_probs.gather(1, tokens[:, None])[:, 0].double()
         # One transfer; float64 holds every id and every log-probability.
         pairs = torch.stack([tokens.double(), values], dim=1).tolist()
@@ -291,7 +290,7 @@ class _Filling:
             before = [[*blank.tokens.tolist(), self._eop] for blank in done[:b]]
             starts: list[list[int]] = [[] for _ in range(1, self._num_candidates)]
             if not drawn:
-                known = text.first_choices[b] if b < len(text.first_choices) else []
+                known = text.first_choices.get(b, [])
                 starts = [[token] for token in known[1:]]
             others = [text.writing.another([*before, start], last=b) for start in starts]
             # Each draw has a seed of its own; the address of a draw is (seed, text, draw).

@@ -46,6 +46,8 @@ class Reading:
     """What comes after each of them, as far as it is known: `[k]` or `[k - 1]`."""
     may_end: list[bool] = field(default_factory=list[bool])
     """`[k]` whether the blank may end after each."""
+    begins: int | None = None
+    """The blank whose first token is to be chosen; None where another one is."""
 
     @property
     def is_open(self) -> bool:
@@ -99,6 +101,7 @@ class Writing:
             reading.positions.append(self._positions_of(blank, lengths)[position])
             reading.may_end.append(not self.held or position == self.limit)
             if blank >= len(self.forced) or position >= len(self.forced[blank]):
+                reading.begins = None if position else blank
                 break
             token = int(self.forced[blank][position])
             reading.known.append(token)
