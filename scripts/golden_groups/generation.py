@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from blankfill.config.objective import PositionScheme
+from blankfill.generate.writing import Writing
 from blankfill.objective import Kind, SpecialIds, blank_positions, build_prompt, visible
 from blankfill.objective.blank import Prompt, generation_positions
 from golden_groups.common import MISMATCH, Case, difference, special_ids
@@ -63,6 +64,27 @@ def _glm(record: Record, ids: SpecialIds) -> Iterator[float]:
             yield difference(ours, np.array(step["position_ids"])[0, :, 0])
             length = step["memory_length"] + 1
             yield _seen(length, len(prompt.tokens), step["mask_visible"][0][0])
+    yield from _as_the_engine_reads(prompt, steps[1:], starts, ids)
+
+
+def _as_the_engine_reads(
+    prompt: Prompt, steps: list[Record], starts: list[int], ids: SpecialIds
+) -> Iterator[float]:
+    """What the engine reads where the recorded tokens are chosen: inputs and positions."""
+    ends = [*starts[1:], len(steps) + 1]
+    chosen = [
+        [step["forced_next_token"] for step in steps[start - 1 : end - 1]]
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    if any(tokens[-1] not in (ids.eop, ids.eos) for tokens in chosen):
+        return  # cut off by the limit: GLM never reads the last token, we ask what comes after it
+    writing = Writing(
+        prompt=prompt, scheme="corrupted", enders=(ids.eop, ids.eos), forced=chosen,
+        limit=max(map(len, chosen)), last=len(chosen) - 1,
+    )  # fmt: skip
+    reading = writing.reading()
+    yield difference(reading.tokens, [step["input_ids"][0][0] for step in steps])
+    yield difference(reading.positions, [np.array(s["position_ids"])[0, :, 0] for s in steps])
 
 
 def _glm130b(record: Record, ids: SpecialIds) -> Iterator[float]:
