@@ -1,4 +1,4 @@
-"""Measure generation: one text, 32 texts, and several fills of one text, beside an earlier source.
+"""Measure generation: one text, 32 texts, and 8 blanks of one text, beside an earlier source.
 
     python benchmarks/generate.py --before ../earlier/src --threads 2 --sizes 5M 25M
 

@@ -42,7 +42,8 @@ class Table:
     def __init__(self, num_layers: int) -> None:
         self._num_layers = num_layers
         self._room = (0, 0)
-        self._layers: list[torch.Tensor] = []  # each [2, slots, N, positions, H]
+        self._keys: list[torch.Tensor] = []  # of each layer [slots, N, positions, H]
+        self._values: list[torch.Tensor] = []
         self.lengths: list[int] = []
         """Positions of each slot in use."""
 
@@ -64,9 +65,9 @@ class Table:
     def copy(self, slots: Sequence[int], sources: Sequence[int]) -> None:
         """Give slots the keys and values of others; a source may be among them."""
         end = max(self.lengths[source] for source in sources)
-        for data in self._layers:
-            used = data[:, :, :, :end]
-            used[:, list(slots)] = used[:, list(sources)]
+        for data in (*self._keys, *self._values):
+            used = data[:, :, :end]
+            used[list(slots)] = used[list(sources)]
 
     def reserve(self, slots: int, positions: int) -> None:
         """Have room for so many slots of so many positions."""
@@ -78,7 +79,8 @@ class Table:
         if positions > have_positions:
             positions = max(positions + POSITION_STEP, have_positions + have_positions // 2)
         self._room = (max(slots, have_slots), max(positions, have_positions))
-        self._layers = [self._grown(data) for data in self._layers]
+        self._keys = [self._grown(data) for data in self._keys]
+        self._values = [self._grown(data) for data in self._values]
 
     def write(self, layer: int, places: Places, k: torch.Tensor, v: torch.Tensor) -> None:
         """Store keys and values of one layer.
@@ -89,25 +91,25 @@ class Table:
             k: `[Q, N, H]`.
             v: `[Q, N, H]`.
         """
-        if not self._layers:
-            shape = (2, self._room[0], k.shape[1], self._room[1], k.shape[2])
-            self._layers = [k.new_zeros(shape) for _ in range(self._num_layers)]
+        if not self._keys:
+            shape = (self._room[0], k.shape[1], self._room[1], k.shape[2])
+            self._keys = [k.new_zeros(shape) for _ in range(self._num_layers)]
+            self._values = [k.new_zeros(shape) for _ in range(self._num_layers)]
         slots, at = places
-        keys, values = self._layers[layer]
-        keys[slots, :, at] = k
-        values[slots, :, at] = v
+        self._keys[layer][slots, :, at] = k
+        self._values[layer][slots, :, at] = v
 
     def read(
         self, layer: int, slots: slice | torch.Tensor, length: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Give keys and values of slots, `[n * N, length, H]` each; of a slice where they lie."""
-        keys, values = self._layers[layer][:, slots, :, :length].flatten(1, 2)
-        return keys, values
+        keys, values = self._keys[layer], self._values[layer]
+        return keys[slots, :, :length].flatten(0, 1), values[slots, :, :length].flatten(0, 1)
 
     def _grown(self, data: torch.Tensor) -> torch.Tensor:
-        two, slots, heads, positions, size = data.shape
-        grown = data.new_zeros(two, self._room[0], heads, self._room[1], size)
-        grown[:, :slots, :, :positions] = data
+        slots, heads, positions, size = data.shape
+        grown = data.new_zeros(self._room[0], heads, self._room[1], size)
+        grown[:slots, :, :positions] = data
         return grown
 
 
@@ -201,13 +203,19 @@ class RowReader:
         pk, pv = prefixes.read(layer, self._prefixes, self._length[0])  # [P * N, A, H]
         rk, rv = rows.read(layer, self._rows, self._length[1])  # [n * N, S, H]
         n, most = self._shape
-        q = _take(q[0], self._cells).unflatten(0, (n, most)).transpose(1, 2).flatten(0, 1)
+        q = _take(q[0], self._cells)  # [n * T, N, H]
+        if most == 1:
+            q = q.reshape(-1, 1, q.shape[-1])
+        else:
+            q = q.unflatten(0, (n, most)).transpose(1, 2).flatten(0, 1)  # [n * N, T, H]
         of_prefix = self._per_row(self._per_prefix(q).bmm(pk.mT))  # [n * N, T, A]
         scores = torch.cat([of_prefix, q.bmm(rk.mT)], dim=-1).to(wide(q)) * scale
         if self._hidden is not None:
             scores.unflatten(0, (n, -1)).masked_fill_(self._hidden, float("-inf"))
         weights = scores.softmax(dim=-1).to(v.dtype).split(self._length, dim=-1)
         out = self._per_row(self._per_prefix(weights[0]).bmm(pv)) + weights[1].bmm(rv)
+        if most == 1:
+            return out.view(1, n, -1, out.shape[-1])
         out = out.unflatten(0, (n, -1)).transpose(1, 2).flatten(0, 1)  # [n * T, N, H]
         return _take(out, self._of_cell).unsqueeze(0)
 
