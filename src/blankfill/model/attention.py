@@ -110,9 +110,7 @@ class Attention(nn.Module):
             return self.out(pick(attended.flatten(2), wanted))
         assert mask is not None, "without a cache a mask says who sees whom"
         if self.recomputes and self.training and isinstance(mask, PackedMask | DenseMask):
-            attended = checkpoint(
-                attend, q, k, v, mask, dropout, scale, draws, use_reentrant=False
-            )
+            attended = checkpoint(attend, q, k, v, mask, dropout, scale, draws, use_reentrant=False)
         else:
             attended = attend(q, k, v, mask, dropout, scale, draws)
         return self.out(pick(attended.flatten(2), wanted))
