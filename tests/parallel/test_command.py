@@ -1,10 +1,12 @@
 """The command on several processes: one run folder, one sentence, one result."""
 
 import ast
+import dataclasses
 import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,10 @@ from blankfill.cli.main import main
 from blankfill.errors import ConfigError
 from blankfill.metrics import read_metrics
 from blankfill.prepare.asked import laid_out
+from blankfill.prepare.plan import Plan
 from blankfill.runs import newest_checkpoint, read_run
-from conftest import small_corpus
+from blankfill.runs.record import ChangeEntry
+from conftest import run_record, small_corpus
 from parallel.twins import CFG, build_on_ranks, meet, settle_on_ranks
 
 SMALL = {
@@ -133,6 +137,23 @@ def test_a_layout_stays_where_it_is_of_the_processes(monkeypatch, before, count,
     cfg = CFG.changed({"parallel.replicate": before[0], "parallel.shard": before[1]})
     found = laid_out(cfg, typed).changed(typed).parallel
     assert (found.replicate, found.shard) == after
+
+
+@pytest.mark.parametrize(
+    ("layout", "changed", "by_row"),
+    [
+        ((1, 1), [], False),
+        ((1, 1), ["train.steps"], False),
+        ((1, 4), [], True),  # it goes on on one process for the first time
+        ((1, 1), ["train.steps", "parallel.shard"], True),  # and after that
+    ],
+)
+def test_dropout_stays_by_rows_in_a_run_that_was_once_shared_out(layout, changed, by_row):
+    cfg = CFG.changed({"parallel.replicate": layout[0], "parallel.shard": layout[1]})
+    entries = tuple(ChangeEntry(step=k, values={name: 1}) for k, name in enumerate(changed))
+    old = dataclasses.replace(run_record(cfg), changes=entries)
+    assert Plan.was_shared_out.fget(types.SimpleNamespace(old=old)) == by_row
+    assert not Plan.was_shared_out.fget(types.SimpleNamespace(old=None))
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,15 @@ def test_matrices_are_shared_out_by_the_work_that_they_are():
     assert owners_of(shapes, 1) == [0] * 5
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_weights_in_bfloat16_refuse_another_precision(precision):
+    changes = {"parallel.weights": "bfloat16", "train.precision": precision}
+    with pytest.raises(ConfigError, match=r"parallel\.weights=bfloat16 .*train\.precision="):
+        CFG.changed(changes)
+    narrow = CFG.changed({"parallel.weights": "bfloat16"})
+    assert (narrow.precision, CFG.precision) == ("bfloat16", "auto")
+
+
 @pytest.mark.parametrize(
     ("layout", "count", "ways"),
     [

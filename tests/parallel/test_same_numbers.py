@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 
-from parallel.twins import train_alone, train_on_ranks
+from parallel.twins import evaluate_on_ranks, train_alone, train_on_ranks
 
 LAYOUTS = [(1, 1), (1, 2), (2, 1), (1, 3), (3, 1), (1, 4), (2, 2), (4, 1)]
 LARGE_LAYOUTS = [(1, 8), (2, 4), (4, 2), (8, 1)]
@@ -180,6 +180,16 @@ def test_weights_in_bfloat16_have_masters_and_sums_of_gradients_in_float32(crew,
     # A product of two numbers of 8 bits is within 2^-8; sums over a row leave less of that.
     np.testing.assert_allclose(one["losses"], wide["losses"], rtol=1e-3)
     assert one["losses"] != wide["losses"]
+
+
+def test_a_model_with_weights_in_bfloat16_is_validated_as_it_trains(crew, tmp_path):
+    wide, narrow = (
+        crew.run(evaluate_on_ranks, 2, {"parallel.weights": weights}, (1, 2), tmp_path / "run")
+        for weights in ("float32", "bfloat16")
+    )
+    np.testing.assert_allclose(narrow[0], wide[0], rtol=3e-3)
+    assert narrow[0] == narrow[1]
+    assert narrow[0] != wide[0]
 
 
 @pytest.mark.slow

@@ -14,8 +14,9 @@ from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
 from blankfill.data.rows import RowSource
 from blankfill.engine import engine as engine_module
-from blankfill.engine.device import update_precision
+from blankfill.engine.device import precision_context, update_precision
 from blankfill.engine.local import LocalEngine
+from blankfill.engine.transfer import to_tensors
 from blankfill.errors import BlankfillError, ConfigError, TrainingError
 from blankfill.kernels.native import load_native
 from blankfill.model.glm import GLM
@@ -116,6 +117,29 @@ def train_alone(changes, run, weights="float64", **options):
     options = {"dropout_by_row": True, **options}
     trainer = local_trainer(cfg, run, weights=getattr(torch, weights), **options)
     return train(trainer, cfg.train.steps)
+
+
+def evaluate_on_ranks(changes, layout, run):
+    """Score some rows as a validation does, before and after a step; tell the mean losses."""
+    cfg = CFG.changed(changes)
+    dtype = getattr(torch, cfg.parallel.weights)
+    trainer = parallel_trainer(cfg, layout, run, weights=torch.float32, dtype=dtype)
+    engine, found = trainer.engine, []
+    made = to_tensors(trainer.rows.rows(50, 2))
+
+    def score():
+        with (
+            engine.evaluation() as model, torch.inference_mode(),
+            precision_context(engine.dtype, engine.device),
+        ):  # fmt: skip
+            _, nats = model(made.tokens, made.positions, made.mask, targets=made.targets)
+        found.append(float(nats.mean()))
+
+    score()
+    with trainer.open_loader() as loader:
+        trainer.step(loader)
+    score()
+    return found
 
 
 def traffic_on_ranks(changes, layout, run):
