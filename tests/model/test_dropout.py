@@ -111,3 +111,13 @@ def test_attention_weights_of_a_row_do_not_depend_on_the_rows_beside_it(way, dty
     attend([1])
     assert torch.equal(torch.get_rng_state(), before)  # torch's generator is not asked
     assert draws(ROWS).seeds[ATTENTION].unique().numel() == len(ROWS)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler imports modules that warn
+def test_a_compiled_graph_takes_the_same_units():
+    wanted, x = torch.tensor([0, 5, T, 4 * T - 1]), torch.ones(len(ROWS), T, D)
+    drop = Dropout(RATE)
+    compiled = torch.compile(lambda *args: drop(*args), dynamic=False)
+    for args in ((x, draws(ROWS), ATTENDED), (x.flatten(0, 1)[wanted], draws(ROWS), FED, wanted)):
+        assert torch.equal(compiled(*args), drop(*args))

@@ -193,7 +193,7 @@ def dense_attention(
     scores = scores.masked_fill(~mask.visible[:, None], float("-inf"))
     weights = scores.softmax(dim=-1)  # [B, N, Tq, Tk]
     if dropout and draws is not None:
-        pairs = torch.arange(weights[0, :, 0].numel(), dtype=torch.int32, device=q.device)
+        pairs = torch.arange(weights[0, :, 0].numel(), device=q.device)
         queries = draws.positions(ATTENTION)[:, None, :, None]
         stays = kept(queries, pairs.view(weights.shape[1], 1, -1), dropout)
         weights = torch.where(stays, weights / (1 - dropout), 0.0)

@@ -26,7 +26,10 @@ ATTENTION, ATTENDED, FED = range(3)
 """Where a block drops: attention weights, attention's output, the feed-forward layer's. The
 embedding, which comes as one more layer, drops in the first place."""
 MIX = (0x21F0AAAD, 0x735A2D97)
-"""Odd multipliers of a 32-bit mixer of little bias (Wellons, `hash-prospector`)."""
+"""Odd multipliers of a 32-bit mixer of little bias (Wellons, `hash-prospector`). They are below
+2^31, so that a product with 32 bits fits into int64: what overflows, compilers may take for what
+never happens."""
+LOW = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +40,7 @@ class Draws:
     """`[L + 1, 3, B]` int64, or `[3, B]` of one layer, on the CPU: attention over packed rows reads
     them there, beside its table."""
     keys: torch.Tensor
-    """The same as int32 on the device."""
+    """The lower 32 bits of the same, as int64 on the device."""
     length: int
     """T."""
 
@@ -46,14 +49,14 @@ class Draws:
         return Draws(self.seeds[number], self.keys[number], self.length)
 
     def positions(self, site: int, wanted: torch.Tensor | None = None) -> torch.Tensor:
-        """Give a number of each position, `[B, T]` int32, or `[n]` of the wanted ones.
+        """Give 32 bits of each position in int64: `[B, T]`, or `[n]` of the wanted ones.
 
         Args:
             site: where the layer drops.
             wanted: positions counted over all rows.
         """
-        at = torch.arange(self.length, dtype=torch.int32, device=self.keys.device)
-        numbers = _mixed(self.keys[site, :, None] + _mixed(at + 1))
+        at = torch.arange(1, self.length + 1, device=self.keys.device)
+        numbers = _mixed((self.keys[site, :, None] + _mixed(at)) & LOW)
         return numbers if wanted is None else numbers.flatten().index_select(0, wanted)
 
 
@@ -78,8 +81,7 @@ def address_draws(
         ],
         axis=-1,
     )
-    keys = (seeds & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
-    return Draws(torch.from_numpy(seeds), on_device(keys, device), length)
+    return Draws(torch.from_numpy(seeds), on_device(seeds & LOW, device), length)
 
 
 class Dropout(nn.Module):
@@ -107,7 +109,7 @@ class Dropout(nn.Module):
         """
         if draws is None or not self.training or not self.rate:
             return nn.functional.dropout(x, self.rate, self.training)
-        units = torch.arange(x.shape[-1], dtype=torch.int32, device=x.device)
+        units = torch.arange(x.shape[-1], device=x.device)
         stays = kept(draws.positions(site, wanted)[..., None], units, self.rate)
         return torch.where(stays, x / (1 - self.rate), 0.0)
 
@@ -116,22 +118,17 @@ def kept(positions: torch.Tensor, units: torch.Tensor, rate: float) -> torch.Ten
     """Tell which units stay.
 
     Args:
-        positions: int32 numbers of positions, from `Draws.positions`.
-        units: int32 numbers of units, from 0 on, which the positions are broadcast against.
+        positions: numbers of positions, from `Draws.positions`.
+        units: numbers of units, from 0 on, which the positions are broadcast against.
         rate: share that does not stay.
     """
-    mixed = (positions ^ _mixed(units + 1)) * MIX[0]
-    mixed = (mixed ^ _shifted(mixed, 15)) * MIX[1]
-    return mixed >= round(rate * 2**32) - 2**31
+    mixed = (positions ^ _mixed(units + 1)) * MIX[0] & LOW
+    mixed = (mixed ^ mixed >> 15) * MIX[1] & LOW
+    return mixed >= round(rate * 2**32)
 
 
 def _mixed(x: torch.Tensor) -> torch.Tensor:
-    """Scramble int32 numbers; products wrap around."""
+    """Scramble 32 bits."""
     for shift, factor in zip((16, 15), MIX, strict=True):
-        x = (x ^ _shifted(x, shift)) * factor
-    return x ^ _shifted(x, 15)
-
-
-def _shifted(x: torch.Tensor, bits: int) -> torch.Tensor:
-    """Shift 32 bits to the right; zeros come in, not the sign."""
-    return (x >> bits) & ((1 << (32 - bits)) - 1)
+        x = (x ^ x >> shift) * factor & LOW
+    return x ^ x >> 15
