@@ -1,6 +1,6 @@
 """Measure what several processes cost on this machine, and what they give.
 
-    python benchmarks/parallel.py                about 25 minutes on two quiet cores
+    python benchmarks/parallel.py                about 20 minutes on two quiet cores
     python benchmarks/parallel.py --quick        every part once, small: does it run?
 
 All contenders train one model on the same rows of random documents, in the same micro-batches: the
@@ -380,7 +380,7 @@ def main():
     parser.add_argument("--sizes", nargs="+", choices=SHAPES, default=["5M", "25M"])
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--rounds", type=int, default=5, help="times in turn")
-    parser.add_argument("--steps", type=int, default=3, help="of a contender in a round")
+    parser.add_argument("--steps", type=int, default=2, help="of a contender in a round")
     parser.add_argument("--warm", type=int, default=2, help="steps before the first round")
     parser.add_argument("--saves", type=int, default=3)
     parser.add_argument(
