@@ -287,8 +287,9 @@ class Group:
         return answers
 
     def close(self):
-        """End them: those that wait leave by themselves, any other is killed."""
-        for process, pipe in self.members:
+        """End them: those that wait leave by themselves, any other is killed. The first one, where
+        all meet, is the last."""
+        for process, pipe in reversed(self.members):
             with contextlib.suppress(OSError):
                 pipe.send(None)
             process.join(10)

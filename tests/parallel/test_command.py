@@ -203,6 +203,24 @@ def test_torchrun_trains_and_one_process_goes_on_and_fills(stores, tmp_path, cap
     assert json.loads(capsys.readouterr().out)
 
 
+def test_a_run_of_four_goes_on_on_one_and_is_exported_with_its_proof(
+    crew, stores, tmp_path, capsys, monkeypatch
+):
+    run = tmp_path / "run"
+    found = crew.run(meet, 4, (2, 2), build_on_ranks, [stores / "a"] * 4, run, {})
+    assert found == [(True, "ParallelEngine", "run")] * 4
+    for name in environment(0, 1):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["pretrain", "--resume", str(run), "--train.steps", "4", "--quiet"]) == 0
+    assert newest_checkpoint(run).step == 4
+    capsys.readouterr()
+    words = ["export", str(run), "--to", "hf", "--out", str(tmp_path / "exported"), "--json"]
+    assert main(words) == 0
+    proof = json.loads(capsys.readouterr().out)["parity"]
+    assert proof["max_logit_difference"] <= proof["tolerance"]
+    assert proof["num_different_tokens"] == 0 < proof["num_greedy_tokens"]
+
+
 def imports_at_load(tree):
     """List the modules that loading a module imports."""
     for node in tree.body:
