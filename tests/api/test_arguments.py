@@ -31,7 +31,7 @@ GIVEN = {
     "score": (("no-run", "a [MASK]", "b"), {}), "rank": (("no-run", "a [MASK]", "b"), {}),
     "import": (("no-path",), {"out": "o"}), "export": (("no-run",), {"to": "hf", "out": "o"}),
     "resize": (("no-run",), {"tokenizer": "no-tok", "out": "o"}), "info": (("no-path",), {}),
-    "load": (("no-run",), {}),
+    "plan": (("no-preset",), {"gpu": "H100", "nodes": 1}), "load": (("no-run",), {}),
 }  # fmt: skip
 """Arguments that are of the right types and name nothing that is there."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from blankfill.api.parameters import PathLike, Spans, as_path
+from blankfill.api.parameters import PathLike, Spans, as_path, as_picture
 from blankfill.config.arguments import checks_arguments
 from blankfill.config.objective import MIXTURES, ObjectiveConfig, PositionScheme
 from blankfill.config.ranges import Range, RowLength, Seed, shown
@@ -141,18 +141,11 @@ def explain(
         DataError: a span does not fit the text, or the store has no such document.
     """
     data = None if data is None else as_path(data)
-    picture = None if picture is None else as_path(picture)
     if (text is None) == (data is None):
         raise RequestError("name a text or a token store with --data, one of the two")
     if stats and data is None:
         raise RequestError("--stats counts a token store; name one with --data")
-    if picture is not None and picture.suffix not in (".png", ".svg", ".pdf"):
-        raise ConfigError(f"--picture {picture} must end in .png, .svg or .pdf")
-    if picture is not None:
-        from blankfill.disk.new_file import require_writable
-        from blankfill.objective.render import PICTURE
-
-        require_writable(picture, *PICTURE)
+    drawn = None if picture is None else as_picture("--picture", picture)
     cfg = _config(mixture, kind, positions)
     if stats:
         assert data is not None
@@ -168,7 +161,7 @@ def explain(
     from blankfill.objective.blank import restore
 
     return _result(
-        example, draw, restore(example), chosen, cfg.positions, compare=compare, picture=picture,
+        example, draw, restore(example), chosen, cfg.positions, compare=compare, picture=drawn,
         lang=lang,
     )  # fmt: skip
 
