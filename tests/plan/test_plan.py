@@ -66,6 +66,12 @@ def test_a_batch_that_grows_takes_longer_for_the_same_tokens():
     assert "grows from 192 to 4,224" in " ".join(grown.notes)
 
 
+def test_rows_that_the_presets_micro_batch_does_not_divide_are_planned():
+    changes = {"train.batch_rows": 2048, "train.ramp_from_rows": 64, "train.ramp_rows": 10_000}
+    result = plan("glm-10b", gpu="H100", nodes=4, changes=changes)
+    assert result.batch_tokens == 2048 * 512
+
+
 def test_own_figures_take_the_place_of_the_table():
     table = plan("glm-10b", gpu="H100", nodes=4)
     double = plan("glm-10b", gpu="H100", nodes=4, tflops=2 * 989)

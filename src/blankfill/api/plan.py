@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final
@@ -210,7 +211,8 @@ def _task(
         if field.startswith("parallel.")
     }
     wishes = from_dict(LayoutConfig, dataclasses.asdict(wishes) | of_layout, "parallel.")
-    run = run.changed({k: v for k, v in changes.items() if not k.startswith("parallel.")})
+    of_run = {k: v for k, v in changes.items() if not k.startswith("parallel.")}
+    run = run.changed(_dividing(run.train.micro_batch_rows, changes) | of_run)
     moments = 4 if run.optimizer.kind == "muon" else 8
     average = 4 if run.optimizer.ema_decay else 0
     micro = "train.micro_batch_rows" in changes or config is not None
@@ -220,6 +222,13 @@ def _task(
         moments=Moments(matrices=moments + average, others=8 + average),
         micro_batch_rows=run.train.micro_batch_rows if micro else None,
     ), run  # fmt: skip
+
+
+def _dividing(micro_batch_rows: int, changes: Mapping[str, object]) -> dict[str, object]:
+    """Make the preset's micro-batch, which is searched in any case, divide rows that are given."""
+    given = [changes.get(f"train.{name}") for name in ("batch_rows", "ramp_from_rows")]
+    rows = [each for each in given if isinstance(each, int) and each > 0]
+    return {"train.micro_batch_rows": math.gcd(micro_batch_rows, *rows)} if rows else {}
 
 
 def _today(

@@ -88,13 +88,16 @@ def _memory(layouts: list[PlannedLayout]) -> Table:
 
 
 def _failing(layouts: list[PlannedLayout]) -> Table:
-    table = new_table("layout", "recompute", right=("s a step", "GB", "too much", "largest part"))
+    table = new_table(
+        "layout", "schedule", "recompute",
+        right=("micro-batch", "s a step", "GB", "too much", "largest part"),
+    )  # fmt: skip
     for each in layouts:
         kind, size = max(each.memory_by_kind.items(), key=lambda one: one[1])
         table.add_row(
-            _axes(each), each.recompute, _seconds(each.step_seconds),
-            f"{each.memory_bytes / GB:,.1f}", f"{-each.spare_bytes / GB:,.1f}",
-            f"{kind} {size / GB:,.1f}",
+            _axes(each), _schedule(each), each.recompute, _passes(each),
+            _seconds(each.step_seconds), f"{each.memory_bytes / GB:,.1f}",
+            f"{-each.spare_bytes / GB:,.1f}", f"{kind} {size / GB:,.1f}",
         )  # fmt: skip
     return table
 
@@ -118,6 +121,10 @@ def _today(result: PlanResult) -> str:
 
 def _axes(layout: PlannedLayout) -> str:
     return " x ".join(str(getattr(layout, axis)) for axis in AXES)
+
+
+def _passes(layout: PlannedLayout) -> str:
+    return f"{layout.micro_batch_rows} x {layout.micro_batches}"
 
 
 def _schedule(layout: PlannedLayout) -> str:

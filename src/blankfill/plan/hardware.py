@@ -33,7 +33,7 @@ FUSED_ATTENTION_SHARE: Final[dict[Family, tuple[float, float]]] = {
 50 to 73 % of an A100 forward and up to 63 % backward; 35 to 40 % of an H100, Shah et al. 2024)."""
 MEMORY_SHARE: Final = 0.85
 """Share of the data sheet's memory bandwidth that long reads and writes reach (BabelStream on
-A100: 1.33 of 1.555 TB/s)."""
+an A100 of 40 GB: 1.3 to 1.4 of 1.555 TB/s)."""
 LINK_SHARE: Final = 0.8
 """Share of NVLink's rate in one direction that NCCL's collectives reach: protocol takes 20 %
 (NVIDIA, nccl-tests issue 212: 370 of 450 GB/s)."""
