@@ -66,6 +66,7 @@ def commands(tmp_path_factory):
         "export": [run, "--to", "hf", "--out", str(home / "exported")],
         "resize": [run, "--tokenizer", tok, "--out", str(home / "resized")],
         "info": [run],
+        "plan": ["xl", "--gpu", "H100", "--nodes", "1", "--picture", str(home / "plan.png")],
         "demo": ["--out", str(home / "demo")],
         "train": [text, "--out", str(home / "trained")],
     }

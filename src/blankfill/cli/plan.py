@@ -1,4 +1,4 @@
-"""How a plan looks in a terminal."""
+"""How a plan looks in a terminal: small tables, whose rows have one number for each layout."""
 
 from __future__ import annotations
 
@@ -14,32 +14,30 @@ if TYPE_CHECKING:
 __all__ = ["print_plan"]
 
 GB = 1e9
-AXES = ("replicate", "shard", "tensor", "pipeline")
 
 
 def print_plan(result: PlanResult, console: Answer) -> None:
     """Print the layouts that fit, those that do not, and what the plan says besides."""
     gpus = result.nodes * result.gpus_per_node
     console.print_table(
-        _layouts(result.layouts, with_cost=result.price is not None),
+        _layouts(result.layouts),
         f"{result.preset}, {result.num_parameters / GB:,.2f} B parameters, on {result.nodes:,} x "
-        f"{result.gpus_per_node} {result.gpu} ({gpus:,}), {result.tokens / 1e9:,.0f} B tokens in "
-        f"steps of {result.batch_tokens:,}: the fastest layouts",
+        f"{result.gpus_per_node} {result.gpu} ({gpus:,}), {result.tokens / GB:,.0f} B tokens in "
+        f"steps of {result.batch_tokens:,}: the fastest layouts (replicate x shard x tensor x "
+        "pipeline)",
     )
+    console.print_table(_times(result.layouts), "what a step is spent on, and how long it takes")
+    console.print_table(_totals(result), "the whole run, in servers at their rated power")
     console.print_table(
-        _memory(result.layouts[:3]),
-        f"memory of the fullest rank, of {result.gpu_memory_bytes / GB:,.0f} GB",
+        _memory(result.layouts),
+        f"memory of the fullest rank by kind, in GB, of {result.gpu_memory_bytes / GB:,.0f} GB",
     )
     if result.failing:
         console.print_table(_failing(result.failing), "faster, and too large")
-    best = result.layouts[0]
-    console.print(
-        f"energy: {best.energy_mwh:,.0f} MWh at the servers' rated power, of which the GPUs "
-        f"{best.gpu_energy_mwh:,.0f} MWh"
-    )
     if result.budget_tokens is not None:
         console.print(
-            f"a budget of {result.budget:,.0f} trains on {result.budget_tokens / 1e9:,.1f} B tokens"
+            f"a budget of {result.budget:,.0f} trains the first layout on "
+            f"{result.budget_tokens / GB:,.1f} B tokens"
         )
     console.print(_today(result))
     for note in result.notes:
@@ -50,54 +48,60 @@ def print_plan(result: PlanResult, console: Answer) -> None:
         console.print(f"drawn: {result.picture}")
 
 
-def _layouts(layouts: list[PlannedLayout], *, with_cost: bool) -> Table:
-    right = (
-        *AXES, "micro-batch", "s a step", "compute", "sent", "bubble", "fixed", "MFU", "GB",
-        "tokens a day", "days", *(["cost"] if with_cost else []),
-    )  # fmt: skip
-    table = new_table(*AXES, "schedule", "recompute", right=right)
-    for each in layouts:
-        cells = [str(getattr(each, axis)) for axis in AXES]
-        cells += [
-            _schedule(each),
-            each.recompute,
-            f"{each.micro_batch_rows} x {each.micro_batches}",
-        ]
-        cells += [_seconds(each.step_seconds)]
-        cells += [
-            f"{share / each.step_seconds:.0%}"
-            for share in (
-                each.compute_seconds, each.communication_seconds, each.bubble_seconds,
-                each.fixed_seconds,
-            )
-        ]  # fmt: skip
-        cells += [f"{each.mfu:.0%}", f"{each.memory_bytes / GB:.1f}"]
-        cells += [f"{each.tokens_per_day / 1e9:,.2f} B", f"{each.days:,.1f}"]
-        cells += [f"{each.cost:,.0f}"] if each.cost is not None else []
-        table.add_row(*cells)
+def _layouts(layouts: list[PlannedLayout]) -> Table:
+    right = ("rows x passes", "s a step", "GB")
+    table = new_table("", "layout", "schedule", "recompute", right=right)
+    for number, each in enumerate(layouts, 1):
+        table.add_row(
+            str(number), _axes(each), _schedule(each), each.recompute, _passes(each),
+            _seconds(each.step_seconds), f"{each.memory_bytes / GB:,.1f}",
+        )  # fmt: skip
+    return table
+
+
+def _times(layouts: list[PlannedLayout]) -> Table:
+    table = new_table("", right=("compute", "sent", "bubble", "fixed", "MFU", "tokens a day"))
+    for number, each in enumerate(layouts, 1):
+        parts = (
+            each.compute_seconds, each.communication_seconds, each.bubble_seconds,
+            each.fixed_seconds,
+        )  # fmt: skip
+        table.add_row(
+            str(number), *(f"{part / each.step_seconds:.1%}" for part in parts), f"{each.mfu:.1%}",
+            f"{each.tokens_per_day / GB:,.2f} B",
+        )  # fmt: skip
+    return table
+
+
+def _totals(result: PlanResult) -> Table:
+    with_cost = result.price is not None
+    table = new_table("", right=("days", "MWh", "of GPUs", *(["cost"] if with_cost else [])))
+    for number, each in enumerate(result.layouts, 1):
+        cost = [f"{each.cost:,.0f}"] if each.cost is not None else []
+        table.add_row(
+            str(number), f"{each.days:,.1f}", f"{each.energy_mwh:,.1f}",
+            f"{each.gpu_energy_mwh:,.1f}", *cost,
+        )  # fmt: skip
     return table
 
 
 def _memory(layouts: list[PlannedLayout]) -> Table:
-    kinds = list(layouts[0].memory_by_kind)
-    table = new_table("layout", right=(*kinds, "together"))
-    for each in layouts:
-        sizes = [f"{each.memory_by_kind[kind] / GB:.1f}" for kind in kinds]
-        table.add_row(_axes(each), *sizes, f"{each.memory_bytes / GB:.1f}")
+    table = new_table("", right=tuple(layouts[0].memory_by_kind))
+    for number, each in enumerate(layouts, 1):
+        sizes = [f"{size / GB:,.1f}" for size in each.memory_by_kind.values()]
+        table.add_row(str(number), *sizes)
     return table
 
 
 def _failing(layouts: list[PlannedLayout]) -> Table:
-    table = new_table(
-        "layout", "schedule", "recompute",
-        right=("micro-batch", "s a step", "GB", "too much", "largest part"),
-    )  # fmt: skip
+    right = ("rows x passes", "s a step", "GB too much", "largest part")
+    table = new_table("layout", "schedule", "recompute", right=right)
     for each in layouts:
         kind, size = max(each.memory_by_kind.items(), key=lambda one: one[1])
         table.add_row(
             _axes(each), _schedule(each), each.recompute, _passes(each),
-            _seconds(each.step_seconds), f"{each.memory_bytes / GB:,.1f}",
-            f"{-each.spare_bytes / GB:,.1f}", f"{kind} {size / GB:,.1f}",
+            _seconds(each.step_seconds), f"{-each.spare_bytes / GB:,.1f}",
+            f"{kind} {size / GB:,.1f}",
         )  # fmt: skip
     return table
 
@@ -120,7 +124,7 @@ def _today(result: PlanResult) -> str:
 
 
 def _axes(layout: PlannedLayout) -> str:
-    return " x ".join(str(getattr(layout, axis)) for axis in AXES)
+    return f"{layout.replicate} x {layout.shard} x {layout.tensor} x {layout.pipeline}"
 
 
 def _passes(layout: PlannedLayout) -> str:
