@@ -73,7 +73,7 @@ def test_a_list_that_is_given_again_adds_up(verb, option):
         word
         for other in parameters_of(COMMANDS[verb])[1]
         if (other.required or other.unless) and other.name != option.name
-        for word in (other.spelled, "y")
+        for word in (other.spelled, "1")  # which is text, a path and a number
     ]
     for words in (
         [name, "a", "b", "c"], [name, "a", name, "b", name, "c"], [f"{name}=a", "b", f"{under}=c"],
@@ -86,7 +86,7 @@ def test_there_are_lists_to_try():
     assert {(verb, option.name) for verb, option in LISTS} == {
         ("explain", "spans"), ("pretrain", "data"), ("pretrain", "validation"),
         ("pretrain", "allow_change"), ("pretrain", "replay"), ("pretrain", "objective.by_source"),
-        ("pretrain", "train.skip_steps"), ("evaluate", "data"),
+        ("pretrain", "train.skip_steps"), ("plan", "train.skip_steps"), ("evaluate", "data"),
     }  # fmt: skip
 
 

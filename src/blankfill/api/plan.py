@@ -123,7 +123,8 @@ def plan(
     """Plan a run: does it fit, how long does it take, what does it cost.
 
     Arithmetic alone: nothing is allocated and torch is not loaded. What of the layout is given, as
-    --parallel.tensor 4, is kept; the rest is searched.
+    --parallel.tensor 4, is kept; the rest is searched. Blocks are taken to be compiled; fields that
+    cost neither time nor memory, such as a seed, change nothing.
 
     Example:
         blankfill plan glm-130b --gpu H100 --nodes 96 --tokens 400e9 --price 2
