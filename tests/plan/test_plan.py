@@ -17,7 +17,7 @@ from blankfill.plan import compute, memory, step
 
 PUBLISHED = {
     "parallel.tensor": 4, "parallel.pipeline": 8, "parallel.shard": 24, "parallel.schedule": "1f1b",
-    "parallel.recompute": "full", "train.micro_batch_rows": 1,
+    "train.recompute": "full", "train.micro_batch_rows": 1,
 }  # fmt: skip
 """GLM-130B's own layout."""
 
@@ -88,13 +88,28 @@ def test_own_figures_take_the_place_of_the_table():
     assert slow.layouts[0].step_seconds > table.layouts[0].step_seconds
 
 
-def test_what_can_be_started_now_is_replicate_x_shard_without_recomputing():
+def test_what_can_be_started_now_is_replicate_x_shard():
     today = plan("glm-large", gpu="A100", nodes=2).today
-    assert (today.tensor, today.pipeline, today.recompute) == (1, 1, "none")
+    assert (today.tensor, today.pipeline) == (1, 1)
     assert today.replicate * today.shard == 16
-    none = glm_130b(nodes=96)
+    none = plan("glm-130b", gpu="H100", nodes=4)
     assert none.today is None
     assert "none of them fits" in none.today_refused
+
+
+def test_float32_weights_take_more_memory_and_time_and_recomputing_less_memory():
+    def best(**changes):
+        fields = {"parallel.tensor": 1, "parallel.pipeline": 1, "train.micro_batch_rows": 4}
+        return plan("glm-10b", gpu="H200", nodes=4, changes=fields | changes).layouts[0]
+
+    narrow, wide = best(), best(**{"parallel.weights": "float32"})
+    assert wide.step_seconds > narrow.step_seconds
+    assert wide.memory_by_kind["weights"] > narrow.memory_by_kind["weights"]
+    sizes = [
+        best(**{"train.recompute": kind}).memory_by_kind["activations"]
+        for kind in ("none", "selective", "full")
+    ]
+    assert sizes == sorted(sizes, reverse=True)
 
 
 def test_fields_of_the_preset_may_be_changed_and_wishes_are_kept():
@@ -158,7 +173,7 @@ WRONG = {
     "--budget 5": "--budget 5 needs --price",
     "--price 0 --budget 5": "--budget 5 needs --price",
     "--parallel.schedule gpipe": "it is not one of: 1f1b, interleaved, zbv",
-    "--parallel.recompute all": "none, selective, full",
+    "--train.recompute all": "none, selective, full",
     "--parallel.tensor 0": "parallel.tensor=0",
     "--memory-gb -3": "memory_gb=-3.0",
     "--nodes 1": "GB too much",

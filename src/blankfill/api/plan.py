@@ -22,7 +22,7 @@ from blankfill.plan.figures import PlannedLayout, describe
 from blankfill.plan.hardware import Cluster, OwnFigures, find_gpu
 from blankfill.plan.memory import Moments
 from blankfill.plan.network import Network
-from blankfill.plan.practice import BLANKFILL, BLANKFILL_TODAY
+from blankfill.plan.practice import BLANKFILL, BLANKFILL_FLOAT32
 from blankfill.plan.search import Found, Task, search, why_nowhere
 from blankfill.results import short_repr
 
@@ -79,6 +79,8 @@ class PlanResult:
     """The fastest that fit, the fastest first."""
     failing: list[PlannedLayout]
     """Faster ones that do not fit, the nearest first."""
+    weights: str
+    """What is put together of weights for products: bfloat16 or float32."""
     today: PlannedLayout | None
     """The fastest that can be started now; None where there is none."""
     today_refused: str | None
@@ -182,7 +184,8 @@ def plan(
         gpu_source=cluster.gpu.source, gpu_memory_bytes=cluster.gpu.memory_bytes, nodes=nodes,
         gpus_per_node=gpus_per_node, tokens=wanted,
         batch_tokens=run.train.batch_rows * run.train.row_length, layouts=layouts,
-        failing=described(answer.failing), today=today, today_refused=refused,
+        failing=described(answer.failing), weights=task.wishes.weights or "bfloat16",
+        today=today, today_refused=refused,
         price=price, budget=budget,
         budget_tokens=None if budget is None or not price
         else budget / (price * cluster.num_gpus) / 24 * layouts[0].tokens_per_day,
@@ -216,12 +219,16 @@ def _task(
     run = run.changed(_dividing(run.train.micro_batch_rows, changes) | of_run)
     moments = 4 if run.optimizer.kind == "muon" else 8
     average = 4 if run.optimizer.ema_decay else 0
-    micro = "train.micro_batch_rows" in changes or config is not None
+    given = config is not None
     return Task(
         name=name, network=Network.of(run.model, run.train.row_length, run.objective),
-        practice=BLANKFILL, cluster=cluster, train=run.train, wishes=wishes,
+        practice=BLANKFILL_FLOAT32 if wishes.weights == "float32" else BLANKFILL, cluster=cluster,
+        train=run.train, wishes=wishes,
+        recompute=run.train.recompute if given or "train.recompute" in changes else None,
         moments=Moments(matrices=moments + average, others=8 + average),
-        micro_batch_rows=run.train.micro_batch_rows if micro else None,
+        micro_batch_rows=run.train.micro_batch_rows
+        if given or "train.micro_batch_rows" in changes
+        else None,
     ), run  # fmt: skip
 
 
@@ -235,14 +242,13 @@ def _dividing(micro_batch_rows: int, changes: Mapping[str, object]) -> dict[str,
 def _today(
     task: Task, described: Callable[[list[Found], Task], list[PlannedLayout]]
 ) -> tuple[PlannedLayout | None, str | None]:
-    """Plan what the engine of today can start: replicate x shard, nothing computed again.
+    """Plan what the engine of today can start: replicate x shard.
 
     Returns:
         The fastest such layout; or why there is none.
     """
     of_today = dataclasses.replace(
-        task, practice=BLANKFILL_TODAY,
-        wishes=LayoutConfig(tensor=1, pipeline=1, recompute="none"),
+        task, wishes=LayoutConfig(tensor=1, pipeline=1, weights=task.wishes.weights)
     )  # fmt: skip
     try:
         answer = search(of_today)

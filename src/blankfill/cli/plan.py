@@ -109,15 +109,16 @@ def _failing(layouts: list[PlannedLayout]) -> Table:
 def _today(result: PlanResult) -> str:
     """Say what the engine of today can start."""
     what = (
-        "can be started now: replicate x shard alone, with float32 weights and nothing recomputed; "
-        "tensor, pipeline and recompute wait for an engine that is not there yet"
+        "can be started now: replicate x shard alone; tensor and pipeline wait for an engine that "
+        "is not there yet"
     )
     if result.today is None:
         return f"{what}; {result.today_refused}"
     today = result.today
     return (
         f"{what}; the fastest such layout is --parallel.replicate {today.replicate} "
-        f"--parallel.shard {today.shard} --train.micro-batch-rows {today.micro_batch_rows}: "
+        f"--parallel.shard {today.shard} --parallel.weights {result.weights} --train.recompute "
+        f"{today.recompute} --train.micro-batch-rows {today.micro_batch_rows}: "
         f"{_seconds(today.step_seconds)} s a step, {today.days:,.1f} days, "
         f"{today.memory_bytes / GB:,.1f} GB"
     )

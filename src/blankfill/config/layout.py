@@ -30,9 +30,8 @@ class LayoutConfig:
     schedule: Annotated[Literal["1f1b", "interleaved", "zbv"], COMMON] | None = None
     """Order of a pipeline's passes: 1f1b; interleaved, with several stages on each rank; zbv, which
     puts gradients of weights where a rank would wait."""
-    recompute: Annotated[Literal["none", "selective", "full"], COMMON] | None = None
-    """What the backward pass computes again: none; selective keeps the results of products and of
-    attention; full keeps the input of each block."""
+    weights: Annotated[Literal["float32", "bfloat16"], COMMON] | None = None
+    """What is put together of weights for products: float32, or, where not given, bfloat16."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "parallel")

@@ -26,7 +26,7 @@ from blankfill.plan.hardware import (
 from blankfill.plan.network import Network
 from blankfill.plan.practice import Practice
 
-__all__ = ["PassTime", "block_time", "head_time"]
+__all__ = ["PassTime", "block_time", "head_time", "is_fused"]
 
 ELEMENT_BYTES: Final = 2
 """Of bfloat16 and float16."""
@@ -127,9 +127,9 @@ def block_time(
     backward = of_inputs + of_weights + attention_back + BACKWARD_MOVES * others
     launches = practice.launches * LAUNCH_SECONDS
     again = REDONE_PRODUCTS[recompute] * products
-    if recompute != "none":
+    if recompute in ("full", "half"):
         again += others
-    if recompute == "full" or (recompute == "selective" and not practice.fused_attention):
+    if recompute == "full" or (recompute == "selective" and not is_fused(network, practice)):
         again += attention
     sum_of_ranks = _all_reduce(cluster, n * D * ELEMENT_BYTES, t)
     passes = 2 * sum_of_ranks
@@ -184,13 +184,18 @@ def _waves(down: float, across: float, gpu: Gpu) -> int:
     return math.ceil(tiles / gpu.multiprocessors) * gpu.multiprocessors
 
 
+def is_fused(network: Network, practice: Practice) -> bool:
+    """Tell whether scores stay within one kernel, which has no dropout."""
+    return practice.fused_attention and not network.attention_dropout
+
+
 def _attention(
     network: Network, practice: Practice, gpu: Gpu, n: int, t: int
 ) -> tuple[float, float]:
     """Time the scores of attention, their softmax and the weighted values, forward and backward."""
     T, H = network.row_length, network.head_size
     heads = n / T * network.num_heads / t
-    if practice.fused_attention and not network.attention_dropout:
+    if is_fused(network, practice):
         forward_share, backward_share = FUSED_ATTENTION_SHARE[gpu.family]
         operations = 4 * heads * T * T * H * network.visible
         forward = operations / (gpu.peak_flops * forward_share)

@@ -22,7 +22,7 @@ MEASURED_SHARE: Final[dict[Family, float]] = {"ampere": 0.869, "hopper": 0.803}
 """Best product of bfloat16 matrices as a share of the data sheet's peak: 271.2 of 312 and 794.5 of
 989 TFLOP/s (the table of maximum achievable matrix products in S. Bekman's ml-engineering, its
 `compute/accelerator/README.md`, A100 SXM and H100 SXM)."""
-SUSTAINED_SHARE: Final[dict[Family, float]] = {"ampere": 0.90, "hopper": 0.73}
+SUSTAINED_SHARE: Final[dict[Family, float]] = {"ampere": 0.895, "hopper": 0.733}
 """What is left of that best product over a whole step, in shapes that a model has and at the clock
 that the power limit leaves. Fitted, one number a family."""
 FUSED_ATTENTION_SHARE: Final[dict[Family, tuple[float, float]]] = {

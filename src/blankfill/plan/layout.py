@@ -11,16 +11,16 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from blankfill.config.train import RecomputeKind
 from blankfill.errors import ConfigError
 from blankfill.plan.network import Network, block_parameters
 
 __all__ = [
-    "Layout", "Recompute", "Schedule", "StageParameters", "cut_blocks", "in_flight",
+    "Layout", "Schedule", "StageParameters", "cut_blocks", "in_flight",
     "require_possible", "stage_parameters", "stages_of",
 ]  # fmt: skip
 
 Schedule = Literal["1f1b", "interleaved", "zbv"]
-Recompute = Literal["none", "selective", "full"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,9 +39,9 @@ class Layout:
     """In which order a rank takes its stages' passes."""
     chunks: int = 1
     """Stages of each pipeline rank: 1 under 1f1b, 2 under zbv."""
-    recompute: Recompute = "none"
-    """What the backward pass computes again. selective keeps the results of products and of
-    attention; full keeps the input of each block."""
+    recompute: RecomputeKind = "none"
+    """What the backward pass computes again. selective: attention weights; full: all of a block but
+    its input."""
     micro_batch_rows: int = 1
     """Rows in one pass."""
 

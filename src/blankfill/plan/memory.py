@@ -13,7 +13,7 @@ import functools
 from dataclasses import dataclass
 from typing import Final
 
-from blankfill.plan.compute import ELEMENT_BYTES
+from blankfill.plan.compute import ELEMENT_BYTES, is_fused
 from blankfill.plan.layout import (
     Layout,
     Schedule,
@@ -133,9 +133,12 @@ def rank_memory(
     of_block = functools.partial(
         activation_bytes, network, practice, tensor=layout.tensor, rows=layout.micro_batch_rows
     )
-    kept = of_block(recompute or layout.recompute) * owned.blocks * held
-    if layout.recompute != "none":  # the block that is computed again is there whole
+    kind = recompute or layout.recompute
+    kept = of_block(kind) * owned.blocks * held
+    if kind in ("full", "half"):  # the block that is computed again is there whole
         kept += of_block("none")
+    elif kind == "selective":  # and so are its attention weights
+        kept += of_block("none") - of_block("selective")
     if rank == layout.pipeline - 1 or layout.schedule == "zbv":
         kept += _logit_bytes(network, practice, layout)
     return Memory(
@@ -155,8 +158,8 @@ def activation_bytes(
     1 byte for each dropout's mask, which sequence parallelism cuts over the ranks; queries, keys,
     values and the result of attention, and the halves of the feed-forward layer with their product,
     which tensor parallelism cuts. Unfused attention keeps 5 bytes of each score (softmax, mask,
-    dropped), fused attention 4 of each query and head. With a plain GeLU of four times the width
-    this is Korthikanti's `34 + 5 N T / D` bytes an element.
+    dropped), which selective recomputation does not; fused attention 4 of each query and head. With
+    a plain GeLU of four times the width this is Korthikanti's `34 + 5 N T / D` bytes an element.
     """
     n, t, D = rows * network.row_length, tensor, network.hidden_size
     whole_cut = t if practice.sequence_parallel else 1
@@ -165,18 +168,16 @@ def activation_bytes(
         return ELEMENT_BYTES * n * D / cut
     attended = ELEMENT_BYTES * (2 * D + 2 * network.kv_size)
     inner = ELEMENT_BYTES * network.up_size
-    fused = practice.fused_attention and not network.attention_dropout
-    heads = network.num_heads
-    if recompute == "none":
-        whole = D * (2 * ELEMENT_BYTES * network.norms + 2 * network.dropout)
-        inner += ELEMENT_BYTES * network.ffn_size
-        attended += 4 * heads if fused else 5 * heads * network.row_length
-    else:  # block input, result of attention's output layer, and of the feed-forward layer
+    if is_fused(network, practice):
+        attended += 4 * network.num_heads
+    elif recompute == "none":
+        attended += 5 * network.num_heads * network.row_length
+    if recompute == "half":  # of the results of products every second; input and attention's stay
         whole = 3 * ELEMENT_BYTES * D
-        attended += 4 * heads if fused else 0
-        if recompute == "half":  # every second product; the input and attention's result stay
-            stays = ELEMENT_BYTES * (D / whole_cut + D / t)
-            return n * (stays + (whole / whole_cut + (attended + inner) / t - stays) / 2)
+        stays = ELEMENT_BYTES * (D / whole_cut + D / t)
+        return n * (stays + (whole / whole_cut + (attended + inner) / t - stays) / 2)
+    whole = D * (2 * ELEMENT_BYTES * network.norms + 2 * network.dropout)
+    inner += ELEMENT_BYTES * network.ffn_size
     return n * (whole / whole_cut + (attended + inner) / t)
 
 

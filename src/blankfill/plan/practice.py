@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 __all__ = [
-    "BLANKFILL", "BLANKFILL_TODAY", "FOUNDRY", "FOUNDRY_PURE", "LARGESCALE",
+    "BLANKFILL", "BLANKFILL_FLOAT32", "FOUNDRY", "FOUNDRY_PURE", "LARGESCALE",
     "MEGATRON_2021", "MEGATRON_2022", "TITAN", "TITAN_COMPILED", "Practice",
 ]  # fmt: skip
 
@@ -75,10 +75,11 @@ BLANKFILL: Final = Practice(
 """Blocks compiled by Inductor, which leaves one pass for a norm, one for a branch's end, one for
 the gate and one for the rotation; weights bfloat16 over float32 masters, FSDP2, gradients summed in
 float32, buffers for the micro-batches on the way alone."""
-BLANKFILL_TODAY: Final = dataclasses.replace(
-    BLANKFILL, name="blankfill today", accumulate_bytes=28, gather_bytes=4, weight_bytes=4
+BLANKFILL_FLOAT32: Final = dataclasses.replace(
+    BLANKFILL, name="blankfill, float32 weights", accumulate_bytes=28, gather_bytes=4,
+    weight_bytes=4,
 )  # fmt: skip
-"""What can be started now: float32 weights, gathered as such and cast in each pass (autocast)."""
+"""The same with weights gathered in float32 and cast in each pass (autocast)."""
 MEGATRON_2021: Final = Practice(
     name="Megatron-LM, 2021", fused_attention=False, score_bytes=8, score_backward_bytes=9,
     norm_bytes=4, residual_bytes=7, activation_bytes=4, rotary_bytes=0, sequence_parallel=False,

@@ -16,8 +16,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from blankfill.config.train import RecomputeKind
 from blankfill.plan.hardware import GPUS, MEASURED_SHARE, Cluster, Family, Gpu
-from blankfill.plan.layout import Layout, Recompute
+from blankfill.plan.layout import Layout
 from blankfill.plan.memory import Memory, Moments, fullest_rank
 from blankfill.plan.network import Network
 from blankfill.plan.practice import (
@@ -206,7 +207,8 @@ def _torchtitan(
 
 def _mpt(
     shape: tuple[int, int, int], gpu: str, gpus: int, micro: int, rows: int, rate: float, *,
-    name: str, recompute: Recompute = "none", practice: Practice = FOUNDRY, fitted: bool = False,
+    name: str, recompute: RecomputeKind = "none", practice: Practice = FOUNDRY,
+    fitted: bool = False,
 ) -> PublishedRun:  # fmt: skip
     layers, hidden, heads = shape
     network = Network(

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from blankfill.config.layout import LayoutConfig
-from blankfill.config.train import TrainConfig
+from blankfill.config.train import RecomputeKind, TrainConfig
 from blankfill.errors import ConfigError
+from blankfill.plan.compute import is_fused
 from blankfill.plan.hardware import GPUS, Cluster
-from blankfill.plan.layout import Layout, Recompute, Schedule, require_possible
+from blankfill.plan.layout import Layout, Schedule, require_possible
 from blankfill.plan.memory import Memory, Moments, fullest_rank
 from blankfill.plan.network import Network
 from blankfill.plan.practice import Practice
@@ -54,6 +55,8 @@ class Task:
     """What of the layout is given."""
     micro_batch_rows: int | None = None
     """Rows of a micro-batch, where they are given."""
+    recompute: RecomputeKind | None = None
+    """What is computed again, where it is given."""
 
     @property
     def least_rows(self) -> int:
@@ -134,9 +137,11 @@ def why_nowhere(task: Task, leanest: Memory) -> str:
     gpu = task.cluster.gpu
     kind, size = max(leanest.kinds().items(), key=lambda one: one[1])
     ways = [*_more_nodes(task), *_larger_gpus(task)]
-    wished = [f.name for f in dataclasses.fields(task.wishes) if getattr(task.wishes, f.name)]
+    fields = dataclasses.fields(task.wishes)
+    wished = [f"parallel.{f.name}" for f in fields if getattr(task.wishes, f.name)]
+    wished += ["train.recompute"] * (task.recompute is not None)
     if wished:
-        ways.append(f"other {', '.join('parallel.' + name for name in wished)}")
+        ways.append(f"other {', '.join(wished)}")
     if not ways:
         ways = ["a smaller model, or train.row_length"]
     return (
@@ -167,7 +172,9 @@ def candidates(task: Task) -> list[Layout]:
             found.append(layout)
     if found:
         return found
-    if task.wishes == LayoutConfig() and task.micro_batch_rows is None:
+    if dataclasses.replace(task.wishes, weights=None) == LayoutConfig() and (
+        task.micro_batch_rows is None
+    ):
         raise ConfigError(
             f"{task.name} has steps of {task.least_rows:,} rows, too few for "
             f"{task.cluster.num_gpus:,} GPUs; take fewer --nodes or a larger train.batch_rows"
@@ -181,7 +188,7 @@ def _all(task: Task) -> Iterator[Layout]:
     for tensor, pipeline, shard, replicate in _splits(task):
         rows = _micro_batches(task, replicate * shard)
         for schedule, chunks in _schedules(wishes, pipeline, task.network.num_layers):
-            for recompute, micro_batch in itertools.product(_recomputes(wishes), rows):
+            for recompute, micro_batch in itertools.product(_recomputes(task), rows):
                 yield Layout(
                     replicate=replicate, shard=shard, tensor=tensor, pipeline=pipeline,
                     schedule=schedule, chunks=chunks, recompute=recompute,
@@ -225,8 +232,12 @@ def _schedules(wishes: LayoutConfig, pipeline: int, num_layers: int) -> list[tup
     return [(kind, chunks) for kind in kinds for chunks in several[kind]]
 
 
-def _recomputes(wishes: LayoutConfig) -> Sequence[Recompute]:
-    return (wishes.recompute,) if wishes.recompute else ("none", "selective", "full")
+def _recomputes(task: Task) -> Sequence[RecomputeKind]:
+    if task.recompute:
+        return (task.recompute,)
+    # Fused attention keeps no attention weights, so there is nothing for selective to spare.
+    fused = is_fused(task.network, task.practice)
+    return ("none", "full") if fused else ("none", "selective", "full")
 
 
 def _micro_batches(task: Task, num_data: int) -> list[int]:
@@ -276,7 +287,7 @@ def _fits_on(task: Task, cluster: Cluster) -> bool:
     """Tell whether some layout fits, of those that recompute most and pass fewest rows."""
     lean = dataclasses.replace(
         task, cluster=cluster, micro_batch_rows=task.micro_batch_rows or 1,
-        wishes=dataclasses.replace(task.wishes, recompute=task.wishes.recompute or "full"),
+        recompute=task.recompute or "full",
     )  # fmt: skip
     try:
         return bool(search(lean).fitting)
