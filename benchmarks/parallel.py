@@ -201,7 +201,7 @@ class Process:
         begun = time.perf_counter()
         self.trainer.save()
         waited = time.perf_counter() - begun
-        self.trainer.engine.once(self.trainer._saver.finish)
+        self.trainer._saver.finish()
         size = sum(f.stat().st_size for f in self.trainer.run.rglob("*") if f.is_file())
         return waited, time.perf_counter() - begun, size
 

@@ -63,16 +63,15 @@ def test_ranks_with_other_data_or_a_taken_folder_are_refused_alike(crew, stores,
 
 
 def test_neighbours_begin_the_embedding_as_on_one_process(crew, stores, tmp_path):
-    from safetensors.numpy import load_file
-
     from blankfill.prepare import build_trainer
+    from blankfill.runs.parts import load_part
 
     changes = {"train.embedding_init": "neighbours", "guard.on_spike": "skip"}
     crew.run(meet, 2, (1, 2), build_on_ranks, [stores / "a"] * 2, tmp_path / "run", changes)
     cfg = CFG.changed({"train.steps": 2, "optimizer.ema_decay": 0.0, **changes})
     build_trainer(cfg, data=[stores / "a"], run=tmp_path / "alone").fit()
     first, alone = (
-        load_file(tmp_path / name / "checkpoints" / "step-00000000" / "model.safetensors")
+        load_part(tmp_path / name / "checkpoints" / "step-00000000", "model")
         for name in ("run", "alone")
     )
     assert first.keys() == alone.keys()

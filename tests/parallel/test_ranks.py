@@ -11,19 +11,14 @@ from parallel.twins import (
     CFG,
     fail_on,
     fit_on_ranks,
-    load_alone,
-    load_on_ranks,
     matrix,
     meet,
     orthogonal_rows,
     overflow_on_ranks,
     reads_on_ranks,
     refuse_once,
-    save_on_ranks,
     sums_and_lists,
 )
-
-CHANGES = {"optimizer.kind": "muon", "checkpoint.in_background": True}
 
 
 def test_sums_lists_and_refusals_are_those_of_all(crew):
@@ -51,26 +46,6 @@ def test_owners_give_the_orthogonal_matrices_of_one_process(crew, layout, dtype)
             rows = np.concatenate([pieces[k][0] for _, pieces in parts])
             np.testing.assert_array_equal(rows, expected)
             assert all(pieces[k][1] == max(shape) for _, pieces in parts)
-
-
-@pytest.mark.parametrize(
-    ("saved", "loaded"), [((1, 4), (1, 3)), ((2, 2), (2, 1)), ((1, 3), (4, 1))]
-)
-def test_a_run_goes_on_on_other_processes_with_the_same_bits(crew, tmp_path, saved, loaded):
-    run = tmp_path / "run"
-    run.mkdir()
-    stored = crew.run(save_on_ranks, saved[0] * saved[1], CHANGES, saved, run, 3)[0]
-    found = crew.run(load_on_ranks, loaded[0] * loaded[1], CHANGES, loaded, run)
-    index, row, means, guard, parts = load_alone(CHANGES, run)
-    assert (index, row) == (3, 3 * CFG.train.batch_rows)
-    assert len(guard.losses) == 3
-    assert [(i, r, m, g) for i, r, m, g, _ in found] == [(index, row, means, guard)] * len(found)
-    for tensors in (found[0][4], parts):
-        assert tensors.keys() == stored.keys()
-        for part, of_part in stored.items():
-            assert tensors[part].keys() == of_part.keys() != set()
-            for name, value in of_part.items():
-                np.testing.assert_array_equal(tensors[part][name], value, err_msg=name)
 
 
 def test_a_signal_to_one_rank_ends_all_after_the_same_step(crew, tmp_path):

@@ -23,7 +23,6 @@ from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.objective.special import SpecialIds
 from blankfill.optim import matrices_of
-from blankfill.runs import newest_checkpoint
 from blankfill.train.trainer import Trainer
 from memory_store import MemoryStore
 from script_files import load_benchmark
@@ -44,8 +43,8 @@ READS = {"_local_scalar_dense", "is_nonzero", "nonzero", "item"}
 IDS = SpecialIds(pad=0, mask=1, smask=2, gmask=3, sop=4, eop=5, eos=6, dblock=7)
 
 
-def make_rows(cfg):
-    rng = np.random.default_rng(0)
+def make_rows(cfg, seed=0):
+    rng = np.random.default_rng(seed)
     lengths = [5, 17, 30, 44, 120, 9, 60, 33] * 6
     store = MemoryStore([rng.integers(8, cfg.model.vocab_size, n) for n in lengths])
     return RowSource(
@@ -70,14 +69,33 @@ def parallel_trainer(cfg, layout, run, weights=torch.float64, dtype=torch.float3
     return Trainer(cfg, engine, make_rows(cfg), run)
 
 
-def whole(tensors):
-    return {name: value.detach().cpu().numpy().copy() for name, value in tensors.items()}
+def all_parts(engine):
+    """Give the whole tensors of a checkpoint by part, put together where processes keep rows."""
+    return {
+        part: {
+            name: _whole(engine, name, value.detach()).cpu().numpy().copy()
+            for name, value in tensors.items()
+        }
+        for part, tensors in engine.tensors().items()
+    }
+
+
+def _whole(engine, name, rows):
+    place = engine._place_of(name) if hasattr(engine, "_place_of") else None
+    if place is None:
+        return rows
+    from torch.distributed.tensor import DTensor, Replicate, Shard
+
+    return DTensor.from_local(
+        rows, engine._ranks.mesh, (Replicate(), Shard(0)), run_check=False, shape=place.shape,
+        stride=torch.empty(place.shape, device="meta").stride(),
+    ).full_tensor()  # fmt: skip
 
 
 def train(trainer, steps=STEPS):
     """Train some steps; tell losses, norms, rows in their order, and all tensors before and after.
 
-    Of several processes the leading one has the tensors.
+    Every process has the tensors, put together.
     """
     seen, transfer = [], trainer.engine.transfer
 
@@ -87,7 +105,7 @@ def train(trainer, steps=STEPS):
         return made
 
     trainer.engine.transfer = watched
-    first = whole(trainer.engine.tensors()["model"])
+    first = all_parts(trainer.engine)["model"]
     infos, rows = [], []
     with trainer.open_loader() as loader:
         for _ in range(steps):
@@ -96,7 +114,7 @@ def train(trainer, steps=STEPS):
             mine, seen[:passes] = seen[:passes], []
             of_all = trainer.engine.gather(mine)
             rows.append([[item for part in of_all for item in part[which]] for which in (0, 1)])
-    parts = {part: whole(tensors) for part, tensors in trainer.engine.tensors().items()}
+    parts = all_parts(trainer.engine)
     return {
         "losses": [info.loss_nats for info in infos], "norms": [i.grad_norm for i in infos],
         "targets": [info.num_targets for info in infos], "rows": rows, "first": first,
@@ -158,33 +176,6 @@ def traffic_on_ranks(changes, layout, run):
         update_bytes=update_precision(engine.device, torch.float32).itemsize,
     )  # fmt: skip
     return dict(sent), expected
-
-
-def save_on_ranks(changes, layout, run, steps):
-    """Train some steps and save; the leading process tells what was saved."""
-    trainer = parallel_trainer(CFG.changed(changes), layout, run, weights=torch.float32)
-    with trainer.open_loader() as loader:
-        for _ in range(steps):
-            trainer.step(loader)
-    trainer.save()
-    trainer.engine.once(trainer._saver.finish)
-    return {part: whole(tensors) for part, tensors in trainer.engine.tensors().items()}
-
-
-def load_on_ranks(changes, layout, run):
-    """Restore the newest checkpoint; tell where the run stands, and all tensors."""
-    return restored(parallel_trainer(CFG.changed(changes), layout, run, weights=torch.float32))
-
-
-def load_alone(changes, run):
-    return restored(local_trainer(CFG.changed(changes), run, weights=torch.float32))
-
-
-def restored(trainer):
-    trainer.restore(trainer.engine.once(lambda: newest_checkpoint(trainer.run)))
-    parts = {part: whole(tensors) for part, tensors in trainer.engine.tensors().items()}
-    means = trainer._all_losses().means()
-    return trainer.index, trainer.row, means, trainer._watch.state(), parts
 
 
 def fit_on_ranks(changes, layout, run, stopped_rank=None, poisoned_rank=None):

@@ -31,7 +31,7 @@ def test_a_save_waits_for_the_one_before():
     assert order == [0, 1, 2]
 
 
-@pytest.mark.parametrize("call", ["start", "wait", "check"])
+@pytest.mark.parametrize("call", ["start", "wait"])
 def test_an_error_of_the_thread_is_raised_by_the_next_call_and_once(call):
     writer = BackgroundWriter()
 
@@ -42,17 +42,25 @@ def test_an_error_of_the_thread_is_raised_by_the_next_call_and_once(call):
     while writer._thread.is_alive():
         pass
     with pytest.raises(CheckpointError, match="full"):
-        writer.start({}, fail) if call == "start" else getattr(writer, call)()
+        writer.start({}, fail) if call == "start" else writer.wait()
     writer.wait()
 
 
-def test_a_check_never_waits():
+def test_an_error_is_known_without_waiting_for_it():
     writer, go = BackgroundWriter(), threading.Event()
-    writer.start({}, lambda _: go.wait(10))
-    writer.check()
-    assert writer._thread.is_alive()
+
+    def fail(_):
+        go.wait(10)
+        raise CheckpointError("full")
+
+    writer.start({}, fail)
+    assert not writer.has_failed
     go.set()
-    writer.wait()
+    writer._thread.join()
+    assert writer.has_failed
+    with pytest.raises(CheckpointError, match="full"):
+        writer.wait()
+    assert not writer.has_failed
 
 
 def test_without_background_a_save_is_done_when_it_returns():

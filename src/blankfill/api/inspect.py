@@ -216,10 +216,21 @@ def _checkpoint(folder: Path, checkpoint: CheckpointName | None) -> dict[str, st
         raise CheckpointError(
             f"{folder} is a damaged checkpoint ({error}); take another of its run"
         ) from error
+    return {"step": state.step, **_loss(state), **_sizes(state)}
+
+
+def _sizes(state: CheckpointState) -> dict[str, int]:
+    """Give the size of each part of a checkpoint, by the name of its file where it has one."""
+    from blankfill.runs import part_of
+
+    parts: dict[str, dict[str, int]] = {}
+    for name, file in state.files.items():
+        parts.setdefault(part_of(name), {})[name] = file.bytes
     return {
-        "step": state.step,
-        **_loss(state),
-        **{f"{name} (bytes)": file.bytes for name, file in state.files.items()},
+        f"{next(iter(files)) if len(files) == 1 else f'{part}, {len(files)} files'} (bytes)": sum(
+            files.values()
+        )
+        for part, files in parts.items()
     }
 
 

@@ -21,6 +21,7 @@ from blankfill.errors import CheckpointError
 from blankfill.model.glm import GLM
 from blankfill.objective.batch import Batch, Float32
 from blankfill.runs import Checkpoint, Part
+from blankfill.runs.save import NewCheckpoint
 
 __all__ = ["Engine", "Portion", "StepNumbers", "UnreadNumbers", "misfit"]
 
@@ -206,7 +207,18 @@ class Engine(Protocol):
         ...
 
     def tensors(self) -> dict[Part, dict[str, torch.Tensor]]:
-        """Give the tensors of a checkpoint by part and name; a later step changes them."""
+        """Give what this process keeps of the tensors of a checkpoint, by part and name; a later
+        step changes them."""
+        ...
+
+    def write(self, new: NewCheckpoint, parts: dict[Part, dict[str, torch.Tensor]]) -> None:
+        """Write what `tensors` gave, or a copy of it, as a checkpoint; may run on a thread.
+
+        Every process calls it, for one checkpoint after the other.
+
+        Raises:
+            CheckpointError: a disk does not take it; older checkpoints are untouched.
+        """
         ...
 
     def loss_scale(self) -> tuple[float, ...] | None:

@@ -34,6 +34,7 @@ from blankfill.objective.batch import Batch
 from blankfill.optim import LossScaler, build_optimizer, shrink_at
 from blankfill.runs import Checkpoint, Part
 from blankfill.runs.parts import load_part, load_weights
+from blankfill.runs.save import NewCheckpoint, save_alone
 
 __all__ = ["LocalEngine"]
 
@@ -211,6 +212,14 @@ class LocalEngine:
             "ema": self.ema,
         }  # fmt: skip
 
+    def write(self, new: NewCheckpoint, parts: dict[Part, dict[str, torch.Tensor]]) -> None:
+        """Write what `tensors` gave, or a copy of it, as a checkpoint; may run on a thread.
+
+        Raises:
+            CheckpointError: the disk does not take it; older checkpoints are untouched.
+        """
+        save_alone(new, parts)
+
     def loss_scale(self) -> tuple[float, ...] | None:
         """Give the state of the loss scale of float16, for a checkpoint."""
         return None if self.scaler is None else self.scaler.state()
@@ -222,9 +231,10 @@ class LocalEngine:
             CheckpointError: the checkpoint does not fit the model.
         """
         folder = checkpoint.path
+        moments = load_part(folder, "optimizer")
         try:
             load_weights(self.model, folder)
-            self.optimizer.load(load_part(folder, "optimizer"))
+            self.optimizer.load(moments)
         except CheckpointError as error:
             raise misfit(folder, error) from error
         if self.ema and checkpoint.holds("ema"):

@@ -40,9 +40,11 @@ from blankfill.parallel.deal import deal, first_rows, weigh_first_rows
 from blankfill.parallel.layout import build_sharded, draw_weights
 from blankfill.parallel.muon import OwnedMatrices
 from blankfill.parallel.ranks import Ranks
-from blankfill.parallel.rows import kept_rows, own, own_parameters, whole
+from blankfill.parallel.rows import kept_rows, own, own_parameters
+from blankfill.parallel.save import Place, save_together
 from blankfill.runs import Checkpoint, Part
 from blankfill.runs.parts import load_part, read_pieces
+from blankfill.runs.save import NewCheckpoint
 
 __all__ = ["ParallelEngine"]
 
@@ -277,23 +279,29 @@ class ParallelEngine:
     # -- state ------------------------------------------------------------------------------------
 
     def tensors(self) -> dict[Part, Tensors]:
-        """Give the whole tensors of a checkpoint, in the leading process; others have none."""
+        """Give the rows that this process keeps of the tensors of a checkpoint."""
         self._ranks.pause()
-        return {
-            "model": self._whole({name: rows.detach() for name, rows in self._own.items()}),
-            "optimizer": self._whole(self.optimizer.tensors()),
-            "ema": self._whole(self.ema),
-        }
+        weights = {name: rows.detach() for name, rows in self._own.items()}
+        return {"model": weights, "optimizer": self.optimizer.tensors(), "ema": self.ema}
 
-    def _whole(self, kept: Tensors) -> Tensors:
-        """Put tensors together one by one, each in the memory of the leading process's host."""
-        made: Tensors = {}
-        for name, rows in kept.items():
-            shape = self._shape_of(name)
-            full = rows if shape is None else whole(rows, shape, self._ranks.mesh)
-            if self.leads:
-                made[name] = full.cpu()
-        return made
+    def write(self, new: NewCheckpoint, parts: dict[Part, Tensors]) -> None:
+        """Write what `tensors` gave, or a copy of it, as a checkpoint; may run on a thread.
+
+        Each process writes its rows, and the leading one commits.
+
+        Raises:
+            CheckpointError: a disk does not take it, in all processes; older checkpoints are
+                untouched.
+        """
+        save_together(new, parts, self._place_of, self._ranks)
+
+    def _place_of(self, name: str) -> Place | None:
+        """Tell what rows this process keeps belong to; None of what is no tensor of rows."""
+        shape = self._shape_of(name)
+        if shape is None:
+            return None
+        kept = kept_rows(shape[0], self._ranks.part, self._ranks.layout.shard)
+        return Place(shape=shape, first_row=kept.start)
 
     def _shape_of(self, name: str) -> torch.Size | None:
         """Give the whole shape of a weight or of a moment named `<what>.<weight>`; None of what

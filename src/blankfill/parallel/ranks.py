@@ -61,6 +61,8 @@ class Ranks:
         self.mesh: DeviceMesh = init_device_mesh(
             device.type, (layout.replicate, layout.shard), mesh_dim_names=(REPLICATE, SHARD)
         )
+        self.saving: Any = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
+        """The processes once more, for what goes on beside the steps."""
 
     @property
     def leads(self) -> bool:

@@ -1,4 +1,4 @@
-"""The rows of each tensor that a process keeps, and how they become whole again.
+"""The rows of each tensor that a process keeps.
 
 FSDP2 cuts a tensor along its first dimension into parts of equal height, as `torch.chunk` does; the
 last ones are lower, or empty, where it does not divide.
@@ -6,15 +6,13 @@ last ones are lower, or empty, where it does not divide.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor import DTensor
 
-__all__ = ["kept_rows", "own", "own_parameters", "whole"]
+__all__ = ["kept_rows", "own", "own_parameters"]
 
 
 def kept_rows(height: int, part: int, parts: int) -> slice:
@@ -36,19 +34,3 @@ def own_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {
         name: nn.Parameter(own(parameter).detach()) for name, parameter in model.named_parameters()
     }
-
-
-def whole(rows: torch.Tensor, shape: Sequence[int], mesh: DeviceMesh) -> torch.Tensor:
-    """Put the rows that the processes keep of a tensor together, in all of them.
-
-    Args:
-        rows: those of this process.
-        shape: of the whole tensor.
-        mesh: of the processes.
-    """
-    strides = torch.empty(tuple(shape), device="meta").stride()
-    spread = DTensor.from_local(
-        rows.detach(), mesh, (Replicate(), Shard(0)), run_check=False,
-        shape=torch.Size(shape), stride=strides,
-    )  # fmt: skip
-    return spread.full_tensor()

@@ -19,7 +19,7 @@ from blankfill.config.optimizer import OptimizerConfig
 from blankfill.errors import CheckpointError
 from blankfill.runs.folder import Part
 from blankfill.runs.record import TrainingState
-from blankfill.runs.save import save_checkpoint
+from blankfill.runs.save import NewCheckpoint
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +47,11 @@ class BackgroundWriter:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last save has ended with an error that was not raised yet."""
+        return self._error is not None
+
     def start(
         self, parts: dict[Part, Tensors], write: Callable[[dict[Part, Tensors]], object]
     ) -> None:
@@ -68,11 +73,6 @@ class BackgroundWriter:
             target=self._run, args=(write, copies), name="checkpoint", daemon=True
         )
         self._thread.start()
-
-    def check(self) -> None:
-        """Raise what the last save ran into, if it has ended; never waits."""
-        if self._thread is not None and not self._thread.is_alive():
-            self.wait()
 
     def wait(self) -> None:
         """Wait until the last save stands, and raise what it ran into."""
@@ -112,12 +112,16 @@ class CheckpointSaver:
     Args:
         cfg: which checkpoints stay, and what to do when one cannot be written.
         run: the run's folder.
+        write: writes the tensors of a checkpoint and commits it; may run on a thread.
     """
 
-    def __init__(self, cfg: CheckpointConfig, run: Path) -> None:
+    def __init__(
+        self, cfg: CheckpointConfig, run: Path,
+        write: Callable[[NewCheckpoint, dict[Part, Tensors]], object],
+    ) -> None:  # fmt: skip
         self.saved_at = -1
         """Step that was saved last, or is being saved."""
-        self._cfg, self._run = cfg, run
+        self._cfg, self._run, self._write = cfg, run, write
         self._writer = BackgroundWriter(background=cfg.in_background)
         self._failing = False
 
@@ -133,11 +137,13 @@ class CheckpointSaver:
             CheckpointError: the save before this one failed, or this one where not in background.
         """
 
+        new = NewCheckpoint(
+            run=self._run, step=step, training=training, keep=self._cfg.keep,
+            keep_every=self._cfg.keep_every, keep_best=self._cfg.keep_best,
+        )  # fmt: skip
+
         def write(copies: dict[Part, Tensors]) -> None:
-            save_checkpoint(
-                self._run, step, copies, training, keep=self._cfg.keep,
-                keep_every=self._cfg.keep_every, keep_best=self._cfg.keep_best,
-            )  # fmt: skip
+            self._write(new, copies)
             if self._failing:
                 log.info("checkpoints can be written again; step %d is saved", step)
                 self._failing = False
@@ -145,20 +151,19 @@ class CheckpointSaver:
         self._writer.start(parts, write)
         self.saved_at = step
 
-    def check_background_save(self, *, wait: bool = False) -> None:
-        """Look whether the save that was begun last has failed.
+    @property
+    def has_failed(self) -> bool:
+        """Whether the save that was begun last has failed, and nobody was told yet."""
+        return self._writer.has_failed
 
-        Args:
-            wait: wait until it has ended.
+    def check_background_save(self) -> None:
+        """Wait until the save that was begun last has ended, and look whether it has failed.
 
         Raises:
             CheckpointError: it has, and checkpoint.on_error is stop.
         """
         try:
-            if wait:
-                self._writer.wait()
-            else:
-                self._writer.check()
+            self._writer.wait()
         except CheckpointError as error:
             self.saving_failed(error)
 

@@ -8,6 +8,8 @@
         model.safetensors           weights by name, float32
         optimizer.safetensors       the optimizer's moments by name
         ema.safetensors             averaged weights by name, where the run keeps them
+                                    (each of them `NAME-00001-of-00004.safetensors` and so on where
+                                    four processes have written their rows)
         state.json                  step; row, sums since the last metrics; size and SHA-256 of the
                                     files, and a SHA-256 of itself
       incidents/                    what the guards found, with the batch as text
@@ -34,6 +36,7 @@ from blankfill.disk.pointer import is_pointer, pointer_sentence
 from blankfill.disk.typed_json import from_json, to_json
 from blankfill.errors import CheckpointError
 from blankfill.runs.record import VERSION, CheckpointState, earlier_format
+from blankfill.runs.tensors import SavedFile
 from blankfill.text.tokenizer import INNER_TOKENIZER
 
 __all__ = [
@@ -47,6 +50,7 @@ __all__ = [
     "list_checkpoints",
     "newest_checkpoint",
     "open_checkpoint",
+    "part_of",
     "read_state",
     "step_of",
     "verify",
@@ -94,7 +98,7 @@ class Checkpoint:
 
     def holds(self, part: Part) -> bool:
         """Tell whether it has a part, such as averaged weights."""
-        return any(_part_of(name) == part for name in self.state.files)
+        return any(part_of(name) == part for name in self.state.files)
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
@@ -157,7 +161,7 @@ def open_checkpoint(run: Path, folder: Path, parts: Collection[Part] | None = No
         OSError, ValueError: a file is missing, differs, or is of another step or version.
     """
     state = read_state(folder)
-    verify(folder, state, parts)
+    verify(folder, state.files, parts)
     if folder != checkpoint_folder(run, state.step):
         raise ValueError(f"it holds step {state.step}")
     return Checkpoint(path=folder, state=state)
@@ -191,19 +195,21 @@ def write_state(folder: Path, state: CheckpointState) -> None:
     write_json(folder / "state.json", {**value, "sha256": _hash_of_state(value)})
 
 
-def verify(folder: Path, state: CheckpointState, parts: Collection[Part] | None = None) -> None:
-    """Compare a checkpoint's files with what its state says of them.
+def verify(
+    folder: Path, files: Mapping[str, SavedFile], parts: Collection[Part] | None = None
+) -> None:
+    """Compare a checkpoint's files with what was written.
 
     Args:
         folder: the checkpoint's.
-        state: what its state.json says.
+        files: what its state.json says of them.
         parts: what to compare; all files where not given.
 
     Raises:
         OSError, ValueError: a file is missing or differs.
     """
-    for name, expected in state.files.items():
-        if parts is not None and _part_of(name) not in parts:
+    for name, expected in files.items():
+        if parts is not None and part_of(name) not in parts:
             continue
         path = folder / name
         if path.stat().st_size != expected.bytes or hash_of_file(path) != expected.sha256:
@@ -212,7 +218,7 @@ def verify(folder: Path, state: CheckpointState, parts: Collection[Part] | None 
             raise ValueError(f"{name} is not the file that was written")
 
 
-def _part_of(name: str) -> str:
+def part_of(name: str) -> str:
     """Name the part that a file is of."""
     return name.removesuffix(".safetensors").split("-")[0]
 

@@ -216,7 +216,7 @@ def read_pieces(folder: Path, part: str, rows_of: RowsOf | None = None) -> Itera
 
 
 def load_part(folder: Path, part: str, rows_of: RowsOf | None = None) -> dict[str, torch.Tensor]:
-    """Read the wanted rows of each tensor of a part.
+    """Read the wanted rows of each tensor of a part, in the order of their names.
 
     Args:
         folder: the checkpoint's.
@@ -233,7 +233,7 @@ def load_part(folder: Path, part: str, rows_of: RowsOf | None = None) -> dict[st
         if piece.name not in made:
             made[piece.name] = torch.empty(piece.shape, dtype=piece.dtype)
         piece.copy_to(made[piece.name])
-    return made
+    return dict(sorted(made.items()))  # not in the order of files, which differs by rank
 
 
 def load_weights(model: torch.nn.Module, folder: Path, part: str = "model") -> None:

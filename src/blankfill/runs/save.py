@@ -1,9 +1,10 @@
 """Writing a checkpoint so that a crash at any moment loses nothing that was saved.
 
-First the parts: they are written under a temporary name, hashed from memory on the way and flushed.
-Then the commit: state.json says what they are, all is read back from the disk and compared, and
-only then the folder gets its name. Older ones go after that, and by a rename first, so a folder
-named `step-*` is whole or was damaged from outside.
+First the parts: they are written under a temporary name, hashed from memory on the way, flushed,
+read back from the disk and compared, by the process that wrote them. Then the commit, by the
+process that began: state.json says what they are, and only then the folder gets its name. Older
+ones go after that, and by a rename first, so a folder named `step-*` is whole or was damaged from
+outside. One process does all of it here; several share it in `parallel/save.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,10 +40,93 @@ from blankfill.runs.tensors import SavedFile, write_tensors
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["save_checkpoint", "set_aside", "sweep"]
+__all__ = [
+    "NewCheckpoint", "read_back", "save_alone", "save_checkpoint", "set_aside", "stored_parts",
+    "sweep",
+]  # fmt: skip
 
 TEMPORARY = (".step-*.tmp", ".old-step-*.tmp")
 """What a process that was killed may leave in the checkpoints' folder."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewCheckpoint:
+    """A checkpoint on its way to the disk: begun, filled with files, and committed."""
+
+    run: Path
+    """The run's folder."""
+    step: int
+    """Optimizer steps done."""
+    training: TrainingState | None = None
+    """What training goes on from."""
+    keep: int
+    """Newest checkpoints that stay once it stands."""
+    keep_every: int = 0
+    """Those at multiples of this many steps stay as well; 0 is off."""
+    keep_best: bool = False
+    """The one with the lowest loss on held-out data stays as well."""
+
+    @property
+    def temporary(self) -> Path:
+        """The folder's name until it is committed, where this process began it."""
+        return self.run / "checkpoints" / f".step-{self.step:08d}.{os.getpid()}.tmp"
+
+    def begin(self) -> Path:
+        """Make the folder under a temporary name, for the files.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        _sweep_checkpoints(self.run)
+        self.temporary.mkdir(parents=True)
+        return self.temporary
+
+    def commit(self, files: Mapping[str, SavedFile]) -> Path:
+        """Make files that were written and read back a checkpoint, and drop older ones.
+
+        Args:
+            files: all of them, by name.
+
+        Returns:
+            The checkpoint's folder.
+
+        Raises:
+            OSError: the disk does not take it, or gives back something else.
+        """
+        folder, target = self.temporary, checkpoint_folder(self.run, self.step)
+        state = CheckpointState(step=self.step, files=dict(files), training=self.training)
+        write_state(folder, state)
+        atomic.flush(folder)
+        _forget(folder / "state.json")
+        sizes = {name: (folder / name).stat().st_size for name in files}
+        try:
+            same = read_state(folder) == state
+        except ValueError:
+            same = False
+        if not same or sizes != {name: file.bytes for name, file in files.items()}:
+            raise OSError("what was read back differs")
+        _replace(folder, target)
+        atomic.flush(target.parent)
+        _drop_old(self)
+        return target
+
+    def discard(self) -> None:
+        """Remove what was written of it; older checkpoints are untouched."""
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+    def refused(self, error: OSError, by: str = "") -> CheckpointError:
+        """Say that it could not be written, and the way out.
+
+        Args:
+            error: what the disk said.
+            by: the process that met it, where there are several: `by process 3 on HOST`.
+        """
+        folder = self.run / "checkpoints"
+        return CheckpointError(
+            f"the checkpoint of step {self.step} could not be written to {folder}{by and ' '}{by} "
+            f"({why(error, folder)}); {_last_good(self.run)}: make room and go on with "
+            f"`blankfill pretrain {resume_option(self.run)}`"
+        )
 
 
 def save_checkpoint(
@@ -72,47 +157,57 @@ def save_checkpoint(
         CheckpointError: the disk is full, cannot be written, or does not give back what was
             written; older checkpoints are untouched.
     """
-    folder = run / "checkpoints"
-    target = checkpoint_folder(run, step)
-    temporary = folder / f".{target.name}.{os.getpid()}.tmp"
-    try:
-        _sweep_checkpoints(run)
-        temporary.mkdir(parents=True)
-        files: dict[str, SavedFile] = {}
-        for part, tensors in parts.items():
-            if tensors or part != "ema":
-                files |= write_tensors(temporary, part, dict(sorted(tensors.items()))).files
-        _commit(temporary, target, CheckpointState(step=step, files=files, training=training))
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(
-            f"the checkpoint of step {step} could not be written to {folder} "
-            f"({why(error, folder)}); {_last_good(run)}: make room and go on with "
-            f"`blankfill pretrain {resume_option(run)}`"
-        ) from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    _drop_old(run, step, keep=keep, keep_every=keep_every, keep_best=keep_best)
-    return target
+    new = NewCheckpoint(
+        run=run, step=step, training=training, keep=keep, keep_every=keep_every,
+        keep_best=keep_best,
+    )  # fmt: skip
+    return save_alone(new, parts)
 
 
-def _commit(temporary: Path, target: Path, state: CheckpointState) -> None:
-    """Make written parts a checkpoint: describe them, read them back, give them their name.
+def save_alone(new: NewCheckpoint, parts: Mapping[Part, Mapping[str, torch.Tensor]]) -> Path:
+    """Write a checkpoint in one process.
+
+    Args:
+        new: the checkpoint.
+        parts: as `save_checkpoint` takes them.
+
+    Returns:
+        The checkpoint's folder.
 
     Raises:
-        OSError: the disk does not take it, or gives back something else.
+        CheckpointError: as `save_checkpoint`.
     """
-    write_state(temporary, state)
-    atomic.flush(temporary)
-    for path in temporary.iterdir():
-        _forget(path)
     try:
-        verify(temporary, read_state(temporary))
+        folder, files = new.begin(), dict[str, SavedFile]()
+        for part in stored_parts(parts):
+            files |= write_tensors(folder, part, dict(sorted(parts[part].items()))).files
+        read_back(folder, files)
+        return new.commit(files)
+    except OSError as error:
+        new.discard()
+        raise new.refused(error) from error
+    except BaseException:
+        new.discard()
+        raise
+
+
+def stored_parts(parts: Mapping[Part, Mapping[str, torch.Tensor]]) -> list[Part]:
+    """List the parts that have a file, which weights and optimizer have even where it is empty."""
+    return [part for part, tensors in parts.items() if tensors or part != "ema"]
+
+
+def read_back(folder: Path, files: Mapping[str, SavedFile]) -> None:
+    """Compare files with what was written to them, by the disk's word and not the system's memory.
+
+    Raises:
+        OSError: one of them differs.
+    """
+    for name in files:
+        _forget(folder / name)
+    try:
+        verify(folder, files)
     except ValueError as error:
         raise OSError(f"what was read back differs: {error}") from error
-    _replace(temporary, target)
-    atomic.flush(target.parent)
 
 
 def sweep(run: Path) -> None:
@@ -156,13 +251,13 @@ def _replace(temporary: Path, target: Path) -> None:
         os.replace(temporary, target)
 
 
-def _drop_old(run: Path, step: int, *, keep: int, keep_every: int, keep_best: bool) -> None:
-    steps = {step_of(path): path for path in list_checkpoints(run)}
-    # Checkpoints after `step` were left when the run went back: they are not counted here, and not
+def _drop_old(new: NewCheckpoint) -> None:
+    steps = {step_of(path): path for path in list_checkpoints(new.run)}
+    # Checkpoints after it were left when the run went back: they are not counted here, and not
     # removed either.
-    past = sorted(s for s in steps if s <= step)
-    stay = set(past[-keep:]) | {s for s in past if keep_every and s % keep_every == 0}
-    if keep_best and (best := best_validation(run, step)) is not None:
+    past = sorted(s for s in steps if s <= new.step)
+    stay = set(past[-new.keep :]) | {s for s in past if new.keep_every and s % new.keep_every == 0}
+    if new.keep_best and (best := best_validation(new.run, new.step)) is not None:
         stay.add(best.step)
     for s in past:
         if s not in stay:

@@ -98,7 +98,7 @@ class Trainer:
         self._rates, self._peak = RateMeter(), peak.flops_per_second if peak else 0.0
         self._watch = Watch(cfg, run, tokenizer)
         self._unread = UnreadSteps(cfg, engine, self._watch, self._accept)
-        self._saver = CheckpointSaver(cfg.checkpoint, run)
+        self._saver = CheckpointSaver(cfg.checkpoint, run, engine.write)
         self._validation: tuple[int, dict[str, float]] = (-1, {})
         self.best: BestValidation | None = None
         """The lowest loss on held-out data so far; none of before the first step."""
@@ -187,7 +187,7 @@ class Trainer:
     def _roll_back(self, lr: float) -> StepInfo:
         """Return to the last checkpoint."""
         self.engine.drop_gradient()
-        self._saver.check_background_save(wait=True)
+        self._saver.check_background_save()
         parts = restored_parts(self.cfg.optimizer)
         self.restore(self.engine.once(lambda: newest_checkpoint(self.run, parts)))
         return StepInfo(lr=lr, num_rows=0)
@@ -197,7 +197,7 @@ class Trainer:
         self.engine.drop_gradient()
         if not incident.bad_weights and not self._is_saved():
             self.save()
-        self.engine.once(self._saver.finish)
+        self._saver.finish()
         raise TrainingError(incident.why_it_ends(self.run, seen_at=self.index))
 
     # -- the loop ---------------------------------------------------------------------------------
@@ -227,10 +227,9 @@ class Trainer:
                     self._run_validation(writer)
                     if is_new and self.cfg.guard.on_spike in ("rollback", "skip"):
                         self._save_if_possible(writer)  # so that there is something to return to
-                        self._saver.check_background_save(wait=True)
+                        self._saver.check_background_save()
                     meter.restart()  # what came before says nothing of the pace of steps
                 while self.index < train.steps and not self._is_told_to_stop():
-                    self._saver.check_background_save()
                     before = self.index
                     info = self.step(loader)
                     if self.index <= before:
@@ -247,7 +246,7 @@ class Trainer:
                 if not self._is_saved():
                     writer.sync()
                     self.save()
-                self.engine.once(self._saver.finish)
+                self._saver.finish()
         except Exception:
             # A checkpoint that is being written is worth waiting for; its own error comes second.
             with suppress(Exception):
@@ -266,8 +265,11 @@ class Trainer:
         return MetricsWriter(self.run, start_step=self.index, wandb=wandb, config=self.cfg)
 
     def _is_told_to_stop(self) -> bool:
-        """Tell whether a signal has reached any process of the run."""
-        return self.engine.sum_over_data([self._stop.is_set()])[0] > 0
+        """Tell whether a signal has reached any process of the run; raise what a save has met."""
+        stops, failures = self.engine.sum_over_data([self._stop.is_set(), self._saver.has_failed])
+        if failures:
+            self._saver.check_background_save()
+        return stops > 0
 
     def _after_step(self, writer: MetricsSink, info: StepInfo, rates: RateMeter) -> None:
         """Do what is due: log, validate, save."""
@@ -348,9 +350,7 @@ class Trainer:
                 "the checkpoint before stays: go on from it with `blankfill pretrain "
                 f"{resume_option(self.run)}`"
             )
-        parts, state = self.engine.tensors(), self._state()
-        if self.engine.leads:
-            self._saver.save(self.index, parts, state)
+        self._saver.save(self.index, self.engine.tensors(), self._state())
 
     def _is_saved(self) -> bool:
         """Tell whether the current step was saved last, or is being saved."""
@@ -377,9 +377,7 @@ class Trainer:
         if self.engine.leads:  # the sums of all are one process's again
             self._losses.load({"sources": state.losses.sources, "groups": state.losses.groups})
         self._watch.load(state.guard)
-        self.best = state.best or self.engine.once(
-            lambda: best_validation(self.run, checkpoint.step)
-        )
+        self.best = state.best or self.engine.once(lambda: best_validation(self.run, self.index))
 
     def _state(self) -> TrainingState:
         step, values = self._validation
@@ -394,7 +392,7 @@ class Trainer:
     def _save_if_possible(self, writer: MetricsSink) -> None:
         """Save; what cannot be written ends the run or not, as the configuration says."""
         writer.sync()
-        self._saver.check_background_save(wait=True)
+        self._saver.check_background_save()
         try:
             self.save()
         except CheckpointError as error:

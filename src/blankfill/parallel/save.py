@@ -1,0 +1,245 @@
+"""Checkpoints of several processes: each writes its own rows, the leading one commits.
+
+Torch's distributed checkpoint (DCP) plans who writes what, so that rows which several copies of the
+model hold are written once and the disks have about as much to do, carries the plan and the answers
+between the processes, and tells all of them what any has met. How files are written, hashed, read
+back and named is ours, and the same as in one process: the folder has a temporary name until every
+process has answered for its files, and a process that dies before leaves the last checkpoint alone.
+
+    all        plan: the rows that are here
+    leading    makes the folder; shares out what is held twice
+    all        write a file for each part, flush it, read it back
+    leading    state.json, then the folder's name
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    TensorProperties,
+)
+from torch.distributed.checkpoint.planner import (
+    SavePlan,
+    SavePlanner,
+    TensorWriteData,
+    WriteItem,
+    WriteItemType,
+)
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
+
+from blankfill.errors import BlankfillError, CheckpointError
+from blankfill.parallel.ranks import Ranks
+from blankfill.runs import Part
+from blankfill.runs.save import NewCheckpoint, read_back, stored_parts
+from blankfill.runs.tensors import SavedFile, TensorSpec, TensorWriter
+
+__all__ = ["Place", "save_together"]
+
+T = TypeVar("T")
+Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where rows belong."""
+
+    shape: torch.Size
+    """Of the whole tensor."""
+    first_row: int
+    """The row of it that the first one is."""
+
+
+PlaceOf = Callable[[str], Place | None]
+"""Tells where the rows of a name belong; None of what every process has whole."""
+
+
+def save_together(
+    new: NewCheckpoint, parts: Mapping[Part, Tensors], place_of: PlaceOf, ranks: Ranks
+) -> None:
+    """Write a checkpoint; every process calls this with the rows that it keeps.
+
+    Args:
+        new: the checkpoint.
+        parts: the rows by part and name, on any device.
+        place_of: where they belong.
+        ranks: the processes.
+
+    Raises:
+        CheckpointError: a disk does not take it, in all processes; older checkpoints are untouched.
+    """
+    rows = {f"{part}/{name}": x for part, tensors in parts.items() for name, x in tensors.items()}
+    files = _Files(new, stored_parts(parts), ranks)
+    try:
+        dcp.save(
+            rows, storage_writer=files, planner=_KeptRows(place_of), process_group=ranks.saving
+        )
+    except CheckpointException as failed:
+        files.discard()
+        met = [error for _, (error, _) in sorted(failed.failures.items())]
+        for error in met:
+            if isinstance(error, BlankfillError):
+                ranks.refuse(error)
+        raise met[0] from failed
+    except BaseException:
+        files.discard()
+        raise
+
+
+class _KeptRows(dcp.DefaultSavePlanner):
+    """Plans plain tensors of which each process keeps rows; what several keep one of them writes.
+
+    Args:
+        place_of: where rows belong.
+    """
+
+    def __init__(self, place_of: PlaceOf) -> None:
+        super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
+        self._place_of = place_of
+
+    def create_local_plan(self) -> SavePlan:
+        """List the rows of this process."""
+        items = (self._item(key, rows) for key, rows in sorted(self.state_dict.items()))
+        self.plan = SavePlan([item for item in items if item is not None])
+        return self.plan
+
+    def lookup_object(self, index: MetadataIndex) -> Any:
+        """Give the rows of an item of the plan."""
+        return self.state_dict[index.fqn]
+
+    def _item(self, key: str, rows: torch.Tensor) -> WriteItem | None:
+        place = self._place_of(key.partition("/")[2])
+        whole = rows.shape if place is None else place.shape
+        if place is not None and not len(rows) and whole[0]:
+            return None  # this process keeps none of it
+        offsets = [0] * rows.ndim
+        if place is not None:
+            offsets[0] = place.first_row
+        begin = torch.Size(offsets)
+        return WriteItem(
+            index=MetadataIndex(key, begin), type=WriteItemType.SHARD,
+            tensor_data=TensorWriteData(
+                chunk=ChunkStorageMetadata(offsets=begin, sizes=rows.shape),
+                properties=TensorProperties.create_from_tensor(rows), size=whole,
+            ),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Share:
+    """What the leading process tells another one."""
+
+    folder: Path
+    """The checkpoint's folder, under its temporary name."""
+    number: int
+    """Of its files, counted from 1."""
+
+
+class _Files(dcp.StorageWriter):
+    """Writes the files of this process, and commits them all where it leads.
+
+    Args:
+        new: the checkpoint.
+        parts: that have files.
+        ranks: the processes.
+    """
+
+    def __init__(self, new: NewCheckpoint, parts: Sequence[Part], ranks: Ranks) -> None:
+        self._new, self._parts, self._ranks = new, parts, ranks
+
+    def reset(self, checkpoint_id: str | PathLike[str] | None = None) -> None:
+        """Do nothing: one object writes one checkpoint."""
+
+    @classmethod
+    def validate_checkpoint_id(cls, checkpoint_id: str | PathLike[str]) -> bool:
+        """Accept none: the checkpoint is known from the beginning."""
+        return False
+
+    def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: who leads is known."""
+
+    def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
+        """Leave a process's plan as it is."""
+        return plan
+
+    def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
+        """Make the folder, and tell every process of it."""
+        folder = self._told(self._new.begin)
+        return [
+            replace(plan, storage_data=_Share(folder=folder, number=number))
+            for number, plan in enumerate(plans, 1)
+        ]
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        """Write a file for each part, flush it and read it back."""
+        share = cast("_Share", plan.storage_data)
+        if not share.folder.is_dir():
+            raise CheckpointError(
+                f"{self._here()} does not see the folder {share.folder} that process 0 has made; "
+                "put the run's folder on a disk that all machines share"
+            )
+        files = self._told(lambda: self._write(share, plan.items, planner))
+        done: Future[list[WriteResult]] = Future()
+        done.set_result([
+            WriteResult(index=MetadataIndex(name), size_in_bytes=file.bytes, storage_data=file)
+            for name, file in files.items()
+        ])  # fmt: skip
+        return done
+
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        """Commit the files of all processes."""
+        files = {one.index.fqn: cast("SavedFile", one.storage_data) for of in results for one in of}
+        self._told(lambda: self._new.commit(files))
+
+    def discard(self) -> None:
+        """Remove what was written, where this process leads."""
+        if self._ranks.leads:
+            self._new.discard()
+
+    def _write(
+        self, share: _Share, items: Sequence[WriteItem], planner: SavePlanner
+    ) -> dict[str, SavedFile]:
+        files: dict[str, SavedFile] = {}
+        for part in self._parts:
+            mine = [item for item in items if item.index.fqn.startswith(f"{part}/")]
+            specs = [_spec(item) for item in mine]
+            with TensorWriter(
+                share.folder, part, specs, shard=(share.number, self._ranks.count)
+            ) as writer:
+                for item, spec in zip(mine, specs, strict=True):
+                    writer.write(spec.name, cast("torch.Tensor", planner.resolve_data(item)))
+            files |= writer.files
+        read_back(share.folder, files)
+        return files
+
+    def _told(self, do: Callable[[], T]) -> T:
+        """Do something to the disk; what it refuses is told by this process's name."""
+        try:
+            return do()
+        except OSError as error:
+            raise self._new.refused(error, f"by {self._here()}") from error
+
+    def _here(self) -> str:
+        return self._ranks.place_of(self._ranks.rank)
+
+
+def _spec(item: WriteItem) -> TensorSpec:
+    """Say what a file's header says of an item of the plan."""
+    data = item.tensor_data
+    assert data is not None
+    offsets = data.chunk.offsets
+    return TensorSpec(
+        name=item.index.fqn.partition("/")[2], dtype=data.properties.dtype,
+        shape=tuple(data.chunk.sizes), first_row=offsets[0] if offsets else None,
+    )  # fmt: skip
