@@ -46,6 +46,28 @@ def train(store, tmp_path):
     torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("ending", [SystemExit(143), KeyboardInterrupt(), ConfigError("no")])
+@pytest.mark.parametrize("there", [False, True])
+def test_what_ends_before_the_run_is_begun_leaves_no_empty_folder(
+    ending, there, train, tmp_path, monkeypatch, capsys
+):
+    def end(*_):
+        assert (tmp_path / "run").is_dir()
+        raise ending
+
+    monkeypatch.setattr("blankfill.prepare.build._build_engine", end)
+    if there:
+        (tmp_path / "run").mkdir()  # the user's own
+    if isinstance(ending, SystemExit):
+        with pytest.raises(SystemExit):
+            train()
+    else:
+        assert train() in (2, 130)
+    assert (tmp_path / "run").is_dir() is there
+    told = "stopped before the run was begun" in capsys.readouterr().err
+    assert told is (not there and not isinstance(ending, ConfigError))
+
+
 def test_the_last_step_is_validated_and_the_result_says_of_which_step_it_is(
     train, store, capsys, tmp_path
 ):

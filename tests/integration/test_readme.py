@@ -69,6 +69,7 @@ def test_the_readmes_commands_run(folder, monkeypatch, capsys):
     assert "--resume" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_tutorials_commands_run(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     few = functools.partial(evaluate, max_blanks=20)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -164,11 +164,27 @@ def _pretrain(asked: Asked, build: Callable[..., Trainer], *, minutes: float) ->
     if minutes and asked.old is None:
         cfg = _in_minutes(cfg, minutes, build, run)
     with _joined(cfg) as ranks:
-        trainer = build(cfg, run, resume=asked.old is not None, ranks=ranks)
+        with _no_empty_folder(run):
+            trainer = build(cfg, run, resume=asked.old is not None, ranks=ranks)
         began_at = trainer.index
         say_start(trainer)
         finished = trainer.fit()
     return _result(trainer, began_at=began_at, finished=finished)
+
+
+@contextmanager
+def _no_empty_folder(run: Path) -> Generator[None]:
+    """Remove the folder of a run that ended before it was begun, and say so of a signal."""
+    was_there = run.exists()
+    try:
+        yield
+    except BaseException as error:
+        if not was_there and this_place().rank == 0:
+            with suppress(OSError):  # it holds something, or was never made
+                run.rmdir()
+            if isinstance(error, KeyboardInterrupt | SystemExit) and not run.exists():
+                log.warning("%s: stopped before the run was begun; nothing is left of it", run)
+        raise
 
 
 def _result(trainer: Trainer, *, began_at: int, finished: bool) -> PretrainResult:
