@@ -20,8 +20,8 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys):
     folders = {"corpus": corpus.train, "held-out": corpus.valid["en"], "law": corpus.valid["zh"]}
     for folder, documents in folders.items():
         (tmp_path / folder).mkdir()
-        text = "\n\n".join(document.text for document in documents)
-        (tmp_path / folder / "a.txt").write_text(text, encoding="utf-8")
+        for number, document in enumerate(documents):
+            (tmp_path / folder / f"{number}.txt").write_text(document.text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     for line in commands(DOCS / "training.md"):
         line = line.replace("train corpus/ --minutes 60", "train corpus/ --minutes 1")
