@@ -25,15 +25,21 @@ TIMEOUT = 3.0  # so that 1.5 s of silence are a loss
 
 
 def guests_of(store, count):
-    """Introduce this process as each of several."""
-    threads = [
-        threading.Thread(target=introduce, args=(store, rank, count, 10)) for rank in range(count)
-    ]
-    for thread in threads:
+    """Introduce this process as each of several, the later ones before process 0 calls."""
+    found = {}
+
+    def come(rank):
+        found[rank] = introduce(store, rank, count, 30)
+
+    threads = [threading.Thread(target=come, args=(rank,)) for rank in range(count)]
+    for thread in reversed(threads):
         thread.start()
     for thread in threads:
         thread.join()
-    return [read(Guest, store.get(f"blankfill/guest/{rank}")) for rank in range(count)]
+    assert all(guests == found[0][0] for guests, _ in found.values())
+    found[count - 1][1].set("seen", "by all")
+    assert found[0][1].get("seen") == b"by all"
+    return found[0][0]
 
 
 class Fleet:
@@ -277,6 +283,16 @@ def test_a_process_that_is_told_to_end_says_so(fleet):
     told = SystemExit(128 + signal.SIGTERM)
     assert _as_all_know(told, run.pulses[1]) is told
     assert run.pulses[0].fault(5).sentence().endswith("it was told to end (SIGTERM)")
+
+
+def test_processes_that_are_started_anew_do_not_take_the_old_ones_for_their_own(monkeypatch):
+    store = dist.HashStore()
+    before = guests_of(store, 3)
+    monkeypatch.setattr("blankfill.parallel.guests.began_at", lambda _: 1)  # another process
+    assert guests_of(store, 3) != before
+    monkeypatch.setattr("blankfill.parallel.guests.began_at", lambda _: 2)
+    with pytest.raises(ConfigError, match="numbers 0 have not come"):  # nobody has called it
+        introduce(store, 1, 3, 0.2)
 
 
 def test_a_process_that_does_not_come_is_named():

@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import torch.distributed as dist
 
@@ -19,8 +20,10 @@ from blankfill.processes import this_place
 if TYPE_CHECKING:
     from torch.distributed import Store
 
-__all__ = ["began_at", "has_ended", "introduce", "meet", "store_is_launchers"]
+__all__ = ["began_at", "has_ended", "introduce", "meet", "own_connection", "store_is_launchers"]
 
+CALL = "blankfill/call"
+"""Key of the word by which process 0 calls the others."""
 RETRY_SECONDS = 0.5
 FIELD_STATE, FIELD_BEGAN = 0, 19
 """Of /proc/PID/stat behind the program's name: state, and start in ticks since the machine's."""
@@ -76,28 +79,61 @@ def _wait_for_answer(host: str, port: int, timeout_seconds: float) -> None:
             time.sleep(RETRY_SECONDS)
 
 
-def introduce(store: Store, rank: int, count: int, timeout_seconds: float) -> list[Guest]:
+def introduce(
+    store: Store, rank: int, count: int, timeout_seconds: float
+) -> tuple[list[Guest], Store]:
     """Introduce this process to the others, and wait for them.
+
+    A launcher that starts all again may give them the store of before, with what was written then;
+    so process 0 calls by a word of its own, and counts who answers to that.
+
+    Returns:
+        The processes, and a part of the store in which nothing was written before.
 
     Raises:
         ConfigError: one has not come within the time-out.
     """
     host, pid = socket.gethostname(), os.getpid()
-    guest = Guest(rank=rank, host=host, machine=_machine(host), pid=pid, began=began_at(pid))
-    store.set(_key(rank), written(guest))
-    keys = [_key(r) for r in range(count)]
-    until = time.monotonic() + timeout_seconds
-    while not store.check(keys):
-        if time.monotonic() > until:
-            missing = [r for r, key in enumerate(keys) if not store.check([key])]
-            named = ", ".join(map(str, missing[:8])) + (", .." if len(missing) > 8 else "")
-            raise ConfigError(
-                f"of {count} processes those with the numbers {named} have not come within "
-                f"{timeout_seconds:.0f} s; see what they say, or give them longer with "
-                "--parallel.timeout-seconds"
-            )
+    me = Guest(rank=rank, host=host, machine=_machine(host), pid=pid, began=began_at(pid))
+    until, word = time.monotonic() + timeout_seconds, ""
+    if rank == 0:
+        store.set(CALL, uuid4().hex)
+    while time.monotonic() < until:
+        called = store.get(CALL).decode() if store.check([CALL]) else ""
+        if called != word:
+            word = called
+            store.set(_answer(word, rank), written(me))
+        guests = _all_that_answered(store, word, rank, count)
+        if guests and guests[rank] == me:  # else it is a list of before
+            return guests, dist.PrefixStore(f"blankfill/{word}", own_connection(store))
         time.sleep(0.01)
-    return [read(Guest, text) for text in store.multi_get(keys)]
+    missing = [r for r in range(count) if not store.check([_answer(word, r)])] if word else [0]
+    named = ", ".join(map(str, missing[:8] or [0])) + (", .." if len(missing) > 8 else "")
+    raise ConfigError(
+        f"of {count} processes those with the numbers {named} have not come within "
+        f"{timeout_seconds:.0f} s; see what they say, or give them longer with "
+        "--parallel.timeout-seconds"
+    )
+
+
+def _all_that_answered(store: Store, word: str, rank: int, count: int) -> list[Guest]:
+    """List the processes that answered to a word, as process 0 saw them; none before it has."""
+    whole = f"blankfill/{word}/all"
+    if not word:
+        return []
+    if rank == 0:
+        answers = [_answer(word, r) for r in range(count)]
+        if not store.check(answers):
+            return []
+        store.set(whole, b"\n".join(store.multi_get(answers)).decode())
+    if not store.check([whole]):
+        return []
+    return [read(Guest, line) for line in store.get(whole).splitlines()]
+
+
+def own_connection(store: Store) -> Store:
+    """Give a store on a connection that no other thread uses."""
+    return store.clone()  # pyright: ignore[reportAttributeAccessIssue] - torch's stub lacks it
 
 
 def has_ended(guest: Guest) -> bool:
@@ -112,8 +148,8 @@ def has_ended(guest: Guest) -> bool:
     return bool(fields) and (fields[FIELD_STATE] in "ZX" or began_at(guest.pid) != guest.began)
 
 
-def _key(rank: int) -> str:
-    return f"blankfill/guest/{rank}"
+def _answer(word: str, rank: int) -> str:
+    return f"blankfill/{word}/answer/{rank}"
 
 
 def _machine(host: str) -> str:

@@ -22,7 +22,7 @@ from blankfill.errors import (
     refused_by_system,
 )
 from blankfill.parallel.fault import Fault
-from blankfill.parallel.guests import introduce, meet, store_is_launchers
+from blankfill.parallel.guests import introduce, meet, own_connection, store_is_launchers
 from blankfill.parallel.lookout import waits_told_to
 from blankfill.parallel.pulse import Pulse
 from blankfill.parallel.ranks import Ranks
@@ -59,9 +59,11 @@ def joined(layout: ParallelConfig, wanted: DeviceKind) -> Generator[Ranks]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     coming_seconds = COMING * layout.timeout_seconds
     store, rank, count = meet(coming_seconds)
-    guests = introduce(store, rank, count, coming_seconds)
+    guests, fresh = introduce(store, rank, count, coming_seconds)
+    own = dist.PrefixStore("pulse", fresh)
+    own.set_timeout(timedelta(seconds=layout.timeout_seconds))
     pulse = Pulse(
-        _own_connection(store, layout.timeout_seconds), rank, guests, layout.timeout_seconds,
+        own, rank, guests, layout.timeout_seconds,
         hosts_store=not store_is_launchers(),
     )  # fmt: skip
     pulse.start()
@@ -70,7 +72,7 @@ def joined(layout: ParallelConfig, wanted: DeviceKind) -> Generator[Ranks]:
     waits = contextlib.ExitStack()
     waits.enter_context(waits_told_to(pulse.lookout))
     try:
-        dist.init_process_group(backend, store=store, rank=rank, world_size=count)
+        dist.init_process_group(backend, store=own_connection(fresh), rank=rank, world_size=count)
         ranks = Ranks(layout, device, pulse)
         yield ranks
     except BaseException as error:
@@ -90,13 +92,6 @@ def joined(layout: ParallelConfig, wanted: DeviceKind) -> Generator[Ranks]:
         pulse.leave()
         waits.close()
         ending.close()
-
-
-def _own_connection(store: dist.Store, timeout_seconds: float) -> dist.Store:
-    """Give a store on a connection that no other thread uses, and that does not wait for ever."""
-    own = store.clone()  # pyright: ignore[reportAttributeAccessIssue] - torch's stub lacks it
-    own.set_timeout(timedelta(seconds=timeout_seconds))
-    return own
 
 
 def _as_all_know(error: BaseException, pulse: Pulse) -> BaseException:
