@@ -15,3 +15,11 @@ def test_ten_kills_lose_nothing(tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "good: 10 kills" in done.stdout
+
+
+@pytest.mark.slow
+def test_killed_and_stopped_processes_lose_nothing_on_changing_layouts(tmp_path):
+    words = [sys.executable, str(SCRIPT), "--ranks", "3", "--kills", "4", "--folder", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "good: 4 processes were killed or stopped" in done.stdout
