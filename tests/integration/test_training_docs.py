@@ -24,7 +24,7 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys):
             (tmp_path / folder / f"{number}.txt").write_text(document.text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     for line in commands(DOCS / "training.md"):
-        line = line.replace("train corpus/ --minutes 60", "train corpus/ --minutes 1")
+        line = line.replace("train corpus/ --minutes 60", "train corpus/ --minutes 2")
         assert main(shlex.split(line)[1:]) == 0, line
         assert capsys.readouterr().out.strip(), line
     assert (tmp_path / "runs/mine/checkpoints/step-00000030").is_dir()
