@@ -33,8 +33,8 @@ TOP = Path(__file__).resolve().parents[2]
 SAVE_EVERY = 5
 STEPS_OF_A_KILL = 10
 """Steps for each kill, so that a run is about as long as its kills need."""
-TIMEOUT_SECONDS = 30
-LATE_SECONDS = 30
+TIMEOUT_SECONDS = 60
+LATE_SECONDS = 60
 """Above the time-out, or above five of it while processes meet, for a machine that has other things
 to do."""
 PATIENCE_SECONDS = 900.0
@@ -204,7 +204,7 @@ def hurt_one(attempt: Attempt, rng: random.Random, tally: Tally) -> str:
     if not all(map(has_ended, others)):
         tally.wrong.append(f"{name}: others live on after {seconds:.0f} s")
     try:
-        attempt.launcher.wait(PATIENCE_SECONDS if others else 60)
+        attempt.launcher.wait(PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
         tally.wrong.append(f"{name}: its launcher lives on")
     left = [guest.pid for guest in processes.values() if not has_ended(guest)]
