@@ -224,14 +224,14 @@ def test_hostile_files_as_text_end_in_0_or_2(world):
 def test_json_of_a_number_that_is_not_finite_is_null(capsys, monkeypatch):
     import dataclasses
 
-    from blankfill.cli import main as module
+    from blankfill.results import plain
 
     @dataclasses.dataclass
     class Result:
         value: float
         array: tuple
 
-    assert module._plain(Result(float("nan"), (1, float("inf")))) == {
+    assert plain(Result(float("nan"), (1, float("inf")))) == {
         "value": None, "array": [1, None],
     }  # fmt: skip
     assert np.isnan(float("nan"))

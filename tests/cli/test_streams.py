@@ -52,6 +52,7 @@ def commands(tmp_path_factory):
         "data build": ["--tokenizer", tok, "--out", store, text],
         "data export": [store],
         "data import": [f"{store}/tokens", "--tokenizer", tok, "--out", str(home / "taken")],
+        "data merge": [store, "--out", str(home / "merged")],
         "data info": [store],
         "data show": [store, "--count", "2"],
         "explain": ["[bold]x[/b] :smile: \u5c0f\u732b\u770b\u96e8\u3002", "--compare"],

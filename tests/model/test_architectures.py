@@ -215,5 +215,5 @@ def test_each_dropout_can_be_the_only_one(which):
 def test_a_rate_of_its_own_replaces_the_common_one():
     model = GLM(tiny(dropout=0.5, attention_dropout=0.0, embedding_dropout=0.25))
     block = model.blocks["0"]
-    rates = block.dropout.p, block.attention.dropout, model.embed.dropout.p
+    rates = block.dropout.rate, block.attention.dropout, model.embed.dropout.rate
     assert rates == (0.5, 0.0, 0.25)

@@ -23,6 +23,7 @@ from blankfill.engine.compiled import compile_block, mark_varying
 from blankfill.engine.device import precision_context
 from blankfill.engine.transfer import to_tensors
 from blankfill.errors import ConfigError
+from blankfill.model.dropout import Dropout
 from blankfill.model.glm import GLM, device_of
 from blankfill.model.masks import Mask, build_mask
 from blankfill.objective.batch import Batch
@@ -207,7 +208,7 @@ class _Trial:
         )  # fmt: skip
         blocks = [*model.blocks.values()]
         self.first, self._last = blocks[0], blocks[-1]
-        self._random = any(isinstance(m, nn.Dropout) and m.p for m in model.modules())
+        self._random = any(isinstance(m, Dropout) and m.rate for m in model.modules())
         self._random |= bool(model.cfg.attention_dropout_rate)
 
     def compile(self) -> nn.Module:
