@@ -44,6 +44,7 @@ def formula(cfg):
     tables += 2 * (P + 1) * D if cfg.positions == "learned_2d" else 0
     up = 2 * F if cfg.activation == "geglu" else F
     layer = (3 * D * D + 3 * D) + (D * D + D) + (up * D + up) + (F * D + D) + 4 * D
+    layer += 4 * D // cfg.num_heads if cfg.qk_norm else 0
     return tables + L * layer + 2 * D
 
 
