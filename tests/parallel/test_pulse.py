@@ -22,6 +22,7 @@ from blankfill.parallel.pulse import Pulse
 from blankfill.processes import Alone, speaker_of
 
 TIMEOUT = 3.0  # so that 1.5 s of silence are a loss
+CALM = 10.0  # where others have to beat meanwhile: a busy machine may keep a thread still for 2 s
 
 
 def guests_of(store, count):
@@ -45,7 +46,8 @@ def guests_of(store, count):
 class Fleet:
     """The heartbeats of several processes, all of them threads of this one."""
 
-    def __init__(self, count, guests=None):
+    def __init__(self, count, guests=None, timeout=TIMEOUT):
+        self.timeout = timeout
         self.store = dist.HashStore()
         self.ended = {}
         guests = guests or [
@@ -54,7 +56,7 @@ class Fleet:
         ]
         self.pulses = [
             Pulse(
-                self.store, rank, guests, TIMEOUT, lookout=FixedLookout(),
+                self.store, rank, guests, timeout, lookout=FixedLookout(),
                 end=lambda code, rank=rank: self.ended.setdefault(rank, code),
             )
             for rank in range(count)
@@ -66,7 +68,7 @@ class Fleet:
                 pulse.start()
 
     def faults(self, *ranks):
-        return [self.pulses[rank].fault(10 * TIMEOUT) for rank in ranks]
+        return [self.pulses[rank].fault(10 * self.timeout) for rank in ranks]
 
     def leave(self):
         for pulse in self.pulses:
@@ -89,8 +91,8 @@ class FixedLookout(Lookout):
 def fleet():
     made = []
 
-    def make(*args):
-        made.append(Fleet(*args))
+    def make(*args, **options):
+        made.append(Fleet(*args, **options))
         return made[0]
 
     yield make
@@ -104,19 +106,19 @@ def test_what_processes_tell_one_another_survives_the_store():
 
 
 def test_a_process_without_a_beat_is_named_with_its_machine_and_step(fleet):
-    run = fleet(4)
+    run = fleet(4, timeout=CALM)
     run.store.set("blankfill/pulse/2", written(State(beat=9, step=17)))
     run.start(2)
     found = run.faults(0, 1, 3)
     assert found[0] == found[1] == found[2]
     assert (found[0].kind, found[0].ranks, found[0].step) == ("silent", (2,), 17)
     host = run.pulses[0].guests[2].host
-    assert found[0].sentence().startswith(f"process 2 of 4 on {host} has given no sign for 2 s")
+    assert found[0].sentence().startswith(f"process 2 of 4 on {host} has given no sign for 5 s")
     assert "at step 17" in found[0].sentence()
 
 
 def test_all_processes_without_a_beat_are_named_together(fleet):
-    run = fleet(8)
+    run = fleet(8, timeout=CALM)
     run.start(5, 6)
     assert run.faults(0)[0].ranks == (5, 6)
 
