@@ -22,7 +22,7 @@ from blankfill.parallel.pulse import Pulse
 from blankfill.processes import Alone, speaker_of
 
 TIMEOUT = 3.0  # so that 1.5 s of silence are a loss
-CALM = 10.0  # where others have to beat meanwhile: a busy machine may keep a thread still for 2 s
+CALM = 6.0  # where others have to beat meanwhile, on a machine that is busy
 
 
 def guests_of(store, count):
@@ -113,7 +113,7 @@ def test_a_process_without_a_beat_is_named_with_its_machine_and_step(fleet):
     assert found[0] == found[1] == found[2]
     assert (found[0].kind, found[0].ranks, found[0].step) == ("silent", (2,), 17)
     host = run.pulses[0].guests[2].host
-    assert found[0].sentence().startswith(f"process 2 of 4 on {host} has given no sign for 5 s")
+    assert found[0].sentence().startswith(f"process 2 of 4 on {host} has given no sign for 3 s")
     assert "at step 17" in found[0].sentence()
 
 

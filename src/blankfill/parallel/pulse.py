@@ -224,7 +224,10 @@ class Pulse:
     def _blame_silent(self) -> None:
         """Blame all processes that do not beat any more."""
         before = self._read(range(self.count))
-        time.sleep(CERTAINTY * self._limit)
+        until = time.monotonic() + CERTAINTY * self._limit
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, self.beat_seconds))
+            self._tell()  # others may be looking as well, and at this one
         now = self._read(range(self.count))
         silent = {r: s for r, s in now.items() if r in before and s.beat == before[r].beat}
         silent.pop(self.rank, None)
