@@ -125,7 +125,7 @@ def parse_args():
             sub.add_argument("--steps", type=int, default=5, help="of each candidate in a round")
             sub.add_argument("--threads", type=int, default=1)
             continue
-        sub.add_argument("--rates", type=Path, nargs="+", required=True)
+        sub.add_argument("--rates", type=Path, required=True)
         sub.add_argument("--validation", type=Path, nargs="+", required=True)
         sub.add_argument("--minutes", type=float, nargs="+", required=True)
         sub.add_argument("--seeds", type=int, nargs="+", default=[1])
@@ -193,11 +193,8 @@ def measure_rates(args):
 def train_all(args):
     """Train and score every candidate, minute, and seed, the first seeds of all first."""
     begun = time.monotonic()
-    rates = {}
-    for path in args.rates:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        rates[found["preset"]] = found
-    (name, where) = only(rates)
+    where = json.loads(args.rates.read_text(encoding="utf-8"))
+    name = where["preset"]
     kept = json.loads(args.onto.read_text(encoding="utf-8"))["runs"] if args.onto else []
     record = {
         "preset": name, "rates_on": where["cpu"], "threads": where["threads"],
@@ -244,12 +241,6 @@ def train_all(args):
         list(pool.map(do, jobs))
     write_json(path, record)
     print(path)
-
-
-def only(rates):
-    if len(rates) != 1:
-        raise SystemExit("give the rates of one preset")
-    return next(iter(rates.items()))
 
 
 def train_one(args, name, job, fields, steps, left):
