@@ -9,7 +9,8 @@ import struct
 import numpy as np
 import pytest
 
-from blankfill.api.data import data_build, data_export, data_import, data_info, data_show
+from blankfill.api.data import data_build, data_import, data_info, data_show
+from blankfill.api.data_export import data_export
 from blankfill.cli.main import main
 from blankfill.data.store import TokenStore
 from blankfill.errors import DataError, OutputError

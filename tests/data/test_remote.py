@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blankfill.api.data import data_build, data_export, data_info, data_merge, data_show
+from blankfill.api.data import data_build, data_info, data_merge, data_show
+from blankfill.api.data_export import data_export
 from blankfill.api.inspect import info
 from blankfill.cli.main import main
 from blankfill.config.objective import ObjectiveConfig

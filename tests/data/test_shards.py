@@ -8,12 +8,12 @@ import pytest
 
 from blankfill.api.data import (
     data_build,
-    data_export,
     data_import,
     data_info,
     data_merge,
     data_show,
 )
+from blankfill.api.data_export import data_export
 from blankfill.api.inspect import info
 from blankfill.data import store as store_module
 from blankfill.data.store import TokenStore

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from blankfill.api.data import BuildResult, DataExportResult, ShowResult, StoreInfo
+from blankfill.api.data import BuildResult, ShowResult, StoreInfo
+from blankfill.api.data_export import DataExportResult
 from blankfill.cli.console import Answer, new_table
 
 if TYPE_CHECKING:

@@ -47,7 +47,9 @@ VERBS: dict[str, Verb] = {
         "tokenizer:tokenizer_info", "tokenizer:print_info", "pieces, and characters per token"
     ),
     "data build": Verb("data:data_build", "data:print_build", "turn text into a token store"),
-    "data export": Verb("data:data_export", "data:print_export", "let Megatron read a token store"),
+    "data export": Verb(
+        "data_export:data_export", "data:print_export", "let Megatron read a token store"
+    ),
     "data import": Verb(
         "data:data_import", "data:print_build", "turn Megatron's .bin and .idx into a token store"
     ),
