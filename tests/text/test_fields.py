@@ -97,7 +97,8 @@ def test_records_without_the_usual_field_beside_text_are_a_warning(tmp_path, cap
     (tmp_path / "note.txt").write_text("a note")
     write(tmp_path, "jsonl", [{"content": "x"}])
     assert [d.text for d in read_documents([tmp_path])] == ["a note"]
-    assert "no record has a text in the field 'text'; the fields there are: content" in caplog.text
+    said = "no record has a text in the field 'text'; the fields there are: content (in "
+    assert f"{said}{tmp_path / 'a.jsonl'})" in caplog.text
 
 
 def test_answers_that_are_all_null_are_plain_text_and_said(tmp_path, tokenizer_folder, caplog):

@@ -1,4 +1,5 @@
 import builtins
+import gzip
 import json
 import os
 import socket
@@ -133,6 +134,16 @@ def test_the_first_cases_are_one_of_each_reason_before_the_second_of_any(tmp_pat
     assert "plain: unknown kind of file (no suffix; name" in first[5]
     assert len(first) == 20
     assert skips.counts == {"hidden": 30, "unknown kind of file": 3}
+
+
+def test_text_with_mark_up_is_text(tmp_path):
+    kept = sorted(["a.adoc", "b.markdown", "c.md", "d.org", "e.RST", "f.rst.gz"])
+    for name in kept[:-1]:
+        put(tmp_path / name)
+    with gzip.open(tmp_path / kept[-1], "wt") as file:
+        file.write("a title\n=======\n")
+    assert names(tmp_path)[0] == kept
+    assert len(list(read_documents([tmp_path]))) == len(kept)
 
 
 def test_hidden_files_are_left_out_and_counted(tmp_path):

@@ -2,7 +2,7 @@
 
 | file | document |
 |---|---|
-| .txt .text .md | the whole file (cut where it is larger than 4 MiB), or each paragraph or line |
+| .txt .text .md .rst and such | the whole file (cut at 4 MiB), or each paragraph or line |
 | .jsonl .ndjson .json | one JSON object, its text in the field `text` (or another) |
 | .csv .tsv | one row, its text in the column `text` (or another) |
 | .parquet .arrow .feather | the same |
@@ -136,7 +136,7 @@ def read_records(
                 file = stack.enter_context(_opened(source))
                 for record in _records_of(source, file, options, check, skips):
                     if record.kind == "JSON" and not check.seen:
-                        check.seen = field_names(record.data)
+                        check.see(shown(source.path), field_names(record.data))
                     yield record
             except DamagedFileError as error:
                 skips.add(Skipped(source.path, 0, f"{error} (what came before it was kept)"))

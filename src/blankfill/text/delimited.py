@@ -100,7 +100,7 @@ def _header(
         for _, row, _ in _rows(held, separator, 0):
             names = [name.strip() for name in row] if not isinstance(row, str) else []
             first = first or names
-            check.seen = check.seen or names
+            check.see(shown(path), names)
             if check.fields.text in names:
                 return separator, names
             break

@@ -116,6 +116,8 @@ class FieldCheck:
     fields: Fields
     seen: list[str] = field(default_factory=list)
     """Fields of the first record; empty where there is none."""
+    seen_in: str = ""
+    """The file of the first record, as a message shows it."""
     num_texts: int = 0
     """Records that had a text."""
     num_answers: int = 0
@@ -125,14 +127,19 @@ class FieldCheck:
     has_json_in_text: bool = False
     """Whether a file that is named as text begins as JSON lines do."""
 
+    def see(self, path: str, names: list[str]) -> None:
+        """Keep the fields of the first record that has any, and the file (`shown`) of it."""
+        if names and not self.seen:
+            self.seen, self.seen_in = names, path
+
     def add(self, *, has_answer: bool, is_pair: bool) -> None:
         """Count a record with a text; whether it has the answer's field, and anything in it."""
         self.num_texts += 1
         self.num_answers += has_answer
         self.num_pairs += is_pair
         if self.fields.answer and self.num_texts == _WARN_AFTER and not self.num_answers:
-            log.warning("no record of the first %d has the field %r; the fields there are: %s",
-                        _WARN_AFTER, self.fields.answer, list_names(self.seen))  # fmt: skip
+            log.warning("no record of the first %d has the field %r; %s",
+                        _WARN_AFTER, self.fields.answer, self._there())  # fmt: skip
 
     def finish(self) -> None:
         """Check at the end of an input that gave documents.
@@ -140,7 +147,7 @@ class FieldCheck:
         Raises:
             DataError: no record has the text's field, which was named; or none has the answer's.
         """
-        there = f"the fields there are: {list_names(self.seen)}"
+        there = self._there()
         name = self.fields.text
         if self.seen and not self.num_texts:
             said = f"no record has a text in the field {name!r}; {there}"
@@ -157,3 +164,7 @@ class FieldCheck:
             f"no pair found: no record has the field {self.fields.answer!r}; {there}; name one of "
             "them with --answer-field, or leave it out"
         )
+
+    def _there(self) -> str:
+        where = f" (in {self.seen_in})" if self.seen_in else ""
+        return f"the fields there are: {list_names(self.seen)}{where}"

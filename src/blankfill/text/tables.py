@@ -99,7 +99,7 @@ def table_records(
     name: Literal["Parquet", "Arrow"] = "Parquet" if kind == "parquet" else "Arrow"
     try:
         schema = _schema(file, kind)
-        check.seen = check.seen or _names(schema)
+        check.see(shown(path), _names(schema))
         text = _column(path, schema, fields.text)
         if text is None:
             raise NoColumnError(
