@@ -29,6 +29,7 @@ GIVEN = {
     "evaluate": (("no-run",), {"data": "no-store"}), "report": (("no-run",), {"out": "o"}),
     "fill": (("no-run", "a [MASK]"), {}), "generate": (("no-run", "a"), {}),
     "score": (("no-run", "a [MASK]", "b"), {}), "rank": (("no-run", "a [MASK]", "b"), {}),
+    "surprise": (("no-run", "a b"), {}),
     "import": (("no-path",), {"out": "o"}), "export": (("no-run",), {"to": "hf", "out": "o"}),
     "resize": (("no-run",), {"tokenizer": "no-tok", "out": "o"}), "info": (("no-path",), {}),
     "plan": (("no-preset",), {"gpu": "H100", "nodes": 1}), "load": (("no-run",), {}),

@@ -63,6 +63,7 @@ def commands(tmp_path_factory):
         "generate": [run, "--max-new-tokens=3", "On\tMonday\x07\r"],
         "score": [run, "--", f"{MARKUP} [MASK]", MARKUP, "\u5c0f\u732b"],
         "rank": [run, "--", f"{MARKUP} [MASK]", MARKUP, "\u5c0f\u732b"],
+        "surprise": [run, "--", f"{MARKUP} on\tMonday\x07 \u5c0f\u732b."],
         "import": [run, "--out", str(home / "imported")],
         "export": [run, "--to", "hf", "--out", str(home / "exported")],
         "resize": [run, "--tokenizer", tok, "--out", str(home / "resized")],
@@ -171,7 +172,8 @@ def test_an_answer_is_printed_in_any_encoding(verb, encoding, answer, monkeypatc
     text = buffer.getvalue().decode(encoding)
     shown = MARKUP + "\\udcd6\\udcd0"
     assert MARKUP not in text.replace(shown, "")
-    no_path = {"tokenizer encode", "tokenizer decode", "data show", "explain", "fill", "generate"}
+    no_path = {"tokenizer encode", "tokenizer decode", "data show", "explain", "fill", "generate",
+               "surprise"}  # fmt: skip
     assert (shown in text) == (verb not in no_path)
 
 

@@ -6,19 +6,13 @@ import json
 import math
 import threading
 
-import numpy as np
 import pytest
-import torch
 
 import blankfill
 from blankfill.cli.main import main
 from blankfill.errors import RequestError
-from blankfill.generate.scores import banned_tokens
-from blankfill.model.masks import DenseMask
-from blankfill.objective.blank import build_prompt
-from blankfill.objective.mask import visible
-from blankfill.objective.positions import blank_positions
 from blankfill.results import to_dict
+from generate.brute_force import known_by_one_pass
 from interop.runs import make_run
 
 TEXT = "the old [MASK] reads [sMASK] in the town"
@@ -37,32 +31,8 @@ def lm(request, tmp_path_factory, tokenizer_folder):
 
 def brute_force(lm, spans):
     """Log-probability of every token and end, by one uncached pass."""
-    ids = lm.ids
     part_a = lm.tokenizer.encode_with_blanks("the old[MASK] reads[sMASK] in the town")
-    prompt = build_prompt(part_a, ids)
-    inputs, targets, positions, lengths = [], [], [prompt.positions], []
-    for span, kind, index in zip(spans, prompt.kinds, prompt.blanks, strict=True):
-        inputs += [ids.sop, *span]
-        targets += [*span, ids.eop]
-        positions.append(
-            blank_positions(
-                lm.scheme, kind, mask_index=int(index), part_a_length=len(part_a),
-                earlier_lengths=lengths, num_inputs=1 + len(span),
-            )
-        )  # fmt: skip
-        lengths = [*lengths, len(span)]
-    tokens = np.concatenate([part_a, inputs]).astype(np.int64)
-    part_b = np.arange(len(tokens)) >= len(part_a)
-    seen = visible(np.zeros(len(tokens), np.int32), part_b)
-    with torch.inference_mode():
-        hidden = lm.model(
-            torch.from_numpy(tokens)[None],
-            torch.from_numpy(np.concatenate(positions, 1).astype(np.int64))[None],
-            DenseMask(torch.from_numpy(seen)[None]),
-        )
-        logits = lm.model.logits(hidden)[0, len(part_a) :]
-    logits = logits.double().masked_fill(banned_tokens(lm), -torch.inf)
-    return logits.log_softmax(-1)[range(len(targets)), targets].tolist()
+    return known_by_one_pass(lm, part_a, spans)
 
 
 def test_a_score_is_what_one_pass_over_everything_says(lm):

@@ -174,7 +174,7 @@ def record_evaluation(
 
 def _checked_run(place: Place, weights: Literal["last", "ema"]) -> RunRecord:
     """Read what a run says of itself, and check that it can be scored and its scores be kept."""
-    from blankfill.generate.language_model import find_weights
+    from blankfill.generate.loading import find_weights
     from blankfill.runs import check_evaluation, read_run
 
     record = read_run(place.run)
@@ -200,7 +200,7 @@ def _prepare(
 ) -> _Candidate:  # fmt: skip
     """Encode the blanks for a run, and open what its n-gram models are estimated on."""
     from blankfill.evaluate.blanks import encode_set
-    from blankfill.generate.language_model import load_run_tokenizer
+    from blankfill.generate.loading import load_run_tokenizer
 
     tokenizer = load_run_tokenizer(place.run, record)
     items = encode_set(blanks, tokenizer, row_length=record.config.train.row_length)

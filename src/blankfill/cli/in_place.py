@@ -20,12 +20,17 @@ if TYPE_CHECKING:
     from blankfill.cli.console import Answer
     from blankfill.generate.infill import FilledItem
 
-__all__ = ["marked", "print_answered", "print_in_place", "signs"]
+__all__ = ["brackets_of", "marked", "print_answered", "print_in_place", "signs"]
 
 STYLE = "bold green"
 _BRACKETS = {"zh": ("\u300c", "\u300d")}
 _SIGNS = {" ": "\u2420", "\n": "\u23ce", "\t": "\u2409", "\u3000": "\u2420"}
 """Of a space, a line break, a tab and a Chinese space."""
+
+
+def brackets_of(text: str) -> tuple[str, str]:
+    """Give the brackets that mark something in a text: of Chinese its own."""
+    return _BRACKETS.get(LANGUAGES[language_code(text)], ("[", "]"))
 
 
 def signs(fill: str) -> str:
@@ -85,7 +90,7 @@ def marked(text: str, spans: Sequence[tuple[int, int]], *, colours: bool) -> Tex
         spans: `(start, end)` of each part, in order, not overlapping.
         colours: by colour; else by brackets.
     """
-    left, right = _BRACKETS.get(LANGUAGES[language_code(text)], ("[", "]"))
+    left, right = brackets_of(text)
     made, at = Text(), 0
     for start, end in spans:
         part = text[start:end]

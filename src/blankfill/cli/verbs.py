@@ -83,6 +83,9 @@ VERBS: dict[str, Verb] = {
         "score:score", "score:print_score", "how probable candidates for a blank are", computes=True
     ),
     "rank": Verb("score:rank", "score:print_score", "candidates, the best first", computes=True),
+    "surprise": Verb(
+        "score:surprise", "score:print_surprise", "how surprising each word is", computes=True
+    ),
     "import": Verb(
         "interop:import_",
         "interop:print_import",

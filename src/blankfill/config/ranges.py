@@ -33,6 +33,7 @@ __all__ = [
     "RowLength",
     "Seed",
     "Steps",
+    "Stride",
     "Temperature",
     "TopP",
     "check_numbers",
@@ -120,6 +121,8 @@ NewTokens = Annotated[int, Range(1, 10**9)]
 """Most tokens of one fill."""
 NumCandidates = Annotated[int, Range(1, 10**6)]
 """Fills of one blank."""
+Stride = Annotated[int, Range(1, 10**9)]
+"""Tokens of a whole text that one window scores."""
 MOST_STEPS: Final = 10**12
 """Most optimizer steps of a run."""
 Steps = Annotated[int, Range(0, MOST_STEPS)]

@@ -7,43 +7,35 @@ network with the tokenizer or the positions of another.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, overload
+from typing import overload
 
 import torch
 
 from blankfill.config.arguments import checks_arguments
 from blankfill.config.checkpoint import CheckpointName
 from blankfill.config.objective import PositionScheme
-from blankfill.config.ranges import NewTokens, NumCandidates, Seed, Temperature, TopP
+from blankfill.config.ranges import NewTokens, NumCandidates, Seed, Stride, Temperature, TopP
 from blankfill.config.run import RunConfig
 from blankfill.config.train import DeviceKind, WeightType
 from blankfill.engine.device import choose_device, device_name, precision_context
-from blankfill.errors import CheckpointError, RequestError
+from blankfill.errors import RequestError
 from blankfill.generate.infill import FilledItem, continue_texts, fill_texts
+from blankfill.generate.loading import Weights, find_weights, keep_in, load_run_tokenizer
 from blankfill.generate.sampling import Sampling
 from blankfill.generate.score import RankBy, ScoredText, rank_fills, score_fills
+from blankfill.generate.surprise import SurprisedText, surprise_words
+from blankfill.generate.whole import TextMode, TextScore, require_no_window, score_text
 from blankfill.model.glm import GLM, device_of
 from blankfill.objective.special import SpecialIds
-from blankfill.runs import (
-    Checkpoint,
-    Part,
-    Place,
-    RunRecord,
-    choose_checkpoint,
-    locate,
-    read_run,
-)
+from blankfill.runs import locate, read_run
 from blankfill.runs.parts import load_weights, stored_types
 from blankfill.text.tokenizer import TextTokenizer
-from blankfill.text.vocabularies import NoVocabulary, load_tokenizer
 
-__all__ = ["LanguageModel", "find_weights", "load_run_tokenizer"]
-
-Weights = Literal["last", "ema"]
+__all__ = ["LanguageModel"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False, eq=False)
@@ -85,6 +77,11 @@ class LanguageModel:
     def sentinel_position(self) -> int | None:
         """Text position of Part B where it was trained with sentinels; else None."""
         return self.cfg.sentinel_position
+
+    @property
+    def row_length(self) -> int:
+        """Positions of the rows that it was trained on, as far as it has positions."""
+        return min(self.cfg.train.row_length, self.model.cfg.max_position)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -193,24 +190,63 @@ class LanguageModel:
             )
         return _answer(texts, items)
 
+    @overload
+    def score(
+        self, text: str, /, *, mode: TextMode = ..., stride: int | None = ...
+    ) -> TextScore: ...
+
+    @overload
+    def score(self, text: str, candidates: str | Sequence[str], /) -> ScoredText: ...
+
     @checks_arguments
-    def score(self, text: str, candidates: str | Sequence[str], /) -> ScoredText:
-        """Score candidates for the blanks of a text, as `blankfill score` does.
+    def score(
+        self, text: str, candidates: str | Sequence[str] | None = None, /, *,
+        mode: TextMode | None = None, stride: Stride | None = None,
+    ) -> ScoredText | TextScore:  # fmt: skip
+        """Score candidates for the blanks of a text, or a whole text, as `blankfill score` does.
 
         Args:
-            text: with at least one blank.
+            text: with at least one blank, or whole, without one, and of any length.
             candidates: what may stand in its blank; of a text with several blanks the fills of the
-                first candidate, left to right, then those of the next.
+                first candidate, left to right, then those of the next. None of a whole text.
+            mode: how a whole text is read. `bidirectional`: windows whose earlier text is read in
+                both directions, as GLM-130B measures language modelling; that is so where not
+                given. `one-way`: left to right only.
+            stride: tokens of a whole text that each window after the first scores; half a row
+                where not given.
 
         Returns:
-            The candidates in their order, each with the exact logarithm of its probability.
+            The candidates in their order, each with the exact logarithm of its probability; or
+            that of a whole text.
 
         Raises:
             RequestError: the text cannot be filled, there is not one fill for each blank, or one
-                is empty or too long.
+                is empty or too long; or a whole text has a blank or is empty.
+            ConfigError: mode or stride are given with candidates.
+        """
+        if candidates is not None:
+            require_no_window(mode, stride)
+            with self.lock:
+                return score_fills(self, text, _listed(candidates))
+        with self.lock:
+            return score_text(self, text, mode=mode or "bidirectional", stride=stride)
+
+    @checks_arguments
+    def surprise(self, text: str, /) -> SurprisedText:
+        """Measure how surprising each word of a text is, as `blankfill surprise` does.
+
+        Args:
+            text: without a blank, of any length; it is read once for each of its words.
+
+        Returns:
+            Each word, or character of Chinese and Japanese, with minus the logarithm of its
+            probability where it stands, given all of the rest.
+
+        Raises:
+            RequestError: the text has a blank, or no word.
         """
         with self.lock:
-            return score_fills(self, text, _listed(candidates))
+            return surprise_words(self, text)
 
     @checks_arguments
     def rank(
@@ -269,65 +305,11 @@ class LanguageModel:
         found, name = find_weights(place, weights)
         with torch.device("meta"):
             model = GLM(cfg.model)
-        _keep_in(model, dtype, stored_types(found.path, name))
+        keep_in(model, dtype, stored_types(found.path, name))
         model = model.to_empty(device=where)
         load_weights(model, found.path, name)
         model.eval()
         return cls(model=model, tokenizer=tokenizer, cfg=cfg, path=run, step=found.step)
-
-
-def find_weights(place: Place, weights: Weights) -> tuple[Checkpoint, Part]:
-    """Find a checkpoint of a run, and the part of it that holds the weights.
-
-    Raises:
-        CheckpointError: there is no such checkpoint, or no moving average in it.
-    """
-    name: Part = "ema" if weights == "ema" else "model"
-    checkpoint = choose_checkpoint(place.run, place.checkpoint, [name])
-    if not checkpoint.holds(name):
-        raise CheckpointError(f"{checkpoint.path} has no moving average of its weights; train "
-                              "with --optimizer.ema-decay 0.999 to have one")  # fmt: skip
-    return checkpoint, name
-
-
-def load_run_tokenizer(run: Path, record: RunRecord, *, needs_text: bool = True) -> TextTokenizer:
-    """Load the tokenizer in a run's folder, which must be the one that it was trained with.
-
-    Args:
-        run: the folder.
-        record: what its run.json says.
-        needs_text: whether a run without a vocabulary is refused; else it has a `NoVocabulary`.
-
-    Raises:
-        CheckpointError: it has none, or another one.
-    """
-    if record.tokenizer is None:
-        if not needs_text:
-            return NoVocabulary(record.config.model.vocab_size)
-        raise CheckpointError(
-            f"{run} was imported without a tokenizer, so it reads and writes no text; import it "
-            f"again: blankfill import {run} --tokenizer PATH --out NEW"
-        )
-    tokenizer = load_tokenizer(run / "tokenizer")
-    if tokenizer.fingerprint != record.tokenizer.fingerprint:
-        raise CheckpointError(f"{run / 'tokenizer'} is not the tokenizer that {run} was trained "
-                              "with; restore it")  # fmt: skip
-    return tokenizer
-
-
-def _keep_in(model: GLM, wanted: WeightType, stored: Mapping[str, torch.dtype]) -> None:
-    """Set the type of each matrix of a model that has no values yet.
-
-    Args:
-        model: on the meta device, in float32.
-        wanted: the type that was asked for.
-        stored: of each tensor its type in the checkpoint.
-    """
-    for name, parameter in model.named_parameters():
-        dtype = getattr(torch, wanted) if wanted != "stored" else stored.get(name, torch.float32)
-        # Norms and biases are small, and what flows through the blocks is float32.
-        if parameter.dim() > 1 and dtype in (torch.bfloat16, torch.float16):
-            parameter.data = parameter.data.to(dtype)
 
 
 def _listed(texts: str | Sequence[str]) -> Sequence[str]:

@@ -8,20 +8,16 @@ when filling, probabilities are over the tokens that may be generated.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-import torch
-
 from blankfill.errors import RequestError
-from blankfill.generate.engine import Engine, Inputs
 from blankfill.generate.infill import encode_request
-from blankfill.generate.scores import Scorer
+from blankfill.generate.known import known_logprobs
 from blankfill.generate.search import checked_prompt
 from blankfill.generate.writing import Writing
 from blankfill.objective.batch import Int32
-from blankfill.objective.blank import Prompt
 from blankfill.results import short_repr, to_dict
 from blankfill.text.user_text import blanks_after_space, require_fills
 
@@ -30,8 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RankBy", "ScoredCandidate", "ScoredFill", "ScoredText", "rank_fills", "score_fills"]
 
-STEP_POSITIONS = 1_024
-"""Most positions that one step reads: bounds memory, however many candidates there are."""
 RankBy = Literal["probability", "tokens", "mean"]
 """What candidates are ranked by: see `ScoredCandidate`."""
 
@@ -118,8 +112,7 @@ def score_fills(lm: LanguageModel, text: str, candidates: Sequence[str]) -> Scor
         )
         for group in groups
     ]  # fmt: skip
-    with lm.computing():
-        logprobs = _score(lm, prompt, writings)
+    logprobs = known_logprobs(lm, writings)
     scored = [
         _candidate(lm, candidates[group], spans[group], values)
         for group, values in zip(groups, logprobs, strict=True)
@@ -146,38 +139,6 @@ def rank_fills(
     keys = {"probability": "logprob", "tokens": "tokens_logprob", "mean": "mean_logprob"}
     ranked = sorted(scored.candidates, key=lambda each: -getattr(each, keys[by]))
     return replace(scored, candidates=tuple(ranked))
-
-
-@torch.inference_mode()
-def _score(lm: LanguageModel, prompt: Prompt, writings: Sequence[Writing]) -> list[list[float]]:
-    """Give the log-probability of every known token of each row; Part A is encoded once."""
-    engine, scorer = Engine(lm.model), Scorer(lm)
-    (prefix,) = engine.encode([(prompt.tokens, prompt.positions)])
-    readings = [writing.reading() for writing in writings]
-    logprobs: list[list[float]] = [[] for _ in readings]
-    for part in _chunks([len(reading.tokens) for reading in readings]):
-        rows = [engine.join(prefix) for _ in part]
-        inputs = [
-            Inputs(row, readings[i].tokens, readings[i].positions)
-            for row, i in zip(rows, part, strict=True)
-        ]
-        found = scorer.known(engine.step(inputs), [readings[i] for i in part])
-        for i, values in zip(part, found, strict=True):
-            logprobs[i] = values
-        for row in rows:
-            engine.leave(row)
-    return logprobs
-
-
-def _chunks(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Part rows so that those of similar length are read together, and not too many."""
-    chunk: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if chunk and (len(chunk) + 1) * lengths[i] > STEP_POSITIONS:
-            yield chunk
-            chunk = []
-        chunk.append(i)
-    yield chunk
 
 
 def _encode_fill(lm: LanguageModel, fill: str, number: int, *, after_space: bool) -> Int32:

@@ -13,7 +13,8 @@ import re
 import numpy as np
 import numpy.typing as npt
 
-from blankfill.text.tokenizer import TextTokenizer, Tokenizer, WordTokenizer, word_spans
+from blankfill.text.characters import word_spans
+from blankfill.text.tokenizer import TextTokenizer, Tokenizer, WordTokenizer
 
 __all__ = ["sentence_ends", "sentence_tokens"]
 

@@ -36,6 +36,7 @@ from blankfill.disk.ownership import FolderKind
 from blankfill.disk.pointer import is_pointer, pointer_sentence
 from blankfill.errors import DataError
 from blankfill.objective.special import DISPLAY, SpecialIds, sentinel_names
+from blankfill.text.characters import is_dense, word_spans
 
 __all__ = [
     "INNER_TOKENIZER",
@@ -47,7 +48,6 @@ __all__ = [
     "Tokenizer",
     "WordTokenizer",
     "copy_tokenizer",
-    "word_spans",
 ]
 
 Int32 = npt.NDArray[np.int32]
@@ -77,14 +77,6 @@ _SPACE_MARK = "\u2581"
 _BLANK_ROLES = ("mask", "smask", "gmask")
 _BLANKS = re.compile("|".join(re.escape(DISPLAY[role]) for role in _BLANK_ROLES))
 _ROLE_OF = {shown: role for role, shown in DISPLAY.items()}
-
-# Scripts that put no blanks between words: Han, kana, and their punctuation, wide forms included.
-_DENSE_RANGES = (
-    "\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef"
-    "\U00020000-\U0003ffff"
-)
-_DENSE = re.compile(f"[{_DENSE_RANGES}]")
-_WORD = re.compile(f"[^\\s{_DENSE_RANGES}]+|(?!\\s){_DENSE.pattern}")
 
 # SentencePiece needs tens of bytes for each byte of its input; longer texts are cut at line ends.
 _SEGMENT_CHARACTERS = 100_000
@@ -318,7 +310,7 @@ class WordTokenizer:
         text = ""
         for i in _checked(ids, self.vocab_size):
             word = self._words[i]
-            dense = not text or _DENSE.match(text[-1]) or _DENSE.match(word)
+            dense = not text or is_dense(text[-1]) or is_dense(word[0])
             text += word if dense else f" {word}"
         return text
 
@@ -326,11 +318,6 @@ class WordTokenizer:
         """Show one word."""
         (index,) = _checked([token_id], self.vocab_size)
         return self._words[index]
-
-
-def word_spans(text: str) -> list[tuple[int, int]]:
-    """Find where the words of a text start and end, as a `WordTokenizer` cuts it."""
-    return [found.span() for found in _WORD.finditer(text)]
 
 
 def copy_tokenizer(source: str | Path, target: str | Path) -> None:

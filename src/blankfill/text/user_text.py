@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blankfill.errors import RequestError
+from blankfill.text.characters import reading_words
 
 __all__ = [
     "UserText",
@@ -17,7 +18,9 @@ __all__ = [
     "read_stdin",
     "read_stdin_lines",
     "require_blank",
+    "require_complete",
     "require_fills",
+    "require_words",
     "to_continue",
 ]
 
@@ -103,6 +106,32 @@ def require_blank(text: str) -> None:
     """
     if not any(blank in text for blank in _BLANKS):
         raise no_blank()
+
+
+def require_complete(text: str) -> None:
+    """Check that a text has no blank.
+
+    Raises:
+        RequestError: it has one.
+    """
+    if found := _BLANK.search(text):
+        raise RequestError(
+            f"the text has the blank {found[0].strip()}, and what is measured is a text that is "
+            "complete; fill it first, or score candidates for it"
+        )
+
+
+def require_words(text: str) -> list[tuple[int, int]]:
+    """Find the words of a complete text, as `(start, end)`.
+
+    Raises:
+        RequestError: it has a blank, or no word.
+    """
+    require_complete(text)
+    words = reading_words(text)
+    if not words:
+        raise RequestError("the text has no word to measure; give one with words")
+    return words
 
 
 def blanks_after_space(text: str) -> list[bool]:

@@ -1,0 +1,75 @@
+"""What a run gives to a model in use: weights, a tokenizer, the types that matrices are kept in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from blankfill.config.train import WeightType
+from blankfill.errors import CheckpointError
+from blankfill.model.glm import GLM
+from blankfill.runs import Checkpoint, Part, Place, RunRecord, choose_checkpoint
+from blankfill.text.tokenizer import TextTokenizer
+from blankfill.text.vocabularies import NoVocabulary, load_tokenizer
+
+__all__ = ["Weights", "find_weights", "keep_in", "load_run_tokenizer"]
+
+Weights = Literal["last", "ema"]
+"""Which weights of a checkpoint: the last ones, or their moving average."""
+
+
+def find_weights(place: Place, weights: Weights) -> tuple[Checkpoint, Part]:
+    """Find a checkpoint of a run, and the part of it that holds the weights.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or no moving average in it.
+    """
+    name: Part = "ema" if weights == "ema" else "model"
+    checkpoint = choose_checkpoint(place.run, place.checkpoint, [name])
+    if not checkpoint.holds(name):
+        raise CheckpointError(f"{checkpoint.path} has no moving average of its weights; train "
+                              "with --optimizer.ema-decay 0.999 to have one")  # fmt: skip
+    return checkpoint, name
+
+
+def load_run_tokenizer(run: Path, record: RunRecord, *, needs_text: bool = True) -> TextTokenizer:
+    """Load the tokenizer in a run's folder, which must be the one that it was trained with.
+
+    Args:
+        run: the folder.
+        record: what its run.json says.
+        needs_text: whether a run without a vocabulary is refused; else it has a `NoVocabulary`.
+
+    Raises:
+        CheckpointError: it has none, or another one.
+    """
+    if record.tokenizer is None:
+        if not needs_text:
+            return NoVocabulary(record.config.model.vocab_size)
+        raise CheckpointError(
+            f"{run} was imported without a tokenizer, so it reads and writes no text; import it "
+            f"again: blankfill import {run} --tokenizer PATH --out NEW"
+        )
+    tokenizer = load_tokenizer(run / "tokenizer")
+    if tokenizer.fingerprint != record.tokenizer.fingerprint:
+        raise CheckpointError(f"{run / 'tokenizer'} is not the tokenizer that {run} was trained "
+                              "with; restore it")  # fmt: skip
+    return tokenizer
+
+
+def keep_in(model: GLM, wanted: WeightType, stored: Mapping[str, torch.dtype]) -> None:
+    """Set the type of each matrix of a model that has no values yet.
+
+    Args:
+        model: on the meta device, in float32.
+        wanted: the type that was asked for.
+        stored: of each tensor its type in the checkpoint.
+    """
+    for name, parameter in model.named_parameters():
+        dtype = getattr(torch, wanted) if wanted != "stored" else stored.get(name, torch.float32)
+        # Norms and biases are small, and what flows through the blocks is float32.
+        if parameter.dim() > 1 and dtype in (torch.bfloat16, torch.float16):
+            parameter.data = parameter.data.to(dtype)
