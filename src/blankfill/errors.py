@@ -8,6 +8,7 @@
     |- ConversionError   weights or vocabularies of another project
     |- OutputError       a file or folder that is to be written
     |- FileError         a file that the system does not give or take
+    |- NoMemoryError     memory that is not there
     |- RequestError      a text to fill or to continue
     |- ProcessLostError  another process of a run of several
 
@@ -26,10 +27,12 @@ __all__ = [
     "ConversionError",
     "DataError",
     "FileError",
+    "NoMemoryError",
     "OutputError",
     "ProcessLostError",
     "RequestError",
     "TrainingError",
+    "for_people",
     "refused_by_system",
 ]
 
@@ -67,6 +70,10 @@ class FileError(BlankfillError):
     all that the user needs."""
 
 
+class NoMemoryError(BlankfillError):
+    """Memory that this machine or its GPU does not have."""
+
+
 class RequestError(BlankfillError):
     """A text that cannot be filled or continued."""
 
@@ -90,3 +97,20 @@ def refused_by_system(error: OSError) -> FileError | None:
         return None
     name = f"{error.filename}: " if error.filename else ""
     return FileError(f"{name}{error.strerror}")
+
+
+def for_people(error: BaseException) -> BlankfillError | None:
+    """Give the error to show to people for one that they can put right; None of a bug of ours."""
+    if isinstance(error, BlankfillError):
+        return error
+    if isinstance(error, OSError):
+        return refused_by_system(error)
+    # Torch has an error of its own for a GPU and none for a CPU; both say it in these words.
+    short = any(word in str(error) for word in ("can't allocate memory", "out of memory"))
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and short):
+        detail = str(error).split("\n")[0] or "no more is known"
+        return NoMemoryError(
+            f"there is not enough memory for this ({detail}); take a smaller model, shorter or "
+            "fewer rows in a micro-batch, or fewer texts at a time"
+        )
+    return None

@@ -103,6 +103,11 @@ class Processes(Protocol):
         ...
 
     @property
+    def rank(self) -> int:
+        """Number of this one."""
+        ...
+
+    @property
     def count(self) -> int:
         """How many there are."""
         ...
@@ -119,6 +124,11 @@ class Processes(Protocol):
         """Name a process, with its machine where that is known."""
         ...
 
+    def who(self, is_so: bool) -> str:
+        """Name the processes for which something is so, with their machines; nothing where it is so
+        for none, or there is one process, which everybody knows."""
+        ...
+
     def refuse(self, error: BlankfillError) -> NoReturn:
         """Raise what every process has found alike, so that one says it for all."""
         ...
@@ -128,7 +138,7 @@ class Alone:
     """A run of one process."""
 
     leads = True
-    count = 1
+    rank, count = 0, 1
 
     def once(self, decide: Callable[[], T]) -> T:
         """Find something out."""
@@ -141,6 +151,10 @@ class Alone:
     def place_of(self, rank: int) -> str:
         """Name a process."""
         return f"process {rank} of {self.count}"
+
+    def who(self, is_so: bool) -> str:
+        """Name nobody: there is no other process."""
+        return ""
 
     def refuse(self, error: BlankfillError) -> NoReturn:
         """Raise an error."""

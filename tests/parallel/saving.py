@@ -95,8 +95,9 @@ def train_beside_a_save(layout, run):
     return stored, done, names
 
 
-def meet_a_full_disk(layout, run, on_error):
-    """Train to the end, where the second rank's disk is full at step 4; tell how that ended."""
+def meet_a_full_disk(layout, run, on_error, met=None):
+    """Train to the end, where the second rank's disk is full at step 4, or it meets something else;
+    tell how that ended."""
     changes = {
         "checkpoint.every": 2, "checkpoint.keep": 5, "checkpoint.on_error": on_error,
         "checkpoint.in_background": on_error == "stop",
@@ -106,14 +107,14 @@ def meet_a_full_disk(layout, run, on_error):
 
     def refuse(writer, name, tensor, digest=None):
         if trainer.engine._ranks.rank == 1 and "step-00000004" in writer._folder.name:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise met or OSError(errno.ENOSPC, "No space left on device")
         return write(writer, name, tensor, digest)
 
     TensorWriter.write = refuse
     try:
         return trainer.fit(), trainer.index
-    except CheckpointError as error:
-        return str(error)
+    except Exception as error:
+        return str(error) if isinstance(error, CheckpointError) else repr(error)
     finally:
         TensorWriter.write = write
 
@@ -135,3 +136,21 @@ def die_in_a_save(layout, run):
         trainer.step(loader)
         trainer.save()
         trainer._saver.finish()
+
+
+def newest_on_ranks(layout, run):
+    """Look for the newest checkpoint together; tell its step, or why there is none, and which files
+    this process has read whole."""
+    from blankfill.config.parallel import ParallelConfig
+    from blankfill.parallel import Ranks
+    from blankfill.runs import folder
+
+    ranks = Ranks(ParallelConfig(replicate=layout[0], shard=layout[1]), torch.device("cpu"))
+    read, hash_of_file = [], folder.hash_of_file
+    folder.hash_of_file = lambda path: read.append(path.name) or hash_of_file(path)
+    try:
+        return newest_checkpoint(run, among=ranks).step, read
+    except CheckpointError as error:
+        return str(error), read
+    finally:
+        folder.hash_of_file = hash_of_file

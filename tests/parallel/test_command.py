@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import json
 import os
+import socket
 import subprocess
 import sys
 import types
@@ -62,6 +63,29 @@ def test_ranks_with_other_data_or_a_taken_folder_are_refused_alike(crew, stores,
     assert "already holds a run" in found[0]
 
 
+def test_ranks_with_other_shares_or_weights_to_start_from_are_refused_alike(crew, stores, tmp_path):
+    one, run = [stores / "a"] * 2, tmp_path / "run"
+    for name in ("first", "second"):
+        options = {"train.seed": 1 + (name == "second")}
+        crew.run(meet, 2, (1, 2), build_on_ranks, one, tmp_path / name, options)
+    both = [[stores / "a", stores / "b"]] * 2
+    given = [{"shares": [0.5, 0.5]}, {"shares": [0.4, 0.6]}]
+    found = crew.run(meet, 2, (1, 2), build_on_ranks, both, run, {}, given)
+    assert found[0] == found[1]
+    assert "process 1 of 2 has the shares of the data 0.4, 0.6, process 0 has 0.5" in found[0]
+    given = [{"init": tmp_path / name} for name in ("first", "second")]
+    found = crew.run(meet, 2, (1, 2), build_on_ranks, one, run, {}, given)
+    assert found[0] == found[1]
+    assert "process 1 of 2 has the weights of --init " in found[0]
+    assert not run.exists()
+    shard = newest_checkpoint(tmp_path / "first").path / "model-00002-of-00002.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-3] + b"abc")
+    found = crew.run(meet, 2, (1, 2), build_on_ranks, one, run, {}, given[:1] * 2)
+    assert found[0] == found[1]
+    assert "model-00002-of-00002.safetensors is not the file that was written" in found[0]
+    assert not run.exists()
+
+
 def test_neighbours_begin_the_embedding_as_on_one_process(crew, stores, tmp_path):
     from blankfill.prepare import build_trainer
     from blankfill.runs.parts import load_part
@@ -116,7 +140,7 @@ def test_what_several_processes_cannot_do_is_one_sentence(
         said = capsys.readouterr().err.strip().splitlines()
         assert len(said) == 1
         assert sentence in said[0]
-        assert ("process 3 of 4: " in said[0]) == (rank == 3)
+        assert (f"process 3 of 4 on {socket.gethostname()}: " in said[0]) == (rank == 3)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,6 +15,7 @@ from parallel.saving import (
     die_in_a_save,
     load_alone,
     meet_a_full_disk,
+    newest_on_ranks,
     pass_on,
     save_on_ranks,
     train_beside_a_save,
@@ -112,6 +113,16 @@ def test_a_full_disk_of_one_rank_is_every_rank_s_one_sentence(crew, tmp_path, on
     assert kept == ["step-00000002"]
 
 
+def test_what_a_rank_meets_in_a_save_is_told_by_its_name(crew, tmp_path):
+    short = crew.run(meet_a_full_disk, 3, (1, 3), tmp_path / "a", "stop", MemoryError("no 8 GB"))
+    assert len(set(short)) == 1
+    assert "of step 4 could not be written by process 1 of 3: there is not enough" in short[0]
+    bug = crew.run(meet_a_full_disk, 3, (1, 3), tmp_path / "b", "stop", ValueError("a bug"))
+    assert bug[1] == "ValueError('a bug')"  # which that process says, with its traceback
+    assert bug[0] == bug[2]
+    assert "process 1 of 3 has met an error: ValueError('a bug')" in bug[0]
+
+
 def test_a_rank_that_dies_while_saving_leaves_the_last_checkpoint(crew, tmp_path):
     run = tmp_path / "run"
     stored, place = crew.run(save_on_ranks, 3, CHANGES, (1, 3), run, 2)[0]
@@ -133,6 +144,40 @@ def trained(crew, tmp_path_factory, tokenizer_folder):
     changes = {"optimizer.ema_decay": 0.9}
     crew.run(meet, 3, (1, 3), build_on_ranks, [folder / "store"] * 3, folder / "run", changes)
     return folder
+
+
+def test_ranks_share_out_what_is_read_to_see_whether_a_checkpoint_is_whole(crew, trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained / "run", run)
+    files = sorted(path.name for path in newest_checkpoint(run).path.glob("*.safetensors"))
+    assert len(files) == 9
+    for count in (2, 4):
+        found = crew.run(newest_on_ranks, count, (1, count), run)
+        assert [step for step, _ in found] == [2] * count
+        assert sorted(name for _, read in found for name in read) == files
+        assert all(len(read) >= len(files) // count for _, read in found)
+
+
+@pytest.mark.parametrize("fault", ["missing", "damaged", "state"])
+def test_ranks_pass_over_a_damaged_checkpoint_alike_and_name_the_shard(
+    crew, trained, tmp_path, fault
+):
+    run = tmp_path / "run"
+    shutil.copytree(trained / "run", run)
+    newest = newest_checkpoint(run).path
+    shutil.copytree(newest, newest.with_name("step-00000003"))  # which says that it is another step
+    assert [step for step, _ in crew.run(newest_on_ranks, 2, (1, 2), run)] == [2, 2]
+    for folder in list_checkpoints(run):
+        name = "state.json" if fault == "state" else "model-00002-of-00003.safetensors"
+        if fault == "missing":
+            (folder / name).unlink()
+        else:
+            (folder / name).write_bytes((folder / name).read_bytes()[:-3] + b"abc")
+    found = crew.run(newest_on_ranks, 2, (1, 2), run)
+    assert found[0][0] == found[1][0]
+    assert found[0][0].startswith(f"every checkpoint in {run / 'checkpoints'} is damaged (step-")
+    assert name in found[0][0]
+    assert " of 2 reads it" in found[0][0]
 
 
 def test_every_verb_opens_a_checkpoint_of_several_processes(trained, tmp_path, capsys):

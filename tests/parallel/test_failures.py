@@ -54,6 +54,20 @@ def start(store, tmp_path):
         one.close()
 
 
+@pytest.fixture
+def start_words(tmp_path):
+    """Start any words on three processes."""
+    started = []
+
+    def launch(words, **options):
+        started.append(Launch(tmp_path, [words] * 3, **options))
+        return started[-1]
+
+    yield launch
+    for one in started:
+        one.close()
+
+
 def trained(launch, run, steps=3):
     """Wait until a run has trained some steps."""
     until = time.monotonic() + STARTING_SECONDS
@@ -207,6 +221,60 @@ def test_a_launcher_that_is_killed_leaves_no_process(start, tmp_path):
     launch.lose_store()
     said = one_sentence(launch, launch.wait(2 * TIMEOUT))
     assert "its launcher is lost" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--train.stepz", "3"], "pretrain has no option '--train.stepz'"),
+        (["--train.steps", "none"], "--train.steps"),
+        pytest.param(
+            ["--parallel.replicate", "5"], "3 processes were started", marks=pytest.mark.slow
+        ),
+    ],
+)
+@pytest.mark.parametrize("keeps", ["launcher", "process 0"])
+def test_what_no_process_takes_is_said_by_one_where_the_launcher_ends_none(
+    start, words, said, keeps
+):
+    launch = start(3, *words, passes_on=False, environment=store_kept_by(keeps))
+    heard = one_sentence(launch, launch.wait(STARTING_SECONDS))
+    assert said in heard
+    assert launch.said()[0][0] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["no-verb"], ["info", "here"], ["data", "no-verb"]])
+def test_a_verb_that_several_processes_do_not_have_is_said_by_one(start_words, words):
+    launch = start_words(words, passes_on=False, environment=store_kept_by("process 0"))
+    one_sentence(launch, launch.wait(STARTING_SECONDS))
+    assert launch.said()[0][0] == 0
+
+
+@pytest.mark.parametrize(
+    ("rank", "keeps"),
+    [
+        (1, "process 0"),
+        pytest.param(1, "launcher", marks=pytest.mark.slow),
+        pytest.param(0, "process 0", marks=pytest.mark.slow),
+    ],
+)
+def test_what_one_process_does_not_take_is_said_by_it_and_ends_all(start, tmp_path, rank, keeps):
+    launch = start(
+        of_rank={rank: ["--parallel.shrad", "3"]}, passes_on=False,
+        environment=store_kept_by(keeps),
+    )  # fmt: skip
+    said = one_sentence(launch, launch.wait(STARTING_SECONDS))
+    assert launch.said()[0][0] == rank
+    assert said.startswith(f"process 1 of 3 on {HOST}: " if rank else "pretrain has no option")
+    assert not (tmp_path / "run").exists()
+
+
+def store_kept_by(whom):
+    """Let processes meet in the launcher's store, or in one that process 0 keeps, as under srun."""
+    return {} if whom == "launcher" else {
+        "TORCHELASTIC_USE_AGENT_STORE": "False", "MASTER_PORT": _free_port()
+    }  # fmt: skip
 
 
 def _free_port():

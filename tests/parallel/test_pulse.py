@@ -12,13 +12,14 @@ from dataclasses import replace
 import pytest
 import torch.distributed as dist
 
-from blankfill.errors import ConfigError, DataError, ProcessLostError
+from blankfill.errors import BlankfillError, ConfigError, DataError, NoMemoryError, ProcessLostError
 from blankfill.parallel.fault import Fault, Guest, State, read, written
 from blankfill.parallel.guests import has_ended, introduce
 from blankfill.parallel.lookout import Lookout, Standing, waits_told_to
 from blankfill.parallel.meeting import _as_all_know
 from blankfill.parallel.pace import Pace
 from blankfill.parallel.pulse import Pulse
+from blankfill.parallel.refusal import first_refusal, wait_until_heard
 from blankfill.processes import Alone, speaker_of
 
 TIMEOUT = 3.0  # so that 1.5 s of silence are a loss
@@ -255,6 +256,8 @@ def test_a_store_that_is_lost_is_said_once_on_a_machine(fleet):
     [
         (DataError("b.bin is damaged"), DataError, "at step 4: b.bin is damaged"),
         (OSError(28, "No space left on device", "/x"), Exception, "/x: No space left on device"),
+        (MemoryError("no 8 GB"), NoMemoryError, "or fewer texts at a time"),
+        (RuntimeError("CUDA out of memory."), NoMemoryError, "or fewer texts at a time"),
     ],
 )
 def test_an_error_of_one_process_is_said_by_it_alone(fleet, error, kind, said):
@@ -274,7 +277,10 @@ def test_a_bug_keeps_its_traceback_and_a_told_process_its_exit_code(fleet):
     run = fleet(2)
     run.start()
     bug = KeyError("x")
+    run.pulses[0].step = 4
     assert _as_all_know(bug, run.pulses[0]) is bug
+    host = run.pulses[0].guests[0].host
+    assert bug.__notes__ == [f"process 0 of 2 on {host}, at step 4: KeyError: 'x'"]
     assert run.pulses[1].fault(5).cause == "KeyError: 'x'"
     assert isinstance(_as_all_know(SystemExit(143), run.pulses[1]), ProcessLostError)
 
@@ -300,6 +306,85 @@ def test_processes_that_are_started_anew_do_not_take_the_old_ones_for_their_own(
 def test_a_process_that_does_not_come_is_named():
     with pytest.raises(ConfigError, match="those with the numbers 1, 2 have not come within 0 s"):
         introduce(dist.HashStore(), 0, 3, 0.05)
+
+
+def test_many_processes_are_named_in_a_sentence_that_can_be_read():
+    def fault(count, cause):
+        ranks = tuple(range(1, count + 1))
+        hosts = tuple(f"node-{rank}" for rank in ranks)
+        return Fault(
+            kind="silent", ranks=ranks, hosts=hosts, count=768, cause=cause, by=0, step=4
+        ).sentence()
+
+    assert fault(1, "has ended").startswith("process 1 of 768 on node-1 has ended at step 4; ")
+    assert fault(2, "has ended").startswith(
+        "processes 1 on node-1 and 2 on node-2 of 768 have ended at step 4; "
+    )
+    assert fault(2, "hangs: for 3 s").startswith("processes 1 on node-1 and 2 on node-2 of 768 han")
+    said = fault(40, "has ended")
+    assert "8 on node-8 and 32 more of 768 have ended" in said
+    assert "node-9" not in said
+
+
+def introduced_with(store, count, refusing, seconds=30):
+    """Let processes wait for one that refuses to begin; tell what ends each of them."""
+    found = {}
+
+    def come(rank):
+        try:
+            introduce(store, rank, count, seconds)
+        except BlankfillError as error:
+            found[rank] = error
+
+    threads = [
+        threading.Thread(target=come, args=(rank,)) for rank in range(count) if rank != refusing
+    ]
+    for thread in threads:
+        thread.start()
+    return threads, found
+
+
+def test_processes_that_wait_for_one_that_refuses_to_begin_end_with_its_sentence():
+    store = dist.HashStore()
+    threads, found = introduced_with(store, 4, 2)
+    begun = time.monotonic()
+    refusal = first_refusal(store, 2, "process 2 of 4 on a: there is no option --x")
+    assert first_refusal(store, 2, "something else") == refusal  # the first one stands
+    wait_until_heard(store, 4)
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - begun < 10  # all have heard it
+    assert set(found) == {0, 1, 3}
+    said = {(str(error), speaker_of(error)) for error in found.values()}
+    assert said == {("process 2 of 4 on a: there is no option --x", 2)}
+
+
+def test_of_processes_that_wait_for_others_in_vain_one_speaks():
+    threads, found = introduced_with(dist.HashStore(), 4, 2, seconds=1)
+    for thread in threads:
+        thread.join()
+    assert {str(error) for error in found.values()} == {
+        "of 4 processes those with the numbers 2 have not come within 1 s; see what they say, or "
+        "give them longer with --parallel.timeout-seconds"
+    }
+    assert len({speaker_of(error) for error in found.values()}) == 1
+    assert speaker_of(found[0]) in found
+
+
+def test_a_store_that_ends_while_processes_meet_is_a_sentence(monkeypatch):
+    class Lost:
+        def check(self, keys):
+            raise dist.DistNetworkError("Connection reset by peer")
+
+        set = check
+
+    for name, value in (("RANK", 5), ("LOCAL_RANK", 1), ("WORLD_SIZE", 8), ("LOCAL_WORLD_SIZE", 4)):
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(
+        ConfigError, match=r"in which 8 processes meet has ended.*reset by"
+    ) as found:
+        introduce(Lost(), 5, 8, 1)
+    assert speaker_of(found.value) == 4  # the first of its machine
 
 
 def test_the_lookout_tells_work_from_waiting():
@@ -336,7 +421,7 @@ def test_a_thread_that_stands_still_is_found_with_its_place():
     thread.join()
     assert found[0].still_seconds > 0.3
     assert "parallel/guests.py line" in found[0].where
-    assert found[0].where.endswith("in introduce")
+    assert found[0].where.endswith("in _introduce")
 
 
 def test_a_process_that_waits_for_its_own_save_waits_for_others():

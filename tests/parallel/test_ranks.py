@@ -1,6 +1,7 @@
 """What several processes know alike, and what they do with it."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from blankfill.optim.muon import orthogonalize
 from parallel.crew import RankFailedError
 from parallel.twins import (
     CFG,
+    clip_on_ranks,
     fail_on,
     fit_on_ranks,
     matrix,
@@ -17,6 +19,7 @@ from parallel.twins import (
     overflow_on_ranks,
     reads_on_ranks,
     refuse_once,
+    spoil_on_ranks,
     sums_and_lists,
 )
 
@@ -69,6 +72,7 @@ def test_a_bad_batch_of_one_rank_is_every_ranks_verdict_and_one_incident(crew, t
     assert {example["row"] for example in told["examples"]} == {first + 2, first + 3}
     page = (run / "incidents" / "step-00000003.md").read_text(encoding="utf-8")
     assert f"has 6 rows; those from {first + 2} to {first + 3}, of the process with" in page
+    assert "(process 1 of 3)" in page
     windows = [window for *_, window, _ in found]
     assert windows == [windows[0]] * 3
     assert len(windows[0].losses) == (CFG.train.steps - 1 if policy == "skip" else 3)
@@ -77,8 +81,42 @@ def test_a_bad_batch_of_one_rank_is_every_ranks_verdict_and_one_incident(crew, t
         assert (ends, indices) == ((True,) * 3, (CFG.train.steps,) * 3)
     else:
         assert len(set(ends)) == 1
-        assert "step 3: not finite" in ends[0]
+        assert (
+            "step 3: not finite: loss nan and gradient norm nan, met by process 1 of 3" in ends[0]
+        )
         assert indices == (3, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("how", "layout", "said"),
+    [
+        # The loss is finite, and the gradient of the weights is of all.
+        ("gradient", (1, 3), "not finite: loss [0-9.]+ and gradient norm (nan|inf), met by process "
+                             "1 of 3; its batch"),
+        ("both", (1, 3), "met by processes 0 and 1 of 3; its batch"),
+        # Rows that one keeps, and one of three copies.
+        ("weight", (1, 3), r"weights not finite: blocks.0.attention.q.weight \(2 of 1024 values, "
+                           r"in process 1 of 3\); its batch"),
+        ("weight", (3, 1), r"weights not finite: blocks.0.attention.q.weight \(2 of 1024 values, "
+                           r"in process 1 of 3\); its batch"),
+    ],
+)  # fmt: skip
+def test_whose_rows_or_weights_are_not_finite_is_said(crew, tmp_path, how, layout, said):
+    found = crew.run(spoil_on_ranks, 3, layout, tmp_path / "run", how)
+    assert len(set(found)) == 1
+    assert re.search(rf"step 3: .*{said}", found[0]), found[0]
+
+
+def test_the_process_with_the_highest_loss_of_a_spike_is_said(crew, tmp_path):
+    found = crew.run(spoil_on_ranks, 3, (3, 1), tmp_path / "run", "spike")
+    assert len(set(found)) == 1
+    assert re.search(r"loss spike: .*, the highest loss in process 1 of 3; its batch", found[0])
+
+
+def test_clipping_gives_the_bits_of_one_product_after_another(crew, tmp_path):
+    for weights in ("float32", "float64"):
+        found = crew.run(clip_on_ranks, 2, (1, 2), tmp_path / "run", weights)
+        assert found == [(True, True)] * 2
 
 
 def test_an_overflow_of_one_rank_lowers_the_loss_scale_of_all(crew, tmp_path):

@@ -1,5 +1,6 @@
 """The same tiny run on one process and on several, in float64, step by step."""
 
+import dataclasses
 import math
 import os
 
@@ -214,6 +215,65 @@ def fit_on_ranks(changes, layout, run, stopped_rank=None, poisoned_rank=None):
     return ended, trainer.index, trainer._watch.state(), len(told) > 0
 
 
+def spoil_on_ranks(layout, run, how):
+    """Train until a guard ends the run, which the second process has spoiled at step 3: the
+    gradient of its rows (`both`: and of the first one's), a weight that it keeps, or its losses.
+
+    Returns:
+        How that ended.
+    """
+    changes = {"guard.on_spike": "stop", "guard.spike_window": 8}
+    trainer = parallel_trainer(CFG.changed(changes), layout, run, weights=torch.float32)
+    engine, step = trainer.engine, trainer.step
+    rank = engine._ranks.rank
+    spoils = rank == 1 or (how == "both" and rank == 0)
+
+    def backwards(_module, _given, hidden):
+        if trainer.index == 3 and how in ("gradient", "both"):
+            hidden.register_hook(lambda gradient: gradient * math.inf)
+
+    def watched(loader):
+        if trainer.index == 3 and how == "weight" and spoils:
+            with torch.no_grad():
+                engine._own["blocks.0.attention.q.weight"][0, :2] = math.nan
+        return step(loader)
+
+    def worse(batches, total_weight, *, step):
+        found = compute(batches, total_weight, step=step)
+        if step < 3 or how != "spike":
+            return found
+        nlls = [nll * 9 for nll in found.nlls] if spoils else found.nlls
+        return dataclasses.replace(found, loss_nats=found.loss_nats * 9, nlls=nlls)
+
+    if spoils:
+        engine.model.norm.register_forward_hook(backwards)
+    trainer.step, compute, engine.forward_backward = watched, engine.forward_backward, worse
+    try:
+        return f"it did not end: {trainer.fit()}"
+    except TrainingError as error:
+        return str(error)
+
+
+def clip_on_ranks(layout, run, weights):
+    """Clip a gradient to less than its norm; tell whether that changed it, and whether the bits are
+    those of one product after another."""
+    trainer = parallel_trainer(CFG, layout, run, weights=getattr(torch, weights))
+    engine, rows = trainer.engine, trainer.rows
+    part = engine.deal(0, 6)[0]
+    made = engine.transfer(rows.rows(part.first, part.size), part)
+    found = engine.forward_backward([made], 100.0, step=0)
+    before = [gradient.clone() for gradient in engine._gradients()]
+    max_norm = found.grad_norm / 3
+    engine.clip(max_norm)
+    share = (max_norm / (engine._norm + 1e-6)).clamp(max=1.0)
+    expected = [gradient.clone().mul_(share) for gradient in before]
+    pairs = list(zip(engine._gradients(), before, expected, strict=True))
+    return (
+        all(not torch.equal(now, was) for now, was, _ in pairs if was.any()),
+        all(torch.equal(now, wanted) for now, _, wanted in pairs),
+    )
+
+
 def overflow_on_ranks(layout, run, overflowing_rank):
     """Train in float16, where the gradients of one rank overflow in two steps; tell of each step
     whether it was left out, and the loss scale after it."""
@@ -326,13 +386,21 @@ def fail_on(failing):
     dist.barrier()
 
 
-def build_on_ranks(ranks, stores, run, options):
-    """Build a trainer of a store for each rank, and train; tell how that went."""
+def build_on_ranks(ranks, stores, run, options, given=None):
+    """Build a trainer of a store, or of several, for each rank, and train; tell how that went.
+
+    Args:
+        given: what each rank's trainer is given beside that.
+    """
     from blankfill.prepare import build_trainer
 
     cfg = CFG.changed({"train.steps": 2, "optimizer.ema_decay": 0.0, **options})
+    data = stores[ranks.rank]
+    more = given[ranks.rank] if given else {}
     try:
-        trainer = build_trainer(cfg, data=[stores[ranks.rank]], run=run, ranks=ranks)
+        trainer = build_trainer(
+            cfg, data=data if isinstance(data, list) else [data], run=run, ranks=ranks, **more
+        )
     except BlankfillError as error:
         return f"{type(error).__name__}: {error}"
     return trainer.fit(), type(trainer.engine).__name__, trainer.run.name

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import itertools
 import json
 import logging
@@ -22,11 +23,11 @@ from typing import Any
 from blankfill.cli.failures import sentence_of
 from blankfill.cli.preset import with_changes
 from blankfill.cli.reading import UNIVERSAL, asks_for_help, read
-from blankfill.cli.several import leads, let_leader_end, require_one_process, wait_for_turn
+from blankfill.cli.several import leads, let_leader_end, require_one_process, say_in_turn
 from blankfill.cli.streams import can_write, leave_stdout, say, settle_streams, writing_stdout
 from blankfill.cli.verbs import VERBS, Verb, load
 from blankfill.config.closest import did_you_mean
-from blankfill.processes import deaf, speaker_of
+from blankfill.errors import ConfigError
 from blankfill.results import plain
 from blankfill.runtime import tune
 
@@ -39,13 +40,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     settle_streams()
     try:
-        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
-        with writing_stdout():
-            sys.stdout.flush()
+        return _answer(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
         if leads():
             say("stopped")
         return 130
+
+
+def _answer(words: list[str]) -> int:
+    """Run one command; say what the user can put right."""
+    try:
+        # Of several processes one prints: pages of help, too.
+        with contextlib.nullcontext() if leads() else contextlib.redirect_stdout(io.StringIO()):
+            code = _dispatch(words)
+        with writing_stdout():
+            sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does; that is no error of anybody's.
         leave_stdout()
@@ -54,10 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentence = sentence_of(error)
         if sentence is None:
             raise
-        # Where it is settled who speaks, no launcher's wish to end comes between.
-        with deaf() if speaker_of(error) is not None else contextlib.nullcontext():
-            turn = wait_for_turn(error, sentence)
-            return 2 if turn is None else _complain(turn)
+        say_in_turn(error, sentence, _complain)
+        return 2
     return code
 
 
@@ -96,7 +103,7 @@ def _dispatch(words: list[str]) -> int:
         return 0
     name = next((n for n in (" ".join(words[:2]), words[0]) if n in VERBS), None)
     if name is None:
-        return _no_verb(words)
+        return _show_group(words)
     return _run(name, flags + words[len(name.split()) :])
 
 
@@ -115,7 +122,7 @@ def _completion(words: list[str]) -> list[str] | None:
     return (install_completion if option == "--install-completion" else show_completion)(given)
 
 
-def _no_verb(words: list[str]) -> int:
+def _show_group(words: list[str]) -> int:
     """Show the verbs of a group, or say that there is no such verb, the closest one first."""
     group = [name for name in VERBS if name.startswith(words[0] + " ")]
     if group and (len(words) == 1 or words[1] in ("-h", "--help", "--help-all")):
@@ -125,7 +132,7 @@ def _no_verb(words: list[str]) -> int:
         return 0
     given = " ".join(words[:2])
     meant = did_you_mean(given, group or VERBS) or did_you_mean(words[0], group or VERBS)
-    return _complain(
+    raise ConfigError(
         f"there is no command {given!r}; {meant}there are: {', '.join(group or VERBS)}"
     )
 
@@ -201,12 +208,11 @@ class _Stderr(logging.Handler):
             sys.stderr.flush()
 
 
-def _complain(sentence: str) -> int:
+def _complain(sentence: str) -> None:
     # What is half printed goes first, so that the sentence stands below it.
     with contextlib.suppress(OSError), writing_stdout():
         sys.stdout.flush()
     say(sentence)
-    return 2
 
 
 if __name__ == "__main__":

@@ -1,23 +1,24 @@
 """One sentence from one of several processes.
 
-Where all refuse a command alike, the leading process says why and ends, and the launcher ends the
-others while they wait. Once processes have met, they have settled which of them speaks
-(`parallel.meeting`). Before that, what one process alone has met it says itself, after a moment.
+Where all refuse a command alike, the leading process says why. Once processes have met, they have
+settled which of them speaks (`parallel.meeting`). Before that, they settle it where they would have
+met (`parallel.guests`).
 """
 
 from __future__ import annotations
 
+import os
+import socket
 import time
+from collections.abc import Callable
 
 from blankfill.errors import ConfigError
-from blankfill.processes import Place, speaker_of, this_place
+from blankfill.processes import Place, deaf, speaker_of, this_place
 
-__all__ = ["leads", "let_leader_end", "require_one_process", "wait_for_turn"]
+__all__ = ["leads", "let_leader_end", "require_one_process", "say_in_turn"]
 
 PATIENCE_SECONDS = 5.0
 """For which a process lets the leading one speak; torchrun looks every tenth of a second."""
-
-
 SPEAKING_SECONDS = 2.0
 """For which a process lets the one speak that is known to."""
 
@@ -48,24 +49,29 @@ def require_one_process(verb: str) -> None:
         )
 
 
-def wait_for_turn(error: Exception, sentence: str) -> str | None:
-    """Wait until this process may say what went wrong.
+def say_in_turn(error: Exception, sentence: str, say: Callable[[str], object]) -> None:
+    """Say what went wrong, where this process is the one of several that says it.
 
     Args:
         error: what went wrong.
         sentence: the same, as one process alone says it.
-
-    Returns:
-        The sentence that it is to say; None where another process says it.
+        say: says it.
     """
     place, speaker = _place(), speaker_of(error)
     if place.count == 1 or speaker == place.rank:
-        return sentence
-    if speaker is not None:
+        with deaf():  # no launcher's wish to end comes between
+            say(sentence)
+    elif speaker is not None:
         time.sleep(SPEAKING_SECONDS)  # the launcher ends all as soon as one has ended
-        return None
-    time.sleep(PATIENCE_SECONDS * bool(place.rank))
-    return f"process {place.rank} of {place.count}: {sentence}" if place.rank else sentence
+    elif os.environ.get("MASTER_ADDR") and os.environ.get("MASTER_PORT"):
+        from blankfill.parallel.guests import refuse_alone
+
+        refuse_alone(sentence, say)
+    elif place.rank == 0:
+        say(sentence)
+    else:  # nothing says where the others are
+        time.sleep(PATIENCE_SECONDS)
+        say(f"process {place.rank} of {place.count} on {socket.gethostname()}: {sentence}")
 
 
 def _place() -> Place:

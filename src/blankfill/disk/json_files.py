@@ -59,7 +59,11 @@ class EarlierFormatError(ValueError):
             f"it was written by an earlier blankfill, in format {found}, and this one reads "
             f"{oldest} and later"
         )
-        self.found = found
+        self.found, self.oldest = found, oldest
+
+    def __reduce__(self) -> tuple[type[EarlierFormatError], tuple[int, int]]:
+        """Be told to other processes as it is."""
+        return type(self), (self.found, self.oldest)
 
 
 def encode(value: Any, *, indent: int | None = 2) -> bytes:

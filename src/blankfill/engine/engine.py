@@ -20,6 +20,7 @@ from blankfill.engine.transfer import TensorBatch, read_together
 from blankfill.errors import CheckpointError
 from blankfill.model.glm import GLM
 from blankfill.objective.batch import Batch, Float32
+from blankfill.processes import Processes
 from blankfill.runs import Checkpoint, Part
 from blankfill.runs.save import NewCheckpoint
 
@@ -52,6 +53,8 @@ class StepNumbers:
     """`[n]` nats of the targets of each micro-batch of this process, row-major."""
     own_loss_nats: float
     """What this process's targets have added to the loss."""
+    own_gradient_is_finite: bool = True
+    """Whether the gradient that came back to this process's rows is finite, where that is seen."""
     overflowed: bool = False
     """Whether the step is lost to the loss scale of float16, which has been lowered, alone."""
 
@@ -68,6 +71,9 @@ class UnreadNumbers:
     """`[n]` nats of the targets of each micro-batch of this process, row-major."""
     loss_of_all: torch.Tensor | None = None
     """`[]` the step's loss, where there are other processes."""
+    own_gradients_are_finite: Sequence[torch.Tensor] = ()
+    """`[]` of each micro-batch of this process, whether the gradient that came back to its rows is
+    finite; where there are other processes."""
 
     def is_spoiled(self) -> torch.Tensor:
         """Tell on the device whether loss or norm is not finite: `[]` float32, 1 where it is so."""
@@ -77,12 +83,16 @@ class UnreadNumbers:
 
     def read(self) -> StepNumbers:
         """Wait for the device, once, and give the numbers."""
-        of_all = [] if self.loss_of_all is None else [self.loss_of_all]
-        of_norm, *read = read_together([self.norm, *self.losses, *self.nlls, *of_all])
-        own = sum(float(loss) for loss in read[: len(self.losses)])
+        groups = [
+            [self.norm], self.losses, self.nlls, self.own_gradients_are_finite,
+            [] if self.loss_of_all is None else [self.loss_of_all],
+        ]  # fmt: skip
+        read = iter(read_together([number for group in groups for number in group]))
+        (norm,), losses, nlls, finite, of_all = ([next(read) for _ in group] for group in groups)
+        own = sum(float(loss) for loss in losses)
         return StepNumbers(
-            loss_nats=float(read[-1]) if of_all else own, grad_norm=float(of_norm),
-            nlls=read[len(self.losses) : len(self.losses) + len(self.nlls)], own_loss_nats=own,
+            loss_nats=float(of_all[0]) if of_all else own, grad_norm=float(norm), nlls=nlls,
+            own_loss_nats=own, own_gradient_is_finite=all(map(bool, finite)),
         )  # fmt: skip
 
 
@@ -107,6 +117,11 @@ class Engine(Protocol):
     @property
     def attention(self) -> AttentionKind:
         """How its attention is computed."""
+        ...
+
+    @property
+    def processes(self) -> Processes:
+        """The processes of the run, of which this is one."""
         ...
 
     @property
@@ -191,7 +206,8 @@ class Engine(Protocol):
         ...
 
     def bad_weights(self) -> list[str]:
-        """Name the weights that are not finite, with how many of their values."""
+        """Name the weights that are not finite, with how many of their values, and where there are
+        several processes with those that keep them."""
         ...
 
     def gradient_norms(self) -> dict[str, float]:

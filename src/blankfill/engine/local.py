@@ -32,6 +32,7 @@ from blankfill.errors import CheckpointError
 from blankfill.model.glm import GLM, device_of
 from blankfill.objective.batch import Batch
 from blankfill.optim import LossScaler, build_optimizer, shrink_at
+from blankfill.processes import Alone, Processes
 from blankfill.runs import Checkpoint, Part
 from blankfill.runs.parts import load_part, load_weights
 from blankfill.runs.save import NewCheckpoint, save_alone
@@ -84,6 +85,7 @@ class LocalEngine:
         )  # fmt: skip
         self.scaler = LossScaler(train.loss_scale_window) if self.dtype == torch.float16 else None
         self.ema = _copies(model) if cfg.optimizer.ema_decay else {}
+        self.processes: Processes = Alone()
         self._cfg = cfg
         self._norm: torch.Tensor | None = None
         self._spoiled: torch.Tensor | None = None

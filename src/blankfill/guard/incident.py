@@ -42,6 +42,8 @@ class Incident:
     """Rows of its batch."""
     own_row: int
     """Row of the stream at which `batches` begin."""
+    teller: str = ""
+    """The process that tells of it, where there are several."""
     found: str
     """What the guard found."""
     done: str
@@ -109,6 +111,7 @@ class _Record(TypedDict):
     num_rows: int
     told_rows: tuple[int, int]
     """First of the rows that are told of, and the first after them."""
+    teller: str
     found: str
     done: str
     loss_nats: float | str
@@ -138,6 +141,7 @@ def write_incident(run: Path, incident: Incident, tokenizer: TextTokenizer | Non
         "first_row": incident.first_row,
         "num_rows": incident.num_rows,
         "told_rows": (incident.own_row, incident.own_row + told),
+        "teller": incident.teller,
         "found": incident.found,
         "done": incident.done,
         "loss_nats": _plain(incident.loss_nats),
@@ -254,7 +258,8 @@ def _extent(record: _Record) -> str:
         return holds
     return (
         f"has {record['num_rows']} rows; those from {first} to {end - 1}, of the process with the "
-        f"highest loss, are told of here, with {record['examples_in_batch']} examples"
+        f"highest loss ({record['teller']}), are told of here, with "
+        f"{record['examples_in_batch']} examples"
     )
 
 

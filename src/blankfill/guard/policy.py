@@ -94,16 +94,17 @@ class Watch:
         can_return = engine.once(lambda: bool(list_checkpoints(self._run)))
         action = self._action(trouble, step, can_return=can_return)
         num_rows = self._cfg.train.rows_at(row)
+        # Whoever holds the bad batch tells of it: it does not travel, however many they are.
+        tells = engine.has_largest(_badness(found))
+        teller = engine.processes.who(tells)
         incident = Incident(
             step=step, first_row=row, num_rows=num_rows,
-            own_row=engine.deal(row, num_rows)[0].first,
-            found=f"{trouble.kind}: {trouble.detail}", done=DONE[action],
-            loss_nats=found.loss_nats, grad_norm=found.grad_norm,
+            own_row=engine.deal(row, num_rows)[0].first, teller=teller,
+            found=f"{trouble.kind}: {trouble.detail}{_of_whom(engine, trouble, found, teller)}",
+            done=DONE[action], loss_nats=found.loss_nats, grad_norm=found.grad_norm,
             gradient_norms=engine.gradient_norms(), bad_weights=bad,
             batches=batches, nlls=found.nlls,
         )  # fmt: skip
-        # Whoever holds the bad batch tells of it: it does not travel, however many they are.
-        tells = engine.has_largest(_badness(found))
         (written,) = engine.gather([self._write(incident)] if tells else [])
         if engine.leads:
             log.warning("step %d: %s; %s; see %s", step, incident.found, incident.done, written)
@@ -156,10 +157,22 @@ class Watch:
 
 
 def _badness(found: StepNumbers) -> float:
-    """Say how bad a process's own part of a step is: its highest loss, and infinity where a loss or
-    their sum is not finite."""
+    """Say how bad a process's own part of a step is: its highest loss, and infinity where a loss,
+    their sum or the gradient is not finite."""
     nats = [float(nll.max()) for nll in found.nlls if len(nll)]
-    return max(nats, default=0.0) if math.isfinite(sum(nats, found.own_loss_nats)) else math.inf
+    is_finite = math.isfinite(sum(nats, found.own_loss_nats)) and found.own_gradient_is_finite
+    return max(nats, default=0.0) if is_finite else math.inf
+
+
+def _of_whom(engine: Engine, trouble: Trouble, found: StepNumbers, teller: str) -> str:
+    """Name the processes that met a trouble, for the end of its sentence; of weights that is said
+    beside each of them."""
+    if trouble.kind == "weights not finite":
+        return ""
+    if trouble.finite:
+        return f", the highest loss in {teller}" if teller else ""
+    met = engine.processes.who(_badness(found) == math.inf)
+    return f", met by {met}" if met else ""
 
 
 def _read_left_out(path: Path) -> set[int]:

@@ -31,7 +31,7 @@ from blankfill.engine.gradient import (
     move_average,
 )
 from blankfill.engine.local import must_read_each_step
-from blankfill.engine.transfer import TensorBatch, read_together, to_tensors
+from blankfill.engine.transfer import TensorBatch, to_tensors
 from blankfill.errors import CheckpointError
 from blankfill.model.glm import GLM
 from blankfill.objective.batch import Batch
@@ -42,6 +42,7 @@ from blankfill.parallel.muon import OwnedMatrices
 from blankfill.parallel.ranks import Ranks
 from blankfill.parallel.rows import kept_rows, own, own_parameters
 from blankfill.parallel.save import Place, save_together
+from blankfill.parallel.unsound import ReturningGradients, bad_weights
 from blankfill.runs import Checkpoint, Part
 from blankfill.runs.parts import load_part, read_pieces
 from blankfill.runs.save import NewCheckpoint
@@ -112,6 +113,7 @@ class ParallelEngine:
         self.ema = self._copies() if cfg.optimizer.ema_decay else {}
         self._norm: torch.Tensor | None = None
         self._spoiled: torch.Tensor | None = None
+        self._returning = ReturningGradients(self.model.embed)
         self.reads_each_step = (
             must_read_each_step(cfg, self.device, self.dtype)
             if reads_each_step is None
@@ -120,6 +122,11 @@ class ParallelEngine:
         self.model.train()
 
     # -- what all processes know alike ------------------------------------------------------------
+
+    @property
+    def processes(self) -> Ranks:
+        """The processes of the run, of which this is one."""
+        return self._ranks
 
     @property
     def leads(self) -> bool:
@@ -163,6 +170,7 @@ class ParallelEngine:
         """Compute the gradient of a step, and wait for its numbers once, if they are read."""
         train = self._cfg.train
         self._ranks.begin_step(step)
+        self._returning.forget()
         share = self._cfg.model.embedding_gradient_shrink
         if self.compiled:
             for batch in batches:
@@ -185,6 +193,7 @@ class ParallelEngine:
         numbers = UnreadNumbers(
             norm=self._norm, losses=losses, loss_of_all=loss,
             nlls=[nll[: batch.source.num_targets] for nll, batch in pairs],
+            own_gradients_are_finite=self._returning.are_finite,
         )  # fmt: skip
         if not self.reads_each_step:
             self._spoiled = numbers.is_spoiled()
@@ -208,8 +217,8 @@ class ParallelEngine:
         """Scale the gradient down to a global norm of at most this; 0 leaves it as it is."""
         assert self._norm is not None, "there is no gradient to clip"
         share = ((max_norm or math.inf) / (self._norm + 1e-6)).clamp(max=1.0)  # as torch clips
-        for gradient in self._gradients():
-            gradient.mul_(share)
+        if gradients := self._gradients():  # in one launch on a GPU, which wants one type
+            torch._foreach_mul_(gradients, share.to(gradients[0].dtype))  # pyright: ignore[reportPrivateUsage] - as torch's own clipping
 
     def step(self, lr: float) -> None:
         """Move the weights, and their average where one is kept; drop the gradient."""
@@ -232,19 +241,10 @@ class ParallelEngine:
     # -- what is asked between steps --------------------------------------------------------------
 
     def bad_weights(self) -> list[str]:
-        """Name the weights that are not finite, with how many of their values."""
-        with torch.no_grad():
-            counts = [(~torch.isfinite(rows)).sum() for rows in self._own.values()]
-        of_all = self._ranks.sum([float(n) for n in read_together(counts)])
-        bad = {
-            name: round(count / self._ranks.layout.replicate)
-            for name, count in zip(self._own, of_all, strict=True)
-        }
-        return [
-            f"{name} ({count} of {self._parameters[name].numel()} values)"
-            for name, count in bad.items()
-            if count
-        ]
+        """Name the weights that are not finite, with how many of their values, and the processes
+        that keep them."""
+        sizes = {name: parameter.numel() for name, parameter in self._parameters.items()}
+        return bad_weights(self._own, sizes, self._ranks)
 
     def gradient_norms(self) -> dict[str, float]:
         """Give the gradient norm of each layer; none after the update."""

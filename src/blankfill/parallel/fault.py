@@ -10,13 +10,16 @@ from typing import Literal, TypeVar
 from blankfill.disk import typed_json
 from blankfill.parallel.lookout import Standing
 
-__all__ = ["Fault", "FaultKind", "Guest", "State", "place_of", "read", "written"]
+__all__ = ["Fault", "FaultKind", "Guest", "Refusal", "State", "place_of", "read", "written"]
 
-T = TypeVar("T", "Fault", "Guest", "State")
+T = TypeVar("T", "Fault", "Guest", "Refusal", "State")
 
 COMPUTING_SECONDS = 1800.0
 """For which a process that computes outside a step may keep others waiting: it may be reading a
 large checkpoint. As long as torch itself waits."""
+
+MOST_NAMED = 8
+"""Processes that a sentence names; of a cluster that is lost there may be hundreds."""
 
 FaultKind = Literal["error", "ended", "silent", "stuck", "unreachable"]
 
@@ -61,9 +64,26 @@ class Fault:
         if self.kind == "error":
             return f"{who}, {_when(self.step)}: {self.cause}"
         return (
-            f"{who} {self.cause} {_when(self.step)}; the others have ended too: the same command "
-            "with --resume goes on from the last checkpoint"
+            f"{who} {self._cause()} {_when(self.step)}; the others have ended too: the same "
+            "command with --resume goes on from the last checkpoint"
         )
+
+    def _cause(self) -> str:
+        """Say the cause of as many processes as there are."""
+        for one, several in (("has ", "have "), ("hangs", "hang")):
+            if len(self.ranks) > 1 and self.cause.startswith(one):
+                return several + self.cause.removeprefix(one)
+        return self.cause
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """Why a process does not begin; before they have met."""
+
+    by: int
+    """The process that says so; the others end without a word."""
+    sentence: str
+    """What it says."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,18 +118,27 @@ class State:
 
 
 def place_of(ranks: Sequence[int], hosts: Sequence[str], count: int) -> str:
-    """Name processes with their machines: `process 2 of 4 on node-7`."""
-    if len(ranks) == 1:
-        return f"process {ranks[0]} of {count} on {hosts[0]}"
-    named = ", ".join(f"{rank} on {host}" for rank, host in zip(ranks, hosts, strict=True))
-    return f"of {count} processes {named}"
+    """Name processes with their machines: `process 2 of 4 on node-7`.
+
+    Args:
+        ranks: their numbers.
+        hosts: their machines; none where they are not known.
+        count: processes of the run.
+    """
+    on = [f" on {host}" for host in hosts] or [""] * len(ranks)
+    named = [f"{rank}{where}" for rank, where in zip(ranks, on, strict=True)]
+    if len(named) == 1:
+        return f"process {ranks[0]} of {count}{on[0]}"
+    more = [f"{len(named) - MOST_NAMED} more"] if len(named) > MOST_NAMED else []
+    *most, last = [*named[:MOST_NAMED], *more]
+    return f"processes {', '.join(most)} and {last} of {count}"
 
 
 def _when(step: int | None) -> str:
     return "before the first step" if step is None else f"at step {step}"
 
 
-def written(value: Fault | Guest | State) -> str:
+def written(value: Fault | Guest | Refusal | State) -> str:
     """Give a value as text, for the store that all processes read."""
     return json.dumps(typed_json.to_json(value))
 

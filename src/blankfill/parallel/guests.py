@@ -1,10 +1,14 @@
-"""The processes of a run meet: each introduces itself, and knows the others from then on."""
+"""The processes of a run meet: each introduces itself, and knows the others from then on.
+
+One that cannot begin says so there instead (`refusal.py`).
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -14,16 +18,34 @@ from uuid import uuid4
 import torch.distributed as dist
 
 from blankfill.errors import ConfigError
-from blankfill.parallel.fault import Guest, read, written
-from blankfill.processes import this_place
+from blankfill.parallel.fault import Guest, place_of, read, written
+from blankfill.parallel.refusal import (
+    first_refusal,
+    give_up,
+    is_refused,
+    require_no_refusal,
+    wait_until_heard,
+)
+from blankfill.processes import settle_speaker, this_place
 
 if TYPE_CHECKING:
     from torch.distributed import Store
 
-__all__ = ["began_at", "has_ended", "introduce", "meet", "own_connection", "store_is_launchers"]
+__all__ = [
+    "began_at",
+    "has_ended",
+    "introduce",
+    "meet",
+    "own_connection",
+    "refuse_alone",
+    "store_is_launchers",
+]
 
 CALL = "blankfill/call"
 """Key of the word by which process 0 calls the others."""
+PATIENCE_SECONDS = 60.0
+"""For which a process that cannot begin looks for process 0: all may be loading torch from a slow
+disk."""
 RETRY_SECONDS = 0.5
 FIELD_STATE, FIELD_BEGAN = 0, 19
 """Of /proc/PID/stat behind the program's name: state, and start in ticks since the machine's."""
@@ -91,8 +113,24 @@ def introduce(
         The processes, and a part of the store in which nothing was written before.
 
     Raises:
-        ConfigError: one has not come within the time-out.
+        ConfigError: one has not come within the time-out, or the store has ended meanwhile.
+        ProcessLostError: one has refused to begin.
     """
+    try:
+        return _introduce(store, rank, count, timeout_seconds)
+    except dist.DistError as error:
+        lost = ConfigError(
+            f"the store in which {count} processes meet has ended before all had come "
+            f"({_first_line(error)}): process 0, or its launcher, was ended; start all again"
+        )
+        # Nobody can be told: on each machine the first process speaks that is not process 0.
+        settle_speaker(lost, max(rank - this_place().local_rank, 0 if store_is_launchers() else 1))
+        raise lost from error
+
+
+def _introduce(
+    store: Store, rank: int, count: int, timeout_seconds: float
+) -> tuple[list[Guest], Store]:
     host, pid = socket.gethostname(), os.getpid()
     me = Guest(rank=rank, host=host, machine=_machine(host), pid=pid, began=began_at(pid))
     until, word = time.monotonic() + timeout_seconds, ""
@@ -106,14 +144,57 @@ def introduce(
         guests = _all_that_answered(store, word, rank, count)
         if guests and guests[rank] == me:  # else it is a list of before
             return guests, dist.PrefixStore(f"blankfill/{word}", own_connection(store))
+        require_no_refusal(store, count)
         time.sleep(0.01)
     missing = [r for r in range(count) if not store.check([_answer(word, r)])] if word else [0]
     named = ", ".join(map(str, missing[:8] or [0])) + (", .." if len(missing) > 8 else "")
-    raise ConfigError(
+    give_up(
+        store, rank, count - len(missing) if word else 1,
         f"of {count} processes those with the numbers {named} have not come within "
         f"{timeout_seconds:.0f} s; see what they say, or give them longer with "
-        "--parallel.timeout-seconds"
-    )
+        "--parallel.timeout-seconds",
+    )  # fmt: skip
+
+
+def refuse_alone(sentence: str, say: Callable[[str], object]) -> None:
+    """Say what this process refuses before it has met any other, unless another one says it.
+
+    Process 0 says it at once. Any other one waits whether process 0 refuses too. Where that waits
+    for the others instead, the first that refuses says so by its name.
+
+    Args:
+        sentence: what it has to say.
+        say: says it.
+    """
+    place = this_place()
+    if place.rank == 0:
+        say(sentence)
+        with suppress(RuntimeError, ValueError, OSError):
+            store = _store_to_tell_by(place.count)
+            first_refusal(store, place.rank, sentence)
+            wait_until_heard(store, place.count)
+        return
+    named = f"{place_of([place.rank], [socket.gethostname()], place.count)}: {sentence}"
+    until = time.monotonic() + PATIENCE_SECONDS
+    try:
+        store, *_ = meet(PATIENCE_SECONDS)
+        while not (is_refused(store) or store.check([CALL]) or time.monotonic() > until):
+            time.sleep(0.02)
+        is_mine = first_refusal(store, place.rank, named).by == place.rank
+    except (RuntimeError, ConfigError):  # nobody is there whom it could tell
+        say(named)
+        return
+    if is_mine:
+        say(named)
+    wait_until_heard(store, place.count)
+
+
+def _store_to_tell_by(count: int) -> Store:
+    """Give process 0 the store without waiting for anybody."""
+    return dist.TCPStore(
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), count, hosts_store(),
+        timedelta(seconds=PATIENCE_SECONDS), wait_for_workers=False, multi_tenant=True,
+    )  # fmt: skip
 
 
 def _all_that_answered(store: Store, word: str, rank: int, count: int) -> list[Guest]:

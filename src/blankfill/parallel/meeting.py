@@ -14,13 +14,7 @@ import torch.distributed as dist
 from blankfill.config.parallel import ParallelConfig
 from blankfill.config.train import DeviceKind
 from blankfill.engine.device import choose_device
-from blankfill.errors import (
-    BlankfillError,
-    ConfigError,
-    ProcessLostError,
-    TrainingError,
-    refused_by_system,
-)
+from blankfill.errors import ConfigError, ProcessLostError, TrainingError, for_people
 from blankfill.parallel.fault import Fault
 from blankfill.parallel.guests import introduce, meet, own_connection, store_is_launchers
 from blankfill.parallel.lookout import waits_told_to
@@ -122,18 +116,16 @@ def _as_all_know(error: BaseException, pulse: Pulse) -> BaseException:
 
 def _cause(error: BaseException) -> str:
     """Say what an error of this process alone is."""
-    if isinstance(error, OSError) and (refused := refused_by_system(error)):
-        return str(refused)
-    return str(error) if isinstance(error, BlankfillError) else f"{type(error).__name__}: {error}"
+    return str(for_people(error) or f"{type(error).__name__}: {error}")
 
 
 def _placed(error: BaseException, fault: Fault) -> BaseException:
     """Add to what people see of an error the process, its machine and its step."""
-    if isinstance(error, OSError):
-        error = refused_by_system(error) or error
-    if not isinstance(error, BlankfillError):
+    said = for_people(error)
+    if said is None:
+        error.add_note(fault.sentence())  # below the traceback
         return error
-    placed = type(error)(fault.sentence())
+    placed = type(said)(fault.sentence())
     settle_speaker(placed, fault.by)
     return placed
 

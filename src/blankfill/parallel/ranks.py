@@ -164,9 +164,20 @@ class Ranks:
 
     def place_of(self, rank: int) -> str:
         """Name a process, with its machine where that is known."""
+        return self.places_of([rank])
+
+    def places_of(self, ranks: Sequence[int]) -> str:
+        """Name processes, with their machines where those are known."""
+        if len(ranks) == self.count > 1:
+            return f"all {self.count} processes"
         if self.pulse is None:
-            return f"process {rank} of {self.count}"
-        return place_of([rank], [self.pulse.guests[rank].host], self.count)
+            return place_of(ranks, [], self.count)
+        return place_of(ranks, [self.pulse.guests[rank].host for rank in ranks], self.count)
+
+    def who(self, is_so: bool) -> str:
+        """Name the processes for which something is so; nothing where it is so for none."""
+        ranks = self.gather([self.rank] if is_so else [])
+        return self.places_of(ranks) if ranks else ""
 
     def _require_one_layout(self) -> None:
         """Check that all processes are laid out alike.

@@ -18,9 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import torch
+import torch.distributed as dist
 from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import (
@@ -39,7 +40,7 @@ from torch.distributed.checkpoint.planner import (
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
-from blankfill.errors import BlankfillError, CheckpointError
+from blankfill.errors import CheckpointError, for_people
 from blankfill.parallel.ranks import Ranks
 from blankfill.runs import Part
 from blankfill.runs.save import NewCheckpoint, read_back, stored_parts
@@ -87,14 +88,36 @@ def save_together(
         )
     except CheckpointException as failed:
         files.discard()
-        met = [error for _, (error, _) in sorted(failed.failures.items())]
-        for error in met:
-            if isinstance(error, BlankfillError):
-                ranks.refuse(error)
-        raise met[0] from failed
+        _refuse(new, {rank: error for rank, (error, _) in failed.failures.items()}, ranks)
     except BaseException:
         files.discard()
         raise
+
+
+def _refuse(
+    new: NewCheckpoint, met: Mapping[int, BaseException], ranks: Ranks
+) -> NoReturn:  # fmt: skip
+    """Raise what some processes have met while they saved, in all processes and by their names.
+
+    Raises:
+        CheckpointError: it is the user's to put right.
+        BaseException: what this process has met, where it is a bug of ours; in the others a
+            `DistError`, as where the connection to it is lost: it says so itself.
+    """
+    for rank, error in sorted(met.items()):
+        if isinstance(error, CheckpointError):  # names the process
+            ranks.refuse(error)
+        if (said := for_people(error)) is not None:
+            ranks.refuse(
+                CheckpointError(
+                    f"the checkpoint of step {new.step} could not be written by "
+                    f"{ranks.place_of(rank)}: {said}"
+                )
+            )
+    rank, error = min(met.items())
+    if rank == ranks.rank:
+        raise error
+    raise dist.DistError(f"{ranks.place_of(rank)} has met an error: {error!r}")
 
 
 class _KeptRows(dcp.DefaultSavePlanner):

@@ -31,7 +31,7 @@ from blankfill.prepare.plan import Plan, plan_run, require_new_run
 from blankfill.prepare.precision import settle_precision
 from blankfill.prepare.resume import HELD_OUT, Change
 from blankfill.prepare.sources import build_stream
-from blankfill.prepare.start import embedding_begins_from_text, first_embedding
+from blankfill.prepare.start import embedding_begins_from_text, first_embedding, require_whole
 from blankfill.prepare.threads import settle_threads, watch_threads
 from blankfill.prepare.together import build_parallel_engine, plan_together
 from blankfill.processes import Alone, Processes
@@ -115,7 +115,9 @@ def build_trainer(
     lock = _take_folder(run, processes, is_new=plan.old is None)
     newest = None
     if plan.has_checkpoint:
-        newest = processes.once(lambda: _checkpoint_to_go_on_from(run, plan.cfg))
+        newest = _checkpoint_to_go_on_from(run, plan.cfg, processes)
+    elif plan.start is not None:
+        require_whole(plan.start, processes)
     rows = build_stream(plan.cfg, plan.stores, plan.mixtures, plan.tokenizer.ids)
     if ranks is None:
         engine = _build_engine(plan, newest, rows)
@@ -168,18 +170,20 @@ def _take_folder(run: Path, processes: Processes, *, is_new: bool) -> RunLock | 
     return locks[0] if locks else None
 
 
-def _checkpoint_to_go_on_from(run: Path, cfg: RunConfig) -> Checkpoint:
+def _checkpoint_to_go_on_from(run: Path, cfg: RunConfig, processes: Processes) -> Checkpoint:
     """Find the newest checkpoint of a run that is resumed.
 
     Raises:
         CheckpointError: none is usable.
         ConfigError: it has done more steps than the run is to have.
     """
-    newest = newest_checkpoint(run, restored_parts(cfg.optimizer))
+    newest = newest_checkpoint(run, restored_parts(cfg.optimizer), processes)
     if newest.step > cfg.train.steps:
-        raise ConfigError(
-            f"{run} has done {newest.step} steps already, which is more than --train.steps "
-            f"{cfg.train.steps}; name at least {newest.step}"
+        processes.refuse(
+            ConfigError(
+                f"{run} has done {newest.step} steps already, which is more than --train.steps "
+                f"{cfg.train.steps}; name at least {newest.step}"
+            )
         )
     return newest
 

@@ -14,13 +14,14 @@ from blankfill.config.run import RunConfig, to_dict
 from blankfill.config.train import TrainConfig
 from blankfill.data.neighbours import count_neighbours
 from blankfill.data.store import TokenStore
-from blankfill.errors import ConfigError
+from blankfill.errors import CheckpointError, ConfigError
 from blankfill.model.embedding_init import embed_neighbours
-from blankfill.runs import choose_checkpoint, locate, read_run
+from blankfill.processes import Processes, this_place
+from blankfill.runs import Part, choose_checkpoint, locate, open_checkpoint, read_run
 from blankfill.runs.parts import part_files
 from blankfill.runs.record import InitEntry
 
-__all__ = ["Start", "embedding_begins_from_text", "first_embedding", "read_start"]
+__all__ = ["Start", "embedding_begins_from_text", "first_embedding", "read_start", "require_whole"]
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +63,31 @@ def read_start(path: Path, cfg: RunConfig, tokenizer_fingerprint: str) -> Start:
     ]
     if differ:
         raise ConfigError(f"the weights of {path} do not fit this model: {'; '.join(differ)}")
-    found = choose_checkpoint(path, place.checkpoint, ["model"])
+    # Several processes share it out when all have planned (`require_whole`).
+    parts: list[Part] = ["model"] if this_place().count == 1 else []
+    found = choose_checkpoint(path, place.checkpoint, parts)
     files = [found.state.files[file.name].sha256 for file in part_files(found.path)]
     described = InitEntry(path=str(path.resolve()), step=found.step, fingerprint="-".join(files))
     return Start(described=described, weights=found.path)
+
+
+def require_whole(start: Start, processes: Processes) -> None:
+    """Let several processes look together whether weights are as they were written.
+
+    Raises:
+        CheckpointError: a file is missing or differs; in all processes alike.
+    """
+    if processes.count == 1:
+        return  # which has looked when it planned
+    folder = start.weights
+    try:
+        open_checkpoint(folder.parent.parent, folder, ["model"], processes)
+    except (OSError, ValueError) as error:
+        processes.refuse(
+            CheckpointError(
+                f"{folder} is damaged ({error}); restore it, or name another with --init-checkpoint"
+            )
+        )
 
 
 def embedding_begins_from_text(cfg: TrainConfig) -> bool:

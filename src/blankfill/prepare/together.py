@@ -82,8 +82,14 @@ def _essence(plan: Plan) -> dict[str, str]:
         for name, of in (("the data", plan.stores), ("the held-out data", plan.held_out))
     }
     versions = {"blankfill": __version__, "torch": torch.__version__}
+    shares = ", ".join(f"{share:.9g}" for share in plan.shares or ())
+    files = plan.start.described.fingerprint.split("-") if plan.start else ["none"]
     resumed = "a checkpoint" if plan.has_checkpoint else "no checkpoint"
-    return {**versions, **fields, **stores, "in the run's folder": resumed}
+    return {
+        **versions, **fields, **stores, "the shares of the data": shares or "none",
+        "the weights of --init": ", ".join(sha256[:12] for sha256 in files),
+        "in the run's folder": resumed,
+    }  # fmt: skip
 
 
 def build_parallel_engine(plan: Plan, newest: Checkpoint | None, ranks: Ranks) -> ParallelEngine:

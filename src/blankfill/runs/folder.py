@@ -35,6 +35,7 @@ from blankfill.disk.ownership import FolderKind
 from blankfill.disk.pointer import is_pointer, pointer_sentence
 from blankfill.disk.typed_json import from_json, to_json
 from blankfill.errors import CheckpointError
+from blankfill.processes import Alone, Processes
 from blankfill.runs.record import VERSION, CheckpointState, earlier_format
 from blankfill.runs.tensors import SavedFile
 from blankfill.text.tokenizer import INNER_TOKENIZER
@@ -123,7 +124,9 @@ def list_checkpoints(run: Path) -> list[Path]:
     return sorted(named, key=step_of)
 
 
-def newest_checkpoint(run: Path, parts: Collection[Part] | None = None) -> Checkpoint:
+def newest_checkpoint(
+    run: Path, parts: Collection[Part] | None = None, among: Processes | None = None
+) -> Checkpoint:
     """Find the newest checkpoint whose files are as they were written.
 
     A damaged one is passed over with a warning that names it.
@@ -132,38 +135,64 @@ def newest_checkpoint(run: Path, parts: Collection[Part] | None = None) -> Check
         run: the run's folder.
         parts: what is going to be read of it: nothing else is looked at, for the optimizer and the
             average are several times as large as the weights; all of it where not given.
+        among: the processes that look for it together, of which each calls this; this one alone
+            where not given.
 
     Raises:
         CheckpointError: no usable checkpoint is left.
     """
-    folders = list_checkpoints(run)
+    among = among or Alone()
+    folders = among.once(lambda: list_checkpoints(run))
     if not folders:
-        raise CheckpointError(f"{run} has no checkpoint yet; train it first")
+        among.refuse(CheckpointError(f"{run} has no checkpoint yet; train it first"))
+    damage: list[str] = []
     for folder in reversed(folders):
         try:
-            return open_checkpoint(run, folder, parts)
+            return open_checkpoint(run, folder, parts, among)
         except EarlierFormatError as error:
-            raise CheckpointError(earlier_format(folder / "state.json", error)) from error
+            among.refuse(CheckpointError(earlier_format(folder / "state.json", error)))
         except (OSError, ValueError) as error:
-            log.warning("%s is damaged (%s); taking the checkpoint before it", folder, error)
-    raise CheckpointError(f"every checkpoint in {run / 'checkpoints'} is damaged; train it again")
+            damage.append(f"{folder.name}: {error}")
+            if among.leads and folder != folders[0]:
+                log.warning("%s is damaged (%s); taking the checkpoint before it", folder, error)
+    among.refuse(
+        CheckpointError(
+            f"every checkpoint in {run / 'checkpoints'} is damaged ({'; '.join(damage)}); restore "
+            "its files, or train it again"
+        )
+    )
 
 
-def open_checkpoint(run: Path, folder: Path, parts: Collection[Part] | None = None) -> Checkpoint:
-    """Read a checkpoint's state and verify its files.
+def open_checkpoint(
+    run: Path, folder: Path, parts: Collection[Part] | None = None, among: Processes | None = None
+) -> Checkpoint:
+    """Read a checkpoint's state and verify its files, each in one of the processes.
 
     Args:
         run: the run's folder.
         folder: the checkpoint's, in it.
         parts: what to verify, as `newest_checkpoint` takes it.
+        among: the processes that share the files out, as `newest_checkpoint` takes them.
 
     Raises:
-        OSError, ValueError: a file is missing, differs, or is of another step or version.
+        OSError, ValueError: a file is missing, differs, or is of another step or version; in all
+            processes alike.
     """
-    state = read_state(folder)
-    verify(folder, state.files, parts)
-    if folder != checkpoint_folder(run, state.step):
-        raise ValueError(f"it holds step {state.step}")
+    among = among or Alone()
+    try:
+        state = read_state(folder)
+        mine = sorted(state.files)[among.rank :: among.count]
+        verify(folder, {name: state.files[name] for name in mine}, parts)
+        if folder != checkpoint_folder(run, state.step):
+            raise ValueError(f"it holds step {state.step}")
+    except (OSError, ValueError) as error:
+        if among.count == 1:
+            raise
+        where = f"{error}, as {among.place_of(among.rank)} reads it"
+        found = [error if isinstance(error, EarlierFormatError) else ValueError(where)]
+        raise among.gather(found)[0] from error
+    for error in among.gather([]):
+        raise error
     return Checkpoint(path=folder, state=state)
 
 

@@ -189,7 +189,7 @@ class Trainer:
         self.engine.drop_gradient()
         self._saver.check_background_save()
         parts = restored_parts(self.cfg.optimizer)
-        self.restore(self.engine.once(lambda: newest_checkpoint(self.run, parts)))
+        self.restore(newest_checkpoint(self.run, parts, self.engine.processes))
         return StepInfo(lr=lr, num_rows=0)
 
     def _end(self, incident: Incident) -> NoReturn:

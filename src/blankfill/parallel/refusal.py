@@ -1,0 +1,86 @@
+"""What a process refuses before all have met, written where they would have met; one says it.
+
+Processes that have met settle by their heartbeats who speaks (`meeting`). Before that each stands
+alone: an option that nobody knows is found by every one of them, and a launcher such as `srun` ends
+nobody. So the first that cannot begin writes into their store why, those that wait there for it end
+with that, and all stay until the others know: the store may end with process 0, and a launcher ends
+all as soon as one has ended.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
+
+from blankfill.errors import ConfigError, ProcessLostError
+from blankfill.parallel.fault import Refusal, read, written
+from blankfill.processes import deaf, settle_speaker
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
+
+__all__ = ["first_refusal", "give_up", "is_refused", "require_no_refusal", "wait_until_heard"]
+
+REFUSAL, HEARD = "blankfill/refusal", "blankfill/refusal heard"
+"""Keys of the store: what was refused first, and how many processes know of it."""
+HEARING_SECONDS = 30.0
+"""For which a process stays until all others know."""
+WAITING_SECONDS = 5.0
+"""The same where some have not come, so that those know that have."""
+
+
+def is_refused(store: Store) -> bool:
+    """Tell whether a process has refused to begin."""
+    return store.check([REFUSAL])
+
+
+def first_refusal(store: Store, rank: int, sentence: str) -> Refusal:
+    """Write down what this process refuses where nobody has refused yet; give what stands."""
+    mine = written(Refusal(by=rank, sentence=sentence))
+    return read(Refusal, store.compare_set(REFUSAL, "", mine))
+
+
+def require_no_refusal(store: Store, count: int) -> None:
+    """Look whether a process has refused to begin.
+
+    Raises:
+        ProcessLostError: it has, and says so itself.
+    """
+    if is_refused(store):
+        refusal = read(Refusal, store.get(REFUSAL))
+        error = ProcessLostError(refusal.sentence)
+        settle_speaker(error, refusal.by)
+        with deaf():
+            wait_until_heard(store, count)
+        raise error
+
+
+def give_up(store: Store, rank: int, count: int, sentence: str) -> NoReturn:
+    """Wait no longer for processes that do not come; of those that do so, one says why.
+
+    Args:
+        store: of all processes.
+        rank: this one.
+        count: how many have come.
+        sentence: what it has to say.
+
+    Raises:
+        ConfigError: with what was said first.
+    """
+    refusal = first_refusal(store, rank, sentence)
+    error = ConfigError(refusal.sentence)
+    settle_speaker(error, refusal.by)
+    with deaf():
+        wait_until_heard(store, count, WAITING_SECONDS)
+    raise error
+
+
+def wait_until_heard(store: Store, count: int, seconds: float = HEARING_SECONDS) -> None:
+    """Note that this process knows what was refused, and stay until all do."""
+    until = time.monotonic() + seconds
+    with suppress(RuntimeError):  # the store has ended: process 0 waits no longer
+        heard = store.add(HEARD, 1)
+        while heard < count and time.monotonic() < until:
+            time.sleep(0.02)
+            heard = store.add(HEARD, 0)
