@@ -185,13 +185,13 @@ class Process:
         engine = self.trainer.engine
         with counted(self.ranks.mesh) as sent:
             self.trainer.step(self.loader)
-        train, layout = self.cfg.train, self.ranks.layout
-        named = list(engine.model.named_parameters())
+        train = self.cfg.train
+        matrices = list(matrices_of(list(engine.kept.weights.items())))
         muon = self.cfg.optimizer.kind == "muon"
         expected = expected_bytes(
-            {name: tuple(p.shape) for name, p in named}, (layout.replicate, layout.shard),
-            passes=len(engine.deal(0, train.batch_rows)),
-            muon_shapes=[tuple(p.shape) for _, p in matrices_of(named)] * muon,
+            {name: tuple(p.shape) for name, p in engine.model.named_parameters()},
+            self.ranks.layout.sizes, passes=len(engine.deal(0, train.batch_rows)),
+            muon_shapes=[engine.kept.places[name][0].shape for name, _ in matrices if muon],
             update_bytes=update_precision(engine.device, torch.float32).itemsize,
         )  # fmt: skip
         return dict(sent), expected

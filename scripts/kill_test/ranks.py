@@ -263,7 +263,6 @@ def compare_loaded(run: Path, layout: tuple[int, int]) -> list[str]:
     from blankfill.engine.local import LocalEngine
     from blankfill.model.glm import GLM
     from blankfill.parallel import ParallelEngine, Ranks
-    from blankfill.parallel.rows import kept_rows
     from blankfill.runs import read_run
 
     cfg, checkpoint = read_run(run).config, newest_checkpoint(run)
@@ -274,7 +273,7 @@ def compare_loaded(run: Path, layout: tuple[int, int]) -> list[str]:
     engine.load(checkpoint)
     stored = {"model": alone.model.state_dict(), "optimizer": alone.optimizer.tensors(),
               "ema": alone.ema}  # fmt: skip
-    loaded = {"model": engine.kept_weights(), "optimizer": engine.optimizer.tensors(),
+    loaded = {"model": engine.kept.weights, "optimizer": engine.optimizer.tensors(),
               "ema": engine.ema}  # fmt: skip
     wrong: list[str] = []
     for part, tensors in stored.items():
@@ -282,10 +281,9 @@ def compare_loaded(run: Path, layout: tuple[int, int]) -> list[str]:
             wrong.append(f"the list of tensors of {part}")
             continue
         for name, value in tensors.items():
-            rows = loaded[part][name]
-            if value.dim() and not name.startswith("step."):
-                value = value[kept_rows(len(value), ranks.part, layout[1])]
-            if not torch.equal(value.detach(), rows.detach().reshape(value.shape)):
+            place = engine.kept.place_of(name)
+            here = value if place is None else value[place.index]
+            if not torch.equal(here.detach(), loaded[part][name].detach().reshape(here.shape)):
                 wrong.append(name)
     return wrong
 

@@ -17,7 +17,7 @@ from gpu_check.steps import JOBS, Job, measure
 from gpu_check.table import write_report
 
 from blankfill.parallel import ParallelEngine
-from blankfill.parallel.rows import own
+from blankfill.parallel.places import own
 from script_files import load_script
 
 ROOT = Path(__file__).parents[2]

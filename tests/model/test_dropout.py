@@ -113,6 +113,45 @@ def test_attention_weights_of_a_row_do_not_depend_on_the_rows_beside_it(way, dty
     assert draws(ROWS).seeds[ATTENTION].unique().numel() == len(ROWS)
 
 
+LONG = 230
+LONG_BLOCKS = np.array([[0, 0, 130, 230], [1, 0, 9, 140], [1, 140, 150, 228]], np.int32)
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+@pytest.mark.parametrize("way", ["native", "plain", "dense"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_parts_of_the_heads_lose_what_they_lose_among_all(way, dtype, parts, monkeypatch):
+    if way == "native":
+        require_native()
+    else:
+        monkeypatch.setattr(packed, "load_native", lambda: None)
+    generator = torch.Generator().manual_seed(0)
+    made = torch.randn(3, 2, LONG, 6, 8, generator=generator).to(dtype)
+    of_rows = address_draws(3, 5, ROWS[:2], num_layers=2, length=LONG).layer(1)
+    kind = DenseMask.of if way == "dense" else PackedMask
+    call = dense_attention if way == "dense" else packed_attention
+
+    def attend(part, parts):
+        q, k, v = (x.chunk(parts, dim=2)[part].clone().requires_grad_() for x in made)
+        mask = kind(LONG_BLOCKS, (2, LONG))
+        out = call(q, k, v, mask, RATE, None, of_rows.in_parts(part, parts))
+        return out.detach(), *torch.autograd.grad(out.float().square().sum(), (q, k, v))
+
+    pieces = zip(*(attend(part, parts) for part in range(parts)), strict=True)
+    for of_parts, whole in zip(pieces, attend(0, 1), strict=True):
+        near = 1e-6 if dtype == torch.float32 else 1e-2
+        torch.testing.assert_close(torch.cat(of_parts, dim=2), whole, rtol=near, atol=near)
+
+
+def test_a_part_of_a_rows_positions_loses_what_it_loses_in_the_whole_row():
+    x = torch.randn(len(ROWS), T, D)
+    whole = Dropout(RATE)(x, draws(ROWS), FED)
+    for part, piece in enumerate(x.chunk(3, dim=1)):
+        found = Dropout(RATE)(piece, draws(ROWS).in_parts(part, 3), FED)
+        assert torch.equal(found, whole.chunk(3, dim=1)[part])
+    assert torch.equal(Dropout(RATE)(x, draws(ROWS).in_parts(2, 3), FED), whole)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler imports modules that warn
 def test_a_compiled_graph_takes_the_same_units():

@@ -23,6 +23,7 @@ from blankfill.runs import newest_checkpoint, read_run
 from blankfill.runs.record import ChangeEntry
 from conftest import run_record, small_corpus
 from parallel.twins import CFG, build_on_ranks, meet, settle_on_ranks
+from parallel.twins import laid_out as of_layout
 
 SMALL = {
     "model.num_layers": 1, "model.hidden_size": 32, "model.num_heads": 2, "model.ffn_size": 48,
@@ -84,6 +85,20 @@ def test_ranks_with_other_shares_or_weights_to_start_from_are_refused_alike(crew
     assert found[0] == found[1]
     assert "model-00002-of-00002.safetensors is not the file that was written" in found[0]
     assert not run.exists()
+
+
+def test_a_model_that_processes_cannot_compute_together_is_refused_alike(crew, stores, tmp_path):
+    both, run = [stores / "a"] * 2, tmp_path / "run"
+    together = {"parallel.tensor": 2}
+    found = crew.run(
+        meet, 2, (1, 1, 2), build_on_ranks, both, run, {**together, "model.ffn_size": 45}
+    )
+    assert found[0] == found[1]
+    assert found[0].endswith("take --parallel.tensor 1, or model.ffn_size 44 or 46")
+    assert not run.exists()
+    changes = {**together, "train.embedding_init": "neighbours"}
+    found = crew.run(meet, 2, (1, 1, 2), build_on_ranks, both, run, changes)
+    assert found == [(True, "ParallelEngine", "run")] * 2
 
 
 def test_neighbours_begin_the_embedding_as_on_one_process(crew, stores, tmp_path):
@@ -151,15 +166,18 @@ def test_what_several_processes_cannot_do_is_one_sentence(
         ((2, 4), 4, {}, (1, 1)),  # which is refused with the layouts of 4
         ((2, 4), 3, {"parallel.replicate": 3}, (3, 1)),
         ((2, 4), 1, {}, (1, 1)),
+        ((2, 1, 2), 4, {}, (2, 1, 2)),
+        ((2, 1, 2), 4, {"parallel.shard": 4}, (1, 4, 1)),
+        ((2, 2), 4, {"parallel.tensor": 4}, (1, 1, 4)),
         ((1, 1), 4, {"parallel.shard": 4}, (1, 4)),
     ],
 )
 def test_a_layout_stays_where_it_is_of_the_processes(monkeypatch, before, count, typed, after):
     for name, value in environment(0, count).items():
         monkeypatch.setenv(name, value)
-    cfg = CFG.changed({"parallel.replicate": before[0], "parallel.shard": before[1]})
+    cfg = dataclasses.replace(CFG, parallel=of_layout(before))
     found = laid_out(cfg, typed).changed(typed).parallel
-    assert (found.replicate, found.shard) == after
+    assert found == of_layout(after)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +187,7 @@ def test_a_layout_stays_where_it_is_of_the_processes(monkeypatch, before, count,
         ((1, 1), ["train.steps"], False),
         ((1, 4), [], True),  # it goes on on one process for the first time
         ((1, 1), ["train.steps", "parallel.shard"], True),  # and after that
+        ((1, 1), ["parallel.tensor"], True),
     ],
 )
 def test_dropout_stays_by_rows_in_a_run_that_was_once_shared_out(layout, changed, by_row):

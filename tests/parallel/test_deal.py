@@ -1,14 +1,15 @@
 """Who reads which rows, and who keeps which, is arithmetic."""
 
+from math import prod
+
 import numpy as np
 import pytest
 
-from blankfill.config.parallel import ParallelConfig
 from blankfill.errors import ConfigError
 from blankfill.parallel.deal import deal, first_rows, weigh_first_rows
 from blankfill.parallel.muon import owners_of
-from blankfill.parallel.rows import kept_rows
-from parallel.twins import CFG, make_rows
+from blankfill.parallel.places import kept_rows
+from parallel.twins import CFG, laid_out, make_rows
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 8])
@@ -110,13 +111,46 @@ def test_weights_in_bfloat16_refuse_another_precision(precision):
         ((2, 2), 3, ["--parallel.shard 3", "--parallel.replicate 3"]),
         ((1, 4), 1, ["--nproc-per-node 4", "leave both out"]),
         ((4, 4), 8, ["--parallel.shard 8"]),
+        ((1, 1, 2), 8, ["times parallel.tensor=2 is 2", "--parallel.shard 4 --parallel.tensor 2",
+                        "--parallel.replicate 2 --parallel.shard 2 --parallel.tensor 2"]),
+        ((1, 2, 2), 2, ["parallel.tensor=2 is 4", "take --parallel.tensor 2"]),
+        ((1, 1, 4), 6, ["take --parallel.shard 6, or --parallel.replicate 6"]),
+        ((1, 1, 2), 1, ["--nproc-per-node 2", "leave them out"]),
     ],
-)
+)  # fmt: skip
 def test_a_layout_of_other_processes_is_refused_with_those_that_would_do(layout, count, ways):
-    cfg = ParallelConfig(replicate=layout[0], shard=layout[1])
+    cfg = laid_out(layout)
     with pytest.raises(ConfigError) as caught:
         cfg.require(count)
     said = str(caught.value)
     assert f"parallel.replicate={layout[0]} times parallel.shard={layout[1]}" in said
     assert all(way in said for way in ways)
-    cfg.require(layout[0] * layout[1])
+    cfg.require(prod(layout))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"model.num_heads": 6, "model.hidden_size": 96},
+         "parallel.tensor=4 does not divide model.num_heads=6; take --parallel.tensor 1 or 2, or "
+         "model.num_heads 4 or 8"),
+        ({"model.num_heads": 2, "model.ffn_size": 45},
+         "parallel.tensor=4 does not divide model.num_heads=2; take --parallel.tensor 1, or "
+         "model.num_heads 4"),
+        # 4 heads of 9 cannot be rotated by two positions.
+        ({"model.num_heads": 3, "model.hidden_size": 36}, "=3; take --parallel.tensor 1"),
+        ({"model.ffn_size": 50},
+         "does not divide model.ffn_size=50; take --parallel.tensor 1 or 2, or model.ffn_size 48 "
+         "or 52"),
+        ({"model.vocab_size": 3}, "take --parallel.tensor 1, or model.vocab_size 4"),
+        ({"train.row_length": 62}, "or train.row_length 60 or 64"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_cut_is_refused_with_numbers_that_can(changes, sentence):
+    fits = {"model.num_heads": 4, "model.vocab_size": 204}
+    cfg = CFG.changed({**fits, **changes, "parallel.tensor": 4})
+    with pytest.raises(ConfigError) as caught:
+        cfg.parallel.require_parts(cfg.model, cfg.train.row_length)
+    assert str(caught.value).endswith(sentence)
+    fitting = CFG.changed({**fits, "parallel.tensor": 4})
+    fitting.parallel.require_parts(fitting.model, fitting.train.row_length)

@@ -1,6 +1,7 @@
 """A checkpoint of several processes: files of each, one commit, and any number goes on from it."""
 
 import shutil
+from math import prod
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ from parallel.saving import (
 from parallel.twins import CFG, build_on_ranks, meet
 
 CHANGES = {"optimizer.kind": "muon", "checkpoint.in_background": True}
+TENSOR = {**CHANGES, "model.num_heads": 4, "model.vocab_size": 204}
+"""What 2 and 4 processes can compute together."""
 
 
 def assert_same(found, expected):
@@ -33,20 +36,20 @@ def assert_same(found, expected):
             np.testing.assert_array_equal(found[part][name], value, err_msg=name)
 
 
-def hand_on(crew, run, layouts):
+def hand_on(crew, run, layouts, changes=CHANGES):
     """Save on the first layout, let each other one go on from it and save again, and let one
     process read the last."""
     first, *others = layouts
-    stored, place = crew.run(save_on_ranks, first[0] * first[1], CHANGES, first, run, 3)[0]
+    stored, place = crew.run(save_on_ranks, prod(first), changes, first, run, 3)[0]
     assert place["row"] == 3 * CFG.train.batch_rows
     assert len(place["guard"].losses) == 3
     for layout in others:
-        count = layout[0] * layout[1]
-        found = crew.run(pass_on, count, CHANGES, layout, run)
+        count = prod(layout)
+        found = crew.run(pass_on, count, changes, layout, run)
         assert [one[1] for one in found] == [place] * count
         assert_same(found[0][0], stored)
         assert len(list((run / "checkpoints" / "step-00000003").glob("ema*"))) == count
-    tensors, found = load_alone(CHANGES, run)
+    tensors, found = load_alone(changes, run)
     assert found == place
     assert_same(tensors, stored)
     folder = newest_checkpoint(run).path
@@ -61,10 +64,17 @@ def test_four_hand_on_to_three_two_and_back_with_the_same_bits_and_the_same_rows
     hand_on(crew, tmp_path / "run", [(2, 2), (1, 3), (2, 1), (1, 4)])
 
 
+def test_processes_that_compute_together_hand_on_to_others_and_back(crew, tmp_path):
+    layouts = [(1, 2, 2), (1, 3), (1, 1, 2), (2, 1), (2, 1, 2), (1, 1, 4)]
+    hand_on(crew, tmp_path / "run", layouts, TENSOR)
+
+
 @pytest.mark.slow
 def test_eight_hand_on_to_four_three_two_one_and_back(large_crew, tmp_path):
     layouts = [(1, 8), (2, 2), (3, 1), (1, 2), (1, 1), (2, 4)]
     hand_on(large_crew, tmp_path / "run", layouts)
+    layouts = [(2, 2, 2), (1, 8), (1, 2, 4), (3, 1), (1, 1), (1, 4, 2)]
+    hand_on(large_crew, tmp_path / "tensor", layouts, TENSOR)
 
 
 def test_each_rank_writes_its_share_and_copies_write_it_once(crew, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from math import prod
 
 import numpy as np
 import pytest
@@ -51,10 +52,12 @@ def test_owners_give_the_orthogonal_matrices_of_one_process(crew, layout, dtype)
             assert all(pieces[k][1] == max(shape) for _, pieces in parts)
 
 
-def test_a_signal_to_one_rank_ends_all_after_the_same_step(crew, tmp_path):
-    found = crew.run(fit_on_ranks, 3, {}, (1, 3), tmp_path / "run", 2)
-    assert [ended for ended, *_ in found] == [False] * 3
-    assert [index for _, index, *_ in found] == [5] * 3
+@pytest.mark.parametrize("layout", [(1, 3), (1, 1, 2)], ids=str)
+def test_a_signal_to_one_rank_ends_all_after_the_same_step(crew, tmp_path, layout):
+    count, changes = prod(layout), {"model.vocab_size": 204}
+    found = crew.run(fit_on_ranks, count, changes, layout, tmp_path / "run", count - 1)
+    assert [ended for ended, *_ in found] == [False] * count
+    assert [index for _, index, *_ in found] == [5] * count
     checkpoints = tmp_path / "run" / "checkpoints"
     assert [path.name for path in checkpoints.iterdir()] == ["step-00000005"]
 
@@ -62,7 +65,7 @@ def test_a_signal_to_one_rank_ends_all_after_the_same_step(crew, tmp_path):
 @pytest.mark.parametrize("policy", ["skip", "stop"])
 def test_a_bad_batch_of_one_rank_is_every_ranks_verdict_and_one_incident(crew, tmp_path, policy):
     run, changes = tmp_path / "run", {"guard.on_spike": policy}
-    found = crew.run(fit_on_ranks, 3, changes, (3, 1), run, None, 1)
+    found = crew.run(fit_on_ranks, 3, changes, (3, 1), run, None, [1])
     told = json.loads((run / "incidents" / "step-00000003.json").read_text(encoding="utf-8"))
     first = told["first_row"]
     assert (first, told["num_rows"]) == (3 * CFG.train.batch_rows, CFG.train.batch_rows)
@@ -119,8 +122,17 @@ def test_clipping_gives_the_bits_of_one_product_after_another(crew, tmp_path):
         assert found == [(True, True)] * 2
 
 
+def test_of_processes_that_compute_together_one_tells_of_their_bad_batch(crew, tmp_path):
+    run, changes = tmp_path / "run", {"guard.on_spike": "skip", "model.vocab_size": 204}
+    found = crew.run(fit_on_ranks, 4, changes, (2, 1, 2), run, None, [2, 3])
+    assert [wrote for *_, wrote in found] == [False, False, True, False]
+    told = json.loads((run / "incidents" / "step-00000003.json").read_text(encoding="utf-8"))
+    assert told["told_rows"] == [told["first_row"] + 3, told["first_row"] + 6]
+    assert [(ended, index) for ended, index, *_ in found] == [(True, CFG.train.steps)] * 4
+
+
 def test_an_overflow_of_one_rank_lowers_the_loss_scale_of_all(crew, tmp_path):
-    found = crew.run(overflow_on_ranks, 2, (1, 2), tmp_path / "run", 1)
+    found = crew.run(overflow_on_ranks, 2, (1, 2), tmp_path / "run", [1])
     assert found[0] == found[1]
     assert [left_out for left_out, _ in found[0]] == [False, True, True, False, False]
     assert [scale for _, scale in found[0]] == [2.0**16, 2.0**16, 2.0**15, 2.0**15, 2.0**15]

@@ -3,13 +3,14 @@
 import dataclasses
 import math
 import os
+from math import prod
 
 import numpy as np
 import torch
 
 from blankfill.config.checkpoint import CheckpointConfig
 from blankfill.config.model import ModelConfig
-from blankfill.config.parallel import ParallelConfig
+from blankfill.config.parallel import AXES, ParallelConfig
 from blankfill.config.run import RunConfig
 from blankfill.config.schedule import ScheduleConfig
 from blankfill.config.train import TrainConfig
@@ -61,10 +62,15 @@ def local_trainer(cfg, run, weights=torch.float64, **options):
     return Trainer(cfg, engine, make_rows(cfg), run)
 
 
+def laid_out(layout):
+    """Give the configuration of a layout: sizes along the axes, as far as they are named."""
+    return ParallelConfig(**dict(zip(AXES, layout, strict=False)))
+
+
 def parallel_trainer(cfg, layout, run, weights=torch.float64, dtype=torch.float32, **options):
     from blankfill.parallel import ParallelEngine, Ranks
 
-    ranks = Ranks(ParallelConfig(replicate=layout[0], shard=layout[1]), torch.device("cpu"))
+    ranks = Ranks(laid_out(layout), torch.device("cpu"))
     engine = ParallelEngine(cfg, ranks, dtype=dtype, weights=weights, **options)
     run.mkdir(exist_ok=True)
     return Trainer(cfg, engine, make_rows(cfg), run)
@@ -81,16 +87,15 @@ def all_parts(engine):
     }
 
 
-def _whole(engine, name, rows):
-    place = engine._place_of(name) if hasattr(engine, "_place_of") else None
+def _whole(engine, name, part):
+    """Put a tensor together of what the processes keep."""
+    place = engine.kept.place_of(name) if hasattr(engine, "kept") else None
     if place is None:
-        return rows
-    from torch.distributed.tensor import DTensor, Replicate, Shard
-
-    return DTensor.from_local(
-        rows, engine._ranks.mesh, (Replicate(), Shard(0)), run_check=False, shape=place.shape,
-        stride=torch.empty(place.shape, device="meta").stride(),
-    ).full_tensor()  # fmt: skip
+        return part
+    whole = torch.full(place.shape, float("nan"), dtype=part.dtype)
+    for its_place, its_part in engine._ranks.gather([(place, part)]):
+        whole[its_place.index] = its_part
+    return whole
 
 
 def train(trainer, steps=STEPS):
@@ -163,23 +168,34 @@ def evaluate_on_ranks(changes, layout, run):
 
 def traffic_on_ranks(changes, layout, run):
     """Count the bytes that this process sends in a step; tell them, and those of the formula."""
+    from blankfill.parallel.tensor import cut_dimension
+
     traffic = load_benchmark("traffic")
     trainer = parallel_trainer(CFG.changed(changes), layout, run, weights=torch.float32)
     engine = trainer.engine
     with trainer.open_loader() as loader, traffic.counted(engine._ranks.mesh) as sent:
         trainer.step(loader)
-    named = list(engine.model.named_parameters())
-    muon = trainer.cfg.optimizer.kind == "muon"
+    places = {name: of[0] for name, of in engine.kept.places.items()}
+    matrices = matrices_of(list(engine.kept.weights.items()))
+    parts = engine.deal(0, trainer.cfg.train.batch_rows)
+    computed = [trainer.rows.rows(part.first, part.size) for part in parts]
+    positions, targets = engine.sum_over_data([
+        sum(batch.tokens.size for batch in computed), sum(batch.num_targets for batch in computed)
+    ])  # fmt: skip
     expected = traffic.expected_bytes(
-        {name: tuple(p.shape) for name, p in named}, layout,
-        passes=len(engine.deal(0, trainer.cfg.train.batch_rows)),
-        muon_shapes=[tuple(p.shape) for _, p in matrices_of(named)] * muon,
+        {name: tuple(p.shape) for name, p in engine.model.named_parameters()},
+        tuple(engine._ranks.layout.sizes), passes=len(parts),
+        muon_shapes=[
+            places[name].shape for name, _ in matrices if trainer.cfg.optimizer.kind == "muon"
+        ],
         update_bytes=update_precision(engine.device, torch.float32).itemsize,
+        positions=positions, targets=targets,
+        uncut=sum(prod(of.shape) for name, of in places.items() if cut_dimension(name) is None),
     )  # fmt: skip
     return dict(sent), expected
 
 
-def fit_on_ranks(changes, layout, run, stopped_rank=None, poisoned_rank=None):
+def fit_on_ranks(changes, layout, run, stopped_rank=None, poisoned_ranks=()):
     """Train to the end as the command does.
 
     Returns:
@@ -202,11 +218,11 @@ def fit_on_ranks(changes, layout, run, stopped_rank=None, poisoned_rank=None):
 
     trainer.step, write, told = watched, trainer._watch._write, []
     trainer._watch._write = lambda incident: told.append(incident) or write(incident)
-    if poisoned_rank is not None:
+    if poisoned_ranks:
         transfer, deal = trainer.engine.transfer, trainer.engine.deal
         part = deal(3 * 6, 6)[0]
         mine = trainer.rows.rows(part.first, part.size).documents[0]
-        poison = mine if rank == poisoned_rank else None
+        poison = mine if rank in poisoned_ranks else None
         trainer.engine.transfer = poisoned
     try:
         ended = trainer.fit()
@@ -235,7 +251,7 @@ def spoil_on_ranks(layout, run, how):
     def watched(loader):
         if trainer.index == 3 and how == "weight" and spoils:
             with torch.no_grad():
-                engine._own["blocks.0.attention.q.weight"][0, :2] = math.nan
+                engine.kept.weights["blocks.0.attention.q.weight"][0, :2] = math.nan
         return step(loader)
 
     def worse(batches, total_weight, *, step):
@@ -262,27 +278,27 @@ def clip_on_ranks(layout, run, weights):
     part = engine.deal(0, 6)[0]
     made = engine.transfer(rows.rows(part.first, part.size), part)
     found = engine.forward_backward([made], 100.0, step=0)
-    before = [gradient.clone() for gradient in engine._gradients()]
+    before = [gradient.clone() for gradient in engine.kept.gradients()]
     max_norm = found.grad_norm / 3
     engine.clip(max_norm)
     share = (max_norm / (engine._norm + 1e-6)).clamp(max=1.0)
     expected = [gradient.clone().mul_(share) for gradient in before]
-    pairs = list(zip(engine._gradients(), before, expected, strict=True))
+    pairs = list(zip(engine.kept.gradients(), before, expected, strict=True))
     return (
         all(not torch.equal(now, was) for now, was, _ in pairs if was.any()),
         all(torch.equal(now, wanted) for now, _, wanted in pairs),
     )
 
 
-def overflow_on_ranks(layout, run, overflowing_rank):
-    """Train in float16, where the gradients of one rank overflow in two steps; tell of each step
+def overflow_on_ranks(layout, run, overflowing_ranks, changes=None):
+    """Train in float16, where the gradients of some ranks overflow in two steps; tell of each step
     whether it was left out, and the loss scale after it."""
-    cfg = CFG.changed({"train.steps": 5})
+    cfg = CFG.changed({"train.steps": 5, **(changes or {})})
     trainer = parallel_trainer(cfg, layout, run, weights=torch.float32, dtype=torch.float16)
     compute, rank, told = trainer.engine.forward_backward, trainer.engine._ranks.rank, []
 
     def computed(batches, total_weight, *, step):
-        if rank == overflowing_rank and step in (1, 2):
+        if rank in overflowing_ranks and step in (1, 2):
             for batch in batches:
                 batch.targets.weights.mul_(1e6)
         return compute(batches, total_weight, step=step)
@@ -343,8 +359,7 @@ def meet(layout, function, *args):
     """Call a function with the joined processes."""
     from blankfill.parallel import Ranks
 
-    ranks = Ranks(ParallelConfig(replicate=layout[0], shard=layout[1]), torch.device("cpu"))
-    return function(ranks, *args)
+    return function(Ranks(laid_out(layout), torch.device("cpu")), *args)
 
 
 def refuse_once(ranks):
@@ -366,12 +381,12 @@ def sums_and_lists(ranks):
 def orthogonal_rows(ranks, shapes, dtype):
     """Make matrices orthogonal that are kept by rows; tell this process's rows."""
     from blankfill.parallel.muon import OwnedMatrices
-    from blankfill.parallel.rows import kept_rows
 
+    places = [ranks.kept_by_holders(shape, None) for shape in shapes]
     matrices = [matrix(shape, k) for k, shape in enumerate(shapes)]
-    kept = [m[kept_rows(len(m), ranks.part, ranks.layout.shard)] for m in matrices]
-    made = OwnedMatrices(shapes, ranks)(iter(kept), getattr(torch, dtype))
-    return ranks.part, [(piece.float().numpy(), side) for piece, side in made]
+    kept = [m[of[ranks.holder].index] for m, of in zip(matrices, places, strict=True)]
+    made = OwnedMatrices(places, ranks)(iter(kept), getattr(torch, dtype))
+    return ranks.holder, [(piece.float().numpy(), side) for piece, side in made]
 
 
 def matrix(shape, seed):

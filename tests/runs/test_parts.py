@@ -26,6 +26,10 @@ def some(dtype=torch.float32):
     }
 
 
+def begins_at(row, value):
+    return (row, *[0] * (value.ndim - 1))
+
+
 def write_shard(folder, tensors, number, cuts, part="model"):
     """Write what the writer `number`, from 0, of the rows between `cuts` has; it keeps the number
     where it is the first."""
@@ -39,9 +43,12 @@ def write_shard(folder, tensors, number, cuts, part="model"):
         if start < stop:
             mine[name] = start, value[start:stop]
     specs = [
-        TensorSpec(name=name, dtype=rows.dtype, shape=tuple(rows.shape), first_row=first)
+        TensorSpec(
+            name=name, dtype=rows.dtype, shape=tuple(rows.shape),
+            begin=None if first is None else begins_at(first, rows),
+        )
         for name, (first, rows) in mine.items()
-    ]
+    ]  # fmt: skip
     with TensorWriter(folder, part, specs, shard=(number + 1, len(cuts) - 1)) as writer:
         for name, (_, rows) in mine.items():
             writer.write(name, rows)
@@ -50,6 +57,30 @@ def write_shard(folder, tensors, number, cuts, part="model"):
 def write_shards(folder, tensors, cuts, part="model"):
     for number in range(len(cuts) - 1):
         write_shard(folder, tensors, number, cuts, part)
+
+
+def write_blocks(folder, tensors, cuts, columns):
+    """Write what writers have that keep some columns of matrices, those between `columns`, and of
+    these the rows between `cuts`; of anything else they keep rows."""
+    count = (len(cuts) - 1) * (len(columns) - 1)
+    for number in range(count):
+        band, row = divmod(number, len(cuts) - 1)
+        specs, parts = [], []
+        for name, value in tensors.items():
+            first = min(cuts[row], len(value)) if value.ndim else 0
+            part = value[first : cuts[row + 1]] if value.ndim else value
+            begin = begins_at(first, value) if value.ndim else ()
+            if name == "wide":
+                begin = (first, columns[band])
+                part = part[:, columns[band] : columns[band + 1]]
+            elif band or not (part.numel() if value.ndim else row == 0):
+                continue
+            specs.append(TensorSpec(name=name, dtype=part.dtype, shape=tuple(part.shape),
+                                    begin=begin or None))  # fmt: skip
+            parts.append(part)
+        with TensorWriter(folder, "model", specs, shard=(number + 1, count)) as writer:
+            for spec, part in zip(specs, parts, strict=True):
+                writer.write(spec.name, part)
 
 
 WAYS = {
@@ -62,31 +93,38 @@ WAYS = {
     "rows of four, some with none": lambda folder, tensors: write_shards(
         folder, tensors, (0, 3, 6, 7, 7)
     ),
+    "columns of two": lambda folder, tensors: write_blocks(folder, tensors, (0, 7), (0, 2, 5)),
+    "rows and columns": lambda folder, tensors: write_blocks(
+        folder, tensors, (0, 4, 7), (0, 1, 3, 5)
+    ),
 }
 ASKED = {
     "all": None,
-    "the first": slice(0, 2),
-    "across files": slice(2, 6),
-    "the last": slice(6, 7),
-    "none": slice(7, 7),
+    "the first": (slice(0, 2),),
+    "across files": (slice(2, 6),),
+    "the last": (slice(6, 7),),
+    "none": (slice(7, 7),),
+    "columns": (slice(0, 7), slice(1, 2)),
+    "columns across files": (slice(2, 6), slice(0, 2)),
+    "no columns": (slice(2, 6), slice(2, 2)),
 }
 
 
 @pytest.mark.parametrize("asked", ASKED)
 @pytest.mark.parametrize("way", WAYS)
-def test_any_rows_come_back_whatever_files_hold_them(tmp_path, way, asked):
+def test_any_rows_and_columns_come_back_whatever_files_hold_them(tmp_path, way, asked):
     tensors = some()
     WAYS[way](tmp_path, tensors)
     wanted = ASKED[asked]
 
-    def rows_of(name, shape):
+    def asked_of(name, shape):
         return wanted if wanted and shape[:1] == (HEIGHT,) else None
 
-    found = load_part(tmp_path, "model", rows_of)
+    found = load_part(tmp_path, "model", asked_of)
     assert found.keys() == tensors.keys()
     for name, value in tensors.items():
-        rows = rows_of(name, value.shape)
-        assert torch.equal(found[name], value if rows is None else value[rows])
+        part = asked_of(name, value.shape)
+        assert torch.equal(found[name], value if part is None else value[part])
     listed = list_part(tmp_path)
     assert {name: one.shape for name, one in listed.items()} == {
         name: tuple(value.shape) for name, value in tensors.items()
@@ -94,7 +132,7 @@ def test_any_rows_come_back_whatever_files_hold_them(tmp_path, way, asked):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int64, torch.bool])
-@pytest.mark.parametrize("way", ["one file", "rows of two"])
+@pytest.mark.parametrize("way", ["one file", "rows of two", "rows and columns"])
 def test_types_are_told_and_values_keep_their_bits(tmp_path, way, dtype):
     tensors = some(dtype)
     WAYS[way](tmp_path, tensors)
@@ -116,13 +154,14 @@ def test_weights_go_into_a_model_of_any_type(tmp_path, monkeypatch, way, held):
         assert torch.equal(model.get_parameter(name), value.to(held))
 
 
+@pytest.mark.parametrize("write", [WAYS["rows of two"], WAYS["rows and columns"]])
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
-def test_torch_s_own_reader_reads_the_rows_of_several_writers(tmp_path):
+def test_torch_s_own_reader_reads_the_rows_of_several_writers(tmp_path, write):
     from torch.distributed import checkpoint as dcp
 
     tensors = some()
     del tensors["number"]  # of which that reader makes one with a dimension
-    write_shards(tmp_path, tensors, (0, 3, 7))
+    write(tmp_path, tensors)
     found = {name: torch.zeros_like(value) for name, value in tensors.items()}
     reader = dcp.HuggingFaceStorageReader(str(tmp_path))
     dcp.load(found, storage_reader=reader, no_dist=True)
@@ -154,18 +193,27 @@ def test_files_of_two_checkpoints_are_not_put_together(tmp_path):
     write_shard(tmp_path, some(), 1, (0, 4, 6, 7))
     with pytest.raises(CheckpointError, match=r"00002-of-00003.*does not go on with wide.*row 3"):
         list_part(tmp_path)
+    write_blocks(tmp_path, some(), (0, 7), (0, 2, 3, 5))
+    other = tmp_path / "other"
+    other.mkdir()
+    write_blocks(other, some(), (0, 7), (0, 2, 4, 5))
+    last = "model-00003-of-00003.safetensors"
+    (tmp_path / last).write_bytes((other / last).read_bytes())
+    with pytest.raises(CheckpointError, match=r"00003-of-00003.*go on with wide.*column 3"):
+        list_part(tmp_path)
     write_shards(tmp_path, some(), (0, 4, 7))
     with pytest.raises(CheckpointError, match="holds files of two checkpoints"):
         part_files(tmp_path)
 
 
-@pytest.mark.parametrize("fault", ["cut off", "columns", "no JSON", "a list"])
+@pytest.mark.parametrize("fault", ["cut off", "a third dimension", "no JSON", "a list"])
 def test_a_damaged_file_is_named(tmp_path, fault):
     write_shards(tmp_path, some(), (0, 3, 7))
     path = tmp_path / "model-00002-of-00002.safetensors"
     content = path.read_bytes()
     offsets = {
-        "columns": json.dumps({"wide": {"saved_offsets": [3, 1]}}), "no JSON": "{", "a list": "[1]",
+        "a third dimension": json.dumps({"deep": {"saved_offsets": [3, 0, 1]}}), "no JSON": "{",
+        "a list": "[1]",
     }  # fmt: skip
     if fault == "cut off":
         path.write_bytes(content[:-4])

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+import math
+from dataclasses import dataclass, replace
+from typing import Annotated, Final, Literal
 
+from blankfill.config.model import ModelConfig
 from blankfill.config.on_resume import BY_NAME
 from blankfill.config.ranges import Range, check_numbers
 from blankfill.errors import ConfigError
 
-__all__ = ["ParallelConfig"]
+__all__ = ["AXES", "ParallelConfig"]
 
+AXES: Final = ("replicate", "shard", "tensor")
+"""What processes differ in, outermost first: neighbours by number differ in the last."""
 MOST_PROCESSES = 2**20
 """Of a run; more than any machine has."""
 LEAST_TIMEOUT_SECONDS = 10.0
@@ -19,13 +23,18 @@ LEAST_TIMEOUT_SECONDS = 10.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParallelConfig:
-    """The layout: `replicate` times `shard` processes, each with rows of its own."""
+    """The layout: `replicate` times `shard` times `tensor` processes; those that differ in the last
+    alone compute the same rows together."""
 
     replicate: Annotated[int, Range(1, MOST_PROCESSES)] = 1
     """Copies of the model, over which gradients are summed."""
     shard: Annotated[int, Range(1, MOST_PROCESSES)] = 1
     """Processes that hold a copy together: weights, gradients and moments are cut over them, and
     a block's weights are put together while it computes (FSDP2)."""
+    tensor: Annotated[int, Range(1, MOST_PROCESSES)] = 1
+    """Processes that compute each block together, each with some of its heads, of its feed-forward
+    units and of the vocabulary, and that share out positions between them. It must divide
+    model.num_heads, model.ffn_size, model.vocab_size and train.row_length."""
     timeout_seconds: Annotated[float, Range(LEAST_TIMEOUT_SECONDS, 86_400)] = 60.0
     """Seconds within which all processes end, and one says why, when one of them is killed or
     hangs; at the start they wait five times as long for one another. One that gives no sign for
@@ -44,7 +53,12 @@ class ParallelConfig:
     @property
     def num_processes(self) -> int:
         """Processes that it takes."""
-        return self.replicate * self.shard
+        return math.prod(self.sizes)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Processes along each of `AXES`."""
+        return tuple(getattr(self, axis) for axis in AXES)
 
     def require(self, num_processes: int) -> None:
         """Check that it is a layout of so many processes.
@@ -54,20 +68,66 @@ class ParallelConfig:
         """
         if num_processes == self.num_processes:
             return
-        given = (
-            f"parallel.replicate={self.replicate} times parallel.shard={self.shard} is "
-            f"{self.num_processes}"
-        )
+        factors = [f"parallel.replicate={self.replicate}", f"parallel.shard={self.shard}"]
+        if self.tensor > 1:
+            factors.append(f"parallel.tensor={self.tensor}")
+        given = f"{' times '.join(factors)} is {self.num_processes}"
         if num_processes == 1:
             raise ConfigError(
                 f"{given}, and this is one process; start so many with torchrun "
-                f"--nproc-per-node {self.num_processes} -m blankfill, or leave both out"
+                f"--nproc-per-node {self.num_processes} -m blankfill, or leave "
+                f"{'both' if self.tensor == 1 else 'them'} out"
             )
-        halves = [n for n in range(2, num_processes) if num_processes % n == 0]
-        ways = [f"--parallel.shard {num_processes}", f"--parallel.replicate {num_processes}"]
+        raise ConfigError(
+            f"{given}, and {num_processes} processes were started; take "
+            f"{', or '.join(self._ways(num_processes))}"
+        )
+
+    def _ways(self, num_processes: int) -> list[str]:
+        """Name layouts of so many processes; with this number of tensor-parallel ones if it can."""
+        keeps = self.tensor > 1 and num_processes % self.tensor == 0
+        rest = num_processes // self.tensor if keeps else num_processes
+        kept = f" --parallel.tensor {self.tensor}" if keeps else ""
+        if rest == 1:
+            return [kept.strip()]
+        halves = [n for n in range(2, rest) if rest % n == 0]
+        ways = [f"--parallel.shard {rest}", f"--parallel.replicate {rest}"]
         if halves:
             middle = halves[len(halves) // 2]
-            ways.append(f"--parallel.replicate {num_processes // middle} --parallel.shard {middle}")
-        raise ConfigError(
-            f"{given}, and {num_processes} processes were started; take {', or '.join(ways)}"
-        )
+            ways.append(f"--parallel.replicate {rest // middle} --parallel.shard {middle}")
+        return [way + kept for way in ways]
+
+    def require_parts(self, model: ModelConfig, row_length: int) -> None:
+        """Check that what `tensor` processes share out can be cut into so many equal parts.
+
+        Raises:
+            ConfigError: it cannot; the message names numbers that would do.
+        """
+        sizes = {
+            "model.num_heads": model.num_heads, "model.ffn_size": model.ffn_size,
+            "model.vocab_size": model.vocab_size, "train.row_length": row_length,
+        }  # fmt: skip
+        for name, size in sizes.items():
+            if size % self.tensor == 0:
+                continue
+            fits = [n for n in range(1, self.tensor) if all(s % n == 0 for s in sizes.values())]
+            down = size - size % self.tensor
+            others = [n for n in (down, down + self.tensor) if n]
+            if name == "model.num_heads":
+                others = [n for n in others if _can_have(model, n)]
+            ways = [f"--parallel.tensor {' or '.join(map(str, fits))}"]
+            if others:
+                ways.append(f"{name} {' or '.join(map(str, others))}")
+            raise ConfigError(
+                f"parallel.tensor={self.tensor} does not divide {name}={size}; take "
+                f"{', or '.join(ways)}"
+            )
+
+
+def _can_have(model: ModelConfig, num_heads: int) -> bool:
+    """Tell whether a model could have so many heads."""
+    try:
+        replace(model, num_heads=num_heads)
+    except ConfigError:
+        return False
+    return True

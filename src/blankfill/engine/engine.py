@@ -153,6 +153,10 @@ class Engine(Protocol):
         """Add up what each process that reads rows of its own has of some numbers."""
         ...
 
+    def any_of(self, flags: Sequence[bool]) -> list[bool]:
+        """Tell of each of some things whether it is so in any process."""
+        ...
+
     def deal(self, first: int, num_rows: int) -> list[Portion]:
         """Give the micro-batches of this process in a step of the rows `[first, first + num_rows)`.
 

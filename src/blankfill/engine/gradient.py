@@ -45,12 +45,14 @@ def seed_dropout(seed: int, step: int) -> None:
     torch.manual_seed((seed * 1_000_003 + step) % 2**64)  # torch takes 64 bits
 
 
-def draws_by_row(cfg: RunConfig, step: int) -> Drawing:
+def draws_by_row(cfg: RunConfig, step: int, part: int = 0, parts: int = 1) -> Drawing:
     """Draw the dropout of each row from its own address, whatever it is computed beside.
 
     Args:
         cfg: the run.
         step: 0-based optimizer step.
+        part: which of equal parts of the heads and positions is computed here.
+        parts: how many there are.
     """
 
     def draw(batch: TensorBatch) -> Draws | None:
@@ -59,7 +61,7 @@ def draws_by_row(cfg: RunConfig, step: int) -> Drawing:
         return address_draws(
             cfg.train.seed, step, rows, num_layers=cfg.model.num_layers, length=length,
             device=batch.tokens.device,
-        ) if cfg.model.drops else None  # fmt: skip
+        ).in_parts(part, parts) if cfg.model.drops else None  # fmt: skip
 
     return draw
 

@@ -122,6 +122,10 @@ class LocalEngine:
         """Give the values: this process reads all rows."""
         return list(values)
 
+    def any_of(self, flags: Sequence[bool]) -> list[bool]:
+        """Give the flags: there is no other process."""
+        return list(flags)
+
     def deal(self, first: int, num_rows: int) -> list[Portion]:
         """Cut a step's rows into micro-batches."""
         size = self._cfg.train.micro_batch_rows

@@ -237,7 +237,7 @@ def _own(place: Place) -> Source:
     checkpoint = choose_checkpoint(folder, place.checkpoint, ["model"])
     shards = {path: open_shard(path) for path in part_files(checkpoint.path)}
     tensors = {
-        name: joined([shards[rows.path][name] for rows in tensor.rows])
+        name: joined(tensor.shape, [(one.begin, shards[one.path][name]) for one in tensor.blocks])
         for name, tensor in list_part(checkpoint.path).items()
     }
     return Source(path=folder, layout="blankfill", ranks=[tensors], record=record,

@@ -67,8 +67,9 @@ class StoredTensor:
     """The storage it lies in, where the file has checksums."""
     held: torch.Tensor | None = None
     """Its values, where the file's format can only be read whole (torch before 1.6)."""
-    pieces: tuple[StoredTensor, ...] = ()
-    """Its rows in several files, in order; none where one file holds it."""
+    pieces: tuple[tuple[tuple[int, int], StoredTensor], ...] = ()
+    """What several files hold of it, each with its first row and column; none where one file holds
+    it."""
 
     def read(self) -> torch.Tensor:
         """Read the values.
@@ -79,10 +80,10 @@ class StoredTensor:
         if self.held is not None:
             return self.held
         if self.pieces:
-            whole, first = torch.empty(self.shape, dtype=self.dtype), 0
-            for piece in self.pieces:
-                whole[first : first + piece.shape[0]] = piece.read()
-                first += piece.shape[0]
+            whole = torch.empty(self.shape, dtype=self.dtype)
+            for begin, piece in self.pieces:
+                spans = zip(begin, piece.shape, strict=False)  # a vector has no columns
+                whole[tuple(slice(at, at + n) for at, n in spans)] = piece.read()
             return whole
         if math.prod(self.shape) == 0:
             return torch.empty(self.shape, dtype=self.dtype)
@@ -112,13 +113,17 @@ class StoredTensor:
             )
 
 
-def joined(pieces: Sequence[StoredTensor]) -> StoredTensor:
-    """Give the tensor whose rows several files hold, in order."""
-    first, *others = pieces
-    if not others:
-        return first
-    height = sum(piece.shape[0] for piece in pieces)
-    return replace(first, shape=(height, *first.shape[1:]), pieces=tuple(pieces))
+def joined(
+    shape: tuple[int, ...], pieces: Sequence[tuple[tuple[int, int], StoredTensor]]
+) -> StoredTensor:
+    """Give the tensor that several files hold some rows and columns of.
+
+    Args:
+        shape: of the whole tensor.
+        pieces: what each of them has, with its first row and column.
+    """
+    first = pieces[0][1]
+    return first if len(pieces) == 1 else replace(first, shape=shape, pieces=tuple(pieces))
 
 
 def open_shard(path: Path) -> dict[str, StoredTensor]:

@@ -52,7 +52,10 @@ class _View(ctypes.Structure):
 
 
 class _Dropout(ctypes.Structure):
-    _fields_ = (("seed", ctypes.c_uint64), ("below", ctypes.c_uint32), ("grow", ctypes.c_float))
+    _fields_ = (
+        ("seed", ctypes.c_uint64), ("below", ctypes.c_uint32), ("grow", ctypes.c_float),
+        ("part", ctypes.c_int64), ("parts", ctypes.c_int64),
+    )  # fmt: skip
 
 
 class Native:
@@ -84,19 +87,20 @@ class Native:
 
     def forward(
         self, table: torch.Tensor, views: list[torch.Tensor], weights: torch.Tensor, scale: float,
-        row_length: int, dropout: float, seed: int | None = None,
+        row_length: int, dropout: float, seed: int | None = None, part: int = 0, parts: int = 1,
     ) -> None:  # fmt: skip
         """Fill `weights` and the last of `views`: q, k, v and the result, each `[N, B * T, H]`.
 
-        Dropout is drawn from a seed, which torch's generator gives where none is given. A weight
-        that it takes is kept as its negative.
+        Dropout is drawn from a seed, which torch's generator gives where none is given, as for
+        all heads, of which these are one of equal parts. A weight that it takes is kept as its
+        negative.
         """
         examples = _examples(table, row_length)
         if seed is None:
             seed = int(torch.randint(2**63 - 1, (), dtype=torch.int64)) if dropout else 0
         self._attend(
             self._gemm, _address(examples), *_sizes(examples, views[0]), ctypes.c_float(scale),
-            _dropout(dropout, seed), _largest(examples), _longest(examples),
+            _dropout(dropout, seed, part, parts), _largest(examples), _longest(examples),
             *(_view(x) for x in views), _address(weights),
         )  # fmt: skip
 
@@ -268,8 +272,8 @@ def _longest(examples: torch.Tensor) -> ctypes.c_int64:
     return ctypes.c_int64(int((examples[:, 2] - examples[:, 0]).max()))
 
 
-def _dropout(rate: float, seed: int = 0) -> _Dropout:
-    return _Dropout(seed, int(rate * 2**32), 1 / (1 - rate))
+def _dropout(rate: float, seed: int = 0, part: int = 0, parts: int = 1) -> _Dropout:
+    return _Dropout(seed, int(rate * 2**32), 1 / (1 - rate), part, parts)
 
 
 def _sizes(examples: torch.Tensor, view: torch.Tensor) -> tuple[ctypes.c_int64, ...]:

@@ -83,7 +83,7 @@ static inline uint32_t random_at(uint32_t index, uint64_t seed) {
     return mix(mix(index ^ (uint32_t)seed) + (uint32_t)(seed >> 32));
 }
 
-/* Dropout of the weights that start at an index of the whole buffer: a number below `below` takes
+/* Dropout of the weights that start at an index of those of all heads: a number below `below` takes
  * one, which is kept as its negative. */
 static void drop(float *weights, int64_t count, uint32_t index, uint64_t seed, uint32_t below) {
 #pragma omp simd
@@ -101,8 +101,14 @@ static const float *after_dropout(const float *weights, int64_t count, float gro
     return kept;
 }
 
-/* Dropout: all zero where there is none. */
-typedef struct { uint64_t seed; uint32_t below; float grow; } dropout_t;
+/* Dropout: `below` is zero where there is none. Heads are one of equal parts of all heads. */
+typedef struct { uint64_t seed; uint32_t below; float grow; int64_t part, parts; } dropout_t;
+
+/* How much further the numbers of a rectangle's draws lie, which are counted over all heads, than
+ * its weights, which lie behind `start` others of these heads. */
+static int64_t draws_beyond(dropout_t dropout, int64_t heads, int64_t start, int64_t pairs) {
+    return start * (dropout.parts - 1) + dropout.part * heads * pairs;
+}
 
 /* The rectangles of an example are numbered: 0 is Part A, the others are strips of Part B. */
 static int64_t strips(const int64_t *e) { return (e[2] - e[1] + STRIP - 1) / STRIP; }
@@ -169,7 +175,8 @@ void attend(gemm_t gemm, const int64_t *examples, int64_t count, int64_t heads, 
                 for (int64_t i = 0; i < queries; i++)
                     softmax(own + i * keys, number ? keys - queries + i + 1 : keys, keys);
                 if (dropout.below) {
-                    drop(own, pairs, (uint32_t)place, dropout.seed, dropout.below);
+                    int64_t draw = place + draws_beyond(dropout, heads, start, pairs);
+                    drop(own, pairs, (uint32_t)draw, dropout.seed, dropout.below);
                     kept = after_dropout(own, pairs, dropout.grow, scratch);
                 }
                 multiply(gemm, 'N', 'N', queries, size, keys, 1.0f, kept, keys, values_of.data,

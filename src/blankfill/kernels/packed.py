@@ -38,6 +38,8 @@ def block_attention(
     dropout: float,
     scale: float,
     seeds: torch.Tensor | None = None,
+    part: int = 0,
+    parts: int = 1,
 ) -> torch.Tensor:
     """Attend within each example.
 
@@ -51,12 +53,14 @@ def block_attention(
         scale: of the scores; applied to them in the precision of the softmax.
         seeds: `[B]` int64 on the CPU; each row's dropout is drawn from its own. From torch's
             generator where not given.
+        part: which of equal parts of the heads these are: dropout is that of all of them.
+        parts: how many parts there are.
 
     Returns:
         `[B, T, N, H]`; zero where there is no example. Softmax is computed in float32, or float64
         where the inputs are.
     """
-    return _forward(q, k, v, table, dropout, scale, seeds)[0]
+    return _forward(q, k, v, table, dropout, scale, seeds, part, parts)[0]
 
 
 def in_c(device: torch.device, dtype: torch.dtype) -> bool:
@@ -68,7 +72,7 @@ def in_c(device: torch.device, dtype: torch.dtype) -> bool:
 @torch.library.custom_op("blankfill::block_attention", mutates_args=())
 def _forward(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, dropout: float,
-    scale: float, seeds: torch.Tensor | None = None,
+    scale: float, seeds: torch.Tensor | None = None, part: int = 0, parts: int = 1,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Return the result, and the softmax weights of all rectangles; those that dropout takes, as
     their negatives."""
@@ -76,11 +80,11 @@ def _forward(
     buffer = q.new_empty(_room(q, table))
     views = [_by_head(x) for x in (q, k, v, out)]
     native = _native(views, table)
-    for part, room, seed in _by_seed(table, buffer, q.shape[2], seeds if dropout else None):
+    for of_row, room, seed in _by_seed(table, buffer, q.shape[2], seeds if dropout else None):
         if native:
-            native.forward(part, views, room, scale, q.shape[1], dropout, seed)
+            native.forward(of_row, views, room, scale, q.shape[1], dropout, seed, part, parts)
         else:
-            _attend(part, views, room, scale, q.shape, dropout, seed)
+            _attend(of_row, views, room, scale, q.shape, dropout, seed, part, parts)
     return out, buffer
 
 
@@ -102,7 +106,7 @@ def _by_seed(
 
 def _attend(
     table: torch.Tensor, views: list[torch.Tensor], buffer: torch.Tensor, scale: float,
-    shape: torch.Size, dropout: float, seed: int | None,
+    shape: torch.Size, dropout: float, seed: int | None, part: int, parts: int,
 ) -> None:  # fmt: skip
     """Fill the weights and the last of `views`: q, k, v and the result, each `[N, B * T, H]`."""
     queries, keys, values, results = views
@@ -120,8 +124,9 @@ def _attend(
         else:
             weights.copy_(torch.softmax(weights.float().mul_(scale), -1))
         if dropout:
-            stays = torch.empty_like(weights).bernoulli_(1 - dropout, generator=draw)
-            weights *= stays.mul_(2).sub_(1)
+            stays = weights.new_empty(parts * len(weights), *weights.shape[1:])
+            stays.bernoulli_(1 - dropout, generator=draw)  # of all heads, wherever they are
+            weights *= stays.chunk(parts)[part].mul_(2).sub_(1)
         left = _after_dropout(weights, dropout)
         torch.bmm(left, values[:, first:end], out=results[:, query:end])
 
@@ -229,7 +234,7 @@ def _softmax_backward_(grad: torch.Tensor, weights: torch.Tensor) -> None:
 @_forward.register_fake
 def _(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, dropout: float,
-    scale: float, seeds: torch.Tensor | None = None,
+    scale: float, seeds: torch.Tensor | None = None, part: int = 0, parts: int = 1,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     if q.device.type == "meta":  # the table is still a real one
         room: int | torch.SymInt = _room(q, table)
@@ -248,7 +253,7 @@ def _(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    q, k, v, table, dropout, scale, _ = inputs
+    q, k, v, table, dropout, scale, *_ = inputs
     ctx.save_for_backward(q, k, v, output[1], table)
     ctx.dropout, ctx.scale = dropout, scale
     ctx.mark_non_differentiable(output[1])
@@ -259,7 +264,7 @@ def _differentiate(ctx: Any, grad: torch.Tensor, _: Any) -> tuple[torch.Tensor |
     grads = torch.ops.blankfill.block_attention_backward(
         grad, q, k, v, buffer, table, ctx.dropout, ctx.scale
     )
-    return (*grads, None, None, None, None)
+    return (*grads, None, None, None, None, None, None)
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)

@@ -144,11 +144,11 @@ static void softmax_pairs(float *row, int64_t seen, int64_t size, float scale) {
 }
 
 /* A row of weights: rounded into `to`, `pitch` long, and what dropout leaves of it into `kept`. */
-static void keep_weights(float *own, strip_t s, int64_t place, dropout_t dropout, float *scratch,
+static void keep_weights(float *own, strip_t s, int64_t draw, dropout_t dropout, float *scratch,
                          uint16_t *to, uint16_t *kept) {
     const float *remaining = own;
     if (dropout.below) {
-        drop(own, s.keys, (uint32_t)place, dropout.seed, dropout.below);
+        drop(own, s.keys, (uint32_t)draw, dropout.seed, dropout.below);
         remaining = after_dropout(own, s.keys, dropout.grow, scratch);
     }
     for (int64_t i = 0; i < s.keys; i += 16) {
@@ -169,6 +169,8 @@ static void attend_pairs(const int64_t *e, int64_t heads, int64_t head, int64_t 
     lay_pairs(v, e[0], e[2], head, size, room->values, room->deep);
     while (next_strip(e, heads, head, &walk, &s)) {
         int64_t queries = s.end - s.first;
+        int64_t pairs = (end_of(e, walk.number) - first_query(e, walk.number)) * s.pitch;
+        int64_t beyond = draws_beyond(dropout, heads, walk.start, pairs);
         lay_rows(q, s.first, s.end, head, size, room->left);
         multiply_pairs(queries, s.keys, size / 2, room->left, size / 2, room->keys_turned,
                        room->wide, room->scores, room->wide, 0);
@@ -176,7 +178,7 @@ static void attend_pairs(const int64_t *e, int64_t heads, int64_t head, int64_t 
             float *own = room->scores + i * room->wide;
             int64_t place = s.place + i * s.pitch;
             softmax_pairs(own, s.causal ? s.keys - queries + i + 1 : s.keys, s.keys, scale);
-            keep_weights(own, s, place, dropout, room->wide_row, weights + place,
+            keep_weights(own, s, place + beyond, dropout, room->wide_row, weights + place,
                          room->kept + i * room->wide);
         }
         multiply_pairs(queries, size, (s.keys + 1) / 2, (uint32_t *)room->kept, room->wide / 2,

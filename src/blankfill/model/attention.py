@@ -193,7 +193,9 @@ def dense_attention(
     scores = scores.masked_fill(~mask.visible[:, None], float("-inf"))
     weights = scores.softmax(dim=-1)  # [B, N, Tq, Tk]
     if dropout and draws is not None:
-        pairs = torch.arange(weights[0, :, 0].numel(), device=q.device)
+        num_pairs = weights[0, :, 0].numel()  # each key of each head, of which others have others
+        first = draws.part * num_pairs
+        pairs = torch.arange(first, first + num_pairs, device=q.device)
         queries = draws.positions(ATTENTION)[:, None, :, None]
         stays = kept(queries, pairs.view(weights.shape[1], 1, -1), dropout)
         weights = torch.where(stays, weights / (1 - dropout), 0.0)
@@ -216,8 +218,10 @@ def packed_attention(
     Arguments and result as `dense_attention`, with one length T; zero on padding.
     """
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-    seeds = None if draws is None else draws.seeds[ATTENTION]
-    return block_attention(q, k, v, mask.table, dropout, scale, seeds)
+    if draws is None:
+        return block_attention(q, k, v, mask.table, dropout, scale)
+    seeds = draws.seeds[ATTENTION]
+    return block_attention(q, k, v, mask.table, dropout, scale, seeds, draws.part, draws.parts)
 
 
 def flex_attention(

@@ -11,7 +11,7 @@ Shapes: B rows, T positions, D units, n wanted positions, L layers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -43,10 +43,19 @@ class Draws:
     """The lower 32 bits of the same, as int64 on the device."""
     length: int
     """T."""
+    part: int = 0
+    """Which of equal parts of the heads, and of a row's positions between the products of a block,
+    is computed here."""
+    parts: int = 1
+    """How many there are; others compute the others."""
 
     def layer(self, number: int) -> Draws:
         """Give those of one layer."""
-        return Draws(self.seeds[number], self.keys[number], self.length)
+        return replace(self, seeds=self.seeds[number], keys=self.keys[number])
+
+    def in_parts(self, part: int, parts: int) -> Draws:
+        """Give those of one of equal parts."""
+        return replace(self, part=part, parts=parts)
 
     def positions(self, site: int, wanted: torch.Tensor | None = None) -> torch.Tensor:
         """Give 32 bits of each position in int64: `[B, T]`, or `[n]` of the wanted ones.
@@ -102,7 +111,7 @@ class Dropout(nn.Module):
         """Map `[B, T, D]`, or `[n, D]` of the wanted positions, to the same.
 
         Args:
-            x: units.
+            x: units; of T positions, or of this part of them.
             draws: of this layer; from torch's generator where not given.
             site: where the layer drops.
             wanted: `[n]` which positions they are, counted over all rows.
@@ -110,7 +119,10 @@ class Dropout(nn.Module):
         if draws is None or not self.training or not self.rate:
             return nn.functional.dropout(x, self.rate, self.training)
         units = torch.arange(x.shape[-1], device=x.device)
-        stays = kept(draws.positions(site, wanted)[..., None], units, self.rate)
+        positions = draws.positions(site, wanted)
+        if wanted is None and x.shape[1] < draws.length:
+            positions = positions.chunk(draws.parts, dim=1)[draws.part]
+        stays = kept(positions[..., None], units, self.rate)
         return torch.where(stays, x / (1 - self.rate), 0.0)
 
 

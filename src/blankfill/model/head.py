@@ -10,7 +10,7 @@ from torch import nn
 
 from blankfill.config.model import ModelConfig
 from blankfill.model.linear import product
-from blankfill.model.loss import Loss, target_loss
+from blankfill.model.loss import Loss, VocabularyPart, target_loss
 from blankfill.model.targets import Targets
 
 __all__ = ["Head"]
@@ -26,6 +26,8 @@ class Head(nn.Module):
         super().__init__()
         matrix = None if cfg.tie_head else torch.empty(cfg.vocab_size, cfg.hidden_size)
         self.weight = None if matrix is None else nn.Parameter(matrix)
+        self.part: VocabularyPart | None = None
+        """Where the matrix has some rows of the vocabulary's alone."""
 
     def forward(
         self, hidden: torch.Tensor, tied: torch.Tensor | None = None,
@@ -45,5 +47,6 @@ class Head(nn.Module):
         matrix = tied if self.weight is None else self.weight
         assert matrix is not None, "a tied head needs the embedding's matrix"
         if targets is None:
-            return product(hidden, matrix)
-        return target_loss(hidden, matrix, targets, z_loss)
+            scores = product(hidden, matrix)
+            return scores if self.part is None else self.part.joined(scores)
+        return target_loss(hidden, matrix, targets, z_loss, self.part)

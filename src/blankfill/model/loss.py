@@ -3,19 +3,19 @@
 The gradient of cross-entropy is known as soon as the logits are, so the forward pass computes both
 and the `[n, V]` logits of all targets never exist together.
 
-Shapes: n targets, D hidden, V vocabulary.
+Shapes: n targets, D hidden, V vocabulary, or the part of it that is scored here.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from blankfill.kernels.native import TYPES, Native, load_native
 from blankfill.model.targets import Targets
 
-__all__ = ["Loss", "target_loss"]
+__all__ = ["Loss", "VocabularyPart", "target_loss"]
 
 CHUNK_ELEMENTS = 4_000_000
 """Logits held at a time: 16 MB in float32, about what a CPU's last cache holds."""
@@ -32,8 +32,34 @@ class Loss(NamedTuple):
     """`[n]` unweighted nats of each target, without the z-loss; detached."""
 
 
+class VocabularyPart(Protocol):
+    """Tokens of which some are scored here and others elsewhere, each part with its own rows of the
+    matrix; and how the parts put together what they have of a row's softmax."""
+
+    @property
+    def first(self) -> int:
+        """Id of the first token here."""
+        ...
+
+    def largest_(self, x: torch.Tensor) -> torch.Tensor:
+        """Replace each value by the largest that a part has."""
+        ...
+
+    def total_(self, x: torch.Tensor) -> torch.Tensor:
+        """Replace each value by the sum of those that the parts have."""
+        ...
+
+    def joined(self, scores: torch.Tensor) -> torch.Tensor:
+        """Put the parts' `[..., V]` scores side by side; training has no need of it."""
+        ...
+
+
 def target_loss(
-    hidden: torch.Tensor, matrix: torch.Tensor, targets: Targets, z_loss: float = 0.0
+    hidden: torch.Tensor,
+    matrix: torch.Tensor,
+    targets: Targets,
+    z_loss: float = 0.0,
+    part: VocabularyPart | None = None,
 ) -> Loss:
     """Sum the weighted negative log-likelihood of the targets.
 
@@ -43,11 +69,15 @@ def target_loss(
         targets: what they are to predict.
         z_loss: weight of the squared log of each softmax's denominator, which is added to the
             sum (Chowdhery et al. 2022, section 5); 0 is off.
+        part: where the matrix has some rows of the vocabulary's alone. The loss is of all tokens;
+            the gradient of `hidden` is what these add to it.
     """
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
-    made: Any = _ChunkedCrossEntropy.apply(hidden, matrix, targets.ids, targets.weights, z_loss)
+    made: Any = _ChunkedCrossEntropy.apply(
+        hidden, matrix, targets.ids, targets.weights, z_loss, part
+    )
     return Loss(*made)
 
 
@@ -60,6 +90,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         targets: torch.Tensor,
         scale: torch.Tensor | None,
         z_loss: float,
+        part: VocabularyPart | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         num_targets, vocab_size = len(targets), matrix.shape[0]
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
@@ -67,25 +98,25 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         rows = max(1, min(num_targets, max(MIN_CHUNK_ROWS, CHUNK_ELEMENTS // vocab_size)))
         logits = hidden.new_empty(rows, vocab_size)
-        way = _way_for(logits, wide)
+        way = _way_for(logits, wide, part)
         normalizer = hidden.new_empty(num_targets, dtype=wide)
         nll = torch.empty_like(normalizer)
         grad_hidden = torch.empty_like(hidden)
         grad_matrix = way.begin_sum(matrix) if needs_grad else None
         for start in range(0, num_targets, rows):
-            part = slice(start, min(start + rows, num_targets))
-            wanted = targets[part]
-            scores = torch.mm(hidden[part], narrow.T, out=logits[: len(wanted)])
-            grad = way.score(scores, wanted, normalizer[part], nll[part], needs_grad, z_loss)
+            chunk = slice(start, min(start + rows, num_targets))
+            wanted = targets[chunk]
+            scores = torch.mm(hidden[chunk], narrow.T, out=logits[: len(wanted)])
+            grad = way.score(scores, wanted, normalizer[chunk], nll[chunk], needs_grad, z_loss)
             if grad_matrix is None:
                 continue
             # A row's gradient is weight * (factor * p - onehot). What multiplies the whole row is
             # left to the hidden states, which are narrow, where logits are not.
-            factor = 1 + 2 * z_loss * normalizer[part, None]
+            factor = 1 + 2 * z_loss * normalizer[chunk, None]
             if scale is not None:
-                factor = factor * scale[part, None]
-            torch.mm(grad, narrow, out=grad_hidden[part]).mul_(factor)
-            way.add_product(grad_matrix, grad, (hidden[part] * factor).to(hidden.dtype))
+                factor = factor * scale[chunk, None]
+            torch.mm(grad, narrow, out=grad_hidden[chunk]).mul_(factor)
+            way.add_product(grad_matrix, grad, (hidden[chunk] * factor).to(hidden.dtype))
         if grad_matrix is not None:
             ctx.save_for_backward(grad_hidden, grad_matrix)
         ctx.used = False
@@ -103,7 +134,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             )
         ctx.used = True
         grad_hidden, grad_matrix = ctx.saved_tensors
-        return grad_hidden.mul_(grad), grad_matrix.mul_(grad), None, None, None
+        return grad_hidden.mul_(grad), grad_matrix.mul_(grad), None, None, None, None
 
 
 class _ByTensors:
@@ -151,6 +182,35 @@ class _ByTensors:
             total += grad.T @ source
 
 
+class _InParts(_ByTensors):
+    """The same where other tokens are scored elsewhere. What travels is of each target its largest
+    logit, its denominator and its own logit; no row of logits leaves its place."""
+
+    def __init__(self, logits: torch.Tensor, wide: torch.dtype, part: VocabularyPart) -> None:
+        super().__init__(logits, wide)
+        self._part = part
+
+    def score(
+        self, scores: torch.Tensor, targets: torch.Tensor, normalizer: torch.Tensor,
+        nll: torch.Tensor, needs_grad: bool, z_loss: float,
+    ) -> torch.Tensor:  # fmt: skip
+        """As by tensors; a target that is elsewhere is taken from no row."""
+        p, wanted = self._room[: len(targets)], (targets - self._part.first)[:, None]
+        is_here = (wanted >= 0) & (wanted < scores.shape[1])
+        wanted = torch.where(is_here, wanted, 0)
+        largest = self._part.largest_(scores.amax(1).to(p.dtype))
+        torch.sub(scores, largest[:, None], out=p)
+        own = torch.where(is_here, p.gather(1, wanted), 0)[:, 0]
+        denominator, own = self._part.total_(torch.stack([p.exp_().sum(1), own]))
+        torch.add(largest, denominator.log(), out=normalizer)
+        torch.sub(denominator.log(), own, out=nll)
+        if not needs_grad:
+            return p
+        p /= denominator[:, None]
+        p.scatter_add_(1, wanted, is_here * (-1 / (1 + 2 * z_loss * normalizer[:, None])))
+        return p if scores.dtype == p.dtype else scores.copy_(p)
+
+
 class _InC(_ByTensors):
     """The same for float32 and bfloat16 on a CPU, each in one pass over what it reads."""
 
@@ -178,8 +238,12 @@ class _InC(_ByTensors):
         self._native.add_part(total, torch.mm(grad.T, source, out=self._product))
 
 
-def _way_for(logits: torch.Tensor, wide: torch.dtype) -> _ByTensors:
+def _way_for(
+    logits: torch.Tensor, wide: torch.dtype, part: VocabularyPart | None = None
+) -> _ByTensors:
     """Choose by the type of the logits, the device and what is there."""
+    if part is not None:
+        return _InParts(logits, wide, part)
     fits = logits.dtype in TYPES and logits.device.type == "cpu"
     if fits and (native := load_native()):
         return _InC(native)

@@ -1,7 +1,8 @@
 """The engine of several processes: the same methods as the local one, and the same numbers.
 
-Each process reads rows of its own and keeps rows of every tensor. Torch's FSDP2 puts a block's
-weights together and sums gradients; what is decided (norm, clipping, verdicts, the loss scale)
+Each process, or each group of them that compute a block together, reads rows of its own; each keeps
+a part of every tensor. Torch's FSDP2 puts a block's weights together and sums gradients; what is
+decided (norm, clipping, verdicts, the loss scale)
 follows from numbers that were summed over all processes, so that all decide alike.
 """
 
@@ -25,7 +26,6 @@ from blankfill.engine.engine import Portion, StepNumbers, UnreadNumbers, misfit
 from blankfill.engine.gradient import (
     draws_by_row,
     forward_backward,
-    layer_of,
     lend,
     lost_to_scale,
     move_average,
@@ -37,14 +37,14 @@ from blankfill.model.glm import GLM
 from blankfill.objective.batch import Batch
 from blankfill.optim import LossScaler, build_optimizer_of, matrices_of, shrink_at
 from blankfill.parallel.deal import deal, first_rows, weigh_first_rows
+from blankfill.parallel.kept import Kept
 from blankfill.parallel.layout import build_sharded, draw_weights
 from blankfill.parallel.muon import OwnedMatrices
 from blankfill.parallel.ranks import Ranks
-from blankfill.parallel.rows import kept_rows, own, own_parameters
-from blankfill.parallel.save import Place, save_together
+from blankfill.parallel.save import save_together
+from blankfill.parallel.tensor import sum_over_group
 from blankfill.parallel.unsound import ReturningGradients, bad_weights
 from blankfill.runs import Checkpoint, Part
-from blankfill.runs.parts import load_part, read_pieces
 from blankfill.runs.save import NewCheckpoint
 
 __all__ = ["ParallelEngine"]
@@ -57,7 +57,7 @@ class ParallelEngine:
     """The engine of one of several processes.
 
     The model is built without values. Every tensor's first values are drawn by one process, each in
-    its turn, and sent by rows to those that keep them: they are those of one process, bit for bit,
+    its turn, and sent to those that keep parts of them: they are those of one process, bit for bit,
     all draw about equally much, and memory holds one layer's part of them at a time.
 
     Args:
@@ -96,21 +96,20 @@ class ParallelEngine:
         narrow = cfg.parallel.weights == "bfloat16"
         self._autocast = torch.float32 if narrow else self.dtype  # what is narrow needs no cast
         self.model = build_sharded(
-            cfg.model, ranks.mesh, self.device, weights, compiled=compiled,
-            one_graph=self.attention != "flex", again=train.recompute, narrow=narrow,
+            cfg.model, ranks, weights, compiled=compiled, one_graph=self.attention != "flex",
+            again=train.recompute, narrow=narrow,
         )  # fmt: skip
-        self._parameters = dict(self.model.named_parameters())
-        self._own = own_parameters(self.model)
-        draw_weights(self.model, self._own, train.seed, ranks)
-        named = list(self._own.items())
-        shapes = [self._parameters[name].shape for name, _ in matrices_of(named)]
+        self._kept = kept = Kept(self.model, cfg.model, ranks)
+        draw_weights(cfg.model, kept.weights, kept.places, train.seed, ranks)
+        named = list(kept.weights.items())
+        places = [kept.places[name] for name, _ in matrices_of(named)]
         self.optimizer = build_optimizer_of(
             named, cfg.optimizer, lr=cfg.schedule.peak_lr,
             muon_dtype=update_precision(self.device, weights),
-            orthogonalizer=OwnedMatrices([(m, n) for m, n in shapes], ranks),
+            orthogonalizer=OwnedMatrices(places, ranks),
         )  # fmt: skip
         self.scaler = LossScaler(train.loss_scale_window) if self.dtype == torch.float16 else None
-        self.ema = self._copies() if cfg.optimizer.ema_decay else {}
+        self.ema = self._kept.copies() if cfg.optimizer.ema_decay else {}
         self._norm: torch.Tensor | None = None
         self._spoiled: torch.Tensor | None = None
         self._returning = ReturningGradients(self.model.embed)
@@ -138,17 +137,24 @@ class ParallelEngine:
         return self._ranks.once(decide)
 
     def gather(self, items: Sequence[T]) -> list[T]:
-        """Give all processes what each of them has, in the order of their rows."""
-        return self._ranks.gather(items)
+        """Give all processes what each of them has, in the order of their rows; of those that have
+        the same rows, one."""
+        return self._ranks.gather(items if self._ranks.speaks_for_rows else [])
 
     def has_largest(self, value: float) -> bool:
-        """Tell whether a number is the largest of those that the processes give, in one of them."""
+        """Tell whether a number is the largest of those that the processes give; it is so in one
+        process, which speaks for those that have its rows."""
         of_all = self._ranks.gather([math.inf if math.isnan(value) else value])
-        return of_all.index(max(of_all)) == self._ranks.rank
+        largest = of_all.index(max(of_all))
+        return self._ranks.speaks_for_rows and self._ranks.reader_of(largest) == self._ranks.reader
 
     def sum_over_data(self, values: Sequence[float]) -> list[float]:
-        """Add up what each process has of some numbers."""
-        return self._ranks.sum(values)
+        """Add up what processes have of some numbers; of those that have the same rows, one."""
+        return self._ranks.sum(values if self._ranks.speaks_for_rows else [0.0] * len(values))
+
+    def any_of(self, flags: Sequence[bool]) -> list[bool]:
+        """Tell of each of some things whether it is so in any process."""
+        return [total > 0 for total in self._ranks.sum(flags)]
 
     # -- one step ---------------------------------------------------------------------------------
 
@@ -156,7 +162,7 @@ class ParallelEngine:
         """Give this process's micro-batches of a step."""
         return deal(
             first, num_rows, micro_batch_rows=self._cfg.train.micro_batch_rows,
-            rank=self._ranks.rank, count=self._ranks.count,
+            rank=self._ranks.reader, count=self._ranks.num_readers,
         )  # fmt: skip
 
     def transfer(self, batch: Batch, part: Portion) -> TensorBatch:
@@ -179,13 +185,14 @@ class ParallelEngine:
             self.model, self._in_turn(batches), self._autocast, total_weight, z_loss=train.z_loss,
             shrink=shrink_at(step, share, self._cfg.schedule),
             scale=self.scaler.scale if self.scaler else None,
-            draws=draws_by_row(self._cfg, step),
+            draws=draws_by_row(self._cfg, step, self._ranks.tensor.rank, self._ranks.tensor.size),
         )  # fmt: skip
-        square = torch.nn.utils.get_total_norm(self._gradients()).double() ** 2
+        sum_over_group(self._kept.gradients(cut=False), self._ranks.tensor)
+        loss = torch.stack(losses).double().sum()
         loss, square = self._ranks.sum_on_device(
             torch.stack([
-                torch.stack(losses).double().sum(),
-                square / self._ranks.layout.replicate,  # copies have the same gradient
+                loss if self._ranks.speaks_for_rows else torch.zeros_like(loss),
+                self._kept.share_of_square(),
             ])
         )  # fmt: skip
         self._norm = square.sqrt()
@@ -209,27 +216,21 @@ class ParallelEngine:
             self._ranks.mark(in_step=True)
             yield batch
 
-    def _gradients(self) -> list[torch.Tensor]:
-        """List the kept rows of the gradients."""
-        return [own(p.grad) for p in self._parameters.values() if p.grad is not None]
-
     def clip(self, max_norm: float) -> None:
         """Scale the gradient down to a global norm of at most this; 0 leaves it as it is."""
         assert self._norm is not None, "there is no gradient to clip"
         share = ((max_norm or math.inf) / (self._norm + 1e-6)).clamp(max=1.0)  # as torch clips
-        if gradients := self._gradients():  # in one launch on a GPU, which wants one type
+        if gradients := self._kept.gradients():  # in one launch on a GPU, which wants one type
             torch._foreach_mul_(gradients, share.to(gradients[0].dtype))  # pyright: ignore[reportPrivateUsage] - as torch's own clipping
 
     def step(self, lr: float) -> None:
         """Move the weights, and their average where one is kept; drop the gradient."""
-        for name, rows in self._own.items():
-            gradient = self._parameters[name].grad
-            rows.grad = None if gradient is None else own(gradient)
+        self._kept.hand_on_gradients()
         self.optimizer.set_lr(lr)
         spoiled = self._spoiled
         self.optimizer.step(spoiled)
         self.drop_gradient()
-        move_average(self.ema, self._own, self._cfg.optimizer.ema_decay, unless=spoiled)
+        move_average(self.ema, self._kept.weights, self._cfg.optimizer.ema_decay, unless=spoiled)
 
     def drop_gradient(self) -> None:
         """Forget the gradient of a step that is not applied."""
@@ -243,22 +244,11 @@ class ParallelEngine:
     def bad_weights(self) -> list[str]:
         """Name the weights that are not finite, with how many of their values, and the processes
         that keep them."""
-        sizes = {name: parameter.numel() for name, parameter in self._parameters.items()}
-        return bad_weights(self._own, sizes, self._ranks)
+        return bad_weights(self._kept.weights, self._kept.here, self._ranks)
 
     def gradient_norms(self) -> dict[str, float]:
         """Give the gradient norm of each layer; none after the update."""
-        squares: dict[str, float] = {}
-        for name, parameter in self._parameters.items():
-            if parameter.grad is None:
-                continue
-            norm = float(torch.linalg.vector_norm(own(parameter.grad), dtype=torch.float64))
-            squares[layer_of(name)] = squares.get(layer_of(name), 0.0) + norm**2
-        of_all = self._ranks.sum(list(squares.values()))
-        copies = self._ranks.layout.replicate
-        return {
-            layer: math.sqrt(square / copies) for layer, square in zip(squares, of_all, strict=True)
-        }
+        return self._kept.gradient_norms()
 
     @contextmanager
     def evaluation(self) -> Generator[GLM]:
@@ -279,39 +269,26 @@ class ParallelEngine:
     # -- state ------------------------------------------------------------------------------------
 
     def tensors(self) -> dict[Part, Tensors]:
-        """Give the rows that this process keeps of the tensors of a checkpoint."""
+        """Give what this process keeps of the tensors of a checkpoint."""
         self._ranks.pause()
-        weights = {name: rows.detach() for name, rows in self._own.items()}
+        weights = {name: part.detach() for name, part in self._kept.weights.items()}
         return {"model": weights, "optimizer": self.optimizer.tensors(), "ema": self.ema}
 
     def write(self, new: NewCheckpoint, parts: dict[Part, Tensors]) -> None:
         """Write what `tensors` gave, or a copy of it, as a checkpoint; may run on a thread.
 
-        Each process writes its rows, and the leading one commits.
+        Each process writes what it keeps, and the leading one commits.
 
         Raises:
             CheckpointError: a disk does not take it, in all processes; older checkpoints are
                 untouched.
         """
-        save_together(new, parts, self._place_of, self._ranks)
+        save_together(new, parts, self._kept.place_of, self._ranks)
 
-    def _place_of(self, name: str) -> Place | None:
-        """Tell what rows this process keeps belong to; None of what is no tensor of rows."""
-        shape = self._shape_of(name)
-        if shape is None:
-            return None
-        kept = kept_rows(shape[0], self._ranks.part, self._ranks.layout.shard)
-        return Place(shape=shape, first_row=kept.start)
-
-    def _shape_of(self, name: str) -> torch.Size | None:
-        """Give the whole shape of a weight or of a moment named `<what>.<weight>`; None of what
-        is no tensor of rows, such as AdamW's number of steps."""
-        of = name if name in self._parameters else name.partition(".")[2]
-        return None if name.startswith("step.") else self._parameters[of].shape
-
-    def kept_weights(self) -> Tensors:
-        """Give the rows of the weights that this process keeps."""
-        return dict(self._own)
+    @property
+    def kept(self) -> Kept:
+        """What this process keeps of the weights."""
+        return self._kept
 
     def loss_scale(self) -> tuple[float, ...] | None:
         """Give the state of the loss scale of float16, for a checkpoint."""
@@ -325,16 +302,16 @@ class ParallelEngine:
             CheckpointError: the checkpoint does not fit the model.
         """
         folder = checkpoint.path
-        self._load_weights(folder, "model")
+        self._kept.load_weights(folder)
         try:
-            self.optimizer.load(load_part(folder, "optimizer", self._rows_on_disk))
+            self.optimizer.load(self._kept.read(folder, "optimizer"))
         except CheckpointError as error:
             raise misfit(folder, error) from error
         if self.ema and checkpoint.holds("ema"):
-            average = load_part(folder, "ema", self._rows_on_disk)
+            average = self._kept.read(folder, "ema")
             self.ema = {name: value.to(self.device) for name, value in average.items()}
         elif self.ema:
-            self.ema = self._copies()
+            self.ema = self._kept.copies()
         training = checkpoint.state.training
         if self.scaler is not None and training is not None and training.loss_scale is not None:
             self.scaler.load(training.loss_scale)
@@ -345,42 +322,10 @@ class ParallelEngine:
         Raises:
             CheckpointError: a file cannot be read or does not fit the model.
         """
-        self._load_weights(folder, "model")
-        self.ema = self._copies() if self.ema else {}
+        self._kept.load_weights(folder)
+        self.ema = self._kept.copies() if self.ema else {}
 
-    def _load_weights(self, folder: Path, part: Part) -> None:
-        left = set(self._own)
-        for piece in read_pieces(folder, part, self._rows_on_disk):
-            piece.copy_to(self._own[piece.name])
-            left.discard(piece.name)
-        if left:
-            raise CheckpointError(f"{folder} lacks the tensor {min(left)}; restore its files")
-
-    def _rows_on_disk(self, name: str, shape: Sequence[int]) -> slice | None:
-        """Tell which rows of a tensor on disk this process keeps; None of what is no tensor of
-        rows.
-
-        Raises:
-            CheckpointError: the model has no tensor of that name and shape.
-        """
-        of = name if name in self._parameters else name.partition(".")[2]
-        if of not in self._parameters:
-            raise CheckpointError(f"{name} {list(shape)} is not in the model of its run.json")
-        wanted = self._shape_of(name)
-        if wanted is None:
-            return None
-        if list(wanted) != list(shape):
-            raise CheckpointError(
-                f"{name} is {list(shape)} and {list(wanted)} in the model of its run.json"
-            )
-        return kept_rows(wanted[0], self._ranks.part, self._ranks.layout.shard)
-
-    @torch.no_grad()
     def take_whole(self, name: str, values: torch.Tensor) -> None:
-        """Give a weight other first values, of which this process keeps its rows."""
-        rows = kept_rows(len(values), self._ranks.part, self._ranks.layout.shard)
-        self._own[name].copy_(values[rows])
-        self.ema = self._copies() if self.ema else {}
-
-    def _copies(self) -> Tensors:
-        return {name: rows.detach().clone() for name, rows in self._own.items()}
+        """Give a weight other first values, of which this process keeps its part."""
+        self._kept.take_whole(name, values)
+        self.ema = self._kept.copies() if self.ema else {}

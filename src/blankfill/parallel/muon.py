@@ -1,25 +1,25 @@
 """Muon over several processes: each matrix has one owner that makes its update orthogonal.
 
-Momentum is kept by rows, like the parameter. The rows of an update travel to its owner, who has the
-whole matrix for a moment, and the orthogonal rows travel back: two all-to-all exchanges among the
-processes that hold a copy of the model together. Copies share the matrices out among them, and each
-tells the others its own. The products are those of one process, on the same whole matrices.
+Momentum is kept in parts, like the parameter. The parts of an update travel to its owner, who has
+the whole matrix for a moment, and those of the orthogonal one travel back: two all-to-all exchanges
+among the processes that hold a copy of the model together. Copies share the matrices out among
+them, and each tells the others its own. The products are those of one process, on the same whole
+matrices.
 
-Shapes: m rows of a matrix, of which this process keeps r; n columns.
+Shapes: m rows and n columns of a matrix, of which this process keeps r and c.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from blankfill.optim.muon import orthogonalize
-from blankfill.parallel.ranks import REPLICATE, SHARD, Ranks
-from blankfill.parallel.rows import kept_rows
+from blankfill.parallel.places import Place
+from blankfill.parallel.ranks import REPLICATE, Ranks
 
 __all__ = ["OwnedMatrices", "owners_of"]
 
@@ -39,69 +39,58 @@ def owners_of(shapes: Sequence[Shape], count: int) -> list[int]:
 
 
 class OwnedMatrices:
-    """Makes updates orthogonal, each by its owner; an `Orthogonalizer` of kept rows.
+    """Makes updates orthogonal, each by its owner; an `Orthogonalizer` of kept parts.
 
     Args:
-        shapes: `[m, n]` of the whole matrices, in the order of the updates.
+        places: of each matrix, in the order of the updates, what each holder of a copy keeps.
         ranks: the processes.
     """
 
-    def __init__(self, shapes: Sequence[Shape], ranks: Ranks) -> None:
-        self._shapes, self._ranks, self._parts = list(shapes), ranks, ranks.layout.shard
+    def __init__(self, places: Sequence[Sequence[Place]], ranks: Ranks) -> None:
+        self._places, self._ranks, self._holders = list(places), ranks, range(ranks.num_holders)
+        shapes = [(of[0].shape[0], of[0].shape[1]) for of in places]
         self._owners = [
-            divmod(owner, self._parts) for owner in owners_of(self._shapes, ranks.count)
+            divmod(owner, ranks.num_holders) for owner in owners_of(shapes, ranks.count)
         ]
 
     def __call__(
         self, updates: Iterator[torch.Tensor], dtype: torch.dtype
     ) -> Iterator[tuple[torch.Tensor, int]]:
-        """Give the kept rows of each orthogonal update, `[r, n]` in `dtype`."""
+        """Give the kept part of each orthogonal update, `[r, c]` in `dtype`."""
         kept = list(updates)
-        assert len(kept) == len(self._shapes), "every matrix has a gradient in every step"
+        assert len(kept) == len(self._places), "every matrix has a gradient in every step"
         wholes = self._collect(kept)
         made = {k: orthogonalize(matrix, dtype) for k, matrix in wholes.items()}
         pieces = self._return(made, kept, dtype)
         self._tell_copies(pieces, kept, dtype)
-        for k, shape in enumerate(self._shapes):
-            yield pieces[k], max(shape)
+        for k, places in enumerate(self._places):
+            yield pieces[k], max(places[0].shape)
 
-    def _of(self, replica: int, part: int | None = None) -> list[int]:
+    def _of(self, replica: int, holder: int | None = None) -> list[int]:
         """List the matrices that a copy, or one process of it, owns."""
-        return [k for k, (r, p) in enumerate(self._owners) if r == replica and part in (None, p)]
-
-    def _num_rows(self, k: int, part: int) -> int:
-        rows = kept_rows(self._shapes[k][0], part, self._parts)
-        return rows.stop - rows.start
+        return [k for k, (r, h) in enumerate(self._owners) if r == replica and holder in (None, h)]
 
     def _collect(self, kept: Sequence[torch.Tensor]) -> dict[int, torch.Tensor]:
-        """Send kept rows to their owners; give the whole matrices that this process owns."""
-        replica, part = self._ranks.replica, self._ranks.part
-        sent = [[kept[k] for k in self._of(replica, to)] for to in range(self._parts)]
-        mine = self._of(replica, part)
-        sizes = [
-            sum(self._num_rows(k, source) * self._shapes[k][1] for k in mine)
-            for source in range(self._parts)
-        ]
-        received = self._exchange(sent, sizes, kept[0])
-        rows: dict[int, list[torch.Tensor]] = {k: [] for k in mine}
+        """Send kept parts to their owners; give the whole matrices that this process owns."""
+        replica, holder = self._ranks.replica, self._ranks.holder
+        sent = [[kept[k] for k in self._of(replica, to)] for to in self._holders]
+        mine = self._of(replica, holder)
+        sizes = [[self._places[k][source].numel for k in mine] for source in self._holders]
+        received = self._exchange(sent, [sum(of_one) for of_one in sizes], kept[0])
+        wholes = {k: kept[0].new_empty(self._places[k][0].shape) for k in mine}
         for source, flat in enumerate(received):
-            heights = [self._num_rows(k, source) for k in mine]
-            widths = [self._shapes[k][1] for k in mine]
-            cut = flat.split([h * w for h, w in zip(heights, widths, strict=True)])
-            for k, height, piece in zip(mine, heights, cut, strict=True):
-                rows[k].append(piece.view(height, self._shapes[k][1]))
-        return {k: torch.cat(pieces) for k, pieces in rows.items()}
+            for k, piece in zip(mine, flat.split(sizes[source]), strict=True):
+                place = self._places[k][source]
+                wholes[k][place.index] = piece.view(place.sizes)
+        return wholes
 
     def _return(
         self, made: dict[int, torch.Tensor], kept: Sequence[torch.Tensor], dtype: torch.dtype
     ) -> dict[int, torch.Tensor]:
-        """Send orthogonal rows back to where they are kept; give those of this process."""
+        """Send orthogonal parts back to where they are kept; give those of this process."""
         replica = self._ranks.replica
-        sent = [
-            [made[k][kept_rows(self._shapes[k][0], to, self._parts)] for k in made]
-            for to in range(self._parts)
-        ]
-        owned = [self._of(replica, source) for source in range(self._parts)]
+        sent = [[made[k][self._places[k][to].index] for k in made] for to in self._holders]
+        owned = [self._of(replica, source) for source in self._holders]
         sizes = [sum(kept[k].numel() for k in of_source) for of_source in owned]
         received = self._exchange(sent, sizes, kept[0].to(dtype))
         pieces: dict[int, torch.Tensor] = {}
@@ -121,7 +110,7 @@ class OwnedMatrices:
         dist.all_to_all_single(
             received.view(torch.uint8), torch.cat(flat).view(torch.uint8),
             [size * width for size in sizes], [x.numel() * width for x in flat],
-            group=self._group(SHARD),
+            group=self._ranks.holders,
         )  # fmt: skip
         return list(received.split(list(sizes)))
 
@@ -139,11 +128,7 @@ class OwnedMatrices:
             else:
                 flat = kept[0].new_empty(sum(sizes), dtype=dtype)
             if sum(sizes):
-                dist.broadcast(
-                    flat.view(torch.uint8), group_src=replica, group=self._group(REPLICATE)
-                )
+                copies = self._ranks.mesh.get_group(REPLICATE)
+                dist.broadcast(flat.view(torch.uint8), group_src=replica, group=copies)
             for k, piece in zip(owned, flat.split(sizes), strict=True):
                 pieces[k] = piece.view(kept[k].shape)
-
-    def _group(self, axis: str) -> Any:
-        return self._ranks.mesh.get_group(axis)

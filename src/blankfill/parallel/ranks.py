@@ -14,11 +14,12 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from blankfill.config.parallel import ParallelConfig
+from blankfill.config.parallel import AXES, ParallelConfig
 from blankfill.errors import BlankfillError, ConfigError
 from blankfill.parallel.fault import place_of
 from blankfill.parallel.pace import Pace
-from blankfill.parallel.rows import kept_rows
+from blankfill.parallel.places import Place, kept_place
+from blankfill.parallel.tensor import TensorGroup
 
 if TYPE_CHECKING:
     from blankfill.parallel.pulse import Pulse
@@ -30,8 +31,9 @@ T = TypeVar("T")
 CONTROL_TIMEOUT = timedelta(days=1)
 """For which small values are waited for: whether a process that keeps others waiting is lost, the
 heartbeat tells, and not the time alone."""
-REPLICATE, SHARD = "replicate", "shard"
-"""The mesh's axes; every rank along either reads rows of its own."""
+REPLICATE, SHARD, TENSOR = AXES
+"""The mesh's axes; ranks along the first two read rows of their own, those along the last the same.
+"""
 
 
 class Ranks:
@@ -58,9 +60,16 @@ class Ranks:
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
         self._control: Any = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
         self._require_one_layout()  # before groups are made of it, which would wait for ever
-        self.mesh: DeviceMesh = init_device_mesh(
-            device.type, (layout.replicate, layout.shard), mesh_dim_names=(REPLICATE, SHARD)
+        self.mesh: DeviceMesh = init_device_mesh(device.type, layout.sizes, mesh_dim_names=AXES)
+        self.tensor = TensorGroup(
+            self.mesh.get_group(TENSOR), self.rank % layout.tensor, layout.tensor
         )
+        """Those that compute a block together."""
+        self.holders: Any = (
+            self.mesh.get_group(SHARD) if layout.tensor == 1
+            else dist.new_subgroups(group_size=self.num_holders)[0]
+        )  # fmt: skip
+        """Those that hold a copy of the model together."""
         self.saving: Any = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
         """The processes once more, for what goes on beside the steps."""
 
@@ -72,12 +81,51 @@ class Ranks:
     @property
     def replica(self) -> int:
         """Number of this process's copy of the model."""
-        return self.rank // self.layout.shard
+        return self.rank // self.num_holders
 
     @property
-    def part(self) -> int:
+    def holder(self) -> int:
         """Number of this process among those that hold its copy."""
-        return self.rank % self.layout.shard
+        return self.rank % self.num_holders
+
+    @property
+    def num_holders(self) -> int:
+        """Processes that hold a copy of the model together."""
+        return self.layout.shard * self.layout.tensor
+
+    @property
+    def reader(self) -> int:
+        """Number of this process's rows among those of all; some processes have the same."""
+        return self.reader_of(self.rank)
+
+    def reader_of(self, rank: int) -> int:
+        """Give that number of another process."""
+        return rank // self.layout.tensor
+
+    @property
+    def num_readers(self) -> int:
+        """Shares of rows that there are."""
+        return self.count // self.layout.tensor
+
+    @property
+    def speaks_for_rows(self) -> bool:
+        """Whether this process is the first of those that have its rows."""
+        return self.tensor.rank == 0
+
+    def kept_by_holders(self, shape: Sequence[int], cut: int | None) -> list[Place]:
+        """Tell what each holder of a copy keeps of a tensor, in their order.
+
+        Args:
+            shape: of the whole tensor.
+            cut: as `kept_place` takes it.
+        """
+        return [
+            kept_place(
+                shape, cut, tensor=(holder % self.layout.tensor, self.layout.tensor),
+                shard=(holder // self.layout.tensor, self.layout.shard),
+            )
+            for holder in range(self.num_holders)
+        ]  # fmt: skip
 
     def once(self, decide: Callable[[], T]) -> T:
         """Let the leading process find something out, and tell it to all.
@@ -109,28 +157,26 @@ class Ranks:
         dist.all_reduce(total, group=self._control)
         return total.tolist()
 
-    def scatter_rows(
-        self, values: torch.Tensor | None, shape: Sequence[int], source: int
+    def scatter(
+        self, values: torch.Tensor | None, places: Sequence[Place], source: int
     ) -> torch.Tensor:
-        """Give every process the rows that it keeps of a tensor that one of them has.
+        """Give every process what it keeps of a tensor that one of them has.
 
         Args:
             values: float32 on the CPU, in the process that has it.
-            shape: of the whole tensor.
+            places: what each holder of a copy keeps.
             source: rank of that process.
         """
-        parts = self.layout.shard
-        received = torch.empty(-(-shape[0] // parts), *shape[1:])
+        received = torch.empty(max(place.numel for place in places))
         sent: list[torch.Tensor] | None = None
         if values is not None:
-            of_parts = [received.new_zeros(received.shape) for _ in range(parts)]
-            for part, room in enumerate(of_parts):
-                rows = values[kept_rows(shape[0], part, parts)]
-                room[: len(rows)] = rows
-            sent = of_parts * self.layout.replicate
+            of_holders = [torch.zeros_like(received) for _ in places]
+            for place, room in zip(places, of_holders, strict=True):
+                room[: place.numel] = values[place.index].reshape(-1)
+            sent = of_holders * self.layout.replicate
         dist.scatter(received, sent, src=source, group=self._control)
-        rows = kept_rows(shape[0], self.part, parts)
-        return received[: rows.stop - rows.start]
+        mine = places[self.holder]
+        return received[: mine.numel].view(mine.sizes)
 
     def sum_on_device(self, values: torch.Tensor) -> torch.Tensor:
         """Add up what each process has of some numbers, without reading them; all get the same
@@ -185,7 +231,11 @@ class Ranks:
         Raises:
             ConfigError: one is told another layout.
         """
-        mine = f"--parallel.replicate {self.layout.replicate} --parallel.shard {self.layout.shard}"
+        mine = " ".join(
+            f"--parallel.{axis} {size}"
+            for axis, size in zip(AXES, self.layout.sizes, strict=True)
+            if size > 1 or axis in (REPLICATE, SHARD)
+        )
         of_each = self.gather([mine])
         other = next((rank for rank, one in enumerate(of_each) if one != of_each[0]), None)
         if other is not None:

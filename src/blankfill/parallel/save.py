@@ -1,12 +1,13 @@
-"""Checkpoints of several processes: each writes its own rows, the leading one commits.
+"""Checkpoints of several processes: each writes what it keeps, the leading one commits.
 
-Torch's distributed checkpoint (DCP) plans who writes what, so that rows which several copies of the
-model hold are written once and the disks have about as much to do, carries the plan and the answers
-between the processes, and tells all of them what any has met. How files are written, hashed, read
-back and named is ours, and the same as in one process: the folder has a temporary name until every
-process has answered for its files, and a process that dies before leaves the last checkpoint alone.
+Torch's distributed checkpoint (DCP) plans who writes what, so that parts of tensors which several
+processes hold are written once and the disks have about as much to do, carries the plan and the
+answers between the processes, and tells all of them what any has met. How files are written,
+hashed, read back and named is ours, and the same as in one process: the folder has a temporary name
+until every process has answered for its files, and a process that dies before leaves the last
+checkpoint alone.
 
-    all        plan: the rows that are here
+    all        plan: the parts of tensors that are here
     leading    makes the folder; shares out what is held twice
     all        write a file for each part, flush it, read it back
     leading    state.json, then the folder's name
@@ -41,51 +42,40 @@ from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
 from blankfill.errors import CheckpointError, for_people
+from blankfill.parallel.places import Place
 from blankfill.parallel.ranks import Ranks
 from blankfill.runs import Part
 from blankfill.runs.save import NewCheckpoint, read_back, stored_parts
 from blankfill.runs.tensors import SavedFile, TensorSpec, TensorWriter
 
-__all__ = ["Place", "save_together"]
+__all__ = ["save_together"]
 
 T = TypeVar("T")
 Tensors = Mapping[str, torch.Tensor]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
-    """Where rows belong."""
-
-    shape: torch.Size
-    """Of the whole tensor."""
-    first_row: int
-    """The row of it that the first one is."""
-
-
 PlaceOf = Callable[[str], Place | None]
-"""Tells where the rows of a name belong; None of what every process has whole."""
+"""Tells where what is kept of a name belongs; None of what every process has whole."""
 
 
 def save_together(
     new: NewCheckpoint, parts: Mapping[Part, Tensors], place_of: PlaceOf, ranks: Ranks
 ) -> None:
-    """Write a checkpoint; every process calls this with the rows that it keeps.
+    """Write a checkpoint; every process calls this with what it keeps.
 
     Args:
         new: the checkpoint.
-        parts: the rows by part and name, on any device.
-        place_of: where they belong.
+        parts: what it keeps by part and name, on any device.
+        place_of: where that belongs.
         ranks: the processes.
 
     Raises:
         CheckpointError: a disk does not take it, in all processes; older checkpoints are untouched.
     """
-    rows = {f"{part}/{name}": x for part, tensors in parts.items() for name, x in tensors.items()}
+    kept = {f"{part}/{name}": x for part, tensors in parts.items() for name, x in tensors.items()}
     files = _Files(new, stored_parts(parts), ranks)
     try:
-        dcp.save(
-            rows, storage_writer=files, planner=_KeptRows(place_of), process_group=ranks.saving
-        )
+        dcp.save(kept, storage_writer=files, planner=_Kept(place_of), process_group=ranks.saving)
     except CheckpointException as failed:
         files.discard()
         _refuse(new, {rank: error for rank, (error, _) in failed.failures.items()}, ranks)
@@ -120,11 +110,11 @@ def _refuse(
     raise dist.DistError(f"{ranks.place_of(rank)} has met an error: {error!r}")
 
 
-class _KeptRows(dcp.DefaultSavePlanner):
-    """Plans plain tensors of which each process keeps rows; what several keep one of them writes.
+class _Kept(dcp.DefaultSavePlanner):
+    """Plans plain tensors of which each process keeps a part; what several keep one of them writes.
 
     Args:
-        place_of: where rows belong.
+        place_of: where parts belong.
     """
 
     def __init__(self, place_of: PlaceOf) -> None:
@@ -132,29 +122,26 @@ class _KeptRows(dcp.DefaultSavePlanner):
         self._place_of = place_of
 
     def create_local_plan(self) -> SavePlan:
-        """List the rows of this process."""
-        items = (self._item(key, rows) for key, rows in sorted(self.state_dict.items()))
+        """List what this process keeps."""
+        items = (self._item(key, kept) for key, kept in sorted(self.state_dict.items()))
         self.plan = SavePlan([item for item in items if item is not None])
         return self.plan
 
     def lookup_object(self, index: MetadataIndex) -> Any:
-        """Give the rows of an item of the plan."""
+        """Give the values of an item of the plan."""
         return self.state_dict[index.fqn]
 
-    def _item(self, key: str, rows: torch.Tensor) -> WriteItem | None:
+    def _item(self, key: str, part: torch.Tensor) -> WriteItem | None:
         place = self._place_of(key.partition("/")[2])
-        whole = rows.shape if place is None else place.shape
-        if place is not None and not len(rows) and whole[0]:
+        whole = part.shape if place is None else torch.Size(place.shape)
+        if place is not None and not part.numel() and whole.numel():
             return None  # this process keeps none of it
-        offsets = [0] * rows.ndim
-        if place is not None:
-            offsets[0] = place.first_row
-        begin = torch.Size(offsets)
+        begin = torch.Size([0] * part.ndim if place is None else place.begin)
         return WriteItem(
             index=MetadataIndex(key, begin), type=WriteItemType.SHARD,
             tensor_data=TensorWriteData(
-                chunk=ChunkStorageMetadata(offsets=begin, sizes=rows.shape),
-                properties=TensorProperties.create_from_tensor(rows), size=whole,
+                chunk=ChunkStorageMetadata(offsets=begin, sizes=part.shape),
+                properties=TensorProperties.create_from_tensor(part), size=whole,
             ),
         )  # fmt: skip
 
@@ -261,8 +248,7 @@ def _spec(item: WriteItem) -> TensorSpec:
     """Say what a file's header says of an item of the plan."""
     data = item.tensor_data
     assert data is not None
-    offsets = data.chunk.offsets
     return TensorSpec(
         name=item.index.fqn.partition("/")[2], dtype=data.properties.dtype,
-        shape=tuple(data.chunk.sizes), first_row=offsets[0] if offsets else None,
+        shape=tuple(data.chunk.sizes), begin=tuple(data.chunk.offsets) or None,
     )  # fmt: skip

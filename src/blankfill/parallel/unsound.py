@@ -7,6 +7,7 @@ what comes back to a process's own hidden states does.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from blankfill.engine.transfer import read_together
+from blankfill.parallel.places import Place
 from blankfill.parallel.ranks import Ranks
 
 __all__ = ["ReturningGradients", "bad_weights"]
@@ -21,31 +23,32 @@ __all__ = ["ReturningGradients", "bad_weights"]
 
 @torch.no_grad()
 def bad_weights(
-    own: Mapping[str, torch.Tensor], sizes: Mapping[str, int], ranks: Ranks
+    own: Mapping[str, torch.Tensor], places: Mapping[str, Place], ranks: Ranks
 ) -> list[str]:
     """Name the weights that are not finite, with how many of their values, and the processes that
     keep those; copies need not agree, as where a machine's memory fails.
 
     Args:
         own: what this process keeps of each weight.
-        sizes: number of values of each whole weight.
+        places: where that belongs.
         ranks: the processes; all call this.
     """
     counts = read_together([(~torch.isfinite(rows)).sum() for rows in own.values()])
     here = [
-        (name, int(n), ranks.rank, ranks.replica)
+        (name, places[name].begin, int(n), ranks.rank)
         for name, n in zip(own, counts, strict=True)
         if n
     ]  # fmt: skip
-    of_copies: dict[str, Counter[int]] = {}
+    of_parts: dict[str, Counter[tuple[int, ...]]] = {}
     keepers: dict[str, list[int]] = {}
-    for name, count, rank, copy in ranks.gather(here):
-        of_copies.setdefault(name, Counter())[copy] += count
+    for name, begin, count, rank in ranks.gather(here):
+        found = of_parts.setdefault(name, Counter())
+        found[begin] = max(found[begin], count)  # of those that keep the same part
         keepers.setdefault(name, []).append(rank)
     return [
-        f"{name} ({max(found.values())} of {sizes[name]} values, in "
+        f"{name} ({found.total()} of {math.prod(places[name].shape)} values, in "
         f"{ranks.places_of(keepers[name])})"
-        for name, found in of_copies.items()
+        for name, found in of_parts.items()
     ]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from blankfill.config.common import SHORT_NAMES
 from blankfill.config.model import ModelConfig
 from blankfill.config.on_resume import OnResume, on_resume
+from blankfill.config.parallel import AXES
 from blankfill.config.presets import ALIASES
 from blankfill.config.presets import preset as find_preset
 from blankfill.config.run import RunConfig
@@ -115,9 +116,9 @@ def laid_out(cfg: RunConfig, typed: Mapping[str, object]) -> RunConfig:
     """Keep the layout of a run where it is of the processes that were started: it belongs to the
     machine, and what is typed of one is the whole of it."""
     kept = cfg.parallel.num_processes == this_place().count
-    if kept and not {"parallel.replicate", "parallel.shard"} & typed.keys():
+    if kept and not {f"parallel.{name}" for name in AXES} & typed.keys():
         return cfg
-    return replace(cfg, parallel=replace(cfg.parallel, replicate=1, shard=1))
+    return replace(cfg, parallel=replace(cfg.parallel, **dict.fromkeys(AXES, 1)))
 
 
 # -- the run ---------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from blankfill.disk.names import resume_option
 from blankfill.engine.device import device_name
 from blankfill.engine.engine import Engine
 from blankfill.kernels.packed import in_c
+from blankfill.metrics.flops import count_parameters
 from blankfill.prepare.start import Start
 from blankfill.runs import read_run
 from blankfill.runs.record import (
@@ -99,7 +100,7 @@ def say_start(trainer: Trainer) -> None:
     """Log what a reader wants to know of a run before its first step, in a few lines."""
     cfg, record, run = trainer.cfg, read_run(trainer.run), trainer.run
     train = cfg.train
-    weights = sum(parameter.numel() for parameter in trainer.engine.model.parameters())
+    weights = sum(count_parameters(cfg.model).values())
     passes = passes_in(trainer, train.steps)
     log.info(
         "model: %s parameters in %d layers of %d; a vocabulary of %s",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from blankfill.config.parallel import AXES
 from blankfill.config.run import RunConfig
 from blankfill.data.mixture import settle_shares
 from blankfill.data.store import TokenStore
@@ -87,9 +88,8 @@ class Plan:
         if self.old is None:
             return False
         changed = (name for change in self.old.changes for name in change.values)
-        return self.old.config.parallel.num_processes > 1 or not {
-            "parallel.replicate", "parallel.shard"
-        }.isdisjoint(changed)  # fmt: skip
+        layout = {f"parallel.{axis}" for axis in AXES}
+        return self.old.config.parallel.num_processes > 1 or not layout.isdisjoint(changed)
 
     @property
     def mixtures(self) -> Sequence[MixtureEntry]:
@@ -120,6 +120,7 @@ def plan_run(
     old = read_run(run) if resume and (run / "run.json").exists() else None
     known = read_run(locate(init).run) if old is None and init is not None else old
     cfg = _with_vocabulary(cfg, tokenizer.vocab_size, known, asked=vocab_size)
+    cfg.parallel.require_parts(cfg.model, cfg.train.row_length)
     require_memory(cfg, device)
     asks = {
         f"validation.every={cfg.validation.every}": cfg.validation.every not in ("auto", 0),

@@ -8,7 +8,7 @@ where several processes wrote it:
 
 Format (safetensors 0.5): eight bytes with the header's length, little-endian; the header, JSON with
 dtype, shape and byte range of every tensor; then the tensors, little-endian, without a gap. A file
-that holds some rows of its tensors says in the header at which row they begin, in the words of
+that holds parts of its tensors says in the header where each begins, in the words of
 torch.distributed.checkpoint, whose `HuggingFaceStorageReader` reads them as well. `parts.py` reads
 either kind.
 
@@ -59,7 +59,8 @@ DTYPES: Final = {
 }  # fmt: skip
 """How safetensors names each dtype of torch, by the dtype's own name."""
 SHARDING, OFFSETS = "DCP_SHARDING_INFO", "saved_offsets"
-"""Where a header says at which row each tensor begins (torch `checkpoint/_hf_utils.py`)."""
+"""Where a header says at which row and column each tensor begins (torch
+`checkpoint/_hf_utils.py`)."""
 BLOCK = 4 << 20
 """Bytes that are converted, hashed and written at a time."""
 
@@ -82,8 +83,8 @@ class TensorSpec:
     """Its type on disk."""
     shape: tuple[int, ...]
     """Its shape."""
-    first_row: int | None = None
-    """Row of a larger tensor at which these rows begin; None where it is whole."""
+    begin: tuple[int, ...] | None = None
+    """Where these values begin in a larger tensor, along each dimension; None where it is whole."""
 
     @property
     def num_bytes(self) -> int:
@@ -333,8 +334,10 @@ def _header(specs: Sequence[TensorSpec]) -> bytes:
     # transformers asks for the format by this name.
     said = {"format": "pt"}
     entries: dict[str, object] = {"__metadata__": said}
-    if any(spec.first_row is not None for spec in specs):
-        offsets = {spec.name: {OFFSETS: _offsets(spec)} for spec in specs}
+    if any(spec.begin is not None for spec in specs):
+        offsets = {
+            spec.name: {OFFSETS: list(spec.begin or [0] * len(spec.shape))} for spec in specs
+        }
         said |= {SHARDING: json.dumps(offsets, separators=(",", ":")), "DCP_VERSION": "1.0"}
     end = 0
     for spec in specs:
@@ -354,8 +357,3 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         names = [name for name, _ in pairs]
         raise ValueError(f"it holds {next(n for n in names if names.count(n) > 1)} twice")
     return found
-
-
-def _offsets(spec: TensorSpec) -> list[int]:
-    """Tell where rows begin in the whole tensor, along each dimension."""
-    return [(spec.first_row or 0) if dim == 0 else 0 for dim in range(len(spec.shape))]

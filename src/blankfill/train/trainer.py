@@ -266,10 +266,10 @@ class Trainer:
 
     def _is_told_to_stop(self) -> bool:
         """Tell whether a signal has reached any process of the run; raise what a save has met."""
-        stops, failures = self.engine.sum_over_data([self._stop.is_set(), self._saver.has_failed])
-        if failures:
+        stops, fails = self.engine.any_of([self._stop.is_set(), self._saver.has_failed])
+        if fails:
             self._saver.check_background_save()
-        return stops > 0
+        return stops
 
     def _after_step(self, writer: MetricsSink, info: StepInfo, rates: RateMeter) -> None:
         """Do what is due: log, validate, save."""
