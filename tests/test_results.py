@@ -25,8 +25,8 @@ def test_a_fill_reads_as_what_was_filled():
         assert part in repr(item)
     assert "candidates" not in repr(item)
     assert "error" not in repr(item)
-    whole = FillResult(run="runs/x", step=2000, items=[item])
-    assert repr(whole).startswith("FillResult(run='runs/x', step=2000, items=[FilledItem(prompt=")
+    whole = FillResult(run="runs/x", step=2000, items=(item,))
+    assert repr(whole).startswith("FillResult(run='runs/x', step=2000, items=(FilledItem(prompt=")
     assert "blanks=(TextBlank(..),)" in repr(whole)
 
 

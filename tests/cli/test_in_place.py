@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from blankfill.api.answers import FillResult
 from blankfill.api.demo import DemoFill
-from blankfill.api.infill import FillResult
 from blankfill.cli.console import Answer
 from blankfill.cli.in_place import marked, print_answered, print_in_place, signs
 from blankfill.cli.infill import print_fill
@@ -108,7 +108,7 @@ def test_white_space_alone_has_signs(fill, shown):
 
 
 def test_the_list_of_fills_shows_white_space_and_nothing(capsys):
-    print_fill(FillResult(run="r", step=1, items=[item(SPACE), item(ZH)]), Answer())
+    print_fill(FillResult(run="r", step=1, items=(item(SPACE), item(ZH))), Answer())
     out = capsys.readouterr().out
     assert "  blank 1   \u23ce\u23ce  0.500\n" in out
     assert "  blank 2   (nothing)  0.500\n" in out

@@ -87,6 +87,7 @@ def test_there_are_lists_to_try():
         ("explain", "spans"), ("pretrain", "data"), ("pretrain", "validation"),
         ("pretrain", "allow_change"), ("pretrain", "replay"), ("pretrain", "objective.by_source"),
         ("pretrain", "train.skip_steps"), ("plan", "train.skip_steps"), ("evaluate", "data"),
+        ("fill", "files"), ("generate", "files"),
     }  # fmt: skip
 
 

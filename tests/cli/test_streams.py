@@ -86,7 +86,7 @@ def results(commands):
             return function
 
         @functools.wraps(function)
-        def call(*args, **options):
+        def call(*args, each=None, **options):  # the answers are kept, not handed over
             found[name] = function(*args, **options)
             return found[name]
 

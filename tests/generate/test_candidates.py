@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from blankfill.api.infill import FillResult
+from blankfill.api.answers import FillResult
 from blankfill.cli.console import Answer
 from blankfill.cli.in_place import signs
 from blankfill.cli.infill import print_fill
@@ -77,7 +77,7 @@ def test_they_are_printed_in_their_order_and_the_one_in_the_text_is_marked(
     model, tokenizer, capsys
 ):
     items = filled(model, tokenizer)
-    print_fill(FillResult(run="r", step=1, items=items), Answer())
+    print_fill(FillResult(run="r", step=1, items=tuple(items)), Answer())
     printed = capsys.readouterr().out
     at = marked = 0
     for blank in (blank for item in items for blank in item.blanks):

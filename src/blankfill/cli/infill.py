@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from blankfill.api.infill import FillResult
+from blankfill.api.answers import FillResult
 from blankfill.cli.console import Answer, new_table
 from blankfill.cli.in_place import print_in_place, signs
 
@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 def print_fill(result: FillResult, console: Answer) -> None:
     """Print each filled text, then its blanks with their probabilities."""
+    _print_file(result, console)
     for item in result.items:
         if item.error is not None:
             log.error("blankfill: %s", item.error)
@@ -41,8 +42,19 @@ def print_fill(result: FillResult, console: Answer) -> None:
 
 def print_generate(result: FillResult, console: Answer) -> None:
     """Print each text with its continuation."""
+    _print_file(result, console)
     for item in result.items:
         if item.error is not None:
             log.error("blankfill: %s", item.error)
             continue
         print_in_place(item, console)
+
+
+def _print_file(result: FillResult, console: Answer) -> None:
+    """Say what stands in the file that the answers were written to, where there is one."""
+    if result.out is None:
+        return
+    found = f", {result.num_found:,} of them by an earlier call" if result.num_found else ""
+    wrong = f"; {result.num_errors:,} of the new ones are errors" if result.num_errors else ""
+    count = result.num_texts + result.num_found
+    console.print(f"{count:,} answers are in {result.out}{found}{wrong}")

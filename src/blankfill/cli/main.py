@@ -13,7 +13,6 @@ import contextlib
 import functools
 import io
 import itertools
-import json
 import logging
 import signal
 import sys
@@ -24,7 +23,7 @@ from blankfill.cli.failures import sentence_of
 from blankfill.cli.preset import with_changes
 from blankfill.cli.reading import UNIVERSAL, asks_for_help, read
 from blankfill.cli.several import leads, let_leader_end, require_one_process, say_in_turn
-from blankfill.cli.streams import can_write, leave_stdout, say, settle_streams, writing_stdout
+from blankfill.cli.streams import leave_stdout, say, settle_streams, writing_stdout
 from blankfill.cli.verbs import VERBS, Verb, load
 from blankfill.config.closest import did_you_mean
 from blankfill.errors import ConfigError
@@ -155,11 +154,16 @@ def _run(name: str, words: list[str]) -> int:
             log.debug("process: %s (BLANKFILL_TUNE=0 turns this off)", chosen)
     options = with_changes(reading.options)
     show = functools.partial(_show, verb, as_json="--json" in reading.flags)
-    if asks and len(reading.arguments) == 1:
+    if asks and len(reading.arguments) == 1 and not options.get("files"):
         from blankfill.cli.prompt import converse
 
         converse(name, command, reading.arguments[0], options, show)
         return 0
+    if verb.hands_over:
+        from blankfill.cli.handing import HandedOver
+
+        handed = HandedOver(show, as_json="--json" in reading.flags)
+        options["each"], show = handed.each, handed.finish
     result = command(*reading.arguments, **options)
     code = int(getattr(result, "exit_code", 0))
     if leads():
@@ -173,20 +177,13 @@ def _show(verb: Verb, result: Any, *, as_json: bool) -> None:
     """Print a verb's result."""
     with writing_stdout():
         if as_json:
-            _print_json(result)
+            from blankfill.cli.handing import json_of
+
+            print(json_of(plain(result)))
         else:
             from blankfill.cli.console import Answer
 
             load("blankfill.cli", verb.printer)(result, Answer())
-
-
-def _print_json(result: Any) -> None:
-    """Print a result as one JSON object, in characters that stdout has."""
-    value = plain(result)
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    if not can_write(text, sys.stdout):
-        text = json.dumps(value, allow_nan=False)
-    print(text)
 
 
 def _set_up_logging(flags: Collection[str] = ()) -> None:

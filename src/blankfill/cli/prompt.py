@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from blankfill.api.infill import FillResult
+from blankfill.api.answers import FillResult
 from blankfill.api.load import load
 from blankfill.api.parameters import PathLike
 from blankfill.cli.failures import sentence_of
@@ -66,7 +66,7 @@ def converse(
                 if verb == "fill":
                     require_blank(checked(text))
                 item = answer(checked(text), seed=seed, **rest)
-                show(FillResult(run=str(lm.path), step=lm.step, items=[item]))
+                show(FillResult(run=str(lm.path), step=lm.step, items=(item,)))
             except KeyboardInterrupt:
                 say("stopped; Ctrl-D ends")
             except BrokenPipeError:

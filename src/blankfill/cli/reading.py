@@ -99,7 +99,7 @@ class _Reader:
         self._verb = verb
         self._arguments, options = parameters_of(command)
         if asks:
-            self._arguments[-1] = replace(self._arguments[-1], required=False)
+            self._arguments[-1] = replace(self._arguments[-1], required=False, unless=())
         self._options = options_of(options)
         self._words: deque[str] = deque()
         self._given: list[str] = []

@@ -82,8 +82,10 @@ def _resolved(command: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {
         name: parameter.replace(annotation=_plain(hints[name]))
         for name, parameter in parameters.items()
-        # Values by name are options of their own on a command line.
-        if not any(typing.get_origin(choice) is Mapping for choice in _choices(hints[name]))
+        # Values by name are options of their own on a command line, and functions are ours.
+        if not any(
+            typing.get_origin(choice) in (Mapping, Callable) for choice in _choices(hints[name])
+        )
     }
 
 

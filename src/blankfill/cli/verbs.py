@@ -22,6 +22,8 @@ class Verb(NamedTuple):
     """Whether it is a model's work, for which the process is tuned."""
     asks: bool = False
     """Whether it asks for texts on a terminal where none is given."""
+    hands_over: bool = False
+    """Whether it gives answers as they come (`each`)."""
 
 
 VERBS: dict[str, Verb] = {
@@ -74,10 +76,20 @@ VERBS: dict[str, Verb] = {
         "report:report", "report:print_report", "curves and fills of runs as one HTML file"
     ),
     "fill": Verb(
-        "infill:fill", "infill:print_fill", "fill the blanks of a text", computes=True, asks=True
+        "infill:fill",
+        "infill:print_fill",
+        "fill the blanks of a text",
+        computes=True,
+        asks=True,
+        hands_over=True,
     ),
     "generate": Verb(
-        "infill:generate", "infill:print_generate", "continue a text", computes=True, asks=True
+        "infill:generate",
+        "infill:print_generate",
+        "continue a text",
+        computes=True,
+        asks=True,
+        hands_over=True,
     ),
     "score": Verb(
         "score:score", "score:print_score", "how probable candidates for a blank are", computes=True

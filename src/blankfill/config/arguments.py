@@ -110,6 +110,8 @@ def _is_single(value: Any, choice: Any) -> bool:
         return _is_whole(value)
     if origin is Mapping:
         return isinstance(value, Mapping)
+    if origin is Callable:
+        return callable(value)
     if origin is tuple:
         return isinstance(value, tuple | list) and _fits(cast("Sequence[Any]", value), choice)
     return isinstance(choice, type) and isinstance(value, choice)
@@ -191,6 +193,8 @@ def _word(choice: Any) -> str:
         return f"a list of them, each {_described(_choices(inner[0]))}"
     if origin is Mapping:
         return "values by name"
+    if origin is Callable:
+        return "a function"
     if origin is tuple:
         return f"{len(inner)} numbers"
     return known.get(choice) or f"a {getattr(choice, '__name__', choice)}"

@@ -187,7 +187,8 @@ def _number(hint: Any, where: str) -> Number | None:
         (hint,) = inner
     kind = _bare(hint)
     if kind not in (int, float):
-        assert not {int, float} & {*get_args(kind)}, f"{where}: numbers in a list have no range"
+        held = () if get_origin(kind) is Callable else get_args(kind)
+        assert not {int, float} & {*held}, f"{where}: numbers in a list have no range"
         return None
     ranges = [part for part in get_args(hint)[1:] if isinstance(part, Range)]
     assert len(ranges) == 1, f"{where} is a number without a range"

@@ -129,6 +129,8 @@ def fill_texts(
             errors.append(None)
         except BlankfillError as error:
             errors.append(str(error))
+            if advance is not None:
+                advance(1)
     filled = fill_tokens(
         lm, prompts, sampling=sampling, num_candidates=num_candidates, advance=advance,
         max_new_tokens=max_new_tokens, batch_size=batch_size,
@@ -176,6 +178,7 @@ def continue_texts(
     max_new_tokens: int = 128,
     sampling: Sampling = GREEDY,
     batch_size: int = 32,
+    advance: Callable[[int], None] | None = None,
 ) -> list[FilledItem]:
     """Continue each text after `[gMASK]`, which is put at its end where it has none.
 
@@ -183,8 +186,9 @@ def continue_texts(
     """
     prompts = [to_continue(text) for text in texts]
     items = fill_texts(
-        lm, prompts, max_new_tokens=max_new_tokens, sampling=sampling, batch_size=batch_size
-    )
+        lm, prompts, max_new_tokens=max_new_tokens, sampling=sampling, batch_size=batch_size,
+        advance=advance,
+    )  # fmt: skip
     return [replace(item, prompt=text) for text, item in zip(texts, items, strict=True)]
 
 

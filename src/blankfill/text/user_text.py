@@ -16,7 +16,6 @@ __all__ = [
     "checked",
     "no_blank",
     "read_stdin",
-    "read_stdin_lines",
     "require_blank",
     "require_complete",
     "require_fills",
@@ -70,32 +69,6 @@ def read_stdin(*, keep_mark: bool = False) -> str:
         raise RequestError(
             f"stdin is not UTF-8 at byte {error.start}; convert it to UTF-8 first"
         ) from error
-
-
-def read_stdin_lines() -> list[UserText]:
-    """Read stdin, one text per line; empty lines are skipped.
-
-    A line ends in a line feed, or in a carriage return and a line feed; all else is text. A
-    line that is not UTF-8 comes with its error, so that the others can be used.
-
-    Raises:
-        RequestError: there is no text, or stdin cannot be read.
-    """
-    lines = _stdin_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    texts: list[UserText] = []
-    for number, line in enumerate(lines, start=1):
-        if number < len(lines):
-            line = line.removesuffix(b"\r")
-        try:
-            text, error = line.decode(), None
-        except UnicodeDecodeError as wrong:
-            text = line.decode(errors="replace")
-            error = f"it is not UTF-8 at byte {wrong.start}; convert it to UTF-8 first"
-        if text.strip():
-            texts.append(UserText(text, f"line {number}", error))
-    if not texts:
-        raise RequestError("stdin holds no text; give one text a line")
-    return texts
 
 
 def require_blank(text: str) -> None:
