@@ -31,7 +31,8 @@ GIVEN = {
     "score": (("no-run", "a [MASK]", "b"), {}), "rank": (("no-run", "a [MASK]", "b"), {}),
     "surprise": (("no-run", "a b"), {}),
     "import": (("no-path",), {"out": "o"}), "export": (("no-run",), {"to": "hf", "out": "o"}),
-    "resize": (("no-run",), {"tokenizer": "no-tok", "out": "o"}), "info": (("no-path",), {}),
+    "resize": (("no-run",), {"tokenizer": "no-tok", "out": "o"}),
+    "quantize": (("no-run",), {"bits": 8, "out": "o"}), "info": (("no-path",), {}),
     "plan": (("no-preset",), {"gpu": "H100", "nodes": 1}), "load": (("no-run",), {}),
 }  # fmt: skip
 """Arguments that are of the right types and name nothing that is there."""

@@ -172,6 +172,9 @@ def _run(folder: Path, checkpoint: CheckpointName | None) -> dict[str, str | int
             if record.tokenizer
             else "none; import it again with --tokenizer"
         )
+    if (quantized := record.quantized) is not None:
+        origin = f"step {quantized.step} of {quantized.run}"
+        facts["quantised"] = f"to {quantized.bits} bits a weight, from {origin}"
     facts |= _of_checkpoints(folder, checkpoint)
     rows = [row for row in read_metrics(folder) if "loss_nats" in row]
     if rows:

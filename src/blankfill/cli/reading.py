@@ -274,11 +274,11 @@ def _convert(parameter: Parameter, word: str) -> Any:
     """Turn a word into a value of the parameter's type."""
     hint = parameter.hint
     if typing.get_origin(hint) is Literal:
-        if word in typing.get_args(hint):
-            return word
+        values = {str(value): value for value in typing.get_args(hint)}
+        if word in values:
+            return values[word]
         if not (parameter.optional and word == "None"):
-            choices = ", ".join(map(str, typing.get_args(hint)))
-            meant = did_you_mean(word, map(str, typing.get_args(hint)))
+            choices, meant = ", ".join(values), did_you_mean(word, values)
             raise ConfigError(
                 f"{parameter.spelled} {_shown(word)}: {meant}it is not one of: {choices}"
             )

@@ -113,6 +113,12 @@ VERBS: dict[str, Verb] = {
     "resize": Verb(
         "export:resize", "export:print_resize", "give a run another vocabulary", computes=True
     ),
+    "quantize": Verb(
+        "quantize:quantize",
+        "quantize:print_quantize",
+        "a run in 8 or 4 bits a weight",
+        computes=True,
+    ),
     "plan": Verb("plan:plan", "plan:print_plan", "whether a run fits, how long and how much"),
     "info": Verb("inspect:info", "inspect:print_info", "what a folder or preset is"),
 }

@@ -105,7 +105,8 @@ def _is_single(value: Any, choice: Any) -> bool:
     if choice is types.NoneType:
         return value is None
     if origin is Literal:
-        return isinstance(value, str) and value in get_args(choice)
+        known = isinstance(value, str | int) and not isinstance(value, bool)
+        return known and value in get_args(choice)
     if choice in (int, SupportsIndex):
         return _is_whole(value)
     if origin is Mapping:
@@ -188,7 +189,7 @@ def _word(choice: Any) -> str:
              SupportsIndex: "a whole number",             types.NoneType: "None"}  # fmt: skip
     origin, inner = get_origin(choice), get_args(choice)
     if origin is Literal:
-        return f"one of: {', '.join(inner)}"
+        return f"one of: {', '.join(map(str, inner))}"
     if origin is Sequence:
         return f"a list of them, each {_described(_choices(inner[0]))}"
     if origin is Mapping:

@@ -6,6 +6,7 @@ network with the tokenizer or the positions of another.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -30,6 +31,7 @@ from blankfill.generate.score import RankBy, ScoredText, rank_fills, score_fills
 from blankfill.generate.surprise import SurprisedText, surprise_words
 from blankfill.generate.whole import TextMode, TextScore, require_no_window, score_text
 from blankfill.model.glm import GLM, device_of
+from blankfill.model.quantized import make_room, quantized_matrices, settle
 from blankfill.objective.special import SpecialIds
 from blankfill.runs import locate, read_run
 from blankfill.runs.parts import load_weights, stored_types
@@ -100,8 +102,10 @@ class LanguageModel:
 
     def __repr__(self) -> str:
         where = "" if self.path is None else f"{str(self.path)!r}, "
+        packed = quantized_matrices(self.model)
         weights = sum(parameter.numel() for parameter in self.model.parameters())
-        kept = str(self.dtype).removeprefix("torch.")
+        weights += sum(math.prod(matrix.shape) for matrix in packed)
+        kept = f"{packed[0].bits} bits" if packed else str(self.dtype).removeprefix("torch.")
         return (
             f"LanguageModel({where}step {self.step}, {weights:,} weights in {kept} on "
             f"{device_name(device_of(self.model))})"
@@ -291,7 +295,8 @@ class LanguageModel:
                 raised.
 
         Raises:
-            CheckpointError: the folder is not a run, or holds no such checkpoint or no average.
+            CheckpointError: the folder is not a run, or holds no such checkpoint or no average, or
+                its weights are quantised and another type was asked for.
             ConfigError: the device is not there, or `checkpoint` is none of these.
         """
         where = choose_device(device)
@@ -299,15 +304,21 @@ class LanguageModel:
         run = place.run
         record = read_run(run)
         cfg = record.config
+        if dtype != "stored":
+            record.require_whole(run, f"has no weights in {dtype}")
         tokenizer = load_run_tokenizer(run, record, needs_text=needs_text)
         if check is not None:
             check(tokenizer, cfg)
         found, name = find_weights(place, weights)
         with torch.device("meta"):
             model = GLM(cfg.model)
-        keep_in(model, dtype, stored_types(found.path, name))
+        if record.quantized is not None:
+            make_room(model, record.quantized.bits)
+        else:
+            keep_in(model, dtype, stored_types(found.path, name))
         model = model.to_empty(device=where)
         load_weights(model, found.path, name)
+        settle(model)
         model.eval()
         return cls(model=model, tokenizer=tokenizer, cfg=cfg, path=run, step=found.step)
 

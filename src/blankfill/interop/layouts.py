@@ -234,6 +234,7 @@ def _pipeline(files: dict[tuple[str, ...], Path]) -> list[Rank]:
 def _own(place: Place) -> Source:
     folder = place.run
     record = read_run(folder)
+    record.require_whole(folder, "is not imported")
     checkpoint = choose_checkpoint(folder, place.checkpoint, ["model"])
     shards = {path: open_shard(path) for path in part_files(checkpoint.path)}
     tensors = {

@@ -23,8 +23,10 @@ from blankfill.model.cache import Cache
 from blankfill.model.dropout import Draws
 from blankfill.model.embedding import Embedding, shrink_gradient
 from blankfill.model.head import Head
+from blankfill.model.linear import Matrix
 from blankfill.model.loss import Loss
 from blankfill.model.masks import Mask
+from blankfill.model.quantized import QuantizedTable
 from blankfill.model.rope import Rotation, rotation_of
 from blankfill.model.targets import Targets
 
@@ -109,10 +111,13 @@ class GLM(nn.Module):
         assert self.head is not None, "this part of a model has no output layer"
         return self.head(hidden, self._tied(self.cfg.embedding_gradient_shrink))
 
-    def _tied(self, share: float) -> torch.Tensor | None:
+    def _tied(self, share: float) -> Matrix | None:
         """Give the embedding's matrix for the head; None where there is no embedding."""
         if self.embed is None:
             return None
+        word: nn.Module = self.embed.word
+        if isinstance(word, QuantizedTable):  # it has no gradient
+            return word.weight
         return shrink_gradient(self.embed.word.weight, share if self.cfg.shrink_head else 1.0)
 
     def rotation(self, positions: torch.Tensor, dtype: torch.dtype) -> Rotation | None:

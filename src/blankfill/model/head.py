@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from blankfill.config.model import ModelConfig
-from blankfill.model.linear import product
+from blankfill.model.linear import Matrix, product
 from blankfill.model.loss import Loss, VocabularyPart, target_loss
 from blankfill.model.targets import Targets
 
@@ -30,7 +30,7 @@ class Head(nn.Module):
         """Where the matrix has some rows of the vocabulary's alone."""
 
     def forward(
-        self, hidden: torch.Tensor, tied: torch.Tensor | None = None,
+        self, hidden: torch.Tensor, tied: Matrix | None = None,
         targets: Targets | None = None, z_loss: float = 0.0,
     ) -> torch.Tensor | Loss:  # fmt: skip
         """Score hidden states, or give the loss of their targets without scoring them all at once.

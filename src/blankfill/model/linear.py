@@ -14,7 +14,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-__all__ = ["Linear", "is_narrow", "product"]
+from blankfill.model.quantized import QuantizedMatrix
+
+__all__ = ["Linear", "Matrix", "is_narrow", "product"]
+
+Matrix = torch.Tensor | QuantizedMatrix
+"""What is multiplied by."""
 
 PIECE_ELEMENTS = 2**18
 """Numbers of a matrix that are widened at a time: 1 MiB in float32, what a core's own cache holds.
@@ -30,9 +35,7 @@ class Linear(nn.Linear):
         return product(x, self.weight, self.bias)
 
 
-def product(
-    x: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor | None = None
-) -> torch.Tensor:
+def product(x: torch.Tensor, matrix: Matrix, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Multiply by the transpose of a matrix and add a bias.
 
     Args:
@@ -43,6 +46,8 @@ def product(
     Returns:
         `[..., F]`.
     """
+    if isinstance(matrix, QuantizedMatrix):
+        return matrix(x, bias)
     if not is_narrow(matrix, x) or torch.is_autocast_enabled(x.device.type):
         return nn.functional.linear(x, matrix, bias)
     rows = max(1, PIECE_ELEMENTS // matrix.shape[1])
@@ -56,6 +61,6 @@ def product(
     return torch.cat(pieces, dim=-1) if len(pieces) > 1 else pieces[0]
 
 
-def is_narrow(matrix: torch.Tensor, x: torch.Tensor) -> bool:
+def is_narrow(matrix: Matrix, x: torch.Tensor) -> bool:
     """Tell whether a matrix has fewer bits than what it multiplies."""
-    return matrix.dtype.itemsize < x.dtype.itemsize
+    return isinstance(matrix, QuantizedMatrix) or matrix.dtype.itemsize < x.dtype.itemsize

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from blankfill.kernels.native import TYPES, Native, load_native
+from blankfill.model.linear import Matrix
+from blankfill.model.quantized import QuantizedMatrix
 from blankfill.model.targets import Targets
 
 __all__ = ["Loss", "VocabularyPart", "target_loss"]
@@ -56,7 +58,7 @@ class VocabularyPart(Protocol):
 
 def target_loss(
     hidden: torch.Tensor,
-    matrix: torch.Tensor,
+    matrix: Matrix,
     targets: Targets,
     z_loss: float = 0.0,
     part: VocabularyPart | None = None,
@@ -65,13 +67,16 @@ def target_loss(
 
     Args:
         hidden: `[n, D]` of the positions with a target.
-        matrix: `[V, D]` of the output layer.
+        matrix: `[V, D]` of the output layer; of one that is quantised there is no gradient.
         targets: what they are to predict.
         z_loss: weight of the squared log of each softmax's denominator, which is added to the
             sum (Chowdhery et al. 2022, section 5); 0 is off.
         part: where the matrix has some rows of the vocabulary's alone. The loss is of all tokens;
             the gradient of `hidden` is what these add to it.
     """
+    if isinstance(matrix, QuantizedMatrix):
+        assert part is None, "what is quantised is not laid out over processes"
+        return _loss_alone(hidden, matrix, targets, z_loss)
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
@@ -79,6 +84,22 @@ def target_loss(
         hidden, matrix, targets.ids, targets.weights, z_loss, part
     )
     return Loss(*made)
+
+
+def _loss_alone(
+    hidden: torch.Tensor, matrix: QuantizedMatrix, targets: Targets, z_loss: float
+) -> Loss:
+    """Compute the loss without a gradient."""
+    rows = max(1, CHUNK_ELEMENTS // matrix.shape[0])
+    parts: list[torch.Tensor] = []
+    normalizers: list[torch.Tensor] = []
+    for some, ids in zip(hidden.split(rows), targets.ids.split(rows), strict=True):
+        logits = matrix(some)
+        normalizers.append(logits.logsumexp(dim=-1))
+        parts.append(normalizers[-1] - logits.gather(1, ids[:, None])[:, 0])
+    nats = torch.cat(parts)
+    each = nats + z_loss * torch.cat(normalizers) ** 2 if z_loss else nats
+    return Loss((each if targets.weights is None else each * targets.weights).sum(), nats)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

@@ -144,6 +144,7 @@ def _find_run(request: Request) -> tuple[Path, RunRecord | None]:
     if resume is True and request.repeats and not (place.run / "run.json").exists():
         return place.run, None  # the first of several starts by one command
     record = read_run(place.run)
+    record.require_whole(place.run, "is not trained")
     _require_newest(named, place)
     return place.run, record
 

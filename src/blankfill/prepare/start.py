@@ -43,12 +43,13 @@ def read_start(path: Path, cfg: RunConfig, tokenizer_fingerprint: str) -> Start:
         path: the run's folder, whose newest weights are meant, or that of one of its checkpoints.
 
     Raises:
-        CheckpointError: it is not a run, or has no such checkpoint.
+        CheckpointError: it is not a run, has no such checkpoint, or is quantised.
         ConfigError: its tokenizer or its model is another.
     """
     place = locate(path)
     path = place.run
     record = read_run(path)
+    record.require_whole(path, "is not trained")
     if record.tokenizer_fingerprint != tokenizer_fingerprint:
         raise ConfigError(
             f"{path} was trained with another tokenizer than the stores were built with; build "

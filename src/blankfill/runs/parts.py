@@ -83,6 +83,11 @@ class StoredWhole:
         """What stands at each row and column: a number, unless there are more dimensions."""
         return self.shape[2:]
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all rows on disk."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from blankfill import __version__, atomic
 from blankfill.config.run import RunConfig, from_dict, to_dict
@@ -34,6 +34,7 @@ __all__ = [
     "InitEntry",
     "LossSums",
     "MixtureEntry",
+    "QuantizedFrom",
     "ResizedFrom",
     "RunRecord",
     "Software",
@@ -181,6 +182,20 @@ class ResizedFrom:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class QuantizedFrom:
+    """A run of whole weights that this one was made of."""
+
+    run: str
+    """Its folder."""
+    step: int
+    """Optimizer steps that it had done."""
+    weights: Literal["last", "ema"]
+    """Which of its weights: the last ones, or their moving average."""
+    bits: Literal[8, 4]
+    """Bits of a weight."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class MixtureEntry:
     """The shares of the stores from a row on."""
 
@@ -242,6 +257,8 @@ class RunRecord:
     """What it was imported from."""
     resized: ResizedFrom | None = None
     """What it was resized from."""
+    quantized: QuantizedFrom | None = None
+    """What it was quantised from."""
     changes: tuple[ChangeEntry, ...] = ()
     """What was changed on the way, in the order of the steps."""
 
@@ -249,6 +266,22 @@ class RunRecord:
     def tokenizer_fingerprint(self) -> str | None:
         """Fingerprint of its tokenizer, where it has one."""
         return None if self.tokenizer is None else self.tokenizer.fingerprint
+
+    def require_whole(self, run: Path, doing: str) -> None:
+        """Refuse what takes more of each weight than is left of it.
+
+        Args:
+            run: the run's folder.
+            doing: what a quantised model is not made for, such as "is not trained".
+
+        Raises:
+            CheckpointError: the weights are quantised.
+        """
+        if self.quantized is not None:
+            raise CheckpointError(
+                f"{run} is quantised to {self.quantized.bits} bits and {doing}; take the run that "
+                f"it was made of: {self.quantized.run}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
