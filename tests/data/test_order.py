@@ -23,16 +23,16 @@ class Shards:
         return int(self.shard_documents.sum())
 
 
-@pytest.mark.parametrize(
-    "stores",
-    [
-        [Shards([7])],
-        [Shards([4, 0, 9], together=3)],
-        [Shards([4, 0, 9, 1, 30, 2, 2])],
-        [Shards([50] * 20, together=6)],
-        [Shards([9, 9, 9], together=2), Shards([40]), Shards([0]), Shards([5] * 7, together=7)],
-    ],
-)
+STORES = [
+    [Shards([7])],
+    [Shards([4, 0, 9], together=3)],
+    [Shards([4, 0, 9, 1, 30, 2, 2])],
+    [Shards([50] * 20, together=6)],
+    [Shards([9, 9, 9], together=2), Shards([40]), Shards([0]), Shards([5] * 7, together=7)],
+]
+
+
+@pytest.mark.parametrize("stores", STORES)
 @pytest.mark.parametrize("epoch", [0, 3])
 def test_an_epoch_visits_every_document_once_whatever_is_asked_at_a_time(stores, epoch):
     total = sum(map(len, stores))
@@ -127,3 +127,27 @@ def test_rows_of_groups_pass_over_every_token_once_and_are_found_again_from_an_a
     again.start_at(anchors)
     assert np.array_equal(again.rows(late, 5).tokens, expected.tokens)
     assert min(again._sizes) >= anchors[0][0] > 0
+
+
+@pytest.mark.parametrize("stores", [[Shards([4, 2, 9, 1, 30, 2, 2])], *STORES[3:]])
+def test_the_group_of_a_place_and_the_next_one_are_those_whose_documents_stand_there(stores):
+    order = VisitOrder(stores, seed=5)
+    first = np.cumsum([0, *map(len, stores)])
+    total = int(first[-1])
+    for epoch in (0, 1):
+        before = None
+        for place in range(total):
+            groups = order.groups(place, epoch)
+            document = int(order.documents(np.array([place]), epoch)[0])
+            s = int(np.searchsorted(first, document, side="right")) - 1
+            now, _ = groups[s]
+            shards = np.cumsum(stores[s].shard_documents)
+            shard = int(np.searchsorted(shards, document - first[s], side="right"))
+            grouped = len(stores[s].shard_documents) > stores[s].shuffle_shards
+            assert (shard in now) == grouped
+            for (now, later), (was, expected) in zip(groups, before or groups, strict=True):
+                assert now.tolist() in (was.tolist(), expected.tolist())
+                assert bool(len(now)) == bool(len(later))
+            before = groups
+        after = [now.tolist() for now, _ in order.groups(0, epoch + 1)]
+        assert [later.tolist() for _, later in before] == after

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -111,12 +112,99 @@ def test_opening_fetches_no_shard_and_a_group_is_fetched_when_it_is_read(
     monkeypatch.setattr("blankfill.data.manifest.SHUFFLED_TOKENS", 2000)
     monkeypatch.setattr("blankfill.data.rows.MIN_WINDOW", 4)
     monkeypatch.setattr("blankfill.data.rows.WINDOW_TOKENS", 400)
+    monkeypatch.setattr(remote.RemoteFiles, "expect", lambda *_: None)
     write_store(tmp_path / "s", 0, 100, shard_tokens=900)
     store = TokenStore.open(memory(tmp_path / "s"))
     assert not cache.exists()
     RowSource([store], ObjectiveConfig(), ids, row_length=128, seed=1).rows(0, 1)
     files = sum(not path.name.startswith(".") for path in cache.iterdir())
     assert 0 < files <= 4 * store.shuffle_shards < 4 * len(store.entries) / 2
+
+
+@pytest.fixture
+def grouped(tmp_path, monkeypatch, ids):
+    """A function that opens a store of small groups, and gives it with its rows, the shards of the
+    first group, and those of the next."""
+    monkeypatch.setattr("blankfill.data.manifest.SHUFFLED_TOKENS", 2000)
+    monkeypatch.setattr("blankfill.data.rows.MIN_WINDOW", 4)
+    monkeypatch.setattr("blankfill.data.rows.WINDOW_TOKENS", 400)
+    write_store(tmp_path / "s", 0, 100, shard_tokens=900)
+
+    def open_at(address):
+        store = TokenStore.open(address)
+        source = RowSource([store], ObjectiveConfig(), ids, row_length=128, seed=1)
+        ((now, later),) = source._order.groups(0, 0)
+        assert not set(now.tolist()) & set(later.tolist())
+        return store, source, now.tolist(), later.tolist()
+
+    return open_at
+
+
+def are_here(store, shards):
+    """Tell whether the files of some shards are in the cache."""
+    cached = store._files._cache
+    return all(
+        cached.find(store.entries[k].sha256[name], size)
+        for k in shards
+        for name, size in store.entries[k].sizes.items()
+    )
+
+
+def come_soon(store, shards):
+    until = time.monotonic() + 30
+    while not are_here(store, shards) and time.monotonic() < until:
+        time.sleep(0.01)
+    return are_here(store, shards)
+
+
+def test_the_next_group_comes_while_the_one_before_it_is_read(tmp_path, memory, grouped):
+    store, source, now, later = grouped(memory(tmp_path / "s"))
+    source.rows(0, 1)
+    assert come_soon(store, later)
+    assert sum(are_here(store, [k]) for k in range(len(store.entries))) == len(now + later)
+    fsspec.filesystem("memory").store.clear()
+    for k in later:  # nothing more is asked for
+        assert len(store.shard(k).lengths_of(np.arange(1)))
+
+
+def test_a_group_that_cannot_be_fetched_ahead_is_named_when_it_is_needed(tmp_path, memory, grouped):
+    address = memory(tmp_path / "s")
+    store, source, now, later = grouped(address)
+    lost = f"/{address.partition('://')[2]}/{store.entries[later[0]].name}/tokens.bin"
+    fsspec.filesystem("memory").rm(lost)
+    source.rows(0, 1)
+    wait_for_fetching()
+    assert are_here(store, now)
+    with pytest.raises(DataError, match=f"{store.entries[later[0]].name}/tokens.bin is not there"):
+        source.num_rows(0)
+
+
+def test_a_cache_without_room_for_two_groups_keeps_what_is_read(
+    tmp_path, memory, grouped, monkeypatch
+):
+    address = memory(tmp_path / "s")
+    store, _, now, later = grouped(address)
+    needed = sum(store.entries[k].num_bytes for k in now + later)
+    for room, comes in ((needed - 1, False), (needed + 1, True)):
+        monkeypatch.setenv("BLANKFILL_CACHE", str(tmp_path / f"cache of {room}"))
+        monkeypatch.setenv("BLANKFILL_CACHE_GB", f"{room / 1e9:.12f}")
+        store, source, now, later = grouped(address)
+        source.rows(0, 1)
+        wait_for_fetching()
+        assert are_here(store, now)
+        assert are_here(store, later) == comes
+
+
+def wait_for_fetching():
+    for thread in threading.enumerate():
+        if thread.name == "fetch ahead":
+            thread.join()
+
+
+def test_the_next_group_comes_from_a_web_server(web, grouped):
+    store, source, _, later = grouped(f"{web}/s")
+    source.rows(0, 1)
+    assert come_soon(store, later)
 
 
 def test_the_cache_never_holds_more_than_is_stated_and_everything_can_still_be_read(

@@ -46,6 +46,20 @@ def damaged_rows():
     _at_step(refuse)
 
 
+def not_finite():
+    """Give the rows of a step a loss that is not finite."""
+    from blankfill.parallel.engine import ParallelEngine
+
+    whole = ParallelEngine.forward_backward
+
+    def forward_backward(self, batches, total_weight, *, step):
+        for batch in batches if step == AT_STEP else ():
+            batch.targets.weights.fill_(float("nan"))
+        return whole(self, batches, total_weight, step=step)
+
+    ParallelEngine.forward_backward = forward_backward
+
+
 def sleep_over_rows():
     """Hang where rows are made, beside the training thread."""
     from blankfill.data.rows import RowSource

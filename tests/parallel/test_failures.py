@@ -28,9 +28,12 @@ HOST = socket.gethostname()
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory, tokenizer_folder):
+    """A store, and another one beside it."""
     folder = tmp_path_factory.mktemp("store")
-    (folder / "text.txt").write_text("\n\n".join(small_corpus(60, 0)), encoding="utf-8")
-    data_build([folder / "text.txt"], tokenizer=tokenizer_folder, out=folder / "store")
+    for name, seed in (("store", 0), ("other", 1)):
+        text = folder / f"{name}.txt"
+        text.write_text("\n\n".join(small_corpus(60, seed)), encoding="utf-8")
+        data_build([text], tokenizer=tokenizer_folder, out=folder / name)
     return folder / "store"
 
 
@@ -157,7 +160,7 @@ def test_an_error_of_one_process_names_it(start):
 def test_processes_with_other_options_are_refused_by_one(start, tmp_path, options, words):
     launch = start(of_rank=options)
     said = one_sentence(launch, launch.wait(STARTING_SECONDS))
-    assert f"process {next(iter(options))} of 3 on {HOST} has " in said
+    assert said.startswith(f"process {next(iter(options))} of 3 on {HOST} has ")
     assert words in said
     assert not (tmp_path / "run").exists()
 
@@ -168,6 +171,58 @@ def test_a_process_with_another_version_is_refused_by_one(start, tmp_path):
     said = one_sentence(launch, launch.wait(STARTING_SECONDS))
     assert said.startswith(f"process 1 of 3 on {HOST} has blankfill 0.0.1, process 0 has ")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_process_with_other_data_is_refused_by_one(start, store, tmp_path):
+    other = ["--data", str(store.with_name("other")), "--parallel.shard", "3"]
+    launch = start(of_rank={2: other})
+    said = one_sentence(launch, launch.wait(STARTING_SECONDS))
+    assert said.startswith(f"process 2 of 3 on {HOST} has the data ")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_rows_that_are_not_finite_are_named_with_their_process(start, tmp_path):
+    launch = start(hurt={1: hurt.not_finite})
+    said = one_sentence(launch, launch.wait(STARTING_SECONDS))
+    assert said.startswith("step 2: not finite: loss nan and gradient norm nan, met by process 1")
+    assert f" 1 of 3 on {HOST}; its batch is in {tmp_path / 'run' / 'incidents'}" in said
+    assert newest_checkpoint(tmp_path / "run").step == hurt.AT_STEP
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attempt", range(20))
+@pytest.mark.parametrize(
+    "failure", ["killed", "stopped", "not finite", "data", "version", "configuration"]
+)
+def test_twenty_times_each_failure_is_one_message_and_leaves_no_process(
+    start, store, tmp_path, failure, attempt
+):
+    """Another process, another moment each time."""
+    rank, passes_on = attempt % 3, attempt % 2 == 0
+    usual = ["--parallel.shard", "3"]
+    options = {
+        "not finite": {"hurt": {rank: hurt.not_finite}},
+        "data": {"of_rank": {rank: ["--data", str(store.with_name("other")), *usual]}},
+        "version": {"hurt": {rank: hurt.other_version}},
+        "configuration": {"of_rank": {rank: ["--schedule.peak-lr", "0.1", *usual]}},
+    }.get(failure, {})
+    launch = start(passes_on=passes_on, **options)
+    if failure not in ("killed", "stopped"):
+        said = one_sentence(launch, launch.wait(STARTING_SECONDS))
+    else:
+        trained(launch, tmp_path / "run", 1 + attempt)
+        time.sleep(0.013 * attempt)
+        launch.send(rank, signal.SIGKILL if failure == "killed" else signal.SIGSTOP)
+        codes = launch.wait(6 * TIMEOUT)
+        assert codes.pop(rank) in (-signal.SIGKILL, -signal.SIGTERM), launch.log()
+        said = one_sentence(launch, codes)
+        assert "at step " in said
+    # Where all differ from process 0, the first of them is named.
+    named = 1 if rank == 0 and failure in ("data", "version", "configuration") else rank
+    assert f"process {named} of 3 on {HOST}" in said
+    assert not any(process.is_alive() for process in launch.processes)
 
 
 @pytest.mark.slow

@@ -62,7 +62,8 @@ def say_in_turn(error: Exception, sentence: str, say: Callable[[str], object]) -
         with deaf():  # no launcher's wish to end comes between
             say(sentence)
     elif speaker is not None:
-        time.sleep(SPEAKING_SECONDS)  # the launcher ends all as soon as one has ended
+        with deaf():  # a launcher ends all as soon as one has ended; this one ends by itself
+            time.sleep(SPEAKING_SECONDS)
     elif os.environ.get("MASTER_ADDR") and os.environ.get("MASTER_PORT"):
         from blankfill.parallel.guests import refuse_alone
 

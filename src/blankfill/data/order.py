@@ -84,6 +84,24 @@ class VisitOrder:
             first, total = first + size, total - size
         return found
 
+    def groups(self, place: int, epoch: int) -> list[tuple[Int64, Int64]]:
+        """Tell which shards of each store are read at a place of an epoch, and which come next.
+
+        Args:
+            place: in `[0, documents of all stores)`.
+            epoch: 0-based pass over the data.
+
+        Returns:
+            The numbers of both in each store; none of a store that is read as a whole.
+        """
+        found: list[tuple[Int64, Int64]] = []
+        total = sum(self._sizes)
+        for size, groups in zip(self._sizes, self._groups, strict=True):
+            before = place * size // total if total else 0
+            found.append(groups.around(before, epoch))
+            place, total = place - before, total - size
+        return found
+
 
 class _Groups:
     """The order of one store.
@@ -116,6 +134,19 @@ class _Groups:
             slot = np.searchsorted(starts, place, side="right") - 1
             found[members] = self._first[shards[slot]] + place - starts[slot]
         return found
+
+    def around(self, place: int, epoch: int) -> tuple[Int64, Int64]:
+        """Give the shards of the group that a place of this store is in, and of the one after it:
+        after the last one that of the next epoch begins."""
+        if self.count <= 1:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        shards, starts, groups = self._shards(epoch)
+        g = int(np.searchsorted(starts[groups[1:-1]], place, side="right"))
+        now = shards[groups[g] : groups[g + 1]]
+        if g + 1 < self.count:
+            return now, shards[groups[g + 1] : groups[g + 2]]
+        later = self._shards(epoch + 1)
+        return now, later.shards[: later.groups[1]]
 
     def _arrange(self, epoch: int) -> _Arranged:
         seed, number = self._address

@@ -64,6 +64,15 @@ class DocumentStore(Protocol):
         """Whether it knows where sentences end."""
         ...
 
+    def expect(self, shards: Int64, beside: Int64) -> None:
+        """Begin to fetch shards that are going to be read, where they lie elsewhere.
+
+        Args:
+            shards: their numbers.
+            beside: of those that are read meanwhile.
+        """
+        ...
+
     def lengths_of(self, documents: Int64) -> Int64:
         """Give `[n]` tokens of some documents."""
         ...

@@ -1,8 +1,9 @@
 """Token stores that lie elsewhere, read through fsspec: `https://host/store`, `s3://bucket/store`.
 
 Their manifest and tokenizer are fetched when they are opened, a shard when a document of it is
-asked for: whole files into the cache (`cache.py`), each compared with the hash that the manifest
-names. fsspec is imported here alone, and only when an address is opened.
+asked for, or a group of them while the one before it is read: whole files into the cache
+(`cache.py`), each compared with the hash that the manifest names. fsspec is imported here alone,
+and only when an address is opened.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import errno
 import hashlib
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +23,7 @@ from blankfill.data.cache import FileCache, shown_bytes
 from blankfill.data.manifest import MANIFEST
 from blankfill.data.shard import ShardEntry
 from blankfill.disk.address import address_of
-from blankfill.errors import DataError
+from blankfill.errors import BlankfillError, DataError
 from blankfill.text.tokenizer import INNER_TOKENIZER
 
 __all__ = ["RemoteFiles", "fetch_description"]
@@ -85,6 +87,7 @@ class RemoteFiles:
     def __init__(self, address: str, file_system: FileSystem, root: str, cache: FileCache) -> None:
         self.address = self.shown = address
         self._file_system, self._root, self._cache = file_system, root.rstrip("/"), cache
+        self._expected: list[ShardEntry] = []
 
     def describe(self) -> Path:
         """Fetch manifest and tokenizer, and give the folder that holds them."""
@@ -132,6 +135,26 @@ class RemoteFiles:
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+    def expect(self, entries: Sequence[ShardEntry], beside: Sequence[ShardEntry]) -> None:
+        """Fetch shards on a thread, one file after another, where the cache holds them beside
+        others that are read; what cannot be had is said when it is needed."""
+        size = sum(entry.num_bytes for entry in (*entries, *beside))
+        if size <= self._cache.limit_bytes and entries != self._expected:
+            self._expected = list(entries)
+            threading.Thread(
+                target=self._fetch_ahead, args=(self._expected,), name="fetch ahead", daemon=True
+            ).start()
+
+    def _fetch_ahead(self, entries: list[ShardEntry]) -> None:
+        for entry in entries:
+            if self._expected is not entries:
+                return  # the next ones are on their way
+            try:
+                self.of(entry)
+            except (BlankfillError, OSError) as error:
+                log.debug("fetching ahead: %s", error)
+                return
 
     def of(self, entry: ShardEntry) -> Mapping[str, Path]:
         """Give the files of a shard by name, fetched where they are not in the cache.

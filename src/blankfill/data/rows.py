@@ -224,6 +224,7 @@ class RowSource:
         epoch, part = divmod(number, self._windows_in_epoch)
         first = part * self._window_documents
         inside = np.arange(first, min(first + self._window_documents, self._num_documents))
+        self._expect(max(0, first - self._window_documents), epoch)
         documents = self._order.documents(inside, epoch)
         source = np.searchsorted(self._store_first, documents, side="right") - 1
         index = documents - self._store_first[source]
@@ -234,6 +235,19 @@ class RowSource:
             epoch, pieces, drawn, np.array([k for row in rows for k in row], np.int64),
             np.cumsum([0, *map(len, rows)]),
         )  # fmt: skip
+
+    def _expect(self, place: int, epoch: int) -> None:
+        """Let stores that lie elsewhere fetch what comes after the shards that are read.
+
+        Args:
+            place: of the epoch, at which the window before the one at hand begins: its rows may
+                still be asked for.
+            epoch: 0-based pass over the data.
+        """
+        groups = self._order.groups(place, epoch)
+        for store, (now, later) in zip(self._stores, groups, strict=True):
+            if len(later):
+                store.expect(later, now)
 
     def _draw(self, pieces: Pieces, epoch: int) -> Drawn:
         """Draw what is cut out of pieces, each under its store's objective."""

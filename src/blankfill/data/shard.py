@@ -90,6 +90,15 @@ class ShardFiles(Protocol):
         """Have the files of several shards here, which are needed next."""
         ...
 
+    def expect(self, entries: Sequence[ShardEntry], beside: Sequence[ShardEntry]) -> None:
+        """Begin to fetch shards that are going to be needed, without waiting for them.
+
+        Args:
+            entries: those shards.
+            beside: shards that are read meanwhile, and stay.
+        """
+        ...
+
     def of(self, entry: ShardEntry) -> Mapping[str, Path]:
         """Give the files of a shard by name."""
         ...
@@ -120,6 +129,9 @@ class LocalFiles:
                 _require_size(files[name], size, self._folder)
 
     def ready(self, entries: Sequence[ShardEntry]) -> None:
+        """They are here."""
+
+    def expect(self, entries: Sequence[ShardEntry], beside: Sequence[ShardEntry]) -> None:
         """They are here."""
 
     def of(self, entry: ShardEntry) -> Mapping[str, Path]:

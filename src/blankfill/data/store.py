@@ -227,6 +227,17 @@ class TokenStore:
         ]  # fmt: skip
         return joined_parts(parts, ends - starts)
 
+    def expect(self, shards: npt.NDArray[np.int64], beside: npt.NDArray[np.int64]) -> None:
+        """Begin to fetch shards that are going to be read, where they lie elsewhere.
+
+        Args:
+            shards: their numbers.
+            beside: of those that are read meanwhile.
+        """
+        if self.address is not None:
+            later, now = ([self.entries[k] for k in some.tolist()] for some in (shards, beside))
+            self._files.expect(later, now)
+
     def sentence_ends(self, index: int, start: int, end: int) -> npt.NDArray[np.int64]:
         """Say where sentences end in a part of a document.
 

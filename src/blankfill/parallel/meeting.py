@@ -20,7 +20,7 @@ from blankfill.parallel.guests import introduce, meet, own_connection, store_is_
 from blankfill.parallel.lookout import waits_told_to
 from blankfill.parallel.pulse import Pulse
 from blankfill.parallel.ranks import Ranks
-from blankfill.processes import deaf, settle_speaker, this_place
+from blankfill.processes import deaf, settle_speaker, speaker_of, this_place
 
 __all__ = ["joined"]
 
@@ -61,19 +61,17 @@ def joined(layout: ParallelConfig, wanted: DeviceKind) -> Generator[Ranks]:
         hosts_store=not store_is_launchers(),
     )  # fmt: skip
     pulse.start()
-    ranks: Ranks | None = None
     ending = contextlib.ExitStack()
     waits = contextlib.ExitStack()
     waits.enter_context(waits_told_to(pulse.lookout))
     try:
         dist.init_process_group(backend, store=own_connection(fresh), rank=rank, world_size=count)
-        ranks = Ranks(layout, device, pulse)
-        yield ranks
+        yield Ranks(layout, device, pulse)
     except BaseException as error:
         ending.enter_context(deaf())
-        alike = isinstance(error, TrainingError) or (ranks is not None and error is ranks.told)
-        if alike:
+        if isinstance(error, TrainingError):  # the guards' verdict is that of all
             settle_speaker(error, 0)
+        if speaker_of(error) is not None:
             raise
         told = _as_all_know(error, pulse)
         if told is error:

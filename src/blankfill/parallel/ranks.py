@@ -20,6 +20,7 @@ from blankfill.parallel.fault import place_of
 from blankfill.parallel.pace import Pace
 from blankfill.parallel.places import Place, kept_place
 from blankfill.parallel.tensor import TensorGroup
+from blankfill.processes import settle_speaker
 
 if TYPE_CHECKING:
     from blankfill.parallel.pulse import Pulse
@@ -55,8 +56,6 @@ class Ranks:
         self.layout, self.device, self.pulse = layout, device, pulse
         self.pace = Pace(self, pulse.lookout) if pulse is not None else None
         """Step time by process."""
-        self.told: Exception | None = None
-        """What `once` raised last, which all processes know."""
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
         self._control: Any = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
         self._require_one_layout()  # before groups are made of it, which would wait for ever
@@ -141,7 +140,7 @@ class Ranks:
                 told[1] = error
         dist.broadcast_object_list(told, src=0, group=self._control)
         if told[1] is not None:
-            self.told = told[1]
+            settle_speaker(told[1], 0)
             raise told[1]
         return told[0]
 
@@ -248,5 +247,5 @@ class Ranks:
 
     def refuse(self, error: BlankfillError) -> NoReturn:
         """Raise what every process has found alike, so that one says it for all."""
-        self.told = error
+        settle_speaker(error, 0)
         raise error
