@@ -98,11 +98,17 @@ def test_no_target_is_no_loss_and_no_gradient():
     assert not any(g.any() for g in grads)
 
 
-def test_a_second_way_back_is_refused():
+def test_a_graph_that_is_kept_is_gone_through_again():
     model, hidden, targets, _ = draw()
     loss, _ = blank_loss(model, hidden, targets)
-    loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="has been taken already"):
+    of_both = (hidden, model.embed.word.weight)
+    first = torch.autograd.grad(2 * loss, of_both, retain_graph=True)
+    for again in (True, False):
+        for found, expected in zip(
+            torch.autograd.grad(loss, of_both, retain_graph=again), first, strict=True
+        ):
+            assert torch.equal(2 * found, expected)
+    with pytest.raises(RuntimeError, match="second time"):  # torch's own: it is gone
         loss.backward()
 
 

@@ -1,7 +1,6 @@
 """A checkpoint of several processes: files of each, one commit, and any number goes on from it."""
 
 import shutil
-from math import prod
 
 import numpy as np
 import pytest
@@ -16,11 +15,12 @@ from parallel.saving import (
     die_in_a_save,
     load_alone,
     meet_a_full_disk,
+    newest_on_ranks,
     pass_on,
     save_on_ranks,
     train_beside_a_save,
 )
-from parallel.twins import CFG, build_on_ranks, meet
+from parallel.twins import CFG, build_on_ranks, laid_out, meet
 
 CHANGES = {"optimizer.kind": "muon", "checkpoint.in_background": True}
 TENSOR = {**CHANGES, "model.num_heads": 4, "model.vocab_size": 204}
@@ -39,11 +39,13 @@ def hand_on(crew, run, layouts, changes=CHANGES):
     """Save on the first layout, let each other one go on from it and save again, and let one
     process read the last."""
     first, *others = layouts
-    stored, place = crew.run(save_on_ranks, prod(first), changes, first, run, 3)[0]
-    assert place["row"] == 3 * CFG.train.batch_rows
+    stored, place = crew.run(save_on_ranks, laid_out(first).num_processes, changes, first, run, 3)[
+        0
+    ]
+    assert place["row"] == 3 * CFG.changed(changes).train.batch_rows
     assert len(place["guard"].losses) == 3
     for layout in others:
-        count = prod(layout)
+        count = laid_out(layout).num_processes
         found = crew.run(pass_on, count, changes, layout, run)
         assert [one[1] for one in found] == [place] * count
         assert_same(found[0][0], stored)
@@ -144,29 +146,52 @@ def test_a_rank_that_dies_while_saving_leaves_the_last_checkpoint(crew, tmp_path
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000002"]
 
 
-def train_in(crew, folder, tokenizer_folder, layout):
-    """Make a run of several processes, beside what it was made of."""
+@pytest.fixture(scope="module")
+def trained(crew, tmp_path_factory, tokenizer_folder):
+    """A run of three processes, with what it was made of."""
+    folder = tmp_path_factory.mktemp("trained")
     (folder / "a.txt").write_text("\n\n".join(small_corpus(60, 0)), encoding="utf-8")
     data_build([folder / "a.txt"], tokenizer=tokenizer_folder, out=folder / "store")
-    changes, count = {"optimizer.ema_decay": 0.9}, prod(layout)
-    stores = [folder / "store"] * count
-    crew.run(meet, count, layout, build_on_ranks, stores, folder / "run", changes)
+    changes = {"optimizer.ema_decay": 0.9}
+    crew.run(meet, 3, (1, 3), build_on_ranks, [folder / "store"] * 3, folder / "run", changes)
     return folder
 
 
-@pytest.fixture(scope="module")
-def trained(crew, tmp_path_factory, tokenizer_folder):
-    """A run of three processes."""
-    return train_in(crew, tmp_path_factory.mktemp("trained"), tokenizer_folder, (1, 3))
+def test_ranks_share_out_what_is_read_to_see_whether_a_checkpoint_is_whole(crew, trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained / "run", run)
+    files = sorted(path.name for path in newest_checkpoint(run).path.glob("*.safetensors"))
+    assert len(files) == 9
+    for count in (2, 4):
+        found = crew.run(newest_on_ranks, count, (1, count), run)
+        assert [step for step, _ in found] == [2] * count
+        assert sorted(name for _, read in found for name in read) == files
+        assert all(len(read) >= len(files) // count for _, read in found)
 
 
-@pytest.mark.parametrize("layout", [(1, 3), (1, 1, 2)], ids=str)
-def test_every_verb_opens_a_checkpoint_of_several_processes(
-    crew, tokenizer_folder, trained, tmp_path, capsys, layout
+@pytest.mark.parametrize("fault", ["missing", "damaged", "state"])
+def test_ranks_pass_over_a_damaged_checkpoint_alike_and_name_the_shard(
+    crew, trained, tmp_path, fault
 ):
-    if layout != (1, 3):
-        (tmp_path / "made").mkdir()
-        trained = train_in(crew, tmp_path / "made", tokenizer_folder, layout)
+    run = tmp_path / "run"
+    shutil.copytree(trained / "run", run)
+    newest = newest_checkpoint(run).path
+    shutil.copytree(newest, newest.with_name("step-00000003"))  # which says that it is another step
+    assert [step for step, _ in crew.run(newest_on_ranks, 2, (1, 2), run)] == [2, 2]
+    for folder in list_checkpoints(run):
+        name = "state.json" if fault == "state" else "model-00002-of-00003.safetensors"
+        if fault == "missing":
+            (folder / name).unlink()
+        else:
+            (folder / name).write_bytes((folder / name).read_bytes()[:-3] + b"abc")
+    found = crew.run(newest_on_ranks, 2, (1, 2), run)
+    assert found[0][0] == found[1][0]
+    assert found[0][0].startswith(f"every checkpoint in {run / 'checkpoints'} is damaged (step-")
+    assert name in found[0][0]
+    assert " of 2 reads it" in found[0][0]
+
+
+def test_every_verb_opens_a_checkpoint_of_several_processes(trained, tmp_path, capsys):
     shutil.copytree(trained / "run", tmp_path / "run")
     run = str(tmp_path / "run")
     tokenizer, text = str(trained / "store" / "tokenizer"), "The old [MASK] reads."
@@ -184,7 +209,7 @@ def test_every_verb_opens_a_checkpoint_of_several_processes(
         ["pretrain", "--resume", run, "--train.steps", "3", "--quiet"],
     ):
         assert main(words) == 0, (words, capsys.readouterr().err)
-    assert f"optimizer, {prod(layout)} files (bytes)" in capsys.readouterr().out
+    assert "optimizer, 3 files (bytes)" in capsys.readouterr().out
     weights = load_part(folder, "model")
     for made in ("imported", "resized"):
         found = load_part(newest_checkpoint(tmp_path / made).path, "model")

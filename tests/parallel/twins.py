@@ -1,5 +1,7 @@
 """The same tiny run on one process and on several, in float64, step by step."""
 
+import dataclasses
+import math
 import os
 from math import prod
 
@@ -61,8 +63,10 @@ def local_trainer(cfg, run, weights=torch.float64, **options):
 
 
 def laid_out(layout):
-    """Give the configuration of a layout: sizes along the axes, as far as they are named."""
-    return ParallelConfig(**dict(zip(AXES, layout, strict=False)))
+    """Give the configuration of a layout: copies, shards, and as far as they are named
+    tensor-parallel processes, those of a pipeline, and its schedule."""
+    names = (*AXES[1:], AXES[0], "schedule")
+    return ParallelConfig(**dict(zip(names, layout, strict=False)))
 
 
 def parallel_trainer(cfg, layout, run, weights=torch.float64, dtype=torch.float32, **options):
@@ -75,25 +79,25 @@ def parallel_trainer(cfg, layout, run, weights=torch.float64, dtype=torch.float3
 
 
 def all_parts(engine):
-    """Give the whole tensors of a checkpoint by part, put together where processes keep rows."""
-    return {
-        part: {
-            name: _whole(engine, name, value.detach()).cpu().numpy().copy()
-            for name, value in tensors.items()
-        }
+    """Give the whole tensors of a checkpoint by part and name, put together where processes keep
+    parts of them; what several keep must be the same in all, bit for bit."""
+    kept = [
+        (part, name, engine.kept.place_of(name) if hasattr(engine, "kept") else None, value.cpu())
         for part, tensors in engine.tensors().items()
-    }
-
-
-def _whole(engine, name, part):
-    """Put a tensor together of what the processes keep."""
-    place = engine.kept.place_of(name) if hasattr(engine, "kept") else None
-    if place is None:
-        return part
-    whole = torch.full(place.shape, float("nan"), dtype=part.dtype)
-    for its_place, its_part in engine._ranks.gather([(place, part)]):
-        whole[its_place.index] = its_part
-    return whole
+        for name, value in tensors.items()
+    ]
+    whole = {}
+    for part, name, place, value in engine._ranks.gather(kept) if hasattr(engine, "kept") else kept:
+        of_part = whole.setdefault(part, {})
+        if place is None:
+            assert np.array_equal(of_part.setdefault(name, value.numpy().copy()), value)
+            continue
+        at = of_part.setdefault(name, np.full(place.shape, np.nan, value.numpy().dtype))[
+            place.index
+        ]
+        assert np.isnan(at).all() or np.array_equal(at, value), f"copies of {name} differ"
+        at[...] = value
+    return {part: dict(sorted(tensors.items())) for part, tensors in whole.items()}
 
 
 def train(trainer, steps=STEPS):
@@ -182,7 +186,7 @@ def traffic_on_ranks(changes, layout, run):
     ])  # fmt: skip
     expected = traffic.expected_bytes(
         {name: tuple(p.shape) for name, p in engine.model.named_parameters()},
-        tuple(engine._ranks.layout.sizes), passes=len(parts),
+        engine._ranks.layout.sizes[1:], passes=len(parts),
         muon_shapes=[
             places[name].shape for name, _ in matrices if trainer.cfg.optimizer.kind == "muon"
         ],
@@ -218,7 +222,8 @@ def fit_on_ranks(changes, layout, run, stopped_rank=None, poisoned_ranks=()):
     trainer._watch._write = lambda incident: told.append(incident) or write(incident)
     if poisoned_ranks:
         transfer, deal = trainer.engine.transfer, trainer.engine.deal
-        part = deal(3 * 6, 6)[0]
+        rows = trainer.cfg.train.batch_rows
+        part = deal(3 * rows, rows)[0]
         mine = trainer.rows.rows(part.first, part.size).documents[0]
         poison = mine if rank in poisoned_ranks else None
         trainer.engine.transfer = poisoned
@@ -227,6 +232,113 @@ def fit_on_ranks(changes, layout, run, stopped_rank=None, poisoned_ranks=()):
     except TrainingError as error:
         ended = str(error)
     return ended, trainer.index, trainer._watch.state(), len(told) > 0
+
+
+def spoil_on_ranks(layout, run, how):
+    """Train until a guard ends the run, which the second process has spoiled at step 3: the
+    gradient of its rows (`both`: and of the first one's), a weight that it keeps, or its losses.
+
+    Returns:
+        How that ended.
+    """
+    changes = {"guard.on_spike": "stop", "guard.spike_window": 8}
+    trainer = parallel_trainer(CFG.changed(changes), layout, run, weights=torch.float32)
+    engine, step = trainer.engine, trainer.step
+    rank = engine._ranks.rank
+    spoils = rank == 1 or (how == "both" and rank == 0)
+
+    def backwards(_module, _given, hidden):
+        if trainer.index == 3 and how in ("gradient", "both"):
+            hidden.register_hook(lambda gradient: gradient * math.inf)
+
+    def watched(loader):
+        if trainer.index == 3 and how == "weight" and spoils:
+            with torch.no_grad():
+                engine.kept.weights["blocks.0.attention.q.weight"][0, :2] = math.nan
+        return step(loader)
+
+    def worse(batches, total_weight, *, step):
+        found = compute(batches, total_weight, step=step)
+        if step < 3 or how != "spike":
+            return found
+        nlls = [nll * 9 for nll in found.nlls] if spoils else found.nlls
+        return dataclasses.replace(found, loss_nats=found.loss_nats * 9, nlls=nlls)
+
+    if spoils:
+        engine.model.norm.register_forward_hook(backwards)
+    trainer.step, compute, engine.forward_backward = watched, engine.forward_backward, worse
+    try:
+        return f"it did not end: {trainer.fit()}"
+    except TrainingError as error:
+        return str(error)
+
+
+def clip_on_ranks(layout, run, weights):
+    """Clip a gradient to less than its norm; tell whether that changed it, and whether the bits are
+    those of one product after another."""
+    trainer = parallel_trainer(CFG, layout, run, weights=getattr(torch, weights))
+    engine, rows = trainer.engine, trainer.rows
+    part = engine.deal(0, 6)[0]
+    made = engine.transfer(rows.rows(part.first, part.size), part)
+    found = engine.forward_backward([made], 100.0, step=0)
+    before = [gradient.clone() for gradient in engine.kept.gradients()]
+    max_norm = found.grad_norm / 3
+    engine.clip(max_norm)
+    share = (max_norm / (engine._norm + 1e-6)).clamp(max=1.0)
+    expected = [gradient.clone().mul_(share) for gradient in before]
+    pairs = list(zip(engine.kept.gradients(), before, expected, strict=True))
+    return (
+        all(not torch.equal(now, was) for now, was, _ in pairs if was.any()),
+        all(torch.equal(now, wanted) for now, _, wanted in pairs),
+    )
+
+
+def overflow_on_ranks(layout, run, overflowing_ranks, changes=None):
+    """Train in float16, where the gradients of some ranks overflow in two steps; tell of each step
+    whether it was left out, and the loss scale after it."""
+    cfg = CFG.changed({"train.steps": 5, **(changes or {})})
+    trainer = parallel_trainer(cfg, layout, run, weights=torch.float32, dtype=torch.float16)
+    compute, rank, told = trainer.engine.forward_backward, trainer.engine._ranks.rank, []
+
+    def computed(batches, total_weight, *, step):
+        if rank in overflowing_ranks and step in (1, 2):
+            for batch in batches:
+                batch.targets.weights.mul_(1e6)
+        return compute(batches, total_weight, step=step)
+
+    trainer.engine.forward_backward = computed
+    with trainer.open_loader() as loader:
+        for _ in range(5):
+            left_out = math.isnan(trainer.step(loader).loss_nats)
+            told.append((left_out, trainer.engine.scaler.scale))
+    return told
+
+
+def buffers_on_ranks(changes, layout, run):
+    """Train in a pipeline; tell how many buffers to receive hidden states or their gradients into
+    were there at most as a pass began, and how many are left."""
+    trainer = parallel_trainer(CFG.changed(changes), layout, run, weights=torch.float32)
+    timetable, most = trainer.engine._way._timetable, 0
+
+    def buffers():
+        return sum(
+            info.buffer is not None and info.buffer.device.type != "meta"
+            for schedule in timetable._made.values()
+            for station in getattr(schedule, "_stages", None) or [schedule._stage]
+            for infos in (*station.args_recv_info.values(), *station.grad_recv_info.values())
+            for info in infos
+        )
+
+    def looked(stage, _given):
+        nonlocal most
+        most = max(most, buffers())
+
+    for stage in trainer.engine.model.of_index.values():
+        stage.register_forward_pre_hook(looked)
+    with trainer.open_loader() as loader:
+        for _ in range(trainer.cfg.train.steps):
+            trainer.step(loader)
+    return most, buffers()
 
 
 def reads_on_ranks(changes, layout, run):

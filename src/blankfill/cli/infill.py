@@ -20,7 +20,7 @@ def print_fill(result: FillResult, console: Answer) -> None:
         if item.error is not None:
             log.error("blankfill: %s", item.error)
             continue
-        print_in_place(item, console, shaded=True)
+        print_in_place(item, console)
         rows: list[tuple[str, str, str, str]] = []
         for number, blank in enumerate(item.blanks, start=1):
             for place, fill in enumerate(blank.candidates or [blank]):
@@ -30,10 +30,6 @@ def print_fill(result: FillResult, console: Answer) -> None:
                 head = "" if place else f"blank {number}"
                 shown = signs(fill.text) or "(nothing)"
                 rows.append((head, shown, f"{fill.probability:.3f}", ", ".join(notes)))
-        for number, joint in enumerate(item.joint):
-            head = "" if number else "together"
-            shown = " | ".join(signs(fill) or "(nothing)" for fill in joint.fills)
-            rows.append((head, shown, f"{joint.probability:.3g}", ""))
         if console.on_terminal:
             table = new_table("", "", "", "", box=None, padding=(0, 2, 0, 2), show_header=False)
             for row in rows:

@@ -20,6 +20,7 @@ from blankfill.optim import LossScaler
 
 __all__ = [
     "bad_weights",
+    "divide_gradients",
     "draws_by_row",
     "forward_backward",
     "gradient_norms",
@@ -27,6 +28,7 @@ __all__ = [
     "lend",
     "lost_to_scale",
     "move_average",
+    "require_targets",
     "seed_dropout",
 ]
 
@@ -92,8 +94,7 @@ def forward_backward(
     Raises:
         DataError: the step has no targets.
     """
-    if not total_weight:
-        raise DataError("a step has no targets; is the training text empty?")
+    require_targets(total_weight)
     device = device_of(model)
     losses: list[torch.Tensor] = []
     nlls: list[torch.Tensor] = []
@@ -108,10 +109,25 @@ def forward_backward(
         losses.append(loss.detach())
         nlls.append(nll)
     if scale is not None:
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                parameter.grad /= scale
+        divide_gradients(model, scale)
     return losses, nlls
+
+
+def require_targets(total_weight: float) -> None:
+    """Check that a step has something to learn.
+
+    Raises:
+        DataError: it has no targets.
+    """
+    if not total_weight:
+        raise DataError("a step has no targets; is the training text empty?")
+
+
+def divide_gradients(model: nn.Module, scale: float) -> None:
+    """Divide the gradients by what the loss was multiplied by."""
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.grad /= scale
 
 
 def lost_to_scale(scaler: LossScaler | None, loss_nats: float, grad_norm: float) -> bool:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from blankfill.errors import RequestError
 from blankfill.generate.infill import encode_request
 from blankfill.generate.known import known_logprobs
-from blankfill.generate.notebook import candidates_html
-from blankfill.generate.prompts import checked_prompt
+from blankfill.generate.search import checked_prompt
 from blankfill.generate.writing import Writing
 from blankfill.objective.batch import Int32
 from blankfill.results import short_repr, to_dict
@@ -81,9 +80,6 @@ class ScoredText:
     __repr__ = short_repr
     to_dict = to_dict
 
-    def _repr_html_(self) -> str:
-        return candidates_html(self.prompt, self.candidates)
-
 
 def score_fills(lm: LanguageModel, text: str, candidates: Sequence[str]) -> ScoredText:
     """Score candidates for the blanks of a text.
@@ -111,7 +107,7 @@ def score_fills(lm: LanguageModel, text: str, candidates: Sequence[str]) -> Scor
     writings = [
         Writing(
             prompt=prompt, scheme=lm.scheme, enders=(lm.ids.eop, lm.ids.eos),
-            limit=max(map(len, spans[group])), order=tuple(range(num_blanks)),
+            limit=max(map(len, spans[group])), last=num_blanks - 1,
             forced=[[*span.tolist(), lm.ids.eop] for span in spans[group]],
         )
         for group in groups

@@ -21,7 +21,6 @@ import numpy as np
 
 from blankfill.errors import RequestError
 from blankfill.generate.known import known_logprobs
-from blankfill.generate.notebook import words_html
 from blankfill.generate.trim import around_blanks
 from blankfill.generate.writing import Writing
 from blankfill.objective.batch import Int32
@@ -79,9 +78,6 @@ class SurprisedText:
     __repr__ = short_repr
     to_dict = to_dict
 
-    def _repr_html_(self) -> str:
-        return words_html(self.text, self.words, self.total)
-
 
 def surprise_words(
     lm: LanguageModel, text: str, *, advance: Callable[[int], None] | None = None
@@ -113,7 +109,7 @@ def _measure(
     writings = [
         Writing(
             prompt=prompt, scheme=lm.scheme, enders=(lm.ids.eop, lm.ids.eos), limit=len(word),
-            order=(0,), forced=[[*word.tolist(), lm.ids.eop]],
+            last=0, forced=[[*word.tolist(), lm.ids.eop]],
         )
         for prompt, word in cut
     ]  # fmt: skip

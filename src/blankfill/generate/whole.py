@@ -18,7 +18,6 @@ import numpy as np
 
 from blankfill.errors import ConfigError, RequestError
 from blankfill.generate.known import known_logprobs
-from blankfill.generate.notebook import whole_html
 from blankfill.generate.writing import Writing
 from blankfill.objective.batch import Int32
 from blankfill.objective.blank import build_prompt
@@ -59,9 +58,6 @@ class TextScore:
 
     __repr__ = short_repr
     to_dict = to_dict
-
-    def _repr_html_(self) -> str:
-        return whole_html(self)
 
 
 def score_text(
@@ -141,5 +137,5 @@ def _writing(
     )  # fmt: skip
     return Writing(
         prompt=prompt, scheme=lm.scheme, enders=(lm.ids.eop, lm.ids.eos),
-        limit=end - split - 1, order=(0,), forced=[tokens[split:end].tolist()],
+        limit=end - split - 1, last=0, forced=[tokens[split:end].tolist()],
     )  # fmt: skip

@@ -140,22 +140,24 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             way.add_product(grad_matrix, grad, (hidden[chunk] * factor).to(hidden.dtype))
         if grad_matrix is not None:
             ctx.save_for_backward(grad_hidden, grad_matrix)
-        ctx.used = False
         ctx.mark_non_differentiable(nll)
         each = nll + z_loss * normalizer**2 if z_loss else nll
         return (each if scale is None else each * scale).sum(), nll
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor, _grad_nll: torch.Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
-        # In place: one more copy of the matrix would be the largest tensor of the step.
-        if ctx.used:
-            raise RuntimeError(
-                "the gradient of this loss has been taken already; it was scaled in place and is "
-                "gone. Call the model again for another"
-            )
-        ctx.used = True
         grad_hidden, grad_matrix = ctx.saved_tensors
+        # In place: one more copy of the matrix would be the largest tensor of the step. A graph
+        # that is kept is gone through again, as where a pipeline halves a backward pass.
+        if _graph_is_kept():
+            return grad_hidden * grad, grad_matrix * grad, None, None, None, None
         return grad_hidden.mul_(grad), grad_matrix.mul_(grad), None, None, None, None
+
+
+def _graph_is_kept() -> bool:
+    """Tell whether the graph of the backward pass at hand stays, as AOTAutograd asks too."""
+    of_torch: Any = torch._C  # pyright: ignore[reportPrivateUsage]  # nothing public tells it
+    return of_torch._autograd._get_current_graph_task_keep_graph()
 
 
 class _ByTensors:

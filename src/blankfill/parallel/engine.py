@@ -8,15 +8,15 @@ follows from numbers that were summed over all processes, so that all decide ali
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
-from torch.distributed.fsdp import FSDPModule
 
 from blankfill.config.run import RunConfig
 from blankfill.config.train import AttentionKind
@@ -25,7 +25,6 @@ from blankfill.engine.device import choose_attention, choose_precision, update_p
 from blankfill.engine.engine import Portion, StepNumbers, UnreadNumbers, misfit
 from blankfill.engine.gradient import (
     draws_by_row,
-    forward_backward,
     lend,
     lost_to_scale,
     move_average,
@@ -38,10 +37,11 @@ from blankfill.objective.batch import Batch
 from blankfill.optim import LossScaler, build_optimizer_of, matrices_of, shrink_at
 from blankfill.parallel.deal import deal, first_rows, weigh_first_rows
 from blankfill.parallel.kept import Kept
-from blankfill.parallel.layout import build_sharded, draw_weights
+from blankfill.parallel.layout import draw_weights, lay_out
 from blankfill.parallel.muon import OwnedMatrices
 from blankfill.parallel.ranks import Ranks
 from blankfill.parallel.save import save_together
+from blankfill.parallel.stage import Passes
 from blankfill.parallel.tensor import sum_over_group
 from blankfill.parallel.unsound import ReturningGradients, bad_weights
 from blankfill.runs import Checkpoint, Part
@@ -93,14 +93,15 @@ class ParallelEngine:
             train.attention, self.device.type, self.dtype, dropout=cfg.model.attention_dropout_rate
         )
         self._cfg, self._ranks = cfg, ranks
-        narrow = cfg.parallel.weights == "bfloat16"
-        self._autocast = torch.float32 if narrow else self.dtype  # what is narrow needs no cast
-        self.model = build_sharded(
-            cfg.model, ranks, weights, compiled=compiled, one_graph=self.attention != "flex",
-            again=train.recompute, narrow=narrow,
-        )  # fmt: skip
-        self._kept = kept = Kept(self.model, cfg.model, ranks)
+        # What is narrow needs no cast.
+        self._autocast = torch.float32 if cfg.parallel.weights == "bfloat16" else self.dtype
+        self._way = lay_out(
+            cfg, ranks, weights, compiled=compiled, one_graph=self.attention != "flex"
+        )
+        self.model = self._way.model
+        self._kept = kept = Kept(self._way.weights, cfg.model, ranks, self._way.twice)
         draw_weights(cfg.model, kept.weights, kept.places, train.seed, ranks)
+        self._way.follow()
         named = list(kept.weights.items())
         places = [kept.places[name] for name, _ in matrices_of(named)]
         self.optimizer = build_optimizer_of(
@@ -112,7 +113,7 @@ class ParallelEngine:
         self.ema = self._kept.copies() if cfg.optimizer.ema_decay else {}
         self._norm: torch.Tensor | None = None
         self._spoiled: torch.Tensor | None = None
-        self._returning = ReturningGradients(self.model.embed)
+        self._returning = ReturningGradients(self._way.embed)
         self.reads_each_step = (
             must_read_each_step(cfg, self.device, self.dtype)
             if reads_each_step is None
@@ -181,11 +182,16 @@ class ParallelEngine:
         if self.compiled:
             for batch in batches:
                 mark_varying(batch.mask, batch.targets.index)
-        losses, of_targets = forward_backward(
-            self.model, self._in_turn(batches), self._autocast, total_weight, z_loss=train.z_loss,
-            shrink=shrink_at(step, share, self._cfg.schedule),
-            scale=self.scaler.scale if self.scaler else None,
-            draws=draws_by_row(self._cfg, step, self._ranks.tensor.rank, self._ranks.tensor.size),
+        losses, of_targets = self._way.compute(
+            Passes(
+                batches=batches, dtype=self._autocast, total_weight=total_weight,
+                z_loss=train.z_loss, shrink=shrink_at(step, share, self._cfg.schedule),
+                scale=self.scaler.scale if self.scaler else None,
+                draws=draws_by_row(
+                    self._cfg, step, self._ranks.tensor.rank, self._ranks.tensor.size
+                ),
+                begun=functools.partial(self._ranks.mark, in_step=True),
+            )
         )  # fmt: skip
         sum_over_group(self._kept.gradients(cut=False), self._ranks.tensor)
         loss = torch.stack(losses).double().sum()
@@ -209,13 +215,6 @@ class ParallelEngine:
         overflowed = lost_to_scale(self.scaler, found.loss_nats, found.grad_norm)
         return replace(found, overflowed=overflowed)
 
-    def _in_turn(self, batches: Sequence[TensorBatch]) -> Iterator[TensorBatch]:
-        """Give micro-batches; before the last, say that copies are to sum their gradients now."""
-        for left, batch in zip(reversed(range(len(batches))), batches, strict=True):
-            cast("FSDPModule", self.model).set_requires_all_reduce(left == 0)
-            self._ranks.mark(in_step=True)
-            yield batch
-
     def clip(self, max_norm: float) -> None:
         """Scale the gradient down to a global norm of at most this; 0 leaves it as it is."""
         assert self._norm is not None, "there is no gradient to clip"
@@ -229,6 +228,7 @@ class ParallelEngine:
         self.optimizer.set_lr(lr)
         spoiled = self._spoiled
         self.optimizer.step(spoiled)
+        self._way.follow()
         self.drop_gradient()
         move_average(self.ema, self._kept.weights, self._cfg.optimizer.ema_decay, unless=spoiled)
 
@@ -259,7 +259,7 @@ class ParallelEngine:
         self._ranks.pause()
         with lend(self.model, compiled=self.compiled) as model:
             yield model
-        cast("FSDPModule", self.model).reshard()  # the root keeps its own after a call
+        self._way.rest()
 
     def metrics(self) -> dict[str, float]:
         """Give the loss scale of float16, and the step time by process."""
@@ -303,6 +303,7 @@ class ParallelEngine:
         """
         folder = checkpoint.path
         self._kept.load_weights(folder)
+        self._way.follow()
         try:
             self.optimizer.load(self._kept.read(folder, "optimizer"))
         except CheckpointError as error:
@@ -323,9 +324,11 @@ class ParallelEngine:
             CheckpointError: a file cannot be read or does not fit the model.
         """
         self._kept.load_weights(folder)
+        self._way.follow()
         self.ema = self._kept.copies() if self.ema else {}
 
     def take_whole(self, name: str, values: torch.Tensor) -> None:
         """Give a weight other first values, of which this process keeps its part."""
         self._kept.take_whole(name, values)
+        self._way.follow()
         self.ema = self._kept.copies() if self.ema else {}

@@ -7,10 +7,12 @@ a block together keep whole what they have not cut. In norms and counts each par
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import torch
+from torch import nn
 
 from blankfill.config.model import ModelConfig
 from blankfill.engine.gradient import layer_of
@@ -25,20 +27,26 @@ from blankfill.runs.parts import load_part, read_pieces
 __all__ = ["Kept"]
 
 Tensors = dict[str, torch.Tensor]
+NOTHING: Final = (slice(0, 0),)
+"""What is asked of a tensor that other processes keep."""
 
 
 class Kept:
     """The kept part of every weight.
 
     Args:
-        model: laid out.
+        named: the weights of which this process keeps a part, by name, as they are laid out.
         cfg: the whole network.
         ranks: the processes.
+        twice: those that two processes of a pipeline keep.
     """
 
-    def __init__(self, model: GLM, cfg: ModelConfig, ranks: Ranks) -> None:
-        self._parameters, self._ranks = dict(model.named_parameters()), ranks
-        self.weights = own_parameters(model)
+    def __init__(
+        self, named: Mapping[str, nn.Parameter], cfg: ModelConfig, ranks: Ranks,
+        twice: Collection[str] = (),
+    ) -> None:  # fmt: skip
+        self._parameters, self._ranks, self._twice = dict(named), ranks, twice
+        self.weights = own_parameters(named)
         """By name, as parameters that share the model's memory."""
         self.places = _places_of(cfg, ranks)
         """By name, what each holder of a copy keeps of a weight."""
@@ -67,23 +75,38 @@ class Kept:
 
     def share_of_square(self) -> torch.Tensor:
         """Give this process's share of the gradient's squared norm, `[]` float64."""
-        cut, whole = (
-            torch.nn.utils.get_total_norm(self.gradients(cut=is_cut)).double() ** 2
-            for is_cut in (True, False)
-        )
-        return (cut + whole / self._ranks.tensor.size) / self._ranks.layout.replicate
+        of_copies: dict[int, list[torch.Tensor]] = {}
+        for name, parameter in self._parameters.items():
+            if parameter.grad is not None:
+                of_copies.setdefault(self._num_copies(name), []).append(own(parameter.grad))
+        squares = [
+            torch.nn.utils.get_total_norm(gradients).double() ** 2 / copies
+            for copies, gradients in of_copies.items()
+        ]
+        return torch.stack(squares).sum()
 
     def gradient_norms(self) -> dict[str, float]:
         """Give the gradient norm of each layer; none after the update."""
+        here = {
+            name: float(torch.linalg.vector_norm(own(p.grad), dtype=torch.float64)) ** 2
+            for name, p in self._parameters.items()
+            if p.grad is not None
+        }
+        if not here:
+            return {}
         squares: dict[str, float] = {}
-        for name, parameter in self._parameters.items():
-            if parameter.grad is None:
-                continue
-            norm = float(torch.linalg.vector_norm(own(parameter.grad), dtype=torch.float64))
-            square = norm**2 / self._num_copies(name)
+        for name, square in self._sum_by_name(here).items():
             squares[layer_of(name)] = squares.get(layer_of(name), 0.0) + square
-        of_all = self._ranks.sum(list(squares.values()))
-        return {layer: math.sqrt(square) for layer, square in zip(squares, of_all, strict=True)}
+        return {layer: math.sqrt(square) for layer, square in squares.items()}
+
+    def _sum_by_name(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Add up over all processes what each of them has found of its part of some weights, of
+        every weight of the model."""
+        of_all = self._ranks.sum([values.get(name, 0.0) for name in self.places])
+        return {
+            name: total / self._num_copies(name)
+            for name, total in zip(self.places, of_all, strict=True)
+        }
 
     def _is_cut(self, name: str) -> bool:
         """Tell whether processes that compute a block together have different parts of a weight."""
@@ -92,15 +115,14 @@ class Kept:
     def _num_copies(self, name: str) -> int:
         """Count the processes that keep the same part of a weight."""
         among = 1 if self._is_cut(name) else self._ranks.tensor.size
-        return self._ranks.layout.replicate * among
+        return self._ranks.layout.replicate * among * (2 if name in self._twice else 1)
 
     # -- state ------------------------------------------------------------------------------------
 
     def place_of(self, name: str) -> Place | None:
         """Tell where what this process keeps of a weight, or of a moment named `<what>.<weight>`,
         belongs; None of what each process has whole, such as AdamW's number of steps."""
-        of = name if name in self.places else name.partition(".")[2]
-        return None if name.startswith("step.") else self.places[of][self._ranks.holder]
+        return None if name.startswith("step.") else self.places[self._of(name)][self._ranks.holder]
 
     def copies(self) -> Tensors:
         """Copy the weights."""
@@ -108,8 +130,9 @@ class Kept:
 
     @torch.no_grad()
     def take_whole(self, name: str, values: torch.Tensor) -> None:
-        """Give a weight other values, of which this process keeps its part."""
-        self.weights[name].copy_(values[self.places[name][self._ranks.holder].index])
+        """Give a weight other values, of which this process may keep a part."""
+        if name in self.weights:
+            self.weights[name].copy_(values[self.places[name][self._ranks.holder].index])
 
     def read(self, folder: Path, part: Part) -> Tensors:
         """Read what this process keeps of a part of a checkpoint.
@@ -117,7 +140,8 @@ class Kept:
         Raises:
             CheckpointError: it cannot be read or does not fit the model.
         """
-        return load_part(folder, part, self._asked_on_disk)
+        found = load_part(folder, part, self._asked_on_disk)
+        return {name: value for name, value in found.items() if self._of(name) in self.weights}
 
     def load_weights(self, folder: Path) -> None:
         """Take the weights of a checkpoint.
@@ -127,8 +151,9 @@ class Kept:
         """
         left = set(self.weights)
         for piece in read_pieces(folder, "model", self._asked_on_disk):
-            piece.copy_to(self.weights[piece.name])
-            left.discard(piece.name)
+            if piece.name in self.weights:  # what another process of a pipeline keeps is not
+                piece.copy_to(self.weights[piece.name])
+                left.discard(piece.name)
         if left:
             raise CheckpointError(f"{folder} lacks the tensor {min(left)}; restore its files")
 
@@ -138,8 +163,7 @@ class Kept:
         Raises:
             CheckpointError: the model has no tensor of that name and shape.
         """
-        of = name if name in self.places else name.partition(".")[2]
-        if of not in self.places:
+        if self._of(name) not in self.places:
             raise CheckpointError(f"{name} {list(shape)} is not in the model of its run.json")
         place = self.place_of(name)
         if place is None:
@@ -148,7 +172,11 @@ class Kept:
             raise CheckpointError(
                 f"{name} is {list(shape)} and {list(place.shape)} in the model of its run.json"
             )
-        return place.index
+        return place.index if self._of(name) in self.weights else NOTHING
+
+    def _of(self, name: str) -> str:
+        """Name the weight that a weight, or a moment named `<what>.<weight>`, is of."""
+        return name if name in self.places else name.partition(".")[2]
 
 
 def _places_of(cfg: ModelConfig, ranks: Ranks) -> dict[str, list[Place]]:

@@ -50,7 +50,7 @@ class OwnedMatrices:
         self._places, self._ranks, self._holders = list(places), ranks, range(ranks.num_holders)
         shapes = [(of[0].shape[0], of[0].shape[1]) for of in places]
         self._owners = [
-            divmod(owner, ranks.num_holders) for owner in owners_of(shapes, ranks.count)
+            divmod(owner, ranks.num_holders) for owner in owners_of(shapes, ranks.num_peers)
         ]
 
     def __call__(

@@ -7,7 +7,7 @@ of equal height, as `torch.chunk` does; the last ones are lower, or empty, where
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -73,11 +73,9 @@ def own(tensor: torch.Tensor) -> torch.Tensor:
     return cast("DTensor", tensor).to_local()
 
 
-def own_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+def own_parameters(named: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
     """Give the kept rows of each parameter, by name, as parameters that share their memory.
 
     Optimizers move these: their arithmetic is by element, and needs no other rank.
     """
-    return {
-        name: nn.Parameter(own(parameter).detach()) for name, parameter in model.named_parameters()
-    }
+    return {name: nn.Parameter(own(weight).detach()) for name, weight in named.items()}

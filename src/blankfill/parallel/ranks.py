@@ -32,9 +32,9 @@ T = TypeVar("T")
 CONTROL_TIMEOUT = timedelta(days=1)
 """For which small values are waited for: whether a process that keeps others waiting is lost, the
 heartbeat tells, and not the time alone."""
-REPLICATE, SHARD, TENSOR = AXES
-"""The mesh's axes; ranks along the first two read rows of their own, those along the last the same.
-"""
+PIPELINE, REPLICATE, SHARD, TENSOR = AXES
+"""The mesh's axes; ranks along the middle two read rows of their own, those along the others the
+same."""
 
 
 class Ranks:
@@ -68,7 +68,16 @@ class Ranks:
             self.mesh.get_group(SHARD) if layout.tensor == 1
             else dist.new_subgroups(group_size=self.num_holders)[0]
         )  # fmt: skip
-        """Those that hold a copy of the model together."""
+        """Those that hold a copy of a pipeline's part of the model together."""
+        self.pipeline: Any = self.mesh.get_group(PIPELINE)
+        """Those that have a copy's parts, one after the other."""
+        self._peers: Any = (
+            self._control if layout.pipeline == 1
+            else dist.new_subgroups(
+                group_size=self.num_peers, backend="gloo", timeout=CONTROL_TIMEOUT
+            )[0]
+        )  # fmt: skip
+        """Those that have the same part of the model, or a part of it."""
         self.saving: Any = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
         """The processes once more, for what goes on beside the steps."""
 
@@ -80,7 +89,7 @@ class Ranks:
     @property
     def replica(self) -> int:
         """Number of this process's copy of the model."""
-        return self.rank // self.num_holders
+        return self.peer // self.num_holders
 
     @property
     def holder(self) -> int:
@@ -93,23 +102,38 @@ class Ranks:
         return self.layout.shard * self.layout.tensor
 
     @property
+    def station(self) -> int:
+        """Number of this process in its pipeline."""
+        return self.rank // self.num_peers
+
+    @property
+    def peer(self) -> int:
+        """Number of this process among those with its number in the pipelines."""
+        return self.rank % self.num_peers
+
+    @property
+    def num_peers(self) -> int:
+        """Processes with the same number in the pipelines, which are those of the first."""
+        return self.count // self.layout.pipeline
+
+    @property
     def reader(self) -> int:
         """Number of this process's rows among those of all; some processes have the same."""
         return self.reader_of(self.rank)
 
     def reader_of(self, rank: int) -> int:
         """Give that number of another process."""
-        return rank // self.layout.tensor
+        return rank % self.num_peers // self.layout.tensor
 
     @property
     def num_readers(self) -> int:
         """Shares of rows that there are."""
-        return self.count // self.layout.tensor
+        return self.num_peers // self.layout.tensor
 
     @property
     def speaks_for_rows(self) -> bool:
         """Whether this process is the first of those that have its rows."""
-        return self.tensor.rank == 0
+        return self.tensor.rank == 0 and self.station == 0
 
     def kept_by_holders(self, shape: Sequence[int], cut: int | None) -> list[Place]:
         """Tell what each holder of a copy keeps of a tensor, in their order.
@@ -159,12 +183,12 @@ class Ranks:
     def scatter(
         self, values: torch.Tensor | None, places: Sequence[Place], source: int
     ) -> torch.Tensor:
-        """Give every process what it keeps of a tensor that one of them has.
+        """Give all with one number in the pipelines what each keeps of a tensor that one has.
 
         Args:
             values: float32 on the CPU, in the process that has it.
             places: what each holder of a copy keeps.
-            source: rank of that process.
+            source: that process among them.
         """
         received = torch.empty(max(place.numel for place in places))
         sent: list[torch.Tensor] | None = None
@@ -173,7 +197,7 @@ class Ranks:
             for place, room in zip(places, of_holders, strict=True):
                 room[: place.numel] = values[place.index].reshape(-1)
             sent = of_holders * self.layout.replicate
-        dist.scatter(received, sent, src=source, group=self._control)
+        dist.scatter(received, sent, group_src=source, group=self._peers)
         mine = places[self.holder]
         return received[: mine.numel].view(mine.sizes)
 

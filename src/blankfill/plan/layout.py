@@ -9,8 +9,14 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Literal
 
+from blankfill.config.stages import (
+    Schedule,
+    cut_blocks,
+    require_micro_batches,
+    require_stages,
+)
+from blankfill.config.stages import stages_of as stages_by
 from blankfill.config.train import RecomputeKind
 from blankfill.errors import ConfigError
 from blankfill.plan.network import Network, block_parameters
@@ -19,8 +25,6 @@ __all__ = [
     "Layout", "Schedule", "StageParameters", "cut_blocks", "in_flight",
     "require_possible", "stage_parameters", "stages_of",
 ]  # fmt: skip
-
-Schedule = Literal["1f1b", "interleaved", "zbv"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +92,7 @@ def require_possible(layout: Layout, network: Network, rows: int) -> None:
                 f"parallel.tensor={t} must divide {name}={value:,}; take parallel.tensor="
                 f"{math.gcd(value, t)}{other}"
             )
-    _require_stages(layout, network.num_layers)
+    require_stages(layout.schedule, p, layout.chunks, network.num_layers)
     if layout.num_data * layout.micro_batch_rows > rows:
         raise ConfigError(
             f"parallel.replicate={layout.replicate} times parallel.shard={layout.shard} ranks with "
@@ -96,70 +100,15 @@ def require_possible(layout: Layout, network: Network, rows: int) -> None:
             f"{layout.num_data * layout.micro_batch_rows:,} rows, and a step has {rows:,}; take "
             "fewer of them, or a larger train.batch_rows"
         )
-    count = layout.num_micro_batches(rows)
-    if p > 1 and count < p:
-        raise ConfigError(
-            f"parallel.pipeline={p} needs at least {p} micro-batches, and {rows:,} rows on "
-            f"{layout.num_data} data ranks are {count}; take fewer stages, a smaller "
-            "train.micro_batch_rows or a larger train.batch_rows"
-        )
-    if p > 1 and layout.schedule == "interleaved" and count % p:
-        raise ConfigError(
-            f"parallel.schedule=interleaved needs micro-batches in multiples of "
-            f"parallel.pipeline={p}, and a step has {count}; take 1f1b, or other "
-            "train.batch_rows"
-        )
-
-
-def _require_stages(layout: Layout, num_layers: int) -> None:
-    p, chunks = layout.pipeline, layout.chunks
-    if layout.schedule != "1f1b" and p == 1:
-        raise ConfigError(
-            f"parallel.schedule={layout.schedule} needs a pipeline, and parallel.pipeline is 1; "
-            "take parallel.pipeline=2 or more, or leave the schedule out"
-        )
-    if p * chunks > num_layers:
-        most = num_layers // chunks
-        way = f"take parallel.pipeline={most} or less" if most > 1 else "take no pipeline"
-        each = f" of {chunks} stages each under {layout.schedule}" if chunks > 1 else ""
-        raise ConfigError(
-            f"parallel.pipeline={p}{each} is more stages than model.num_layers={num_layers}; {way}"
-        )
+    require_micro_batches(
+        layout.schedule, p, rows=rows, num_data=layout.num_data,
+        micro_batch_rows=layout.micro_batch_rows,
+    )  # fmt: skip
 
 
 def stages_of(layout: Layout, rank: int) -> tuple[int, ...]:
-    """List the stages of a pipeline rank; zbv's go down the ranks and come back."""
-    p = layout.pipeline
-    if layout.schedule == "zbv":
-        return (rank, 2 * p - 1 - rank)
-    return tuple(rank + chunk * p for chunk in range(layout.chunks))
-
-
-@functools.cache
-def cut_blocks(num_layers: int, num_stages: int, head: float) -> tuple[int, ...]:
-    """Deal blocks to stages so that the slowest is as fast as can be.
-
-    The last stage has the head besides. Where blocks do not divide, later stages have more: earlier
-    ones hold more micro-batches at once, and the first the embedding.
-
-    Args:
-        num_layers: blocks.
-        num_stages: stages.
-        head: time of the head, in blocks.
-
-    Returns:
-        Blocks of each stage, at least one.
-    """
-    if num_stages == 1:
-        return (num_layers,)
-    others = num_stages - 1
-
-    def slowest(last: int) -> tuple[float, int]:
-        return max(math.ceil((num_layers - last) / others), last + head), -last
-
-    last = min(range(1, num_layers - others + 1), key=slowest)
-    each, more = divmod(num_layers - last, others)
-    return (*(each + (stage >= others - more) for stage in range(others)), last)
+    """List the stages of a pipeline rank."""
+    return stages_by(layout.schedule, layout.pipeline, rank, layout.chunks)
 
 
 def in_flight(layout: Layout, rank: int, num_micro_batches: int) -> float:

@@ -118,7 +118,7 @@ def laid_out(cfg: RunConfig, typed: Mapping[str, object]) -> RunConfig:
     kept = cfg.parallel.num_processes == this_place().count
     if kept and not {f"parallel.{name}" for name in AXES} & typed.keys():
         return cfg
-    return replace(cfg, parallel=replace(cfg.parallel, **dict.fromkeys(AXES, 1)))
+    return replace(cfg, parallel=replace(cfg.parallel, **dict.fromkeys(AXES, 1), schedule="1f1b"))
 
 
 # -- the run ---------------------------------------------------------------------------------------

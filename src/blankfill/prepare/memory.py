@@ -48,8 +48,8 @@ def require_memory(cfg: RunConfig, device: torch.device) -> None:
         ConfigError: it needs more memory than the machine, or its GPU, has.
     """
     weights, hidden, rows = least_bytes(cfg)
-    weights //= cfg.parallel.shard * cfg.parallel.tensor
-    hidden //= cfg.parallel.tensor
+    weights //= cfg.parallel.shard * cfg.parallel.tensor * cfg.parallel.pipeline
+    hidden //= cfg.parallel.tensor * cfg.parallel.pipeline
     if device.type == "cpu":
         of_each, processes = (weights, hidden, rows), this_place().local_count
         weights, hidden, rows = (processes * size for size in of_each)

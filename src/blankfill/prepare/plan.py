@@ -121,6 +121,7 @@ def plan_run(
     known = read_run(locate(init).run) if old is None and init is not None else old
     cfg = _with_vocabulary(cfg, tokenizer.vocab_size, known, asked=vocab_size)
     cfg.parallel.require_parts(cfg.model, cfg.train.row_length)
+    cfg.parallel.require_stages(cfg.model, cfg.train)
     require_memory(cfg, device)
     asks = {
         f"validation.every={cfg.validation.every}": cfg.validation.every not in ("auto", 0),
