@@ -1,19 +1,38 @@
-"""`blankfill evaluate`: how well runs fill held-out blanks."""
+"""`blankfill evaluate`: how well runs fill held-out blanks, and how they do on tasks."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from blankfill.api.parameters import CheckpointName, Paths, as_list, as_path
+from blankfill.api.evaluate_tasks import (
+    RunTasks,
+    TaskComparison,
+    ask_run,
+    compare_runs,
+    encode_tasks,
+    find_seen_items,
+    read_tasks_of,
+    require_two,
+)
+from blankfill.api.parameters import (
+    CheckpointName,
+    PathLike,
+    Paths,
+    Texts,
+    as_list,
+    as_path,
+)
 from blankfill.config.arguments import checks_arguments
+from blankfill.config.common import Unless
 from blankfill.config.ranges import Range, Seed
 from blankfill.config.train import DeviceKind
 from blankfill.errors import ConfigError, DataError
+from blankfill.evaluate.protocol import ProtocolName
 from blankfill.results import short_repr
 
 if TYPE_CHECKING:
@@ -58,7 +77,11 @@ class EvaluateResult:
     """The scores of one run or of several, all asked the same."""
 
     runs: list[RunEvaluation]
-    """In the order in which they were named."""
+    """On held-out text, in the order in which they were named; empty without it."""
+    tasks: list[RunTasks] = field(default_factory=list["RunTasks"])
+    """On tasks, in the same order; empty without tasks."""
+    comparison: list[TaskComparison] = field(default_factory=list["TaskComparison"])
+    """Two runs, task by task, where they were to be compared."""
 
     __repr__ = short_repr
 
@@ -81,10 +104,17 @@ class _Candidate:
 
 @checks_arguments
 def evaluate(
-    runs: Paths,
+    runs: Annotated[Paths, Unless("compare")] = (),
     /,
     *,
-    data: Paths,
+    data: Annotated[Paths, Unless("tasks", "compare")] = (),
+    tasks: Texts = (),
+    items: PathLike | None = None,
+    protocol: ProtocolName = "cloze",
+    shots: Annotated[int, Range(0, 1000)] | None = None,
+    max_items: Annotated[int, Range(1, 10**9)] | None = None,
+    seen: Paths = (),
+    compare: Paths = (),
     checkpoint: CheckpointName | None = None,
     baselines: bool = True,
     max_blanks: Annotated[int, Range(1, 10**9)] = 400,
@@ -92,7 +122,7 @@ def evaluate(
     weights: Literal["last", "ema"] = "last",
     device: DeviceKind = "auto",
 ) -> EvaluateResult:
-    """Evaluate runs on held-out text, beside n-gram models.
+    """Evaluate runs on held-out text beside n-gram models, on tasks, and beside each other.
 
     The blanks are drawn in the characters of the text, by one law for every run, tokenizer and
     objective (docs/evaluation.md). For each language: the share of blanks filled exactly, with and
@@ -100,13 +130,33 @@ def evaluate(
     right of the blank taken away; and a unigram and an interpolated Kneser-Ney trigram estimated on
     the run's training stores. Every score has its standard error.
 
+    Tasks are items of benchmarks in files of yours, whose names say what is asked; their answers
+    stay in the run's tasks.json, by which runs are compared later.
+
     Example:
         blankfill evaluate runs/mine --data store-valid
+        blankfill evaluate runs/mine --tasks eval/en/sst2.jsonl.gz eval/zh --protocol glm-130b
+        blankfill evaluate --compare runs/mine runs/other
 
     Args:
         runs: folder of a pretrained run, or of one of its checkpoints; or several, which are asked
             the same.
         data: token stores of held-out text, one or several, of any tokenizer.
+        tasks: files of items, folders with such files, or names of tasks whose files lie in
+            --items. A file's name says its task; one of another name has to be in GLM-130B's
+            format.
+        items: folder in which the files of tasks that are named lie, at any depth.
+        protocol: how items are asked. cloze: both sides of the blank are read, and exactly this
+            fill is scored. glm-130b: as GLM-130B was, in English words, by the sum of the tokens.
+            length-normalised: by bytes of text. bidirectional: the text before the blank is read,
+            the rest scored. unidirectional: all is read from left to right. few-shot: behind four
+            solved examples.
+        shots: solved examples before each item; what the protocol says where not given.
+        max_items: most lines of each task, drawn from all; all where not given.
+        seen: training stores; items that they hold 13 words or Chinese characters in a row of are
+            counted, and scores given without them too.
+        compare: two runs that were asked tasks, whose answers are compared item by item; or two
+            folders of runs, which are seeds of one.
         checkpoint: last, best (lowest validation loss), or a step; the last where not given.
         baselines: estimate the n-gram models on the run's training stores, or on 33.5 million of
             their tokens where they hold more; where a store is not there any more, or holds other
@@ -124,39 +174,80 @@ def evaluate(
         ConfigError: max_blanks is not positive, or there is no such device.
     """
     from blankfill.engine.device import choose_device
-    from blankfill.evaluate.blanks import evaluate_items
-    from blankfill.evaluate.held_out import draw_held_out
     from blankfill.generate import LanguageModel
     from blankfill.runs import locate
 
     paths = [as_path(run) for run in as_list(runs)]
-    if not paths:
-        raise ConfigError("no run was named; try: blankfill evaluate runs/mine --data store-valid")
+    sides = [as_path(side) for side in as_list(compare)]
+    held_out, words = [as_path(path) for path in as_list(data)], as_list(tasks)
+    _require_work(paths, held_out, words, sides)
     choose_device(device)
     # What can be wrong with any of the runs is found before the first model is loaded and scored,
     # which may take long.
     places = [locate(path, checkpoint) for path in paths]
     records = [_checked_run(place, weights) for place in places]
-    stores = _open_held_out([as_path(path) for path in as_list(data)])
-    blanks = draw_held_out(stores, max_blanks=max_blanks, seed=seed)
-    candidates = [
-        _prepare(place, record, blanks, stores, baselines=baselines)
-        for place, record in zip(places, records, strict=True)
-    ]
+    asked = read_tasks_of(
+        words, None if items is None else as_path(items), protocol=protocol, shots=shots,
+        max_items=max_items, seed=seed,
+    )  # fmt: skip
+    encoded = [encode_tasks(place, asked) for place in places] if asked else []
+    candidates: list[_Candidate] = []
+    blanks: BlankSet | None = None
+    if held_out:
+        from blankfill.evaluate.held_out import draw_held_out
+
+        stores = _open_held_out(held_out)
+        blanks = draw_held_out(stores, max_blanks=max_blanks, seed=seed)
+        candidates = [
+            _prepare(place, record, blanks, stores, baselines=baselines)
+            for place, record in zip(places, records, strict=True)
+        ]
+    known = find_seen_items([as_path(path) for path in as_list(seen)], asked)
     found: list[RunEvaluation] = []
+    answered: list[RunTasks] = []
     fitted = _Fitted()
-    for one in candidates:
-        place = one.place
+    for k, place in enumerate(places):
         lm = LanguageModel.load(
             place.run, checkpoint=place.checkpoint, weights=weights, device=device
         )
-        report = evaluate_items(lm, blanks, one.items, fitted.of(one, lm.tokenizer.vocab_size))
-        rows = _score_rows(lm, one.own_stores, seed)
-        record_evaluation(place.run, lm.step, report, one.notes, weights=weights)
-        found.append(RunEvaluation(
-            run=str(place.run), step=lm.step, blanks=report, rows=rows, notes=one.notes,
-        ))  # fmt: skip
-    return EvaluateResult(runs=found)
+        if blanks is not None:
+            found.append(_evaluate_run(lm, candidates[k], blanks, fitted, seed, weights))
+        if asked:
+            answered.append(ask_run(lm, place, encoded[k], known, weights=weights))
+    return EvaluateResult(
+        runs=found, tasks=answered, comparison=compare_runs(sides) if sides else []
+    )
+
+
+def _require_work(
+    runs: Sequence[Path], data: Sequence[Path], tasks: Sequence[str], compare: Sequence[Path]
+) -> None:
+    """Check that there is something to do, and something to do it with.
+
+    Raises:
+        ConfigError: there is not.
+    """
+    if runs and not (data or tasks):
+        raise ConfigError("what the runs are to be evaluated on was not named; give held-out text "
+                          "as --data, or tasks as --tasks")  # fmt: skip
+    if not runs and (data or tasks or not compare):
+        raise ConfigError("no run was named; try: blankfill evaluate runs/mine --data store-valid")
+    if compare:
+        require_two(compare)
+
+
+def _evaluate_run(
+    lm: LanguageModel, one: _Candidate, blanks: BlankSet, fitted: _Fitted, seed: int,
+    weights: str,
+) -> RunEvaluation:  # fmt: skip
+    """Score a run on held-out text, and leave its scores in its folder."""
+    from blankfill.evaluate.blanks import evaluate_items
+
+    report = evaluate_items(lm, blanks, one.items, fitted.of(one, lm.tokenizer.vocab_size))
+    rows = _score_rows(lm, one.own_stores, seed)
+    run = one.place.run
+    record_evaluation(run, lm.step, report, one.notes, weights=weights)
+    return RunEvaluation(run=str(run), step=lm.step, blanks=report, rows=rows, notes=one.notes)
 
 
 def record_evaluation(
@@ -176,9 +267,11 @@ def _checked_run(place: Place, weights: Literal["last", "ema"]) -> RunRecord:
     """Read what a run says of itself, and check that it can be scored and its scores be kept."""
     from blankfill.generate.loading import find_weights
     from blankfill.runs import check_evaluation, read_run
+    from blankfill.runs.tasks import read_tasks
 
     record = read_run(place.run)
     check_evaluation(place.run)  # what is there will be replaced, so it has to be ours
+    read_tasks(place.run)
     find_weights(place, weights)
     if not os.access(place.run, os.W_OK):
         log.warning("%s cannot be written: its scores are shown and not recorded there", place.run)

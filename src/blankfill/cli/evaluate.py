@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blankfill.cli.console import Answer, new_table
+from blankfill.cli.evaluate_tasks import print_comparison, print_tasks
 
 if TYPE_CHECKING:
-    from blankfill.api.evaluate import EvaluateResult
+    from blankfill.api.evaluate import EvaluateResult, RunEvaluation
     from blankfill.runs.evaluation import BlankReport, BlankScores, Estimate, LanguageReport
 
 __all__ = ["print_evaluate", "print_report"]
@@ -19,19 +20,39 @@ NOT_ASKED = "-"
 
 
 def print_evaluate(result: EvaluateResult, console: Answer) -> None:
-    """Print the scores of each language, all runs together, then each run's own rows."""
-    from blankfill.metrics.names import unique_names
+    """Print scores on held-out text, all runs together; on tasks; and what two runs differ in."""
+    if result.runs:
+        _print_held_out(result.runs, console)
+    if result.tasks:
+        names = _names([one.run for one in result.tasks])
+        if not result.runs:
+            _print_runs([(one.run, one.step) for one in result.tasks], names, console)
+        print_tasks(list(zip(names, result.tasks, strict=True)), console)
+    if result.comparison:
+        print_comparison(result.comparison, console)
 
-    several = len(result.runs) > 1
-    names = unique_names([Path(one.run) for one in result.runs]) if several else [""]
-    for name, one in zip(names, result.runs, strict=True):
-        console.print(f"{name + ': ' if several else ''}{one.run}, step {one.step:,}")
-    print_reports(list(zip(names, (one.blanks for one in result.runs), strict=True)), console)
-    for name, one in zip(names, result.runs, strict=True):
+
+def _print_held_out(runs: Sequence[RunEvaluation], console: Answer) -> None:
+    names = _names([one.run for one in runs])
+    _print_runs([(one.run, one.step) for one in runs], names, console)
+    print_reports(list(zip(names, (one.blanks for one in runs), strict=True)), console)
+    for name, one in zip(names, runs, strict=True):
         parts = "  ".join(f"{key} {value:.3f}" for key, value in sorted(one.rows.items()))
-        before = f"{name}: " if several else ""
+        before = f"{name}: " if name else ""
         if parts:
             console.print(f"{before}packed rows, nats per target: {parts}")
+
+
+def _names(runs: Sequence[str]) -> list[str]:
+    """Give short names of several runs; of one none."""
+    from blankfill.metrics.names import unique_names
+
+    return unique_names([Path(run) for run in runs]) if len(runs) > 1 else [""]
+
+
+def _print_runs(runs: Sequence[tuple[str, int]], names: Sequence[str], console: Answer) -> None:
+    for name, (run, step) in zip(names, runs, strict=True):
+        console.print(f"{name + ': ' if name else ''}{run}, step {step:,}")
 
 
 def print_report(report: BlankReport, console: Answer) -> None:

@@ -20,7 +20,7 @@ from blankfill.objective.batch import Int32
 from blankfill.objective.frame import frame_room
 from blankfill.text.tokenizer import TextTokenizer
 
-__all__ = ["BlankItem", "encode_blanks"]
+__all__ = ["BlankItem", "encode_blanks", "shares_of"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -89,7 +89,7 @@ def encode_blanks(
                 "it; this run cannot be evaluated on blanks of up to six words"
             )
         before, after = tokenizer.encode(blank.before), tokenizer.encode(blank.after)
-        left, right = _shares(len(before), len(after), room)
+        left, right = shares_of(len(before), len(after), room)
         items.append(
             BlankItem(
                 blank=blank, before=before[len(before) - left :], span=span, after=after[:right],
@@ -99,7 +99,7 @@ def encode_blanks(
     return items
 
 
-def _shares(left: int, right: int, room: int) -> tuple[int, int]:
+def shares_of(left: int, right: int, room: int) -> tuple[int, int]:
     """Give either side half of the room, and what the other does not need."""
     half = room // 2
     if left <= half:

@@ -64,7 +64,7 @@ STATE = Description("format", "blankfill checkpoint", VERSION, {}, oldest=VERSIO
 """What state.json says of itself; the rest is `CheckpointState`."""
 RUN_FILES = (
     "run.json", "metrics.jsonl", "samples.jsonl", "skipped_steps.json", "evaluation.json",
-    "import.json", "wandb-id",
+    "tasks.json", "import.json", "wandb-id",
 )  # fmt: skip
 """Files that a run has in its folder."""
 _WEIGHTS = FolderKind(title="a checkpoint", files=("state.json", "*.safetensors"))
