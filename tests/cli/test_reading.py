@@ -88,6 +88,7 @@ def test_there_are_lists_to_try():
         ("pretrain", "allow_change"), ("pretrain", "replay"), ("pretrain", "objective.by_source"),
         ("pretrain", "train.skip_steps"), ("plan", "train.skip_steps"), ("evaluate", "data"),
         ("fill", "files"), ("generate", "files"),
+        ("evaluate", "tasks"), ("evaluate", "seen"), ("evaluate", "compare"),
     }  # fmt: skip
 
 

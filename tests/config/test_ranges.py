@@ -138,7 +138,7 @@ def words_of(verb, without):
     words = [*verb.split()]
     words += ["no-such-file" for _ in arguments]
     for option in options:
-        if option.required and option.spelled != without:
+        if (option.required or option.unless) and option.spelled != without:
             choices = ["1"] if option.hint in (int, float) else get_args(option.hint)
             words += [option.spelled, str(choices[0]) if choices else "no-such-file"]
     return words

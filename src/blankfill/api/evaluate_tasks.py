@@ -13,7 +13,7 @@ from blankfill.results import short_repr
 
 if TYPE_CHECKING:
     from blankfill.evaluate.asking import EncodedTask
-    from blankfill.evaluate.compare import Difference
+    from blankfill.evaluate.compare import TaskDifference
     from blankfill.evaluate.task_files import AskedTask
     from blankfill.generate import LanguageModel
     from blankfill.runs import Place
@@ -66,7 +66,7 @@ class TaskComparison:
     """Solved examples before each item."""
     metric: str
     """What is compared."""
-    difference: Difference
+    difference: TaskDifference
     """First run less second."""
     p_holm: float | None
     """Its p-value, adjusted for all tasks that are compared (Holm)."""

@@ -28,7 +28,7 @@ from blankfill.rng import generator
 
 __all__ = [
     "NUM_DRAWS",
-    "Difference",
+    "TaskDifference",
     "bootstrap_p",
     "compare_items",
     "draw_weights",
@@ -45,7 +45,7 @@ Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Difference:
+class TaskDifference:
     """Two runs on the same items of one task."""
 
     first: float
@@ -78,7 +78,7 @@ class Difference:
 def compare_items(
     first: npt.ArrayLike, second: npt.ArrayLike, clusters: npt.ArrayLike,
     sizes: npt.ArrayLike | None = None, *, seed: int = 0, num_draws: int = NUM_DRAWS,
-) -> Difference:  # fmt: skip
+) -> TaskDifference:  # fmt: skip
     """Compare two runs on the items that both were asked.
 
     Args:
@@ -111,7 +111,7 @@ def compare_items(
         else:
             weights = draw_weights(count, num_draws, seed)
             p = float(bootstrap_p(above[None], below[None], weights)[0])
-    return Difference(
+    return TaskDifference(
         first=float(a.sum() / size.sum()), second=float(b.sum() / size.sum()), difference=value,
         standard_error=error, low=low, high=high, smallest=smallest, p=p, num_items=len(a),
         num_clusters=count, test="exact McNemar" if exact else "paired cluster bootstrap",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from blankfill.errors import CheckpointError
-from blankfill.evaluate.compare import Difference, compare_items, holm
+from blankfill.evaluate.compare import TaskDifference, compare_items, holm
 from blankfill.runs.tasks import TASKS_FILE, TaskAnswers, TaskRecord, TaskScore, read_tasks
 
 __all__ = ["ComparedTask", "Side", "compare_sides", "read_side"]
@@ -36,7 +36,7 @@ class ComparedTask:
 
     score: TaskScore
     """What it is: that of the first run."""
-    difference: Difference
+    difference: TaskDifference
     """First side less second."""
     seed_spread: tuple[float | None, float | None]
     """Standard deviation of the score over the seeds of either side."""

@@ -15,6 +15,7 @@ Shapes: n items.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
@@ -48,8 +49,9 @@ def estimate(
     """
     above = np.asarray(values, np.float64)
     below = np.ones_like(above) if sizes is None else np.asarray(sizes, np.float64)
-    found = ratio_of_sums(above, below, [str(each) for each in clusters])
-    num_clusters = len({str(each) for each in clusters})
+    _, owner = np.unique(np.asarray(clusters), return_inverse=True)
+    found = ratio_of_sums(above, below, owner)
+    num_clusters = int(owner.max()) + 1
     value, error = found.value, found.standard_error
     if error is None:
         return TaskEstimate(value=value)
@@ -73,6 +75,7 @@ def _wilson(value: float, error: float, quantile: float, num_clusters: int) -> t
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+@functools.cache
 def student_quantile(level: float, degrees: int) -> float:
     """Give the bound that |t| stays below with some probability.
 

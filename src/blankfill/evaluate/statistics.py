@@ -21,7 +21,9 @@ from blankfill.runs.evaluation import Estimate
 __all__ = ["ratio_of_sums"]
 
 
-def ratio_of_sums(values: npt.ArrayLike, sizes: npt.ArrayLike, clusters: Sequence[str]) -> Estimate:
+def ratio_of_sums(
+    values: npt.ArrayLike, sizes: npt.ArrayLike, clusters: Sequence[str] | npt.NDArray[np.int64]
+) -> Estimate:  # fmt: skip
     """Divide the sum of values by the sum of sizes.
 
     Args:

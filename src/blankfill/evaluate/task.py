@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
+from blankfill.errors import RequestError
 from blankfill.text.user_text import checked
 
 __all__ = [
@@ -160,12 +161,14 @@ def texts_of(record: Record, fields: Sequence[str]) -> list[str]:
 
 def _filled(template: str, record: Record) -> str:
     """Put an item's fields into a part of a wording."""
+    return _unicode(template.format_map(_Fields(record)))
+
+
+def _unicode(text: str) -> str:
     try:
-        return checked(template.format_map(_Fields(record)))
-    except BadItemError:
-        raise
-    except ValueError as error:  # not Unicode
-        raise BadItemError(str(error)) from error
+        return checked(text)
+    except RequestError as error:
+        raise BadItemError(f"it holds a text that is not valid Unicode ({text[:20]!r})") from error
 
 
 class _Fields(dict[str, str]):
@@ -206,7 +209,7 @@ def _texts(value: object, name: str) -> list[str]:
     for text in texts:
         if not isinstance(text, str) or not text.strip():
             raise BadItemError(f"its field {name!r} holds something that is no text, or is empty")
-    return [checked(text) for text in cast("list[str]", texts)]
+    return [_unicode(text) for text in cast("list[str]", texts)]
 
 
 def _answer(task: Task, record: Record, candidates: Sequence[str]) -> int:

@@ -36,10 +36,12 @@ _HIDDEN = "XXXXX"
 _IDIOM = "#idiom#"
 _BLANK = re.compile(r"\[[sg]?MASK\]")
 _WORD = re.compile(r"\w")
+_DOT = r"[.\uff0e\u3001]"
 _EXAM_OPTIONS = re.compile(
-    r"(\d{1,3})\s*[.\uff0e\u3001]\s*"
-    + r"\s*".join(rf"{letter}\s*[.\uff0e]\s*(.*?)" for letter in LETTERS)
-    + r"\s*(?=\n|\d{1,3}\s*[.\uff0e\u3001]|$)",
+    rf"(\d{{1,3}})\s*{_DOT}?"
+    # The dot after a letter may be lost; then spaces set the letter apart.
+    + "".join(rf"(?:\s*{letter}\s*{_DOT}\s*|\s+{letter}\s+)(.*?)" for letter in LETTERS)
+    + rf"\s*(?=\n|\d{{1,3}}\s*{_DOT}|$)",
     re.DOTALL,
 )
 _NAMED_BLANK = re.compile(r"\[BLANK(\d+)\]")
