@@ -12,9 +12,14 @@ from blankfill.evaluate import seen
 from blankfill.evaluate.seen import RUN, find_seen
 from conftest import small_corpus
 
-WORDS = ("river stone fox bread market lantern winter garden sleeps walks behind before old young "
-         "seven blue quiet tall never often").split()  # fmt: skip
-HAN = "\u4eba\u5c71\u6c34\u706b\u6728\u571f\u5929\u5730\u65e5\u6708\u4e66\u8bfb\u770b\u5356\u6765\u53bb"
+WORDS = [
+    "river", "stone", "fox", "bread", "market", "lantern", "winter", "garden", "sleeps", "walks",
+    "behind", "before", "old", "young", "seven", "blue", "quiet", "tall", "never", "often",
+]  # fmt: skip
+HAN = (
+    "\u4eba\u5c71\u6c34\u706b\u6728\u571f\u5929\u5730"
+    "\u65e5\u6708\u4e66\u8bfb\u770b\u5356\u6765\u53bb"
+)
 
 
 def english(rng, count):
