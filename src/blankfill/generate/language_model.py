@@ -25,7 +25,13 @@ from blankfill.config.train import DeviceKind, WeightType
 from blankfill.engine.device import choose_device, device_name, precision_context
 from blankfill.errors import RequestError
 from blankfill.generate.infill import FilledItem, continue_texts, fill_texts
-from blankfill.generate.loading import Weights, find_weights, keep_in, load_run_tokenizer
+from blankfill.generate.loading import (
+    Weights,
+    find_weights,
+    give_memory,
+    keep_in,
+    load_run_tokenizer,
+)
 from blankfill.generate.sampling import Sampling
 from blankfill.generate.score import RankBy, ScoredText, rank_fills, score_fills
 from blankfill.generate.surprise import SurprisedText, surprise_words
@@ -316,7 +322,7 @@ class LanguageModel:
             make_room(model, record.quantized.bits)
         else:
             keep_in(model, dtype, stored_types(found.path, name))
-        model = model.to_empty(device=where)
+        give_memory(model, where)
         load_weights(model, found.path, name)
         settle(model)
         model.eval()

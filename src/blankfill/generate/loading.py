@@ -15,7 +15,7 @@ from blankfill.runs import Checkpoint, Part, Place, RunRecord, choose_checkpoint
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import NoVocabulary, load_tokenizer
 
-__all__ = ["Weights", "find_weights", "keep_in", "load_run_tokenizer"]
+__all__ = ["Weights", "find_weights", "give_memory", "keep_in", "load_run_tokenizer"]
 
 Weights = Literal["last", "ema"]
 """Which weights of a checkpoint: the last ones, or their moving average."""
@@ -73,3 +73,17 @@ def keep_in(model: GLM, wanted: WeightType, stored: Mapping[str, torch.dtype]) -
         # Norms and biases are small, and what flows through the blocks is float32.
         if parameter.dim() > 1 and dtype in (torch.bfloat16, torch.float16):
             parameter.data = parameter.data.to(dtype)
+
+
+def give_memory(model: torch.nn.Module, device: torch.device) -> None:
+    """Give tensors on the meta device memory of their own, whose values follow.
+
+    `Module.to_empty` does the same by `empty_like`, which on the meta device is written in Python
+    and loads torch's compiler: seconds of it.
+    """
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            made = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+            setattr(module, name, torch.nn.Parameter(made, requires_grad=parameter.requires_grad))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device=device))

@@ -60,7 +60,11 @@ def block_attention(
         `[B, T, N, H]`; zero where there is no example. Softmax is computed in float32, or float64
         where the inputs are.
     """
-    return _forward(q, k, v, table, dropout, scale, seeds, part, parts)[0]
+    # The operator's first call loads torch's compiler, seconds of it, and where nothing is
+    # differentiated it tells nobody anything.
+    plain = torch.is_inference_mode_enabled() and not torch.compiler.is_compiling()
+    attend = _compute if plain else _forward
+    return attend(q, k, v, table, dropout, scale, seeds, part, parts)[0]
 
 
 def in_c(device: torch.device, dtype: torch.dtype) -> bool:
@@ -69,8 +73,7 @@ def in_c(device: torch.device, dtype: torch.dtype) -> bool:
     return fits and load_native() is not None
 
 
-@torch.library.custom_op("blankfill::block_attention", mutates_args=())
-def _forward(
+def _compute(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, dropout: float,
     scale: float, seeds: torch.Tensor | None = None, part: int = 0, parts: int = 1,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
@@ -86,6 +89,9 @@ def _forward(
         else:
             _attend(of_row, views, room, scale, q.shape, dropout, seed, part, parts)
     return out, buffer
+
+
+_forward = torch.library.custom_op("blankfill::block_attention", _compute, mutates_args=())
 
 
 def _by_seed(
