@@ -158,4 +158,7 @@ class Alone:
 
     def refuse(self, error: BlankfillError) -> NoReturn:
         """Raise an error."""
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # else it and this frame hold each other, and what its callers hold, as locks

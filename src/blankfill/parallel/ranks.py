@@ -272,4 +272,7 @@ class Ranks:
     def refuse(self, error: BlankfillError) -> NoReturn:
         """Raise what every process has found alike, so that one says it for all."""
         settle_speaker(error, 0)
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # as `Alone` does
