@@ -20,6 +20,7 @@ FLOORS = {
     "interop": 4.3,
     "prepare": 4.5,
     "evaluate": 5, "plan": 5, "report": 5, "demo": 5,
+    "probe": 5.5,
     "api": 6,
     "cli": 7,
 }  # fmt: skip

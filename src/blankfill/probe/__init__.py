@@ -1,0 +1,1 @@
+"""What a model's representations hold: generalized linear models on frozen hidden states."""
