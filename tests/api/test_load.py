@@ -163,6 +163,28 @@ def test_the_size_of_a_model_in_memory_is_that_of_its_file(run, tmp_path):
     assert held <= file.stat().st_size + 2 * vectors
 
 
+@pytest.mark.parametrize("own", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("narrow_seconds", [0.5, 0.95, 2.0])
+def test_a_cpu_multiplies_bfloat16_where_it_does_so_itself_and_sooner(
+    own, narrow_seconds, tmp_path, tokenizer_folder, monkeypatch
+):
+    from blankfill.generate import loading
+
+    wide = make_run(
+        tmp_path / "run", tokenizer_folder, hidden_size=256, ffn_size=1024, num_layers=1
+    )
+    monkeypatch.setattr(loading, "lowest_precision", lambda device: own)
+    seconds = [1.0, narrow_seconds]
+    monkeypatch.setattr(loading, "_least_seconds", lambda work: work() is None or seconds.pop(0))
+    quick = own == torch.bfloat16 and narrow_seconds == 0.5
+    lm = blankfill.load(wide, dtype="bfloat16")
+    assert lm.precision == (torch.bfloat16 if quick else torch.float32)
+    assert logits_of(lm).dtype == lm.precision
+    assert lm.fill(TEXTS, max_new_tokens=3)[0].blanks[0].probability > 0
+    for dtype in ("float32", "float16"):
+        assert blankfill.load(wide, dtype=dtype).precision == torch.float32
+
+
 def test_a_model_of_our_own_is_kept_in_32_bits(lm):
     assert lm.dtype == lm.precision == torch.float32
 

@@ -40,8 +40,9 @@ def load(
         weights: the last ones, or their moving average (--optimizer.ema-decay).
         device: auto, cpu or cuda; auto takes the CUDA device where there is one.
         dtype: what the matrices are kept in: stored, float32, bfloat16 or float16. On a CPU those
-            of 16 bits take half the memory and give the answers of float32, for products are
-            computed in float32; on a GPU products are computed in this type.
+            of 16 bits take half the memory, and products are computed in float32, or in bfloat16
+            where the weights are kept in it and the processor multiplies it sooner; on a GPU they
+            are computed in this type. What is quantised is loaded as it is stored.
 
     Raises:
         CheckpointError: the folder is not a run, or holds no such checkpoint or no average.

@@ -31,6 +31,7 @@ from blankfill.generate.loading import (
     give_memory,
     keep_in,
     load_run_tokenizer,
+    quickest_products,
 )
 from blankfill.generate.sampling import Sampling
 from blankfill.generate.score import RankBy, ScoredText, rank_fills, score_fills
@@ -68,6 +69,8 @@ class LanguageModel:
     """The run's folder; None where the model was never written."""
     step: int = 0
     """Optimizer steps done."""
+    cpu_precision: torch.dtype = torch.float32
+    """The type of its products on a CPU."""
     lock: threading.RLock = field(default_factory=threading.RLock)
     """Held by the call that uses the network."""
 
@@ -98,9 +101,9 @@ class LanguageModel:
 
     @property
     def precision(self) -> torch.dtype:
-        """The type of its products: on a CPU float32, whatever the weights are kept in (see
-        `model.linear`); on a GPU that of the weights."""
-        return torch.float32 if device_of(self.model).type == "cpu" else self.dtype
+        """The type of its products: on a GPU that of the weights; on a CPU float32 (see
+        `model.linear`), or bfloat16 where that is quicker for weights that are kept in it."""
+        return self.cpu_precision if device_of(self.model).type == "cpu" else self.dtype
 
     def computing(self) -> AbstractContextManager[object]:
         """Give the context that the network is called in."""
@@ -326,7 +329,10 @@ class LanguageModel:
         load_weights(model, found.path, name)
         settle(model)
         model.eval()
-        return cls(model=model, tokenizer=tokenizer, cfg=cfg, path=run, step=found.step)
+        return cls(
+            model=model, tokenizer=tokenizer, cfg=cfg, path=run, step=found.step,
+            cpu_precision=quickest_products(model),
+        )  # fmt: skip
 
 
 def _listed(texts: str | Sequence[str]) -> Sequence[str]:

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from blankfill.config.train import WeightType
+from blankfill.engine.device import lowest_precision
 from blankfill.errors import CheckpointError
-from blankfill.model.glm import GLM
+from blankfill.model.glm import GLM, device_of
+from blankfill.model.linear import product
 from blankfill.runs import Checkpoint, Part, Place, RunRecord, choose_checkpoint
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import NoVocabulary, load_tokenizer
 
-__all__ = ["Weights", "find_weights", "give_memory", "keep_in", "load_run_tokenizer"]
+__all__ = [
+    "Weights", "find_weights", "give_memory", "keep_in", "load_run_tokenizer", "quickest_products",
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 Weights = Literal["last", "ema"]
 """Which weights of a checkpoint: the last ones, or their moving average."""
+LEAST_ELEMENTS = 2**18
+"""A model whose largest matrix has fewer is not timed: of its products calling is most."""
+LEAST_GAIN = 0.1
+"""float32, which rounds less, is given up for no smaller share of its time."""
+TIMES = 7
+"""How often each way of a product is timed; the least time counts."""
 
 
 def find_weights(place: Place, weights: Weights) -> tuple[Checkpoint, Part]:
@@ -87,3 +101,44 @@ def give_memory(model: torch.nn.Module, device: torch.device) -> None:
             setattr(module, name, torch.nn.Parameter(made, requires_grad=parameter.requires_grad))
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device=device))
+
+
+def quickest_products(model: GLM) -> torch.dtype:
+    """Tell the type in which a CPU multiplies by a model's matrices soonest, one token at a time.
+
+    Weights that are kept in bfloat16 are multiplied as such where the processor does it itself and
+    takes less time than to widen them, which the largest matrix of the blocks shows. It is timed in
+    seconds of the processor, so that what else runs on the machine decides nothing.
+
+    Args:
+        model: with its values.
+    """
+    blocks = [weight for weight in model.blocks.parameters() if weight.dim() == 2]
+    if not blocks or device_of(model).type != "cpu":
+        return torch.float32
+    matrix = max(blocks, key=torch.Tensor.numel).detach()
+    if matrix.dtype != torch.bfloat16 or matrix.numel() < LEAST_ELEMENTS:
+        return torch.float32
+    if lowest_precision("cpu") != torch.bfloat16:
+        return torch.float32
+    x = torch.ones(1, matrix.shape[1])
+    with torch.inference_mode():
+        wide = _least_seconds(lambda: product(x, matrix))
+        narrow = _least_seconds(lambda: product(x.bfloat16(), matrix))
+    quicker = narrow <= (1 - LEAST_GAIN) * wide
+    log.debug(
+        "products with %s: widened %.0f us, in bfloat16 %.0f us", list(matrix.shape), 1e6 * wide,
+        1e6 * narrow,
+    )  # fmt: skip
+    return torch.bfloat16 if quicker else torch.float32
+
+
+def _least_seconds(work: Callable[[], object]) -> float:
+    """Time what this thread of the processor does, after one time that is not counted."""
+    work()
+    found: list[float] = []
+    for _ in range(TIMES):
+        start = time.thread_time()
+        work()
+        found.append(time.thread_time() - start)
+    return min(found)

@@ -1,10 +1,10 @@
 """Products with a matrix that may be kept in fewer bits than what it multiplies.
 
 Weights that were stored in bfloat16 or float16 stay so in memory. A device that multiplies such
-numbers itself does so under autocast, as in training. A CPU computes in float32: float16 products
-are several times slower there (`docs/python.md` has the numbers), and bfloat16 ones round what is
-multiplied to eight bits. So a piece of the matrix at a time is widened, multiplied, and forgotten:
-the result is that of the widened matrix, and no more than a piece of it exists.
+numbers itself does so under autocast, as in training, and so does a CPU with bfloat16 where that is
+quicker (`generate.loading`). Else a CPU computes in float32: float16 products are several times
+slower there. A piece of the matrix at a time is widened, multiplied, and forgotten: the result is
+that of the widened matrix, and no more than a piece of it exists.
 
 Shapes: D inputs, F outputs.
 """
