@@ -122,3 +122,21 @@ def test_the_demo_shows_its_fills_in_place(capsys):
     assert capsys.readouterr().out == (
         " [It is] the end\n  0.25  wrong, the text had: It was\na[\u23ce]\n  0.25  right\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("probability", "style"),
+    [(1.0, "1;32"), (0.9, "1;32"), (0.89, "32"), (0.5, "32"), (0.1, "33"), (0.09, "31"), (0, "31")],
+)
+def test_a_fill_is_shaded_by_its_probability(probability, style, monkeypatch):
+    blank = TextBlank(
+        text=" fox", probability=probability, tokens=(), ended=True, start=3, candidates=()
+    )
+    shown = FilledItem(prompt="", text="the fox.", blanks=(blank,))
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    print_fill(FillResult(run="r", step=1, items=(shown,)), Answer())
+    assert f"the \x1b[{style}mfox\x1b[0m." in stream.getvalue()
+    assert f"{probability:.3f}" in stream.getvalue()

@@ -184,3 +184,28 @@ def test_mistakes_are_told_before_the_weights_are_read(words, said, run, monkeyp
     monkeypatch.setattr("blankfill.generate.language_model.load_weights", None)
     assert main([str(run) if word == "RUN" else word for word in words]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("the [tMASK] fox", "there is no blank [tMASK]"),
+        ("the [MASK_1] and the [MASK]", "there is no blank [MASK_1]"),
+        ("the [MASK1]", "there is no blank [MASK1]"),
+        ("the [GMASK]", "there is no blank [GMASK]"),
+        ("the [mask] fox", "has no blank, and [mask] is none"),
+        ("the <mask> fox", "has no blank, and <mask> is none"),
+        ("the <extra_id_0> fox", "has no blank, and <extra_id_0> is none"),
+        ("the {{mask}} fox", "has no blank, and {{mask}} is none"),
+        ("the ____ fox", "has no blank, and ____ is none"),
+        ("the fox", "has no blank; write [MASK]"),
+    ],
+)
+def test_what_is_no_blank_is_told(text, said, run, capsys):
+    for words in (["fill", str(run), text], ["score", str(run), text, "fox"],
+                  ["rank", str(run), text, "fox"]):  # fmt: skip
+        assert main(words) == 2
+        assert said in capsys.readouterr().err
+    # Beside a blank the signs of other programs are text: `x[mask] = 1` is Python.
+    if "MASK" not in text:
+        assert main(["fill", str(run), f"{text} [MASK]", "--max-new-tokens=1"]) == 0

@@ -57,6 +57,11 @@ class FillResult:
     __repr__ = short_repr
     to_dict = to_dict
 
+    def _repr_html_(self) -> str:
+        from blankfill.generate.notebook import items_html
+
+        return items_html(self.items)
+
     @property
     def exit_code(self) -> int:
         """2 where a text could not be answered."""

@@ -47,6 +47,13 @@ class ScoreResult:
     __repr__ = short_repr
     to_dict = to_dict
 
+    def _repr_html_(self) -> str:
+        from blankfill.generate.notebook import candidates_html, whole_html
+
+        if self.whole is not None:
+            return whole_html(self.whole)
+        return candidates_html(self.prompt, self.candidates)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SurpriseResult:
@@ -67,6 +74,11 @@ class SurpriseResult:
 
     __repr__ = short_repr
     to_dict = to_dict
+
+    def _repr_html_(self) -> str:
+        from blankfill.generate.notebook import words_html
+
+        return words_html(self.text, self.words, self.total)
 
 
 @checks_arguments

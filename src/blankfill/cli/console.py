@@ -8,12 +8,13 @@ texts (`print_text`) are written byte for byte.
 from __future__ import annotations
 
 import sys
-import unicodedata
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from blankfill.text.characters import visible
 
 __all__ = ["Answer", "new_table", "visible"]
 
@@ -23,8 +24,6 @@ RULE = 80
 """Longest line of a heading."""
 UNFOLDED = 1_000_000
 """Columns of a file or a pipe."""
-_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Characters that change the direction of what follows."""
 
 
 class Answer(Console):
@@ -89,15 +88,3 @@ def new_table(*names: str, right: tuple[str, ...] = (), **options: Any) -> Table
             name, justify="right" if name in right else "left", overflow="fold", min_width=2
         )
     return table
-
-
-def visible(text: str) -> str:
-    """Show characters that would act on a terminal, or that are none, as their escapes."""
-    return "".join(
-        character if character in "\n\t" or not _acts(character) else ascii(character)[1:-1]
-        for character in text
-    )
-
-
-def _acts(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cs") or character in _TURNING

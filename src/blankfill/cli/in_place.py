@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["brackets_of", "marked", "print_answered", "print_in_place", "signs"]
 
 STYLE = "bold green"
+SHADES = ((0.9, "bold green"), (0.5, "green"), (0.1, "yellow"))
+"""Probability from which on a fill has a style."""
+DOUBTFUL = "red"
 _BRACKETS = {"zh": ("\u300c", "\u300d")}
 _SIGNS = {" ": "\u2420", "\n": "\u23ce", "\t": "\u2409", "\u3000": "\u2420"}
 """Of a space, a line break, a tab and a Chinese space."""
@@ -38,13 +41,30 @@ def signs(fill: str) -> str:
     return fill.strip() or "".join(_SIGNS.get(character, character) for character in fill)
 
 
-def print_in_place(item: FilledItem, console: Answer, indent: str = "") -> None:
-    """Print a filled text, its fills marked where the reader is a person."""
+def print_in_place(
+    item: FilledItem, console: Answer, indent: str = "", *, shaded: bool = False
+) -> None:
+    """Print a filled text, its fills marked where the reader is a person.
+
+    Args:
+        item: the text.
+        console: where.
+        indent: before it.
+        shaded: whether a fill's colour says how probable it is.
+    """
     if not console.on_terminal:
         console.print_text(indent + item.text)
         return
     spans = [(blank.start, blank.start + len(blank.text)) for blank in item.blanks]
-    console.print(Text(indent) + marked(item.text, spans, colours=console.has_colours))
+    styles = [_shade(blank.probability) if shaded else STYLE for blank in item.blanks]
+    console.print(
+        Text(indent) + marked(item.text, spans, styles=styles, colours=console.has_colours)
+    )
+
+
+def _shade(probability: float) -> str:
+    """Give the style of a fill: the more probable, the greener."""
+    return next((style for least, style in SHADES if probability >= least), DOUBTFUL)
 
 
 class Answered(Protocol):
@@ -82,17 +102,20 @@ def print_answered(fill: Answered, console: Answer) -> None:
     console.print(f"  {fill.probability:.2f}  {said}")
 
 
-def marked(text: str, spans: Sequence[tuple[int, int]], *, colours: bool) -> Text:
+def marked(
+    text: str, spans: Sequence[tuple[int, int]], *, colours: bool, styles: Sequence[str] = ()
+) -> Text:
     """Mark parts of a text.
 
     Args:
         text: the text.
         spans: `(start, end)` of each part, in order, not overlapping.
         colours: by colour; else by brackets.
+        styles: of each part, where it is not the usual one.
     """
     left, right = brackets_of(text)
     made, at = Text(), 0
-    for start, end in spans:
+    for (start, end), style in zip(spans, styles or [STYLE] * len(spans), strict=True):
         part = text[start:end]
         shown = signs(part)
         if part.strip():  # the space around a word belongs to the text
@@ -101,7 +124,7 @@ def marked(text: str, spans: Sequence[tuple[int, int]], *, colours: bool) -> Tex
         made.append(visible(text[at:start]))
         shown = visible(shown)
         made.append(
-            shown if colours and shown else f"{left}{shown}{right}", STYLE if colours else ""
+            shown if colours and shown else f"{left}{shown}{right}", style if colours else ""
         )
         at = end
     return made.append(visible(text[at:]))

@@ -20,7 +20,7 @@ def print_fill(result: FillResult, console: Answer) -> None:
         if item.error is not None:
             log.error("blankfill: %s", item.error)
             continue
-        print_in_place(item, console)
+        print_in_place(item, console, shaded=True)
         rows: list[tuple[str, str, str, str]] = []
         for number, blank in enumerate(item.blanks, start=1):
             for place, fill in enumerate(blank.candidates or [blank]):

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from blankfill.config.run import RunConfig
 from blankfill.errors import BlankfillError, RequestError
+from blankfill.generate.notebook import fill_html
 from blankfill.generate.sampling import GREEDY, Sampling
 from blankfill.generate.search import checked_prompt, fill_tokens
 from blankfill.generate.writing import FilledBlank
 from blankfill.objective.batch import Int32
 from blankfill.results import short_repr, to_dict
 from blankfill.text.tokenizer import TextTokenizer
-from blankfill.text.user_text import checked, to_continue
+from blankfill.text.user_text import checked, require_blank, to_continue
 
 if TYPE_CHECKING:
     from blankfill.generate.language_model import LanguageModel
@@ -87,6 +88,9 @@ class FilledItem:
 
     __repr__ = short_repr
     to_dict = to_dict
+
+    def _repr_html_(self) -> str:
+        return fill_html(self)
 
 
 def fill_texts(
@@ -163,10 +167,12 @@ def encode_request(text: str, tokenizer: TextTokenizer, cfg: RunConfig) -> Int32
         cfg: what it was trained with.
 
     Raises:
-        RequestError: it is no text, has no blank, or is longer than the model's positions reach.
+        RequestError: it is no text, has no blank or an unknown one, or is longer than the model's
+            positions reach.
         DataError: it has more blanks than the tokenizer has sentinels.
     """
-    tokens = tokenizer.encode_with_blanks(_SPACE_BEFORE_MASK.sub("", checked(text)))
+    require_blank(checked(text))
+    tokens = tokenizer.encode_with_blanks(_SPACE_BEFORE_MASK.sub("", text))
     checked_prompt(tokens, tokenizer.ids, cfg)
     return tokens
 

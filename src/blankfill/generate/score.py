@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from blankfill.errors import RequestError
 from blankfill.generate.infill import encode_request
 from blankfill.generate.known import known_logprobs
+from blankfill.generate.notebook import candidates_html
 from blankfill.generate.search import checked_prompt
 from blankfill.generate.writing import Writing
 from blankfill.objective.batch import Int32
@@ -79,6 +80,9 @@ class ScoredText:
 
     __repr__ = short_repr
     to_dict = to_dict
+
+    def _repr_html_(self) -> str:
+        return candidates_html(self.prompt, self.candidates)
 
 
 def score_fills(lm: LanguageModel, text: str, candidates: Sequence[str]) -> ScoredText:

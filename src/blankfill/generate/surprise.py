@@ -21,6 +21,7 @@ import numpy as np
 
 from blankfill.errors import RequestError
 from blankfill.generate.known import known_logprobs
+from blankfill.generate.notebook import words_html
 from blankfill.generate.trim import around_blanks
 from blankfill.generate.writing import Writing
 from blankfill.objective.batch import Int32
@@ -77,6 +78,9 @@ class SurprisedText:
 
     __repr__ = short_repr
     to_dict = to_dict
+
+    def _repr_html_(self) -> str:
+        return words_html(self.text, self.words, self.total)
 
 
 def surprise_words(

@@ -18,6 +18,7 @@ import numpy as np
 
 from blankfill.errors import ConfigError, RequestError
 from blankfill.generate.known import known_logprobs
+from blankfill.generate.notebook import whole_html
 from blankfill.generate.writing import Writing
 from blankfill.objective.batch import Int32
 from blankfill.objective.blank import build_prompt
@@ -58,6 +59,9 @@ class TextScore:
 
     __repr__ = short_repr
     to_dict = to_dict
+
+    def _repr_html_(self) -> str:
+        return whole_html(self)
 
 
 def score_text(

@@ -15,7 +15,7 @@ import itertools
 import re
 import unicodedata
 
-__all__ = ["is_dense", "joins", "last_character", "reading_words", "word_spans"]
+__all__ = ["is_dense", "joins", "last_character", "reading_words", "visible", "word_spans"]
 
 # Scripts that put no blanks between words: Han, kana, and their punctuation, wide forms included.
 _DENSE_RANGES = (
@@ -25,6 +25,8 @@ _DENSE_RANGES = (
 _DENSE = re.compile(f"[{_DENSE_RANGES}]")
 _WORD = re.compile(f"[^\\s{_DENSE_RANGES}]+|(?!\\s){_DENSE.pattern}")
 
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that change the direction of what follows."""
 _JOINER = "\u200d"
 _FLAG_LETTERS = range(0x1F1E6, 0x1F200)
 _SKINS = range(0x1F3FB, 0x1F400)
@@ -92,6 +94,18 @@ def reading_words(text: str) -> list[tuple[int, int]]:
         else:
             whole.append((start, end))
     return whole
+
+
+def visible(text: str) -> str:
+    """Show characters that would act where they are printed, or that are none, as their escapes."""
+    return "".join(
+        character if character in "\n\t" or not _acts(character) else ascii(character)[1:-1]
+        for character in text
+    )
+
+
+def _acts(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs") or character in _TURNING
 
 
 def _parts(text: str, start: int, end: int) -> list[tuple[int, int]]:

@@ -25,6 +25,13 @@ __all__ = [
 
 _BLANKS = ("[MASK]", "[sMASK]", "[gMASK]")
 _BLANK = re.compile(r"( ?)\[[sg]?MASK\]")
+_NO_KNOWN_BLANK = re.compile(r"\[(?![sg]?MASK\])[A-Za-z]?MASK[ _-]?\d*\]")
+"""What looks like a blank and is none: one of another model, a sentinel, or misspelt."""
+_MEANT_AS_BLANK = re.compile(
+    r"\[\s*[a-z]?mask\s*\]|<\s*(?:mask|blank|fim_\w+|extra_id_\d+)\W*>|\{+\s*mask\s*\}+|_{3,}",
+    re.IGNORECASE,
+)
+"""How other programs write a blank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +79,18 @@ def read_stdin(*, keep_mark: bool = False) -> str:
 
 
 def require_blank(text: str) -> None:
-    """Check that a text has a blank.
+    """Check that a text has a blank, and none that we do not know.
 
     Raises:
-        RequestError: it has none.
+        RequestError: it has none, or one of another kind.
     """
+    if unknown := _NO_KNOWN_BLANK.search(text):
+        raise RequestError(
+            f"there is no blank {unknown[0]}; write [MASK] for a word or phrase, [sMASK] for a "
+            "sentence, [gMASK] for a long passage"
+        )
     if not any(blank in text for blank in _BLANKS):
-        raise no_blank()
+        raise no_blank(text)
 
 
 def require_complete(text: str) -> None:
@@ -135,10 +147,12 @@ def to_continue(text: str) -> str:
     return text if "[gMASK]" in text else text + "[gMASK]"
 
 
-def no_blank() -> RequestError:
+def no_blank(text: str = "") -> RequestError:
     """Say that a text has no blank, and what one is."""
+    meant = _MEANT_AS_BLANK.search(text)
+    none = f", and {meant[0]} is none" if meant else ""
     return RequestError(
-        "the text has no blank; write [MASK] where a word or phrase is to be filled in"
+        f"the text has no blank{none}; write [MASK] where a word or phrase is to be filled in"
     )
 
 
