@@ -24,12 +24,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from blankfill.config.parallel import AXES
 from blankfill.metrics import read_metrics
 from blankfill.parallel.fault import Guest
 from blankfill.parallel.guests import began_at, has_ended
 from blankfill.runs import list_checkpoints, newest_checkpoint
 
 TOP = Path(__file__).resolve().parents[2]
+Layout = tuple[int, ...]
+"""Processes along each of `AXES`."""
+NUM_HEADS = 2
+"""Of the model; as many processes may compute a block together."""
 SAVE_EVERY = 5
 STEPS_OF_A_KILL = 10
 """Steps for each kill, so that a run is about as long as its kills need."""
@@ -53,29 +58,29 @@ class Tally:
     hurt: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     slowest_end: float = 0.0
-    layouts: set[tuple[int, int]] = field(default_factory=set)
+    layouts: set[Layout] = field(default_factory=set)
 
 
 class Attempt:
     """One start of a run on some layout, with a log of its own."""
 
-    def __init__(self, run: Path, world: Path, layout: tuple[int, int], steps: int, log: Path):
+    def __init__(self, run: Path, world: Path, layout: Layout, steps: int, log: Path):
         self.run, self.layout, self.log = run, layout, log
-        self.count = layout[0] * layout[1]
+        self.count = math.prod(layout)
         self.lines_before = len(read_metrics(run))
         words = [
             "-m", "blankfill", "pretrain", "tiny", "--data", str(world / "store"),
             "--validation", str(world / "valid"), "--out", str(run), "--resume",
-            "--model.hidden-size", "32", "--model.num-layers", "2", "--model.num-heads", "2",
-            "--model.ffn-size", "64", "--train.row-length", "64", "--train.batch-rows", "6",
-            "--train.micro-batch-rows", "2", "--train.threads", "1", "--train.precision", "float32",
-            "--train.attention", "blocks", "--train.compile", "off", "--train.log-every", "1",
-            "--train.steps", str(steps), "--checkpoint.every", str(SAVE_EVERY),
+            "--model.hidden-size", "32", "--model.num-heads", str(NUM_HEADS),
+            "--model.num-layers", "2", "--model.ffn-size", "64", "--train.row-length", "64",
+            "--train.batch-rows", "6", "--train.micro-batch-rows", "2", "--train.threads", "1",
+            "--train.precision", "float32", "--train.attention", "blocks", "--train.compile", "off",
+            "--train.log-every", "1", "--train.steps", str(steps), "--checkpoint.every", str(SAVE_EVERY),
             "--checkpoint.keep", "3", "--validation.every", "17", "--validation.blanks", "0",
-            "--optimizer.ema-decay", "0.9", "--parallel.replicate", str(layout[0]),
-            "--parallel.shard", str(layout[1]),
-            "--parallel.timeout-seconds", str(TIMEOUT_SECONDS),
+            "--optimizer.ema-decay", "0.9", "--parallel.timeout-seconds", str(TIMEOUT_SECONDS),
         ]  # fmt: skip
+        for axis, size in zip(AXES, layout, strict=True):
+            words += [f"--parallel.{axis}", str(size)]
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
         several = [*launcher, str(self.count)] if self.count > 1 else []
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "BLANKFILL_PROGRESS": "0"}
@@ -127,7 +132,7 @@ def kill_ranks(folder: Path, ranks: int, kills: int, seed: int, seconds: float) 
     """
     begun, rng, tally = time.monotonic(), random.Random(seed), Tally()
     steps = STEPS_OF_A_KILL * kills + 2 * SAVE_EVERY
-    twin = Attempt(folder / "twin", folder, (1, ranks), steps, folder / "twin.log")
+    twin = Attempt(folder / "twin", folder, (1, ranks, 1), steps, folder / "twin.log")
     if twin.launcher.wait(PATIENCE_SECONDS + 2 * steps):
         raise SystemExit(f"the twin failed:\n{twin.text()[-3000:]}")
     print(f"twin: {steps} steps on 1 x {ranks}, {time.monotonic() - begun:.0f} s", flush=True)
@@ -147,8 +152,14 @@ def one_run(
     is_enough: Callable[[], bool],
 ) -> None:  # fmt: skip
     """Hurt and start a run, on another layout each time, until it is done."""
-    layouts = [(n // s, s) for n in range(1, ranks + 1) for s in range(1, n + 1) if n % s == 0]
-    layout, seen, number = (1, ranks), {}, 0
+    layouts = [
+        (n // s // t, s, t)
+        for n in range(1, ranks + 1)
+        for t in (1, NUM_HEADS)
+        for s in range(1, n + 1)
+        if n % (s * t) == 0
+    ]
+    layout, seen, number = (1, ranks, 1), {}, 0
     while True:
         if list_checkpoints(run):
             layout = rng.choice([one for one in layouts if one != layout])
@@ -163,7 +174,7 @@ def one_run(
             if attempt.launcher.returncode:
                 tally.wrong.append(f"{log.stem} failed:\n{attempt.text()[-2000:]}")
             return
-        print(f"{log.stem} on {layout[0]} x {layout[1]}: {hurt_one(attempt, rng, tally)}",
+        print(f"{log.stem} on {named(layout)}: {hurt_one(attempt, rng, tally)}",
               flush=True)  # fmt: skip
         tally.wrong += changed(run, seen)
         number += 1
@@ -239,23 +250,28 @@ def changed(run: Path, seen: dict[Path, dict[str, str]]) -> list[str]:
     return wrong
 
 
-def loads_differently(folder: Path, run: Path, layout: tuple[int, int]) -> list[str]:
+def named(layout: Layout) -> str:
+    """Write a layout as a reader does."""
+    return " x ".join(map(str, layout))
+
+
+def loads_differently(folder: Path, run: Path, layout: Layout) -> list[str]:
     """Load the newest checkpoint on a layout, and name the tensors that are not what is stored."""
     sys.path[:0] = [str(TOP / "tests"), str(TOP / "scripts")]
     from parallel.crew import Crew
 
-    count = layout[0] * layout[1]
+    count = math.prod(layout)
     crew = Crew(folder, count)
     try:
         of_ranks = crew.run(compare_loaded, count, run, layout, seconds=PATIENCE_SECONDS)
     finally:
         crew.close()
         del sys.path[:2]
-    return [f"on {layout[0]} x {layout[1]} {name} is not what is stored"
+    return [f"on {named(layout)} {name} is not what is stored"
             for names in of_ranks for name in names]  # fmt: skip
 
 
-def compare_loaded(run: Path, layout: tuple[int, int]) -> list[str]:
+def compare_loaded(run: Path, layout: Layout) -> list[str]:
     """Load the newest checkpoint whole and as this rank of a layout does; name what differs."""
     import torch
 
@@ -268,7 +284,8 @@ def compare_loaded(run: Path, layout: tuple[int, int]) -> list[str]:
     cfg, checkpoint = read_run(run).config, newest_checkpoint(run)
     alone = LocalEngine(cfg, GLM(cfg.model), dtype=torch.float32, attention="blocks")
     alone.load(checkpoint)
-    ranks = Ranks(ParallelConfig(replicate=layout[0], shard=layout[1]), torch.device("cpu"))
+    sizes = dict(zip(AXES, layout, strict=True))
+    ranks = Ranks(ParallelConfig(**sizes), torch.device("cpu"))
     engine = ParallelEngine(cfg, ranks, dtype=torch.float32, attention="blocks")
     engine.load(checkpoint)
     stored = {"model": alone.model.state_dict(), "optimizer": alone.optimizer.tensors(),
