@@ -75,8 +75,9 @@ class Attempt:
             "--model.num-layers", "2", "--model.ffn-size", "64", "--train.row-length", "64",
             "--train.batch-rows", "6", "--train.micro-batch-rows", "2", "--train.threads", "1",
             "--train.precision", "float32", "--train.attention", "blocks", "--train.compile", "off",
-            "--train.log-every", "1", "--train.steps", str(steps), "--checkpoint.every", str(SAVE_EVERY),
-            "--checkpoint.keep", "3", "--validation.every", "17", "--validation.blanks", "0",
+            "--train.log-every", "1", "--train.steps", str(steps),
+            "--checkpoint.every", str(SAVE_EVERY), "--checkpoint.keep", "3",
+            "--validation.every", "17", "--validation.blanks", "0",
             "--optimizer.ema-decay", "0.9", "--parallel.timeout-seconds", str(TIMEOUT_SECONDS),
         ]  # fmt: skip
         for axis, size in zip(AXES, layout, strict=True):

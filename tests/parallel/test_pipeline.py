@@ -10,6 +10,7 @@ from blankfill.config.parallel import ParallelConfig
 from blankfill.config.stages import cut_blocks, stages_of
 from blankfill.errors import ConfigError
 from blankfill.parallel.cut import blocks_of_stages
+from parallel.spoiling import overflow_on_ranks
 from parallel.test_elastic import hand_on
 from parallel.test_same_numbers import assert_all_moved, assert_near, assert_same
 from parallel.test_tensor import SHAPES as SHAPES_TOGETHER
@@ -20,7 +21,6 @@ from parallel.twins import (
     evaluate_on_ranks,
     fit_on_ranks,
     laid_out,
-    overflow_on_ranks,
     reads_on_ranks,
     train_alone,
     train_on_ranks,

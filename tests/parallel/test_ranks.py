@@ -9,18 +9,16 @@ import pytest
 
 from blankfill.optim.muon import orthogonalize
 from parallel.crew import RankFailedError
+from parallel.spoiling import clip_on_ranks, overflow_on_ranks, spoil_on_ranks
 from parallel.twins import (
     CFG,
-    clip_on_ranks,
     fail_on,
     fit_on_ranks,
     matrix,
     meet,
     orthogonal_rows,
-    overflow_on_ranks,
     reads_on_ranks,
     refuse_once,
-    spoil_on_ranks,
     sums_and_lists,
 )
 
@@ -102,10 +100,14 @@ def test_a_bad_batch_of_one_rank_is_every_ranks_verdict_and_one_incident(crew, t
                            r"in process 1 of 3\); its batch"),
         ("weight", (3, 1), r"weights not finite: blocks.0.attention.q.weight \(2 of 1024 values, "
                            r"in process 1 of 3\); its batch"),
+        # Heads that one has, and what the two that compute a block together both have.
+        ("weight", (2, 1, 2), r"blocks.0.attention.q.weight \(2 of 1024 values, in process 1 of 4"),
+        ("norm", (2, 1, 2), r"blocks.0.mlp_norm.weight \(2 of 32 values, in process 1 of 4\)"),
+        ("gradient", (2, 1, 2), "not finite: loss .*, met by process"),
     ],
 )  # fmt: skip
 def test_whose_rows_or_weights_are_not_finite_is_said(crew, tmp_path, how, layout, said):
-    found = crew.run(spoil_on_ranks, 3, layout, tmp_path / "run", how)
+    found = crew.run(spoil_on_ranks, prod(layout), layout, tmp_path / "run", how)
     assert len(set(found)) == 1
     assert re.search(rf"step 3: .*{said}", found[0]), found[0]
 

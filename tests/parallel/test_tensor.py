@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from parallel.asking import ask_alone, ask_on_ranks, gradients_alone, gradients_on_ranks
+from parallel.spoiling import overflow_on_ranks
 from parallel.test_same_numbers import assert_all_moved, assert_near, assert_same
-from parallel.twins import overflow_on_ranks, train_alone, train_on_ranks
+from parallel.twins import train_alone, train_on_ranks
 
 SIZES = {"model.num_heads": 4, "model.vocab_size": 204}
 """Parts of the vocabulary are of 51 rows among 4, and shards of those are uneven."""
