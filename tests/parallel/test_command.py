@@ -245,11 +245,12 @@ def test_torchrun_trains_and_one_process_goes_on_and_fills(stores, tmp_path, cap
     assert json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("layout", [(2, 2), (1, 2, 2)], ids=str)
 def test_a_run_of_four_goes_on_on_one_and_is_exported_with_its_proof(
-    crew, stores, tmp_path, capsys, monkeypatch
+    crew, stores, tmp_path, capsys, monkeypatch, layout
 ):
     run = tmp_path / "run"
-    found = crew.run(meet, 4, (2, 2), build_on_ranks, [stores / "a"] * 4, run, {})
+    found = crew.run(meet, 4, layout, build_on_ranks, [stores / "a"] * 4, run, {})
     assert found == [(True, "ParallelEngine", "run")] * 4
     for name in environment(0, 1):
         monkeypatch.delenv(name, raising=False)

@@ -15,7 +15,6 @@ from parallel.saving import (
     die_in_a_save,
     load_alone,
     meet_a_full_disk,
-    newest_on_ranks,
     pass_on,
     save_on_ranks,
     train_beside_a_save,
@@ -146,52 +145,29 @@ def test_a_rank_that_dies_while_saving_leaves_the_last_checkpoint(crew, tmp_path
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000002"]
 
 
-@pytest.fixture(scope="module")
-def trained(crew, tmp_path_factory, tokenizer_folder):
-    """A run of three processes, with what it was made of."""
-    folder = tmp_path_factory.mktemp("trained")
+def train_in(crew, folder, tokenizer_folder, layout):
+    """Make a run of several processes, beside what it was made of."""
     (folder / "a.txt").write_text("\n\n".join(small_corpus(60, 0)), encoding="utf-8")
     data_build([folder / "a.txt"], tokenizer=tokenizer_folder, out=folder / "store")
-    changes = {"optimizer.ema_decay": 0.9}
-    crew.run(meet, 3, (1, 3), build_on_ranks, [folder / "store"] * 3, folder / "run", changes)
+    changes, count = {"optimizer.ema_decay": 0.9}, prod(layout)
+    stores = [folder / "store"] * count
+    crew.run(meet, count, layout, build_on_ranks, stores, folder / "run", changes)
     return folder
 
 
-def test_ranks_share_out_what_is_read_to_see_whether_a_checkpoint_is_whole(crew, trained, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(trained / "run", run)
-    files = sorted(path.name for path in newest_checkpoint(run).path.glob("*.safetensors"))
-    assert len(files) == 9
-    for count in (2, 4):
-        found = crew.run(newest_on_ranks, count, (1, count), run)
-        assert [step for step, _ in found] == [2] * count
-        assert sorted(name for _, read in found for name in read) == files
-        assert all(len(read) >= len(files) // count for _, read in found)
+@pytest.fixture(scope="module")
+def trained(crew, tmp_path_factory, tokenizer_folder):
+    """A run of three processes."""
+    return train_in(crew, tmp_path_factory.mktemp("trained"), tokenizer_folder, (1, 3))
 
 
-@pytest.mark.parametrize("fault", ["missing", "damaged", "state"])
-def test_ranks_pass_over_a_damaged_checkpoint_alike_and_name_the_shard(
-    crew, trained, tmp_path, fault
+@pytest.mark.parametrize("layout", [(1, 3), (1, 1, 2)], ids=str)
+def test_every_verb_opens_a_checkpoint_of_several_processes(
+    crew, tokenizer_folder, trained, tmp_path, capsys, layout
 ):
-    run = tmp_path / "run"
-    shutil.copytree(trained / "run", run)
-    newest = newest_checkpoint(run).path
-    shutil.copytree(newest, newest.with_name("step-00000003"))  # which says that it is another step
-    assert [step for step, _ in crew.run(newest_on_ranks, 2, (1, 2), run)] == [2, 2]
-    for folder in list_checkpoints(run):
-        name = "state.json" if fault == "state" else "model-00002-of-00003.safetensors"
-        if fault == "missing":
-            (folder / name).unlink()
-        else:
-            (folder / name).write_bytes((folder / name).read_bytes()[:-3] + b"abc")
-    found = crew.run(newest_on_ranks, 2, (1, 2), run)
-    assert found[0][0] == found[1][0]
-    assert found[0][0].startswith(f"every checkpoint in {run / 'checkpoints'} is damaged (step-")
-    assert name in found[0][0]
-    assert " of 2 reads it" in found[0][0]
-
-
-def test_every_verb_opens_a_checkpoint_of_several_processes(trained, tmp_path, capsys):
+    if layout != (1, 3):
+        (tmp_path / "made").mkdir()
+        trained = train_in(crew, tmp_path / "made", tokenizer_folder, layout)
     shutil.copytree(trained / "run", tmp_path / "run")
     run = str(tmp_path / "run")
     tokenizer, text = str(trained / "store" / "tokenizer"), "The old [MASK] reads."
@@ -209,7 +185,7 @@ def test_every_verb_opens_a_checkpoint_of_several_processes(trained, tmp_path, c
         ["pretrain", "--resume", run, "--train.steps", "3", "--quiet"],
     ):
         assert main(words) == 0, (words, capsys.readouterr().err)
-    assert "optimizer, 3 files (bytes)" in capsys.readouterr().out
+    assert f"optimizer, {prod(layout)} files (bytes)" in capsys.readouterr().out
     weights = load_part(folder, "model")
     for made in ("imported", "resized"):
         found = load_part(newest_checkpoint(tmp_path / made).path, "model")
