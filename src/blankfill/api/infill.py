@@ -13,9 +13,18 @@ from blankfill.api.answers_file import AnswersFile
 from blankfill.api.parameters import CheckpointName, PathLike, Paths, Texts, as_path
 from blankfill.config.arguments import checks_arguments
 from blankfill.config.common import Unless
+from blankfill.config.filling import (
+    BeamWidth,
+    LengthPenalty,
+    MinP,
+    Strategy,
+    TopK,
+    Typical,
+    wish_of,
+)
 from blankfill.config.ranges import (
     NewTokens,
-    Range,
+    NumCandidates,
     Seed,
     Temperature,
     TopP,
@@ -36,9 +45,16 @@ def fill(
     out: PathLike | None = None,
     each: Callable[[FillResult], object] | None = None,
     checkpoint: CheckpointName | None = None,
-    num_candidates: Annotated[int, Range(1, 10**6)] = 1,
+    strategy: Strategy = "left_to_right",
+    num_candidates: NumCandidates = 1,
+    joint: bool = False,
+    beams: BeamWidth = 1,
+    length_penalty: LengthPenalty = "glm",
     temperature: Temperature = 0.0,
+    top_k: TopK = 0,
     top_p: TopP = 1.0,
+    min_p: MinP = 0.0,
+    typical: Typical = 1.0,
     seed: Seed = 0,
     max_new_tokens: NewTokens = 64,
     weights: Literal["last", "ema"] = "last",
@@ -65,10 +81,22 @@ def fill(
         each: called with the answers as they come, in a result of their own; what is returned at
             the end then has none.
         checkpoint: last, best (lowest validation loss), or a step; the last where not given.
+        strategy: of a text with several blanks. left_to_right: each sees the fills before it.
+            confident: next the one whose two best first tokens are furthest apart. independent:
+            none sees another. refine: left to right, then each again behind all others. splice:
+            as GLM-130B, each fill becomes text, which is read again from the start.
         num_candidates: fills to list for each blank, most probable first; as many as there are
             where these are fewer.
+        joint: list fills of all blanks together instead (left_to_right, independent).
+        beams: fills of a blank that are followed at a time; 1 is greedy, and above 5 it seldom
+            gets better.
+        length_penalty: how beams of different lengths compare. glm: log-probability over length to
+            the power of 0.7; glm-130b: over (5 + length) / 6; none prefers short ones.
         temperature: 0 takes the most probable token each time; above 0 draws.
+        top_k: draw from so many most probable tokens; 0 from all.
         top_p: draw from the smallest set of tokens whose probability reaches this.
+        min_p: draw from the tokens with at least this share of the best one's probability.
+        typical: draw from the most typical tokens, whose probability together reaches this.
         seed: seed of the draws.
         max_new_tokens: longest fill of one blank, in tokens.
         weights: the last ones, or their moving average (--optimizer.ema-decay).
@@ -77,24 +105,33 @@ def fill(
     Raises:
         CheckpointError: the folder is not a run, or has no such checkpoint.
         ConfigError: there is no such device.
-        RequestError: no text can be filled: each has no blank or is too long.
+        RequestError: no text can be filled: each has no blank or is too long; or what is asked for
+            does not go together.
     """
+    wish = wish_of(
+        strategy=strategy, num_candidates=num_candidates, joint=joint, beams=beams,
+        length_penalty=length_penalty, temperature=temperature,
+    )  # fmt: skip
     given = GivenTexts(texts, files, require_blank)
     from blankfill.generate import LanguageModel, Sampling, fill_texts
 
-    sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
+    sampling = Sampling(
+        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, typical=typical, seed=seed
+    )
     with _answers_file(out) as file:
         lm = LanguageModel.load(
             as_path(run), checkpoint=checkpoint, weights=weights, device=device, check=given.fit
         )
         if file is not None:
             file.begin(str(lm.path), lm.step, _unusual(
-                fill, weights=weights, num_candidates=num_candidates, temperature=temperature,
-                top_p=top_p, seed=seed, max_new_tokens=max_new_tokens,
+                fill, weights=weights, strategy=strategy, num_candidates=num_candidates,
+                joint=joint, beams=beams, length_penalty=length_penalty, temperature=temperature,
+                top_k=top_k, top_p=top_p, min_p=min_p, typical=typical, seed=seed,
+                max_new_tokens=max_new_tokens,
             ))  # fmt: skip
         ask = functools.partial(
             fill_texts, lm, max_new_tokens=max_new_tokens, num_candidates=num_candidates,
-            sampling=sampling,
+            sampling=sampling, wish=wish,
         )  # fmt: skip
         return answer_all(lm, given, ask, verb="fill", file=file, each=each)
 

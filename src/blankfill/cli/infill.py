@@ -30,6 +30,10 @@ def print_fill(result: FillResult, console: Answer) -> None:
                 head = "" if place else f"blank {number}"
                 shown = signs(fill.text) or "(nothing)"
                 rows.append((head, shown, f"{fill.probability:.3f}", ", ".join(notes)))
+        for number, joint in enumerate(item.joint):
+            head = "" if number else "together"
+            shown = " | ".join(signs(fill) or "(nothing)" for fill in joint.fills)
+            rows.append((head, shown, f"{joint.probability:.3g}", ""))
         if console.on_terminal:
             table = new_table("", "", "", "", box=None, padding=(0, 2, 0, 2), show_header=False)
             for row in rows:

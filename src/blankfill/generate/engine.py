@@ -124,6 +124,15 @@ class Engine:
         assert {row.prefix for row in rows} == {row.prefix for row in parents}
         self._copy(rows, parents)
 
+    def length(self, row: Row) -> int:
+        """Give how many tokens a row has read."""
+        return self._row_table.lengths[row.slot]
+
+    def rewind(self, row: Row, length: int) -> None:
+        """Let a row forget all that it has read after its first `length` tokens."""
+        assert length <= self.length(row)
+        self._row_table.lengths[row.slot] = length
+
     @torch.inference_mode()
     def leave(self, row: Row) -> None:
         """End a row; its prefix is forgotten with its last one, unless a caller holds it."""

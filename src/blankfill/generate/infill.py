@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from blankfill.config.filling import Wish
 from blankfill.config.run import RunConfig
 from blankfill.errors import BlankfillError, RequestError
 from blankfill.generate.notebook import fill_html
+from blankfill.generate.prompts import checked_prompt
 from blankfill.generate.sampling import GREEDY, Sampling
-from blankfill.generate.search import checked_prompt, fill_tokens
+from blankfill.generate.search import LEFT_TO_RIGHT, fill_tokens
 from blankfill.generate.writing import FilledBlank
 from blankfill.objective.batch import Int32
 from blankfill.results import short_repr, to_dict
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Candidate",
     "FilledItem",
+    "JointFill",
     "TextBlank",
     "continue_texts",
     "encode_request",
@@ -74,6 +77,19 @@ class TextBlank:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class JointFill:
+    """One possible fill of all blanks of a text together."""
+
+    fills: tuple[str, ...]
+    """Left to right."""
+    probability: float
+    """Probability of exactly these fills, their ends included."""
+
+    __repr__ = short_repr
+    to_dict = to_dict
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FilledItem:
     """One text and its fills."""
 
@@ -83,6 +99,8 @@ class FilledItem:
     """The text with every blank filled; empty where there is an error."""
     blanks: tuple[TextBlank, ...]
     """Left to right."""
+    joint: tuple[JointFill, ...] = ()
+    """Fills of all blanks together, best first, where they were asked for."""
     error: str | None = None
     """Why this text could not be filled, in one sentence."""
 
@@ -100,6 +118,7 @@ def fill_texts(
     max_new_tokens: int = 64,
     num_candidates: int = 1,
     sampling: Sampling = GREEDY,
+    wish: Wish = LEFT_TO_RIGHT,
     batch_size: int = 32,
     advance: Callable[[int], None] | None = None,
 ) -> list[FilledItem]:
@@ -117,11 +136,13 @@ def fill_texts(
             probable first tokens. Sampled: that many independent draws. The other blanks keep
             their first answer. Fills that read alike are listed once, and all by probability.
         sampling: greedy or drawn.
-        batch_size: most texts that run together.
+        wish: by which strategy, with how many beams, and whether candidates are fills of all
+            blanks together.
+        batch_size: most rows that run together.
         advance: called with the number of texts that were just finished.
 
     Raises:
-        RequestError: num_candidates is not positive.
+        RequestError: num_candidates is not positive, or what is wanted does not go together.
     """
     if num_candidates < 1:
         raise RequestError(f"num_candidates={num_candidates} must be at least 1")
@@ -137,7 +158,7 @@ def fill_texts(
                 advance(1)
     filled = fill_tokens(
         lm, prompts, sampling=sampling, num_candidates=num_candidates, advance=advance,
-        max_new_tokens=max_new_tokens, batch_size=batch_size,
+        max_new_tokens=max_new_tokens, batch_size=batch_size, wish=wish,
     )  # fmt: skip
     items: list[FilledItem] = []
     done = iter(filled)
@@ -146,15 +167,19 @@ def fill_texts(
             items.append(FilledItem(prompt=text, text="", blanks=(), error=error))
             continue
         result = next(done)
+        if result.error is not None:
+            items.append(FilledItem(prompt=text, text="", blanks=(), error=result.error))
+            continue
         whole = lm.tokenizer.decode(result.tokens)
         blanks = tuple(
             _text_blank(
-                lm.tokenizer, blank, num_candidates,
+                lm.tokenizer, blank, 1 if wish.joint else num_candidates,
                 start=len(lm.tokenizer.decode(result.tokens[: result.starts[b]])),
             )
             for b, blank in enumerate(result.blanks)
         )  # fmt: skip
-        items.append(FilledItem(prompt=text, text=whole, blanks=blanks))
+        joint = _joint_fills(lm.tokenizer, result.together)
+        items.append(FilledItem(prompt=text, text=whole, blanks=blanks, joint=joint))
     return items
 
 
@@ -211,6 +236,18 @@ def _text_blank(
         text=own.text, probability=own.probability, tokens=own.tokens, ended=blank.ended,
         start=start, candidates=tuple(candidates.values()),
     )  # fmt: skip
+
+
+def _joint_fills(
+    tokenizer: TextTokenizer, together: Sequence[Sequence[FilledBlank]]
+) -> tuple[JointFill, ...]:
+    """Give fills of all blanks together as texts, the most probable first, each once."""
+    found: dict[tuple[str, ...], JointFill] = {}
+    for fills in sorted(together, key=lambda each: -sum(fill.logprob for fill in each)):
+        texts = tuple(tokenizer.decode(fill.tokens) for fill in fills)
+        probability = math.exp(sum(fill.logprob for fill in fills))
+        found.setdefault(texts, JointFill(fills=texts, probability=probability))
+    return tuple(found.values())
 
 
 def _candidate(tokenizer: TextTokenizer, fill: FilledBlank, text: str) -> Candidate:

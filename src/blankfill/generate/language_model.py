@@ -18,6 +18,15 @@ import torch
 
 from blankfill.config.arguments import checks_arguments
 from blankfill.config.checkpoint import CheckpointName
+from blankfill.config.filling import (
+    BeamWidth,
+    LengthPenalty,
+    MinP,
+    Strategy,
+    TopK,
+    Typical,
+    wish_of,
+)
 from blankfill.config.objective import PositionScheme
 from blankfill.config.ranges import NewTokens, NumCandidates, Seed, Stride, Temperature, TopP
 from blankfill.config.run import RunConfig
@@ -122,14 +131,18 @@ class LanguageModel:
 
     @overload
     def fill(  # pyright: ignore[reportOverlappingOverload]  # a text is a Sequence[str] as well
-        self, texts: str, /, *, num_candidates: int = ..., temperature: float = ...,
-        top_p: float = ..., seed: int = ..., max_new_tokens: int = ...,
+        self, texts: str, /, *, strategy: Strategy = ..., num_candidates: int = ...,
+        joint: bool = ..., beams: int = ..., length_penalty: LengthPenalty = ...,
+        temperature: float = ..., top_k: int = ..., top_p: float = ..., min_p: float = ...,
+        typical: float = ..., seed: int = ..., max_new_tokens: int = ...,
     ) -> FilledItem: ...  # fmt: skip
 
     @overload
     def fill(
-        self, texts: Sequence[str], /, *, num_candidates: int = ..., temperature: float = ...,
-        top_p: float = ..., seed: int = ..., max_new_tokens: int = ...,
+        self, texts: Sequence[str], /, *, strategy: Strategy = ..., num_candidates: int = ...,
+        joint: bool = ..., beams: int = ..., length_penalty: LengthPenalty = ...,
+        temperature: float = ..., top_k: int = ..., top_p: float = ..., min_p: float = ...,
+        typical: float = ..., seed: int = ..., max_new_tokens: int = ...,
     ) -> list[FilledItem]: ...  # fmt: skip
 
     @checks_arguments
@@ -138,9 +151,16 @@ class LanguageModel:
         texts: str | Sequence[str],
         /,
         *,
+        strategy: Strategy = "left_to_right",
         num_candidates: NumCandidates = 1,
+        joint: bool = False,
+        beams: BeamWidth = 1,
+        length_penalty: LengthPenalty = "glm",
         temperature: Temperature = 0.0,
+        top_k: TopK = 0,
         top_p: TopP = 1.0,
+        min_p: MinP = 0.0,
+        typical: Typical = 1.0,
         seed: Seed = 0,
         max_new_tokens: NewTokens = 64,
     ) -> FilledItem | list[FilledItem]:
@@ -148,9 +168,17 @@ class LanguageModel:
 
         Args:
             texts: one text with blanks, or several, which run together.
+            strategy: in which order the blanks of a text are filled, and what each sees of the
+                others (`generate.strategies`).
             num_candidates: fills to list for each blank, most probable first.
+            joint: list fills of all blanks of a text together instead.
+            beams: fills of a blank that are followed at a time; 1 is greedy.
+            length_penalty: how beams of different lengths are compared.
             temperature: 0 takes the most probable token each time; above 0 draws.
+            top_k: draw from so many most probable tokens; 0 from all.
             top_p: draw from the smallest set of tokens whose probability reaches this.
+            min_p: draw from the tokens with at least this share of the best one's probability.
+            typical: draw from the most typical tokens, whose probability together reaches this.
             seed: seed of the draws.
             max_new_tokens: longest fill of one blank, in tokens.
 
@@ -159,13 +187,21 @@ class LanguageModel:
             has its `error` instead.
 
         Raises:
-            RequestError: the only text cannot be filled.
+            RequestError: the only text cannot be filled, or what is asked for does not go
+                together.
         """
-        sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
+        sampling = Sampling(
+            temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, typical=typical,
+            seed=seed,
+        )  # fmt: skip
+        wish = wish_of(
+            strategy=strategy, num_candidates=num_candidates, joint=joint, beams=beams,
+            length_penalty=length_penalty, temperature=temperature,
+        )  # fmt: skip
         with self.lock:
             items = fill_texts(
                 self, _listed(texts), num_candidates=num_candidates, sampling=sampling,
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=max_new_tokens, wish=wish,
             )  # fmt: skip
         return _answer(texts, items)
 

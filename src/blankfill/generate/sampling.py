@@ -13,19 +13,39 @@ from typing import Annotated
 import numpy as np
 import torch
 
+from blankfill.config.filling import MinP, TopK, Typical
 from blankfill.config.ranges import Range, Temperature, TopP, check_numbers
 
-__all__ = ["GREEDY", "Sampling", "best", "choose", "log_probabilities", "top_p_filter"]
+__all__ = [
+    "GREEDY",
+    "Sampling",
+    "best",
+    "choose",
+    "kept_tokens",
+    "log_probabilities",
+    "min_p_filter",
+    "top_k_filter",
+    "top_p_filter",
+    "typical_filter",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
-    """How tokens are chosen."""
+    """How tokens are chosen. Each rule takes away tokens of what those before it have left, in the
+    order in which they stand here."""
 
     temperature: Temperature = 0.0
     """0 takes the most probable token; above, logits are divided by it before drawing."""
+    top_k: TopK = 0
+    """Draw from so many most probable tokens; 0 from all."""
     top_p: TopP = 1.0
     """Draw from the smallest set of tokens whose probability reaches this."""
+    min_p: MinP = 0.0
+    """Draw from the tokens that have at least this share of the best one's probability."""
+    typical: Typical = 1.0
+    """Draw from the set of tokens nearest to the expected surprise whose probability reaches
+    this."""
     seed: Annotated[int, Range(0, 2**128)] = 0
     """Seed of the draws; equal seeds and texts give equal fills, whatever the batch."""
 
@@ -50,6 +70,18 @@ def log_probabilities(logits: torch.Tensor, banned: torch.Tensor) -> torch.Tenso
     return logits.float().masked_fill(banned, float("-inf")).log_softmax(dim=-1)
 
 
+def top_k_filter(log_probs: torch.Tensor, top_k: int) -> torch.Tensor:
+    """Keep the `top_k` most probable tokens of `[B, V]`; 0 keeps all, and so do ties with the last.
+
+    Returns:
+        `[B, V]` log-probabilities, minus infinity outside the set; not normalised again.
+    """
+    if not 0 < top_k < log_probs.shape[-1]:
+        return log_probs
+    last = log_probs.topk(top_k, dim=-1).values[:, -1:]
+    return log_probs.masked_fill(log_probs < last, float("-inf"))
+
+
 def top_p_filter(log_probs: torch.Tensor, top_p: float) -> torch.Tensor:
     """Keep the smallest set of tokens whose probability reaches `top_p` (Holtzman et al. 2020).
 
@@ -62,13 +94,75 @@ def top_p_filter(log_probs: torch.Tensor, top_p: float) -> torch.Tensor:
     Returns:
         `[B, V]` log-probabilities, minus infinity outside the set; not normalised again.
     """
-    if top_p >= 1:
+    return log_probs if top_p >= 1 else _smallest_set(log_probs, -log_probs, top_p)
+
+
+def min_p_filter(log_probs: torch.Tensor, min_p: float) -> torch.Tensor:
+    """Keep the tokens with at least `min_p` of the best one's probability (Nguyen et al. 2024).
+
+    Returns:
+        `[B, V]` log-probabilities, minus infinity outside the set; not normalised again.
+    """
+    if min_p <= 0:
         return log_probs
-    ordered, order = log_probs.sort(dim=-1, descending=True)
-    before = ordered.exp().cumsum(dim=-1) - ordered.exp()
+    least = log_probs.max(dim=-1, keepdim=True).values + math.log(min_p)
+    return log_probs.masked_fill(log_probs < least, float("-inf"))
+
+
+def typical_filter(log_probs: torch.Tensor, typical: float) -> torch.Tensor:
+    """Keep the tokens whose surprise is nearest to the expected one (Meister et al. 2023), the
+    smallest set of them whose probability reaches `typical`.
+
+    Args:
+        log_probs: `[B, V]` normalised.
+        typical: threshold in (0, 1].
+
+    Returns:
+        `[B, V]` log-probabilities, minus infinity outside the set; not normalised again.
+    """
+    if typical >= 1:
+        return log_probs
+    probabilities = log_probs.exp()
+    entropy = -(probabilities * log_probs.clamp_min(torch.finfo(log_probs.dtype).min)).sum(
+        dim=-1, keepdim=True
+    )
+    return _smallest_set(log_probs, (-log_probs - entropy).abs(), typical)
+
+
+def _smallest_set(log_probs: torch.Tensor, rank: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Keep the first tokens by `rank`, lowest first, until their probability reaches a threshold;
+    the one that crosses it is kept."""
+    order = rank.argsort(dim=-1, stable=True)
+    ordered = log_probs.gather(-1, order).exp()
+    before = ordered.cumsum(dim=-1) - ordered
     outside = torch.zeros_like(log_probs, dtype=torch.bool)
-    outside.scatter_(-1, order, before >= top_p)
+    outside.scatter_(-1, order, before >= threshold)
     return log_probs.masked_fill(outside, float("-inf"))
+
+
+def kept_tokens(log_probs: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Apply the temperature and every rule of a sampling: what is drawn from.
+
+    Args:
+        log_probs: `[B, V]`; minus infinity where a token may not appear.
+        sampling: with a temperature above 0.
+
+    Returns:
+        `[B, V]` float64 probabilities.
+    """
+    # In float64 and from the best token down, so that the division can neither overflow nor turn
+    # two tokens into one at any temperature that may be given.
+    apart = log_probs.double() - log_probs.max(dim=-1, keepdim=True).values
+    kept = (apart / sampling.temperature).log_softmax(dim=-1)
+    for rule in (
+        lambda kept: top_k_filter(kept, sampling.top_k),
+        lambda kept: top_p_filter(kept, sampling.top_p),
+        lambda kept: min_p_filter(kept, sampling.min_p),
+        lambda kept: typical_filter(kept, sampling.typical),
+    ):
+        left = rule(kept)
+        kept = kept if left is kept else left.log_softmax(dim=-1)
+    return kept.exp()
 
 
 def choose(
@@ -87,11 +181,7 @@ def choose(
     """
     if sampling.temperature == 0:
         return log_probs.argmax(dim=-1)
-    # In float64 and from the best token down, so that the division can neither overflow nor turn
-    # two tokens into one at any temperature that may be given.
-    apart = log_probs.double() - log_probs.max(dim=-1, keepdim=True).values
-    scaled = (apart / sampling.temperature).log_softmax(dim=-1)
-    kept = top_p_filter(scaled, sampling.top_p).softmax(dim=-1)
+    kept = kept_tokens(log_probs, sampling)
     uniform = torch.tensor([g.random() for g in generators], dtype=torch.float64)
     uniform = uniform.to(kept.device)
     below = kept.cumsum(dim=-1)

@@ -16,7 +16,7 @@ from blankfill.errors import RequestError
 from blankfill.generate.infill import encode_request
 from blankfill.generate.known import known_logprobs
 from blankfill.generate.notebook import candidates_html
-from blankfill.generate.search import checked_prompt
+from blankfill.generate.prompts import checked_prompt
 from blankfill.generate.writing import Writing
 from blankfill.objective.batch import Int32
 from blankfill.results import short_repr, to_dict
@@ -111,7 +111,7 @@ def score_fills(lm: LanguageModel, text: str, candidates: Sequence[str]) -> Scor
     writings = [
         Writing(
             prompt=prompt, scheme=lm.scheme, enders=(lm.ids.eop, lm.ids.eos),
-            limit=max(map(len, spans[group])), last=num_blanks - 1,
+            limit=max(map(len, spans[group])), order=tuple(range(num_blanks)),
             forced=[[*span.tolist(), lm.ids.eop] for span in spans[group]],
         )
         for group in groups

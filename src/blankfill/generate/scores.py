@@ -67,7 +67,7 @@ class Scorer:
         result: list[list[float]] = [[] for _ in readings]
         places: list[tuple[int, int, int, bool]] = []  # row, input, token, may end
         for row, (reading, end) in enumerate(zip(readings, _ends(readings), strict=True)):
-            first = end - len(reading.tokens)
+            first = end - len(reading.tokens) + reading.num_closed
             known = zip(reading.known, reading.may_end, strict=False)
             places += [(row, first + k, *each) for k, each in enumerate(known)]
         size = max(1, PIECE_SCORES // self._lm.model.cfg.vocab_size)

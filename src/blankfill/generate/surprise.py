@@ -113,7 +113,7 @@ def _measure(
     writings = [
         Writing(
             prompt=prompt, scheme=lm.scheme, enders=(lm.ids.eop, lm.ids.eos), limit=len(word),
-            last=0, forced=[[*word.tolist(), lm.ids.eop]],
+            order=(0,), forced=[[*word.tolist(), lm.ids.eop]],
         )
         for prompt, word in cut
     ]  # fmt: skip

@@ -141,5 +141,5 @@ def _writing(
     )  # fmt: skip
     return Writing(
         prompt=prompt, scheme=lm.scheme, enders=(lm.ids.eop, lm.ids.eos),
-        limit=end - split - 1, last=0, forced=[tokens[split:end].tolist()],
+        limit=end - split - 1, order=(0,), forced=[tokens[split:end].tolist()],
     )  # fmt: skip

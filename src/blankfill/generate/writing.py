@@ -1,23 +1,59 @@
 """One row while it is written: which blank it is in, what it reads next, what it has become.
 
-A row fills the blanks of its text from left to right. Each appends its `sop` and tokens to Part B,
-so that later blanks see what earlier ones were filled with (GLM `generate_samples.py`). `eop` ends
-a blank and is not fed back.
+A row fills blanks of its text one after the other, in any order. Each appends its `sop` and tokens
+to Part B, so that later blanks see what earlier ones were filled with (GLM `generate_samples.py`;
+in training the order of spans is drawn). `eop` ends a blank and is not fed back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from blankfill.config.objective import PositionScheme
 from blankfill.objective.batch import Int32
 from blankfill.objective.blank import Prompt
 from blankfill.objective.positions import blank_positions
 
-__all__ = ["FilledBlank", "Reading", "Writing", "input_positions"]
+__all__ = ["Closed", "FilledBlank", "Reading", "Rule", "Writing", "input_positions"]
+
+Closed = tuple[int, Sequence[int]]
+"""A blank and what it holds: its number and its tokens."""
+
+
+class Rule(Protocol):
+    """What a fill has to be like, token by token. States are values: a row may be copied."""
+
+    @property
+    def start(self) -> Any:
+        """State of a fill without tokens."""
+        ...
+
+    def allowed(self, state: Any, written: int, limit: int) -> npt.NDArray[np.bool_] | None:
+        """Say which tokens may come next.
+
+        Args:
+            state: of the fill so far.
+            written: its tokens.
+            limit: most tokens that it may have.
+
+        Returns:
+            `[V]` true where a token may come, those that end the fill among them; None where
+            every one may.
+        """
+        ...
+
+    def after(self, state: Any, token: int) -> Any:
+        """Give the state after one more token."""
+        ...
+
+    def cut(self, tokens: Sequence[int]) -> list[int] | None:
+        """Give what is left of a fill that holds a text to stop at; None of one that does not."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,17 +78,19 @@ class Reading:
     """`[k]` inputs."""
     positions: list[list[int]] = field(default_factory=list[list[int]])
     """`[k]` pairs."""
+    num_closed: int = 0
+    """Inputs at the front that belong to closed blanks: what follows them is not asked."""
     known: list[int] = field(default_factory=list[int])
-    """What comes after each of them, as far as it is known: `[k]` or `[k - 1]`."""
+    """What comes after each of the others, as far as it is known: all of them, or all but one."""
     may_end: list[bool] = field(default_factory=list[bool])
-    """`[k]` whether the blank may end after each."""
+    """Of each of the others whether the blank may end after it."""
     begins: int | None = None
     """The blank whose first token is to be chosen; None where another one is."""
 
     @property
     def is_open(self) -> bool:
         """Whether what comes after the last input is to be chosen."""
-        return len(self.known) < len(self.tokens)
+        return self.num_closed + len(self.known) < len(self.tokens)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -67,38 +105,87 @@ class Writing:
     """Longest fill of one blank."""
     held: bool = False
     """Whether every blank has exactly that many tokens."""
+    stepwise: bool = False
+    """Whether a blank is begun in a step of its own, even where the one before it is known."""
+    before: tuple[Closed, ...] = ()
+    """Blanks that stand in Part B already, in its order."""
+    order: tuple[int, ...]
+    """The blanks to be filled, one after the other."""
     forced: Sequence[Sequence[int]] = ()
-    """Of each blank, tokens that its fill begins with; one that ends a blank may close it."""
-    last: int
-    """The last blank that is asked for."""
+    """Of each blank of the text, tokens that its fill begins with; one that ends a blank may close
+    it."""
+    rules: Sequence[Rule | None] = ()
+    """Of each blank of the text what its fill has to be like."""
     tokens: list[int] = field(default_factory=list[int])
     """Of the blank that is being filled."""
     done: list[FilledBlank] = field(default_factory=list[FilledBlank])
-    """The blanks before it."""
-    _logprob: float = 0.0
+    """Those of `order` before it."""
+    logprob: float = 0.0
+    """Of the tokens."""
+    state: Any = None
+    """Of the blank's rule, from its first token on."""
+    unread: int | None = 0
+    """The closed blank from which on the row has still to read; None where it has read all."""
     _positions: tuple[int, list[list[int]]] = (-1, [])
 
     @property
     def active(self) -> bool:
         """Whether there is something left to write."""
-        return len(self.done) <= self.last
+        return len(self.done) < len(self.order)
 
-    def another(self, forced: Sequence[Sequence[int]], *, last: int) -> Writing:
-        """Start the same text anew, with other forced tokens, up to a blank."""
+    @property
+    def blank(self) -> int:
+        """The blank that is being filled."""
+        return self.order[len(self.done)]
+
+    @property
+    def rule(self) -> Rule | None:
+        """What its fill has to be like."""
+        return self.rules[self.blank] if self.rules else None
+
+    @property
+    def closed(self) -> list[Closed]:
+        """All blanks that stand in Part B, in its order."""
+        own = zip(self.order, self.done, strict=False)
+        return [*self.before, *((blank, fill.tokens.tolist()) for blank, fill in own)]
+
+    @property
+    def num_kept(self) -> int:
+        """Inputs of the row that are read and stay so, where some have still to be read."""
+        return sum(len(tokens) + 1 for _, tokens in self.closed[: self.unread])
+
+    def copy(self, *, order: tuple[int, ...] | None = None) -> Writing:
+        """Give a row that goes on from the same place by itself, to fill the same or others."""
         return replace(
-            self, forced=forced, last=last, tokens=[], done=[], _logprob=0.0, _positions=(-1, [])
-        )
+            self, tokens=self.tokens[:], done=self.done[:],
+            order=self.order if order is None else order,
+        )  # fmt: skip
+
+    def allowed(self) -> npt.NDArray[np.bool_] | None:
+        """Say which tokens may come next, `[V]`; None where the blank has no rule."""
+        if self.rule is None:
+            return None
+        state = self.state if self.tokens else self.rule.start
+        return self.rule.allowed(state, len(self.tokens), self.limit)
 
     def reading(self) -> Reading:
         """Give what is read next: the last token, and all that is known to follow it."""
-        lengths = [len(blank.tokens) for blank in self.done]
-        token = self.tokens[-1] if self.tokens else self.prompt.sops[len(lengths)]
-        position = len(self.tokens)
         reading = Reading()
-        while len(lengths) <= self.last:
-            blank = len(lengths)
+        closed = self.closed
+        if self.unread is not None:
+            for place, (blank, tokens) in enumerate(closed[self.unread :], start=self.unread):
+                reading.tokens += [self.prompt.sops[blank], *tokens]
+                earlier = self._lengths_left_of(blank, closed[:place])
+                reading.positions += self._positions_of(blank, earlier, len(tokens) + 1)
+            reading.num_closed = len(reading.tokens)
+            self.unread = None
+        place, position = len(self.done), len(self.tokens)
+        token = self.tokens[-1] if self.tokens else self.prompt.sops[self.blank]
+        while place < len(self.order):
+            blank = self.order[place]
             reading.tokens.append(token)
-            reading.positions.append(self._positions_of(blank, lengths)[position])
+            earlier = self._lengths_left_of(blank, closed)
+            reading.positions.append(self._of_blank(blank, earlier)[position])
             reading.may_end.append(not self.held or position == self.limit)
             if blank >= len(self.forced) or position >= len(self.forced[blank]):
                 reading.begins = None if position else blank
@@ -107,33 +194,50 @@ class Writing:
             reading.known.append(token)
             position += 1
             if token in self.enders or position > self.limit:
-                lengths.append(position - 1)
-                position = 0
-                token = self.prompt.sops[blank + 1] if blank < self.last else -1
+                closed.append((blank, self.forced[blank][: position - 1]))
+                place, position = place + 1, 0
+                if self.stepwise:
+                    break
+                if place < len(self.order):
+                    token = self.prompt.sops[self.order[place]]
         return reading
 
     def take(self, token: int, logprob: float) -> None:
-        """Count one token; close the blank at its end or at the limit."""
+        """Count one token; close the blank at its end, at the limit, or at a text to stop at."""
         ends = token in self.enders
-        if not ends and len(self.tokens) < self.limit:
+        if ends:
+            self.close(self.tokens, self.logprob + logprob, ended=True)
+        elif len(self.tokens) >= self.limit:
+            self.close(self.tokens, self.logprob, ended=False)
+        else:
+            self.logprob += logprob
             self.tokens.append(token)
-            self._logprob += logprob
-            return
-        self.done.append(
-            FilledBlank(
-                tokens=np.array(self.tokens, dtype=np.int32),
-                logprob=self._logprob + (logprob if ends else 0.0),
-                ended=ends,
-            )
-        )
-        self.tokens, self._logprob = [], 0.0
+            if self.rule is None:
+                return
+            state = self.state if len(self.tokens) > 1 else self.rule.start
+            self.state = self.rule.after(state, token)
+            left = self.rule.cut(self.tokens)
+            if left is not None:
+                self.unread = len(self.before) + len(self.done)  # it has read other tokens
+                self.close(left, self.logprob, ended=True)
 
-    def _positions_of(self, blank: int, earlier: Sequence[int]) -> list[list[int]]:
+    def close(self, tokens: Sequence[int], logprob: float, *, ended: bool) -> None:
+        """Close the blank with a fill."""
+        array = np.array(tokens, dtype=np.int32)
+        self.done.append(FilledBlank(tokens=array, logprob=logprob, ended=ended))
+        self.tokens, self.logprob, self.state = [], 0.0, None
+
+    def _lengths_left_of(self, blank: int, closed: Sequence[Closed]) -> list[int]:
+        return [len(tokens) for other, tokens in closed if other < blank]
+
+    def _of_blank(self, blank: int, earlier: Sequence[int]) -> list[list[int]]:
         """Give the positions of all inputs that a blank may have."""
         if self._positions[0] != blank:
-            positions = input_positions(self.prompt, blank, earlier, self.limit + 1, self.scheme)
-            self._positions = (blank, positions)
+            self._positions = (blank, self._positions_of(blank, earlier, self.limit + 1))
         return self._positions[1]
+
+    def _positions_of(self, blank: int, earlier: Sequence[int], count: int) -> list[list[int]]:
+        return input_positions(self.prompt, blank, earlier, count, self.scheme)
 
 
 def input_positions(
@@ -144,7 +248,7 @@ def input_positions(
     Args:
         prompt: Part A.
         blank: which one.
-        earlier: number of tokens of each blank before it.
+        earlier: number of tokens of each blank that stands left of it.
         count: how many inputs.
         scheme: the convention that the model was trained with.
     """
