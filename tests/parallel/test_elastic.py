@@ -1,6 +1,7 @@
 """A checkpoint of several processes: files of each, one commit, and any number goes on from it."""
 
 import shutil
+from math import prod
 
 import numpy as np
 import pytest

@@ -169,7 +169,7 @@ def row_logprobs(
         # What is not to end is read as if the blank were full with its last token.
         writings.append(
             Writing(
-                prompt=prompts[key], scheme=lm.scheme, enders=(lm.ids.eop, lm.ids.eos), last=0,
+                prompt=prompts[key], scheme=lm.scheme, enders=(lm.ids.eop, lm.ids.eos), order=(0,),
                 limit=len(tokens) - (not row.ends),
                 forced=[[*tokens, lm.ids.eop] if row.ends else tokens],
             )
