@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 import blankfill
 from blankfill.api.data import data_build
-from blankfill.cli.main import main
+from blankfill.cli.main import entry_point, main
 from blankfill.errors import ConfigError
 from blankfill.metrics import read_metrics
 from blankfill.prepare.asked import laid_out
@@ -157,6 +158,27 @@ def test_what_several_processes_cannot_do_is_one_sentence(
         assert sentence in said[0]
         assert (f"process 3 of 4 on {socket.gethostname()}: " in said[0]) == (rank == 3)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("count", "code", "at_once"), [(4, 2, True), (4, 0, False), (4, 130, False), (1, 2, False)]
+)
+def test_one_of_several_that_fails_ends_without_waiting_for_torch(
+    monkeypatch, capsys, count, code, at_once
+):
+    for name, value in environment(1, count).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("blankfill.cli.main.main", lambda: print("said") or code)
+    monkeypatch.setattr(os, "_exit", lambda number: sys.exit(f"at once with {number}"))
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with pytest.raises(SystemExit) as left:
+            entry_point()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert left.value.code == (f"at once with {code}" if at_once else code)
+    assert capsys.readouterr().out == "said\n"
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ OPTIONS = [
     "--parallel.timeout-seconds", str(TIMEOUT),
 ]  # fmt: skip
 HOST = socket.gethostname()
+TORCHS_PAGE = "Exception raised from"
+"""What torch prints where a connection is lost, with a page of addresses."""
 
 
 @pytest.fixture(scope="module")
@@ -296,6 +298,7 @@ def test_what_no_process_takes_is_said_by_one_where_the_launcher_ends_none(
     heard = one_sentence(launch, launch.wait(STARTING_SECONDS))
     assert said in heard
     assert launch.said()[0][0] == 0
+    assert TORCHS_PAGE not in launch.log()
 
 
 @pytest.mark.slow
@@ -304,6 +307,7 @@ def test_a_verb_that_several_processes_do_not_have_is_said_by_one(start_words, w
     launch = start_words(words, passes_on=False, environment=store_kept_by("process 0"))
     one_sentence(launch, launch.wait(STARTING_SECONDS))
     assert launch.said()[0][0] == 0
+    assert TORCHS_PAGE not in launch.log()
 
 
 @pytest.mark.parametrize(
@@ -321,6 +325,7 @@ def test_what_one_process_does_not_take_is_said_by_it_and_ends_all(start, tmp_pa
     )  # fmt: skip
     said = one_sentence(launch, launch.wait(STARTING_SECONDS))
     assert launch.said()[0][0] == rank
+    assert TORCHS_PAGE not in launch.log()
     assert said.startswith(f"process 1 of 3 on {HOST}: " if rank else "pretrain has no option")
     assert not (tmp_path / "run").exists()
 

@@ -350,7 +350,7 @@ def test_processes_that_wait_for_one_that_refuses_to_begin_end_with_its_sentence
     begun = time.monotonic()
     refusal = first_refusal(store, 2, "process 2 of 4 on a: there is no option --x")
     assert first_refusal(store, 2, "something else") == refusal  # the first one stands
-    wait_until_heard(store, 4)
+    wait_until_heard(store, 2, 4)
     for thread in threads:
         thread.join()
     assert time.monotonic() - begun < 10  # all have heard it

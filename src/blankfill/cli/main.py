@@ -22,7 +22,7 @@ from typing import Any
 from blankfill.cli.failures import sentence_of
 from blankfill.cli.preset import with_changes
 from blankfill.cli.reading import UNIVERSAL, asks_for_help, read
-from blankfill.cli.several import leads, let_leader_end, require_one_process, say_in_turn
+from blankfill.cli.several import end, leads, let_leader_end, require_one_process, say_in_turn
 from blankfill.cli.streams import leave_stdout, say, settle_streams, writing_stdout
 from blankfill.cli.verbs import VERBS, Verb, load
 from blankfill.config.closest import did_you_mean
@@ -75,7 +75,7 @@ def entry_point() -> None:
         # `nohup` ignores SIGHUP, so that work outlives its terminal.
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _terminate)
-    sys.exit(main())
+    end(main())
 
 
 def _terminate(number: int, _frame: object) -> None:

@@ -7,16 +7,21 @@ met (`parallel.guests`).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 from blankfill.errors import ConfigError
 from blankfill.processes import Place, deaf, speaker_of, this_place
 
-__all__ = ["leads", "let_leader_end", "require_one_process", "say_in_turn"]
+__all__ = ["end", "leads", "let_leader_end", "require_one_process", "say_in_turn"]
 
+FAILED = 2
+"""Exit code of what the user can put right, and of processes that are lost."""
 PATIENCE_SECONDS = 5.0
 """For which a process lets the leading one speak; torchrun looks every tenth of a second."""
 SPEAKING_SECONDS = 2.0
@@ -73,6 +78,20 @@ def say_in_turn(error: Exception, sentence: str, say: Callable[[str], object]) -
     else:  # nothing says where the others are
         time.sleep(PATIENCE_SECONDS)
         say(f"process {place.rank} of {place.count} on {socket.gethostname()}: {sentence}")
+
+
+def end(code: int) -> NoReturn:
+    """End this process with an exit code; one of several that have failed ends at once.
+
+    Threads of torch that still wait for a process that is gone would abort the interpreter on its
+    usual way out, with a word and an exit code of their own.
+    """
+    if code == FAILED and _place().count > 1:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _place() -> Place:

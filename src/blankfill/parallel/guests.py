@@ -144,7 +144,7 @@ def _introduce(
         guests = _all_that_answered(store, word, rank, count)
         if guests and guests[rank] == me:  # else it is a list of before
             return guests, dist.PrefixStore(f"blankfill/{word}", own_connection(store))
-        require_no_refusal(store, count)
+        require_no_refusal(store, rank, count)
         time.sleep(0.01)
     missing = [r for r in range(count) if not store.check([_answer(word, r)])] if word else [0]
     named = ", ".join(map(str, missing[:8] or [0])) + (", .." if len(missing) > 8 else "")
@@ -172,7 +172,7 @@ def refuse_alone(sentence: str, say: Callable[[str], object]) -> None:
         with suppress(RuntimeError, ValueError, OSError):
             store = _store_to_tell_by(place.count)
             first_refusal(store, place.rank, sentence)
-            wait_until_heard(store, place.count)
+            wait_until_heard(store, place.rank, place.count)
         return
     named = f"{place_of([place.rank], [socket.gethostname()], place.count)}: {sentence}"
     until = time.monotonic() + PATIENCE_SECONDS
@@ -186,7 +186,7 @@ def refuse_alone(sentence: str, say: Callable[[str], object]) -> None:
         return
     if is_mine:
         say(named)
-    wait_until_heard(store, place.count)
+    wait_until_heard(store, place.rank, place.count)
 
 
 def _store_to_tell_by(count: int) -> Store:

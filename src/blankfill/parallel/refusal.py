@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = ["first_refusal", "give_up", "is_refused", "require_no_refusal", "wait_until_heard"]
 
-REFUSAL, HEARD = "blankfill/refusal", "blankfill/refusal heard"
-"""Keys of the store: what was refused first, and how many processes know of it."""
+REFUSAL, HEARD, GONE = (f"blankfill/refusal{of}" for of in ("", "/heard", "/gone"))
+"""Keys of the store: what was refused first, how many processes know of it, and how many of them
+ask for nothing more."""
 HEARING_SECONDS = 30.0
 """For which a process stays until all others know."""
+GOING_SECONDS = 3.0
+"""For which process 0 lets the others go first."""
 WAITING_SECONDS = 5.0
 """The same where some have not come, so that those know that have."""
 
@@ -41,7 +44,7 @@ def first_refusal(store: Store, rank: int, sentence: str) -> Refusal:
     return read(Refusal, store.compare_set(REFUSAL, "", mine))
 
 
-def require_no_refusal(store: Store, count: int) -> None:
+def require_no_refusal(store: Store, rank: int, count: int) -> None:
     """Look whether a process has refused to begin.
 
     Raises:
@@ -52,7 +55,7 @@ def require_no_refusal(store: Store, count: int) -> None:
         error = ProcessLostError(refusal.sentence)
         settle_speaker(error, refusal.by)
         with deaf():
-            wait_until_heard(store, count)
+            wait_until_heard(store, rank, count)
         raise error
 
 
@@ -72,15 +75,26 @@ def give_up(store: Store, rank: int, count: int, sentence: str) -> NoReturn:
     error = ConfigError(refusal.sentence)
     settle_speaker(error, refusal.by)
     with deaf():
-        wait_until_heard(store, count, WAITING_SECONDS)
+        wait_until_heard(store, rank, count, WAITING_SECONDS)
     raise error
 
 
-def wait_until_heard(store: Store, count: int, seconds: float = HEARING_SECONDS) -> None:
-    """Note that this process knows what was refused, and stay until all do."""
+def wait_until_heard(store: Store, rank: int, count: int, seconds: float = HEARING_SECONDS) -> None:
+    """Note that this process knows what was refused, and stay until all do.
+
+    Process 0, which may keep the store, goes last: torch prints a page where a store is lost.
+    """
+    with suppress(RuntimeError):  # it has ended all the same
+        store.add(HEARD, 1)
+        _wait_for(store, HEARD, count, seconds)
+        if rank:
+            store.add(GONE, 1)
+        else:
+            _wait_for(store, GONE, count - 1, GOING_SECONDS)
+
+
+def _wait_for(store: Store, key: str, count: int, seconds: float) -> None:
+    """Wait until so many processes have counted themselves."""
     until = time.monotonic() + seconds
-    with suppress(RuntimeError):  # the store has ended: process 0 waits no longer
-        heard = store.add(HEARD, 1)
-        while heard < count and time.monotonic() < until:
-            time.sleep(0.02)
-            heard = store.add(HEARD, 0)
+    while store.add(key, 0) < count and time.monotonic() < until:
+        time.sleep(0.02)
