@@ -44,10 +44,10 @@ def start(store, tmp_path):
     """Start a run on some processes."""
     started = []
 
-    def launch(count=3, *more, steps=100_000, of_rank=None, **options):
+    def launch(count=3, *more, steps=100_000, of_rank=None, together=False, **options):
         words = ["pretrain", "demo", "--data", str(store), "--out", str(tmp_path / "run"), *OPTIONS,
                  "--train.steps", str(steps), *more]  # fmt: skip
-        usual = ["--parallel.shard", str(count)]
+        usual = ["--parallel.tensor" if together else "--parallel.shard", str(count)]
         of_ranks = [[*words, *(of_rank or {}).get(rank, usual)] for rank in range(count)]
         logs = tmp_path / f"logs-{len(started)}"
         logs.mkdir()
@@ -104,6 +104,27 @@ def test_a_killed_process_is_named_and_the_run_goes_on(start, tmp_path):
     launch = start(2, "--resume", "--allow-change", "train.steps", steps=saved + 2)
     assert launch.wait(STARTING_SECONDS) == [0, 0], launch.log()
     assert newest_checkpoint(run).step == saved + 2
+
+
+@pytest.mark.slow
+def test_of_two_that_compute_together_the_killed_one_is_named(start, tmp_path):
+    launch = start(2, together=True)
+    trained(launch, tmp_path / "run", 12)
+    launch.send(1, signal.SIGKILL)
+    codes = launch.wait(2 * TIMEOUT)
+    assert codes.pop(1) == -signal.SIGKILL
+    assert one_sentence(launch, codes).startswith(f"process 1 of 2 on {HOST} has ended without")
+    saved = newest_checkpoint(tmp_path / "run").step
+    launch = start(3, "--resume", "--allow-change", "train.steps", steps=saved + 2)
+    assert launch.wait(STARTING_SECONDS) == [0, 0, 0], launch.log()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [hurt.sleep_in_a_step, hurt.sleep_over_rows])
+def test_of_two_that_compute_together_the_one_that_hangs_is_named(start, how):
+    launch = start(2, together=True, hurt={1: how})
+    said = one_sentence(launch, launch.wait(STARTING_SECONDS))
+    assert said.startswith(f"process 1 of 2 on {HOST} hangs: for ")
 
 
 @pytest.mark.slow
