@@ -119,15 +119,15 @@ class _Lookup(nn.Module):
         return self._tensor.share(found) if self.training else self._tensor.total(found)
 
 
-class _Back(Linear):
+class _Back(nn.Module):
     """Leads back to the residual stream: a product with some columns, and a sum over processes."""
 
     def __init__(self, layer: nn.Linear, tensor: TensorGroup, *, shares: bool) -> None:
-        nn.Module.__init__(self)
+        super().__init__()
         self.weight, self.bias = layer.weight, layer.bias
         self._tensor, self._shares = tensor, shares
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]  # the base names it input
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `[B, T, F]` to `[B, p, D]` of this process's positions, or any positions to all."""
         part = product(x, self.weight)
         summed = self._tensor.share if self._shares and self.training else self._tensor.total
@@ -177,8 +177,8 @@ def sum_over_group(gradients: Sequence[torch.Tensor], tensor: TensorGroup) -> No
 def _cut_block(block: Block, tensor: TensorGroup, *, shares: bool) -> None:
     """Let a block sum over the processes; and share out positions between its products."""
     attention, mlp = block.attention, block.mlp
-    attention.out = _Back(attention.out, tensor, shares=shares)
-    mlp.down = _Back(mlp.down, tensor, shares=shares)
+    attention.out = cast("Linear", _Back(attention.out, tensor, shares=shares))
+    mlp.down = cast("Linear", _Back(mlp.down, tensor, shares=shares))
     if shares:
         for layer in (attention, mlp):
             layer.register_forward_pre_hook(_in_training(tensor.gather))
