@@ -20,8 +20,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 from blankfill.config.parallel import AXES
@@ -33,8 +34,9 @@ from blankfill.runs import list_checkpoints, newest_checkpoint
 TOP = Path(__file__).resolve().parents[2]
 Layout = tuple[int, ...]
 """Processes along each of `AXES`."""
-NUM_HEADS = 2
-"""Of the model; as many processes may compute a block together."""
+NUM_HEADS = NUM_LAYERS = 2
+"""Of the model; as many processes may compute a block together, or be its stages."""
+BATCH_ROWS, MICRO_BATCH_ROWS = 6, 2
 SAVE_EVERY = 5
 STEPS_OF_A_KILL = 10
 """Steps for each kill, so that a run is about as long as its kills need."""
@@ -72,8 +74,9 @@ class Attempt:
             "-m", "blankfill", "pretrain", "tiny", "--data", str(world / "store"),
             "--validation", str(world / "valid"), "--out", str(run), "--resume",
             "--model.hidden-size", "32", "--model.num-heads", str(NUM_HEADS),
-            "--model.num-layers", "2", "--model.ffn-size", "64", "--train.row-length", "64",
-            "--train.batch-rows", "6", "--train.micro-batch-rows", "2", "--train.threads", "1",
+            "--model.num-layers", str(NUM_LAYERS), "--model.ffn-size", "64",
+            "--train.row-length", "64", "--train.batch-rows", str(BATCH_ROWS),
+            "--train.micro-batch-rows", str(MICRO_BATCH_ROWS), "--train.threads", "1",
             "--train.precision", "float32", "--train.attention", "blocks", "--train.compile", "off",
             "--train.log-every", "1", "--train.steps", str(steps),
             "--checkpoint.every", str(SAVE_EVERY), "--checkpoint.keep", "3",
@@ -133,7 +136,7 @@ def kill_ranks(folder: Path, ranks: int, kills: int, seed: int, seconds: float) 
     """
     begun, rng, tally = time.monotonic(), random.Random(seed), Tally()
     steps = STEPS_OF_A_KILL * kills + 2 * SAVE_EVERY
-    twin = Attempt(folder / "twin", folder, (1, ranks, 1), steps, folder / "twin.log")
+    twin = Attempt(folder / "twin", folder, (1, 1, ranks, 1), steps, folder / "twin.log")
     if twin.launcher.wait(PATIENCE_SECONDS + 2 * steps):
         raise SystemExit(f"the twin failed:\n{twin.text()[-3000:]}")
     print(f"twin: {steps} steps on 1 x {ranks}, {time.monotonic() - begun:.0f} s", flush=True)
@@ -153,14 +156,8 @@ def one_run(
     is_enough: Callable[[], bool],
 ) -> None:  # fmt: skip
     """Hurt and start a run, on another layout each time, until it is done."""
-    layouts = [
-        (n // s // t, s, t)
-        for n in range(1, ranks + 1)
-        for t in (1, NUM_HEADS)
-        for s in range(1, n + 1)
-        if n % (s * t) == 0
-    ]
-    layout, seen, number = (1, ranks, 1), {}, 0
+    layouts = list(layouts_up_to(ranks))
+    layout, seen, number = (1, 1, ranks, 1), {}, 0
     while True:
         if list_checkpoints(run):
             layout = rng.choice([one for one in layouts if one != layout])
@@ -251,6 +248,17 @@ def changed(run: Path, seen: dict[Path, dict[str, str]]) -> list[str]:
     return wrong
 
 
+def layouts_up_to(most: int) -> Iterator[Layout]:
+    """Give the layouts of so many processes or fewer that the model and its rows can have."""
+    for layout in product(range(1, most + 1), repeat=len(AXES)):
+        pipeline, replicate, shard, tensor = layout
+        if math.prod(layout) > most or tensor not in (1, NUM_HEADS):
+            continue
+        rows_of_each = -(-BATCH_ROWS // (replicate * shard))
+        if pipeline <= min(NUM_LAYERS, -(-rows_of_each // MICRO_BATCH_ROWS)):
+            yield layout
+
+
 def named(layout: Layout) -> str:
     """Write a layout as a reader does."""
     return " x ".join(map(str, layout))
@@ -295,10 +303,11 @@ def compare_loaded(run: Path, layout: Layout) -> list[str]:
               "ema": engine.ema}  # fmt: skip
     wrong: list[str] = []
     for part, tensors in stored.items():
-        if tensors.keys() != loaded[part].keys():
+        if tensors.keys() != set(ranks.gather(list(loaded[part]))):  # a stage has some of them
             wrong.append(f"the list of tensors of {part}")
             continue
-        for name, value in tensors.items():
+        for name in loaded[part]:
+            value = tensors[name]
             place = engine.kept.place_of(name)
             here = value if place is None else value[place.index]
             if not torch.equal(here.detach(), loaded[part][name].detach().reshape(here.shape)):
