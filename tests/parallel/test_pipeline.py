@@ -209,16 +209,16 @@ def test_nothing_is_read_between_logging_steps_of_a_pipeline(crew, tmp_path, sch
 
 
 @pytest.mark.parametrize(
-    ("schedule", "most"), [("1f1b", (0, 1)), ("interleaved", (4, 4)), ("zbv", (3, 4))]
+    ("schedule", "most", "hops"), [("1f1b", 1, 1), ("interleaved", 4, 3), ("zbv", 4, 2)]
 )
-def test_there_are_no_more_buffers_than_micro_batches_on_their_way(crew, tmp_path, schedule, most):
-    changes = {**STEPS, "train.batch_rows": 32, "train.steps": 2}  # 16 micro-batches
-    layout = (1, 1, 1, 2, schedule)
-    for (seen, left), at_most in zip(
-        crew.run(buffers_on_ranks, 2, changes, layout, tmp_path / "run"), most, strict=True
-    ):
-        assert left == 0
-        assert seen <= max(at_most, 1)
+def test_buffers_are_few_and_only_what_must_travels(crew, tmp_path, schedule, most, hops):
+    count, hidden = 16, 4 * 2 * 64 * 32  # micro-batches; bytes of one's hidden states
+    changes = {**STEPS, "train.batch_rows": 4 * count, "train.steps": 2}
+    found = crew.run(buffers_on_ranks, 4, changes, (1, 2, 1, 2, schedule), tmp_path / "run")
+    for seen, left, _, (gathered, reduced), whole in found:
+        assert (seen <= most, left) == (True, 0)
+        assert gathered == reduced == whole / 2  # once in a step: what the other one has
+    assert sum(passed for _, _, passed, *_ in found) == 2 * hops * 2 * count * hidden
 
 
 def test_pipelines_hand_on_to_other_layouts_and_back(crew, tmp_path):

@@ -234,9 +234,14 @@ def fit_on_ranks(changes, layout, run, stopped_rank=None, poisoned_ranks=()):
 
 def buffers_on_ranks(changes, layout, run):
     """Train in a pipeline; tell how many buffers to receive hidden states or their gradients into
-    were there at most as a pass began, and how many are left."""
+    were there at most as a pass began, how many are left, the bytes of them that were sent in a
+    step, and what was sent to put weights together and to sum gradients, beside the bytes of the
+    weights that this process has a part of."""
+    from blankfill.parallel.schedule import _Station
+
     trainer = parallel_trainer(CFG.changed(changes), layout, run, weights=torch.float32)
-    timetable, most = trainer.engine._way._timetable, 0
+    timetable, most, passed = trainer.engine._way._timetable, 0, 0
+    traffic = load_benchmark("traffic")
 
     def buffers():
         return sum(
@@ -253,10 +258,33 @@ def buffers_on_ranks(changes, layout, run):
 
     for stage in trainer.engine.model.of_index.values():
         stage.register_forward_pre_hook(looked)
-    with trainer.open_loader() as loader:
-        for _ in range(trainer.cfg.train.steps):
-            trainer.step(loader)
-    return most, buffers()
+    originals = _Station.get_fwd_send_ops, _Station.get_bwd_send_ops
+
+    def counted(get):
+        def ops_of(station, number):
+            nonlocal passed
+            ops = get(station, number)
+            passed += sum(op.tensor.nbytes for op in ops)
+            return ops
+
+        return ops_of
+
+    _Station.get_fwd_send_ops, _Station.get_bwd_send_ops = map(counted, originals)
+    try:
+        with trainer.open_loader() as loader:
+            for _ in range(trainer.cfg.train.steps):
+                passed = 0
+                with traffic.counted(trainer.engine._ranks.mesh) as sent:
+                    trainer.step(loader)
+    finally:
+        _Station.get_fwd_send_ops, _Station.get_bwd_send_ops = originals
+    parts = trainer.engine._ranks.layout.shard
+    whole = sum(
+        4 * -(-p.shape[0] // parts) * parts * p[0].numel()
+        for p in trainer.engine.model.parameters()
+    )
+    fsdp = sent[traffic.GATHERED], sent[traffic.REDUCED]
+    return most, buffers(), passed, fsdp, whole
 
 
 def reads_on_ranks(changes, layout, run):
