@@ -6,20 +6,25 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from blankfill.api.answers import FillResult, GivenTexts, answer_all
 from blankfill.api.answers_file import AnswersFile
-from blankfill.api.parameters import CheckpointName, PathLike, Paths, Texts, as_path
+from blankfill.api.parameters import CheckpointName, PathLike, Paths, Texts, as_list, as_path
 from blankfill.config.arguments import checks_arguments
 from blankfill.config.common import Unless
 from blankfill.config.filling import (
+    BackOff,
     BeamWidth,
+    Bounds,
     LengthPenalty,
+    MaxTokens,
     MinP,
+    MinTokens,
     Strategy,
     TopK,
     Typical,
+    check_wish,
     wish_of,
 )
 from blankfill.config.ranges import (
@@ -30,7 +35,12 @@ from blankfill.config.ranges import (
     TopP,
 )
 from blankfill.config.train import DeviceKind
+from blankfill.results import to_dict
 from blankfill.text.user_text import require_blank, to_continue
+
+if TYPE_CHECKING:
+    from blankfill.config.run import RunConfig
+    from blankfill.text.tokenizer import TextTokenizer
 
 __all__ = ["FillResult", "fill", "generate"]
 
@@ -57,6 +67,16 @@ def fill(
     typical: Typical = 1.0,
     seed: Seed = 0,
     max_new_tokens: NewTokens = 64,
+    min_tokens: MinTokens = 0,
+    max_tokens: MaxTokens | None = None,
+    required: Texts = (),
+    forbidden: Texts = (),
+    allowed: Texts = (),
+    regex: str | None = None,
+    stop: Texts = (),
+    begin_with: str = "",
+    end_with: str = "",
+    back_off: BackOff = 0,
     weights: Literal["last", "ema"] = "last",
     device: DeviceKind = "auto",
 ) -> FillResult:
@@ -98,7 +118,18 @@ def fill(
         min_p: draw from the tokens with at least this share of the best one's probability.
         typical: draw from the most typical tokens, whose probability together reaches this.
         seed: seed of the draws.
-        max_new_tokens: longest fill of one blank, in tokens.
+        max_new_tokens: longest fill of one blank, in tokens; one that is longer is cut off.
+        min_tokens: least tokens of a fill.
+        max_tokens: most tokens of a fill, which then ends there by itself.
+        required: words that every fill holds; whole words.
+        forbidden: words that no fill holds.
+        allowed: the only fills that there may be.
+        regex: regular expression that every fill matches as a whole (needs blankfill[constraints]).
+        stop: texts before the first of which a fill ends.
+        begin_with: characters that every fill begins with.
+        end_with: characters that every fill ends with.
+        back_off: pieces on either side of a blank that may be taken into it, for blanks that begin
+            or end inside a word; the fill is held to their characters.
         weights: the last ones, or their moving average (--optimizer.ema-decay).
         device: auto, cpu or cuda; auto takes the CUDA device where there is one.
 
@@ -112,26 +143,40 @@ def fill(
         strategy=strategy, num_candidates=num_candidates, joint=joint, beams=beams,
         length_penalty=length_penalty, temperature=temperature,
     )  # fmt: skip
+    bounds = Bounds(
+        min_tokens=min_tokens, max_tokens=max_tokens, required=as_list(required),
+        forbidden=as_list(forbidden), allowed=as_list(allowed), regex=regex, stop=as_list(stop),
+        begin_with=begin_with, end_with=end_with,
+    )  # fmt: skip
+    bounds.check_limit(max_new_tokens)
     given = GivenTexts(texts, files, require_blank)
     from blankfill.generate import LanguageModel, Sampling, fill_texts
+    from blankfill.generate.bounded import check_bounds
+
+    def check(tokenizer: TextTokenizer, cfg: RunConfig) -> None:
+        check_wish(wish, cfg.objective.positions)
+        check_bounds(tokenizer, bounds, cfg.model.max_position - 2, max_new_tokens)
+        given.fit(tokenizer, cfg)
 
     sampling = Sampling(
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, typical=typical, seed=seed
     )
     with _answers_file(out) as file:
         lm = LanguageModel.load(
-            as_path(run), checkpoint=checkpoint, weights=weights, device=device, check=given.fit
+            as_path(run), checkpoint=checkpoint, weights=weights, device=device, check=check
         )
         if file is not None:
-            file.begin(str(lm.path), lm.step, _unusual(
+            unusual = _unusual(
                 fill, weights=weights, strategy=strategy, num_candidates=num_candidates,
                 joint=joint, beams=beams, length_penalty=length_penalty, temperature=temperature,
                 top_k=top_k, top_p=top_p, min_p=min_p, typical=typical, seed=seed,
-                max_new_tokens=max_new_tokens,
-            ))  # fmt: skip
+                max_new_tokens=max_new_tokens, back_off=back_off,
+            )  # fmt: skip
+            bound = {"bounds": to_dict(bounds)} if bounds else {}
+            file.begin(str(lm.path), lm.step, unusual | bound)
         ask = functools.partial(
             fill_texts, lm, max_new_tokens=max_new_tokens, num_candidates=num_candidates,
-            sampling=sampling, wish=wish,
+            sampling=sampling, wish=wish, bounds=bounds, back_off=back_off,
         )  # fmt: skip
         return answer_all(lm, given, ask, verb="fill", file=file, each=each)
 

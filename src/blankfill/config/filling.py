@@ -21,6 +21,7 @@ __all__ = [
     "BeamWidth",
     "Bounds",
     "LengthPenalty",
+    "MaxTokens",
     "MinP",
     "MinTokens",
     "Strategy",
@@ -47,6 +48,8 @@ Typical = Annotated[float, Range(1e-9, 1)]
 """Probability of the set of typical tokens that are drawn from."""
 MinTokens = Annotated[int, Range(0, 10**9)]
 """Least tokens of a fill."""
+MaxTokens = Annotated[int, Range(1, 10**9)]
+"""Most tokens of a fill."""
 BackOff = Annotated[int, Range(0, 64)]
 """Pieces on either side of a blank that may be taken into it."""
 
@@ -164,7 +167,7 @@ class Bounds:
 
     min_tokens: MinTokens = 0
     """Least tokens of a fill."""
-    max_tokens: Annotated[int, Range(1, 10**9)] | None = None
+    max_tokens: MaxTokens | None = None
     """Most tokens of a fill, which then ends there; where not given the limit of the call."""
     required: Sequence[str] = ()
     """Words that stand in every fill: whole words, in scripts without spaces characters."""
@@ -204,11 +207,6 @@ class Bounds:
         """Whether anything is bound."""
         return any(getattr(self, each.name) != each.default for each in fields(self))
 
-    @property
-    def asks_for_words(self) -> bool:
-        """Whether more is asked for than a number of tokens, or where to stop."""
-        return bool(self.required or self.forbidden or self.begin_with or self.end_with)
-
     def check_limit(self, max_new_tokens: int) -> None:
         """Check the number of tokens against the limit of the call.
 
@@ -235,8 +233,13 @@ class Bounds:
         both = [word for word in self.required if word in self.forbidden]
         if both:
             raise RequestError(f"{shown(both[0])} is required and forbidden; take one of them out")
-        stops = [(s, w) for s in self.stop for w in (*self.required, self.begin_with, self.end_with)
-                 if s in w]  # fmt: skip
+        whole = [name for name in ("required", "allowed", "regex", "end_with", "min_tokens")
+                 if getattr(self, name)]  # fmt: skip
+        if self.stop and whole:
+            raise RequestError(
+                f"a fill may stop before it obeys {whole[0]}; take stop out, or {whole[0]}"
+            )
+        stops = [(s, w) for s in self.stop for w in (self.begin_with,) if s in w]  # fmt: skip
         if stops:
             raise RequestError(
                 f"a fill would stop at {shown(stops[0][0])} inside of {shown(stops[0][1])}, which "

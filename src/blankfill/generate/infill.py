@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from blankfill.config.filling import Wish
+from blankfill.config.filling import NO_BOUNDS, Bounds, Wish
 from blankfill.config.run import RunConfig
 from blankfill.errors import BlankfillError, RequestError
+from blankfill.generate.boundaries import Edges, encode_edges
+from blankfill.generate.bounded import BoundFill, bound_fill
 from blankfill.generate.notebook import fill_html
 from blankfill.generate.prompts import checked_prompt
 from blankfill.generate.sampling import GREEDY, Sampling
-from blankfill.generate.search import LEFT_TO_RIGHT, fill_tokens
+from blankfill.generate.search import LEFT_TO_RIGHT, FilledText, fill_tokens
 from blankfill.generate.writing import FilledBlank
 from blankfill.objective.batch import Int32
 from blankfill.results import short_repr, to_dict
@@ -33,8 +34,6 @@ __all__ = [
     "encode_request",
     "fill_texts",
 ]
-
-_SPACE_BEFORE_MASK = re.compile(r" (?=\[[sg]?MASK\])")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,13 +118,12 @@ def fill_texts(
     num_candidates: int = 1,
     sampling: Sampling = GREEDY,
     wish: Wish = LEFT_TO_RIGHT,
+    bounds: Bounds = NO_BOUNDS,
+    back_off: int = 0,
     batch_size: int = 32,
     advance: Callable[[int], None] | None = None,
 ) -> list[FilledItem]:
     """Fill the blanks `[MASK]`, `[sMASK]` and `[gMASK]` of each text.
-
-    One space before a blank is taken away: pieces begin with the space before their word, so the
-    fill brings its own.
 
     Args:
         lm: the model.
@@ -138,6 +136,9 @@ def fill_texts(
         sampling: greedy or drawn.
         wish: by which strategy, with how many beams, and whether candidates are fills of all
             blanks together.
+        bounds: what every fill has to be like.
+        back_off: pieces on either side of a blank that may be taken into it, where it touches a
+            word; the fill is held to their characters.
         batch_size: most rows that run together.
         advance: called with the number of texts that were just finished.
 
@@ -146,40 +147,29 @@ def fill_texts(
     """
     if num_candidates < 1:
         raise RequestError(f"num_candidates={num_candidates} must be at least 1")
-    prompts: list[Int32] = []
+    asked: list[_Asked] = []
     errors: list[str | None] = []
     for text in texts:
         try:
-            prompts.append(encode_request(text, lm.tokenizer, lm.cfg))
+            asked.append(_ask(lm, text, bounds, back_off, max_new_tokens))
             errors.append(None)
         except BlankfillError as error:
             errors.append(str(error))
             if advance is not None:
                 advance(1)
     filled = fill_tokens(
-        lm, prompts, sampling=sampling, num_candidates=num_candidates, advance=advance,
-        max_new_tokens=max_new_tokens, batch_size=batch_size, wish=wish,
+        lm, [one.tokens for one in asked], sampling=sampling, num_candidates=num_candidates,
+        max_new_tokens=max([max_new_tokens, *(rule.most for one in asked for rule in one.rules)]),
+        batch_size=batch_size, wish=wish, rules=[one.rules for one in asked], advance=advance,
     )  # fmt: skip
+    lists = num_candidates > 1 and not wish.joint
     items: list[FilledItem] = []
-    done = iter(filled)
+    done = zip(asked, filled, strict=True)
     for text, error in zip(texts, errors, strict=True):
         if error is not None:
             items.append(FilledItem(prompt=text, text="", blanks=(), error=error))
             continue
-        result = next(done)
-        if result.error is not None:
-            items.append(FilledItem(prompt=text, text="", blanks=(), error=result.error))
-            continue
-        whole = lm.tokenizer.decode(result.tokens)
-        blanks = tuple(
-            _text_blank(
-                lm.tokenizer, blank, 1 if wish.joint else num_candidates,
-                start=len(lm.tokenizer.decode(result.tokens[: result.starts[b]])),
-            )
-            for b, blank in enumerate(result.blanks)
-        )  # fmt: skip
-        joint = _joint_fills(lm.tokenizer, result.together)
-        items.append(FilledItem(prompt=text, text=whole, blanks=blanks, joint=joint))
+        items.append(_item(lm.tokenizer, text, *next(done), lists=lists))
     return items
 
 
@@ -196,10 +186,41 @@ def encode_request(text: str, tokenizer: TextTokenizer, cfg: RunConfig) -> Int32
             positions reach.
         DataError: it has more blanks than the tokenizer has sentinels.
     """
+    return _encode(text, tokenizer, cfg, 0)[0]
+
+
+def _encode(
+    text: str, tokenizer: TextTokenizer, cfg: RunConfig, back_off: int
+) -> tuple[Int32, list[Edges]]:
     require_blank(checked(text))
-    tokens = tokenizer.encode_with_blanks(_SPACE_BEFORE_MASK.sub("", text))
+    tokens, edges = encode_edges(text, tokenizer, back_off)
     checked_prompt(tokens, tokenizer.ids, cfg)
-    return tokens
+    return tokens, edges
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asked:
+    """One text as the model is asked."""
+
+    tokens: Int32
+    edges: list[Edges]
+    rules: list[BoundFill]
+    """Of each blank; none where nothing bounds its fill."""
+
+
+def _ask(
+    lm: LanguageModel, text: str, bounds: Bounds, back_off: int, max_new_tokens: int
+) -> _Asked:  # fmt: skip
+    """Turn a text into tokens and the rules of its fills."""
+    tokens, edges = _encode(text, lm.tokenizer, lm.cfg, back_off)
+    rules: list[BoundFill] = []
+    if bounds or back_off:
+        longest = lm.model.cfg.max_position - 2
+        rules = [
+            bound_fill(lm.tokenizer, bounds, each, max_new_tokens=max_new_tokens, longest=longest)
+            for each in edges
+        ]
+    return _Asked(tokens=tokens, edges=edges, rules=rules)
 
 
 def continue_texts(
@@ -223,28 +244,48 @@ def continue_texts(
     return [replace(item, prompt=text) for text, item in zip(texts, items, strict=True)]
 
 
+def _item(
+    tokenizer: TextTokenizer, text: str, asked: _Asked, result: FilledText, *, lists: bool
+) -> FilledItem:  # fmt: skip
+    """Give the answer of one text."""
+    if result.error is not None:
+        return FilledItem(prompt=text, text="", blanks=(), error=result.error)
+    starts = [len(tokenizer.decode(result.tokens[:start])) for start in result.starts]
+    blanks = tuple(
+        _text_blank(tokenizer, blank, edges, start, lists=lists)
+        for blank, edges, start in zip(result.blanks, asked.edges, starts, strict=True)
+    )
+    return FilledItem(
+        prompt=text, text=tokenizer.decode(result.tokens), blanks=blanks,
+        joint=_joint_fills(tokenizer, result.together, asked.edges),
+    )  # fmt: skip
+
+
 def _text_blank(
-    tokenizer: TextTokenizer, blank: FilledBlank, num_candidates: int, *, start: int
-) -> TextBlank:  # fmt: skip
+    tokenizer: TextTokenizer, blank: FilledBlank, edges: Edges, start: int, *, lists: bool
+) -> TextBlank:
     candidates: dict[str, Candidate] = {}
-    if num_candidates > 1:
+    if lists:
         for fill in sorted([blank, *blank.others], key=lambda f: -f.logprob):
-            text = tokenizer.decode(fill.tokens)
+            text = edges.inside(tokenizer.decode(fill.tokens))
             candidates.setdefault(text, _candidate(tokenizer, fill, text))
-    own = _candidate(tokenizer, blank, tokenizer.decode(blank.tokens))
+    own = _candidate(tokenizer, blank, edges.inside(tokenizer.decode(blank.tokens)))
     return TextBlank(
         text=own.text, probability=own.probability, tokens=own.tokens, ended=blank.ended,
-        start=start, candidates=tuple(candidates.values()),
+        start=start + len(edges.before), candidates=tuple(candidates.values()),
     )  # fmt: skip
 
 
 def _joint_fills(
-    tokenizer: TextTokenizer, together: Sequence[Sequence[FilledBlank]]
+    tokenizer: TextTokenizer, together: Sequence[Sequence[FilledBlank]], edges: Sequence[Edges]
 ) -> tuple[JointFill, ...]:
     """Give fills of all blanks together as texts, the most probable first, each once."""
     found: dict[tuple[str, ...], JointFill] = {}
     for fills in sorted(together, key=lambda each: -sum(fill.logprob for fill in each)):
-        texts = tuple(tokenizer.decode(fill.tokens) for fill in fills)
+        texts = tuple(
+            edge.inside(tokenizer.decode(fill.tokens))
+            for fill, edge in zip(fills, edges, strict=True)
+        )
         probability = math.exp(sum(fill.logprob for fill in fills))
         found.setdefault(texts, JointFill(fills=texts, probability=probability))
     return tuple(found.values())

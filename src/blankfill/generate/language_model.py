@@ -19,7 +19,10 @@ import torch
 from blankfill.config.arguments import checks_arguments
 from blankfill.config.checkpoint import CheckpointName
 from blankfill.config.filling import (
+    NO_BOUNDS,
+    BackOff,
     BeamWidth,
+    Bounds,
     LengthPenalty,
     MinP,
     Strategy,
@@ -134,7 +137,8 @@ class LanguageModel:
         self, texts: str, /, *, strategy: Strategy = ..., num_candidates: int = ...,
         joint: bool = ..., beams: int = ..., length_penalty: LengthPenalty = ...,
         temperature: float = ..., top_k: int = ..., top_p: float = ..., min_p: float = ...,
-        typical: float = ..., seed: int = ..., max_new_tokens: int = ...,
+        typical: float = ..., seed: int = ..., max_new_tokens: int = ..., bounds: Bounds = ...,
+        back_off: int = ...,
     ) -> FilledItem: ...  # fmt: skip
 
     @overload
@@ -142,7 +146,8 @@ class LanguageModel:
         self, texts: Sequence[str], /, *, strategy: Strategy = ..., num_candidates: int = ...,
         joint: bool = ..., beams: int = ..., length_penalty: LengthPenalty = ...,
         temperature: float = ..., top_k: int = ..., top_p: float = ..., min_p: float = ...,
-        typical: float = ..., seed: int = ..., max_new_tokens: int = ...,
+        typical: float = ..., seed: int = ..., max_new_tokens: int = ..., bounds: Bounds = ...,
+        back_off: int = ...,
     ) -> list[FilledItem]: ...  # fmt: skip
 
     @checks_arguments
@@ -163,6 +168,8 @@ class LanguageModel:
         typical: Typical = 1.0,
         seed: Seed = 0,
         max_new_tokens: NewTokens = 64,
+        bounds: Bounds = NO_BOUNDS,
+        back_off: BackOff = 0,
     ) -> FilledItem | list[FilledItem]:
         """Fill the blanks of a text, or of several, as `blankfill fill` does.
 
@@ -181,6 +188,9 @@ class LanguageModel:
             typical: draw from the most typical tokens, whose probability together reaches this.
             seed: seed of the draws.
             max_new_tokens: longest fill of one blank, in tokens.
+            bounds: what every fill has to be like.
+            back_off: pieces on either side of a blank that may be taken into it, for blanks that
+                begin or end inside a word.
 
         Returns:
             Of one text its fills; of several a list in their order, where one that cannot be filled
@@ -201,7 +211,7 @@ class LanguageModel:
         with self.lock:
             items = fill_texts(
                 self, _listed(texts), num_candidates=num_candidates, sampling=sampling,
-                max_new_tokens=max_new_tokens, wish=wish,
+                max_new_tokens=max_new_tokens, wish=wish, bounds=bounds, back_off=back_off,
             )  # fmt: skip
         return _answer(texts, items)
 

@@ -33,17 +33,15 @@ class Rule(Protocol):
         """State of a fill without tokens."""
         ...
 
-    def allowed(self, state: Any, written: int, limit: int) -> npt.NDArray[np.bool_] | None:
+    def allowed(self, state: Any, written: int) -> npt.NDArray[np.bool_]:
         """Say which tokens may come next.
 
         Args:
             state: of the fill so far.
             written: its tokens.
-            limit: most tokens that it may have.
 
         Returns:
-            `[V]` true where a token may come, those that end the fill among them; None where
-            every one may.
+            `[V]` true where a token may come, those that end the fill among them.
         """
         ...
 
@@ -166,7 +164,7 @@ class Writing:
         if self.rule is None:
             return None
         state = self.state if self.tokens else self.rule.start
-        return self.rule.allowed(state, len(self.tokens), self.limit)
+        return self.rule.allowed(state, len(self.tokens))
 
     def reading(self) -> Reading:
         """Give what is read next: the last token, and all that is known to follow it."""
