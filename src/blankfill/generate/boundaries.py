@@ -98,9 +98,9 @@ def _pieces_before(tokenizer: Tokenizer, tokens: list[int], most: int) -> int:
         if taken >= most and _is_whole(tokenizer, tokens[len(tokens) - taken :]):
             break
         taken += 1
-        if tokenizer.decode(tokens[len(tokens) - taken :])[0].isspace():
-            break
-    return taken
+    # The space before a word belongs to it, where it is a piece of its own.
+    rest = tokens[: len(tokens) - taken]
+    return taken + bool(taken and rest and tokenizer.decode(rest[-1:]) == " ")
 
 
 def _pieces_behind(tokenizer: Tokenizer, tokens: list[int], most: int) -> int:

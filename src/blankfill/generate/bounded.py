@@ -93,6 +93,15 @@ class BoundFill:
         mask[[self.tokenizer.ids.eop, self.tokenizer.ids.eos]] = ends
         return mask
 
+    def nearer(self, state: State, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Say which tokens may come next where the model would end, and may not yet: of those that
+        may come, `[V]`, the ones that lead nearer to where the fill may end."""
+        if self.automaton is None or not self.automaton.distance[state.place]:
+            return mask
+        row = self.automaton.following[state.place]
+        leads = mask & (self.automaton.distance[row] < self.automaton.distance[state.place])
+        return leads if leads.any() else mask
+
     def after(self, state: State, token: int) -> State:
         """Give the state after one more token."""
         place, matching, tree = state
@@ -151,6 +160,7 @@ def bound_fill(
     phrases = Phrases(
         begin=begin + bounds.begin_with, end=bounds.end_with + edges.behind,
         required=tuple(bounds.required), forbidden=tuple(bounds.forbidden),
+        has_inside=bool(edges.num_held),
     )  # fmt: skip
     automaton = expression = None
     if any(phrases) and not (bounds.allowed and phrases == Phrases(begin=space)):

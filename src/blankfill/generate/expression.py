@@ -2,8 +2,8 @@
 
 The expression is met with one for the length: a fill has at most as many characters as it may have
 tokens. So there is always a way to end in time, since a piece has at least one character, and the
-library never leads where no match is left. What a token may be is read from its mask; pieces of
-single bytes are taken out, which spell what other pieces spell.
+library never leads where no match is left. What a token may be is read from its mask; of the pieces
+of single bytes only those stay that spell a character without a piece.
 
 Expressions have no look-around. What makes one too costly is bounded by the library's own limits.
 """
@@ -37,6 +37,8 @@ class Matching(NamedTuple):
     """Where a fill stands in the expression."""
 
     matcher: Any
+    begun: bytes = b""
+    """First bytes of a character without a piece."""
 
 
 class Expression:
@@ -56,8 +58,12 @@ class Expression:
     def __init__(self, spelling: Spelling, pattern: str, given: str, most: int) -> None:
         library = _library()
         self._shown, self._size = _shown(given), len(spelling.texts)
-        self._never = np.zeros(self._size, np.bool_)
-        self._never[list(spelling.bytes_of)] = True
+        self._pieces = np.array([bool(text) for text in spelling.texts])
+        self._bytes_of = spelling.bytes_of
+        # Characters without a piece: all of a single byte, and the longer ones that are named.
+        known = {chr(byte) for byte in range(128)} | set(pattern)
+        self._spelled = {c.encode() for c in known if not spelling.is_whole(c)}
+        self._begun = {text[:k] for text in self._spelled for k in range(1, len(text))}
         grammar = f"start: TEXT\nTEXT: /{_escaped(pattern)}/ & /(?s:.{{0,{most}}})/\n"
         self._matcher = library.LLMatcher(
             _vocabulary(spelling), library.LLMatcher.grammar_from_lark(grammar), log_level=0,
@@ -82,19 +88,24 @@ class Expression:
         self._check(state.matcher)
         bits = np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")[: self._size]
         found = bits.astype(np.bool_)
-        found[self._never] = False
-        return found
+        allowed = found & self._pieces if not state.begun else np.zeros_like(found)
+        for token, byte in self._bytes_of.items():
+            text = state.begun + bytes([byte])
+            allowed[token] = found[token] and (text in self._begun or text in self._spelled)
+        return allowed
 
     def may_end(self, state: Matching) -> bool:
         """Tell whether the fill matches as it is."""
-        return bool(state.matcher.is_accepting())
+        return not state.begun and bool(state.matcher.is_accepting())
 
     def after(self, state: Matching, token: int) -> Matching:
         """Give where a fill stands after one more piece."""
         matcher = state.matcher.deep_copy()
         matcher.consume_token(token)
         self._check(matcher)
-        return Matching(matcher)
+        byte = self._bytes_of.get(token)
+        begun = b"" if byte is None else state.begun + bytes([byte])
+        return Matching(matcher, begun if begun in self._begun else b"")
 
     def _check(self, matcher: Any) -> None:
         if not matcher.is_error():

@@ -217,10 +217,14 @@ class Filling:
         if not opened:
             return hidden.new_zeros(0, 0)
         log_probs = self._scorer.last(hidden, opened, readings)
+        if not any(branches[i].writing.rule is not None for i in opened):
+            return log_probs
+        firsts = log_probs.argmax(dim=-1).tolist()
         ruled: list[int] = []
         masks: list[npt.NDArray[np.bool_]] = []
         for k, i in enumerate(opened):
-            mask = branches[i].writing.allowed()
+            writing = branches[i].writing
+            mask = writing.allowed(would_end=firsts[k] in writing.enders)
             if mask is not None:
                 ruled.append(k)
                 masks.append(mask)

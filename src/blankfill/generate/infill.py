@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from blankfill.config.filling import NO_BOUNDS, Bounds, Wish
+from blankfill.config.filling import MOST_BEAMS, NO_BOUNDS, BeamSearch, Bounds, Wish
 from blankfill.config.run import RunConfig
 from blankfill.errors import BlankfillError, RequestError
 from blankfill.generate.boundaries import Edges, encode_edges
@@ -147,6 +147,8 @@ def fill_texts(
     """
     if num_candidates < 1:
         raise RequestError(f"num_candidates={num_candidates} must be at least 1")
+    if bounds.allowed and not sampling.temperature and wish.beams is None:
+        wish = replace(wish, beams=_beams_for(len(bounds.allowed), num_candidates))
     asked: list[_Asked] = []
     errors: list[str | None] = []
     for text in texts:
@@ -171,6 +173,12 @@ def fill_texts(
             continue
         items.append(_item(lm.tokenizer, text, *next(done), lists=lists))
     return items
+
+
+def _beams_for(num_allowed: int, num_candidates: int) -> BeamSearch:
+    """Give beams for all fills that there may be, so that the most probable is found."""
+    width = min(max(num_allowed, num_candidates), MOST_BEAMS)
+    return BeamSearch(width=width, penalty="none")
 
 
 def encode_request(text: str, tokenizer: TextTokenizer, cfg: RunConfig) -> Int32:

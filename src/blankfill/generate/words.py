@@ -6,8 +6,9 @@ How many tokens a state is away from an end is counted over tokens as well, whic
 that a fill is never led to where it cannot be ended in time.
 
 A word is whole where no letter or digit touches its first or last; characters of Chinese and
-Japanese touch nothing. Characters that the vocabulary has no piece for are written in bytes, and
-only where a bound names them: no piece is written in any other way than its own.
+Japanese touch nothing. Characters that the vocabulary has no piece for are written in bytes; those
+that no bound names count as no letters then. A character of a bound that has a piece is never
+written in bytes.
 
 Shapes: S states, C classes of characters, V ids, L characters of the longest piece.
 """
@@ -28,8 +29,8 @@ from blankfill.text.characters import is_dense
 
 __all__ = ["Automaton", "Phrases", "automaton_of"]
 
-MOST_ENTRIES = 2**25
-"""Most pairs of a state and a token: 128 MiB."""
+MOST_ENTRIES = 2**26
+"""Most pairs of a state and a token: 256 MiB."""
 MOST_STATES = 4_096
 """Most states of the automaton over characters."""
 FAR = 2**20
@@ -43,6 +44,8 @@ class Phrases(NamedTuple):
     end: str = ""
     required: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
+    has_inside: bool = False
+    """Whether a character stands between the beginning and the end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -61,7 +64,7 @@ class _Place(NamedTuple):
     """A state of the automaton over characters."""
 
     begun: int
-    """Characters of the beginning that have been written."""
+    """Characters of the beginning that have been written, and one inside where there has to be."""
     tail: int
     """Characters of the end that have just been written."""
     after_word: bool
@@ -81,14 +84,11 @@ def automaton_of(spelling: Spelling, phrases: Phrases) -> Automaton:
     """
     characters = sorted({*"".join([phrases.begin, phrases.end, *_words(phrases)])})
     table, accepts = _over_characters(phrases, characters)
-    bytes_left = sorted(
-        {c.encode()[:k] for c in characters if not spelling.is_whole(c)
-         for k in range(1, len(c.encode()))}
-    )  # fmt: skip
-    num_states = len(table) * (1 + len(bytes_left)) + 1
+    begun = _begun_characters(characters)
+    num_states = len(table) * len(begun) + 1
     if num_states * len(spelling.texts) > MOST_ENTRIES:
         raise _too_many(phrases)
-    following = _over_tokens(table, spelling, characters, bytes_left)
+    following = _over_tokens(table, spelling, characters, begun)
     ends = np.zeros(num_states, np.bool_)
     ends[: len(table)] = accepts
     distance = _distances(following, ends)
@@ -157,6 +157,8 @@ def _step(place: _Place, character: str, phrases: Phrases) -> _Place | None:
         if character != phrases.begin[begun]:
             return None
         begun += 1
+    elif phrases.has_inside and begun == len(phrases.begin):
+        begun += 1
     else:
         tail = _tail(phrases.end, tail, character)
     words, num_required = _words(phrases), len(phrases.required)
@@ -201,18 +203,25 @@ def _may_end(place: _Place, phrases: Phrases) -> bool:
     if any(w >= len(phrases.required) for w in closed):
         return False
     all_found = len(place.found | closed) == len(phrases.required)
-    return place.begun == len(phrases.begin) and place.tail == len(phrases.end) and all_found
+    is_begun = place.begun == len(phrases.begin) + phrases.has_inside
+    return is_begun and place.tail == len(phrases.end) and all_found
+
+
+def _begun_characters(characters: Sequence[str]) -> list[bytes | int]:
+    """List where a fill may stand inside of a character that is written in bytes: nowhere, behind
+    the first bytes of one that is named, or so many bytes before the end of another one."""
+    named = {c.encode()[:k] for c in characters for k in range(1, len(c.encode()))}
+    return [b"", *sorted(named), 1, 2, 3]
 
 
 def _over_tokens(
     table: npt.NDArray[np.int32], spelling: Spelling, characters: Sequence[str],
-    bytes_left: Sequence[bytes],
+    begun: Sequence[bytes | int],
 ) -> npt.NDArray[np.int32]:  # fmt: skip
-    """Give where each token leads, `[S, V]`: states, then those in the middle of a character that
-    is written in bytes, then the dead end."""
+    """Give where each token leads, `[S, V]`: for each of `begun` all states, then the dead end."""
     num_states = len(table)
     classes = _classes(spelling.codes, characters)  # [V, L]
-    dead = num_states * (1 + len(bytes_left))
+    dead = num_states * len(begun)
     following = np.full((dead + 1, len(spelling.texts)), dead, np.int32)
     spelled = np.array([bool(text) for text in spelling.texts])
     for state in range(num_states):
@@ -221,36 +230,59 @@ def _over_tokens(
             goes_on = (column >= 0) & (now >= 0)
             now[goes_on] = table[now[goes_on], column[goes_on]]
         following[state, spelled] = np.where(now >= 0, now, dead)[spelled]
-        for place, begun in enumerate([b"", *bytes_left]):
-            for token, byte in spelling.bytes_of.items():
-                text = begun + bytes([byte])
-                if text in bytes_left:
-                    after = num_states * (1 + bytes_left.index(text)) + state
-                else:
-                    after = _written(table, state, text, spelling, characters)
-                following[num_states * place + state, token] = dead if after < 0 else after
+    for place, part in enumerate(begun):
+        rows = np.arange(num_states) + num_states * place
+        for token, byte in spelling.bytes_of.items():
+            after = _after_byte(part, byte, begun)
+            if isinstance(after, int):
+                following[rows, token] = np.arange(num_states) + num_states * after
+            elif after is not None and not (after and spelling.is_whole(after)):
+                column = table[:, _class_of(after, characters)]
+                following[rows, token] = np.where(column >= 0, column, dead)
     return following
 
 
-def _written(
-    table: npt.NDArray[np.int32], state: int, text: bytes, spelling: Spelling,
-    characters: Sequence[str],
-) -> int:  # fmt: skip
-    """Give the state after a character in bytes; -1 where it is none, or has a piece."""
-    for number, character in enumerate(characters):
-        if character.encode() == text and not spelling.is_whole(character):
-            return int(table[state, number])
-    return -1
+def _after_byte(part: bytes | int, byte: int, begun: Sequence[bytes | int]) -> int | str | None:
+    """Say where one more byte leads: to a place of `begun`, or to the end of a character.
+
+    Returns:
+        The number of the place; or the character, nothing of one that no bound names; None where
+        the byte may not come.
+    """
+    goes_on = 0x80 <= byte < 0xC0
+    if part == b"":
+        if byte < 0x80:
+            return chr(byte)
+        left = 1 if 0xC2 <= byte < 0xE0 else 2 if 0xE0 <= byte < 0xF0 else 3
+        if goes_on or not 0xC2 <= byte < 0xF5:
+            return None
+    elif not goes_on:
+        return None
+    elif isinstance(part, int):
+        left = part - 1
+    else:
+        left = (1 if part[0] < 0xE0 else 2 if part[0] < 0xF0 else 3) - len(part)
+    text = (
+        bytes([byte]) if part == b"" else part + bytes([byte]) if isinstance(part, bytes) else b""
+    )
+    if text in begun and text:
+        return begun.index(text)
+    if left:
+        return begun.index(left)
+    return text.decode(errors="ignore")
+
+
+def _class_of(character: str, characters: Sequence[str]) -> int:
+    """Give the class of a character; of none that of those in no word."""
+    if character in characters:
+        return characters.index(character)
+    return len(characters) + (not (character and _in_word(character)))
 
 
 def _classes(codes: npt.NDArray[np.int32], characters: Sequence[str]) -> npt.NDArray[np.int32]:
     """Give the class of every character of every piece, `[V, L]`; -1 behind the last."""
     distinct, where = np.unique(codes, return_inverse=True)
-    number = {character: k for k, character in enumerate(characters)}
-    known = [
-        -1 if code < 0 else number.get(chr(code), len(characters) + (not _in_word(chr(code))))
-        for code in distinct.tolist()
-    ]
+    known = [-1 if code < 0 else _class_of(chr(code), characters) for code in distinct.tolist()]
     return np.array(known, np.int32)[where].reshape(codes.shape)
 
 

@@ -45,6 +45,10 @@ class Rule(Protocol):
         """
         ...
 
+    def nearer(self, state: Any, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Say which of these tokens may come, `[V]`, where the model would end and may not yet."""
+        ...
+
     def after(self, state: Any, token: int) -> Any:
         """Give the state after one more token."""
         ...
@@ -159,12 +163,19 @@ class Writing:
             order=self.order if order is None else order,
         )  # fmt: skip
 
-    def allowed(self) -> npt.NDArray[np.bool_] | None:
-        """Say which tokens may come next, `[V]`; None where the blank has no rule."""
+    def allowed(self, *, would_end: bool) -> npt.NDArray[np.bool_] | None:
+        """Say which tokens may come next, `[V]`; None where the blank has no rule.
+
+        Args:
+            would_end: whether the model would end the blank here.
+        """
         if self.rule is None:
             return None
         state = self.state if self.tokens else self.rule.start
-        return self.rule.allowed(state, len(self.tokens))
+        mask = self.rule.allowed(state, len(self.tokens))
+        if would_end and not mask[self.enders[0]]:
+            return self.rule.nearer(state, mask)
+        return mask
 
     def reading(self) -> Reading:
         """Give what is read next: the last token, and all that is known to follow it."""
