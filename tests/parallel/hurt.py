@@ -46,6 +46,21 @@ def damaged_rows():
     _at_step(refuse)
 
 
+def damaged_pass():
+    """Meet something within a pass, where torch's pipelines wrap what is raised."""
+    from blankfill.errors import DataError
+    from blankfill.parallel.ranks import Ranks
+
+    mark = Ranks.mark
+
+    def marked(self, *, in_step):
+        if in_step and self.pulse.step == AT_STEP:
+            raise DataError("the pass is damaged")
+        mark(self, in_step=in_step)
+
+    Ranks.mark = marked
+
+
 def not_finite():
     """Give the rows of a step a loss that is not finite."""
     from blankfill.parallel.engine import ParallelEngine

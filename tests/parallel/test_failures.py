@@ -1,5 +1,6 @@
 """Whatever ends one process of a run: one sentence, exit code 2, and no process is left."""
 
+import re
 import signal
 import socket
 import time
@@ -17,7 +18,7 @@ TIMEOUT = 10
 STARTING_SECONDS = 240.0
 """For processes to load what they need, on a machine that has other things to do."""
 OPTIONS = [
-    "--model.num-layers", "1", "--model.hidden-size", "32", "--model.num-heads", "2",
+    "--model.hidden-size", "32", "--model.num-heads", "2",
     "--model.ffn-size", "48", "--train.row-length", "64", "--train.batch-rows", "4",
     "--train.micro-batch-rows", "2", "--train.precision", "float32", "--train.threads", "1",
     "--train.log-every", "1", "--checkpoint.every", "5", "--validation.blanks", "0",
@@ -44,10 +45,11 @@ def start(store, tmp_path):
     """Start a run on some processes."""
     started = []
 
-    def launch(count=3, *more, steps=100_000, of_rank=None, together=False, **options):
+    def launch(count=3, *more, steps=100_000, of_rank=None, axis="shard", layers=2, **options):
         words = ["pretrain", "demo", "--data", str(store), "--out", str(tmp_path / "run"), *OPTIONS,
-                 "--train.steps", str(steps), *more]  # fmt: skip
-        usual = ["--parallel.tensor" if together else "--parallel.shard", str(count)]
+                 "--model.num-layers", str(layers), "--train.steps", str(steps),
+                 *more]  # fmt: skip
+        usual = [f"--parallel.{axis}", str(count)]
         of_ranks = [[*words, *(of_rank or {}).get(rank, usual)] for rank in range(count)]
         logs = tmp_path / f"logs-{len(started)}"
         logs.mkdir()
@@ -107,8 +109,9 @@ def test_a_killed_process_is_named_and_the_run_goes_on(start, tmp_path):
 
 
 @pytest.mark.slow
-def test_of_two_that_compute_together_the_killed_one_is_named(start, tmp_path):
-    launch = start(2, together=True)
+@pytest.mark.parametrize("axis", ["tensor", "pipeline"])
+def test_of_two_that_compute_together_the_killed_one_is_named(start, tmp_path, axis):
+    launch = start(2, axis=axis)
     trained(launch, tmp_path / "run", 12)
     launch.send(1, signal.SIGKILL)
     codes = launch.wait(2 * TIMEOUT)
@@ -120,11 +123,22 @@ def test_of_two_that_compute_together_the_killed_one_is_named(start, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("axis", ["tensor", "pipeline"])
 @pytest.mark.parametrize("how", [hurt.sleep_in_a_step, hurt.sleep_over_rows])
-def test_of_two_that_compute_together_the_one_that_hangs_is_named(start, how):
-    launch = start(2, together=True, hurt={1: how})
+def test_of_two_that_compute_together_the_one_that_hangs_is_named(start, how, axis):
+    launch = start(2, axis=axis, hurt={1: how})
     said = one_sentence(launch, launch.wait(STARTING_SECONDS))
     assert said.startswith(f"process 1 of 2 on {HOST} hangs: for ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", ["1f1b", "zbv"])
+def test_what_a_stage_of_a_pipeline_meets_is_its_sentence(start, schedule):
+    blocks = ["--parallel.schedule", schedule]
+    of_rank = {rank: ["--parallel.pipeline", "2", *blocks] for rank in (0, 1)}
+    launch = start(2, of_rank=of_rank, hurt={1: hurt.damaged_pass}, layers=4)
+    said = one_sentence(launch, launch.wait(STARTING_SECONDS))
+    assert re.match(rf"process 1 of 2 on {HOST}.*at step 2: .*the pass is damaged", said), said
 
 
 @pytest.mark.slow
