@@ -88,13 +88,13 @@ def test_own_figures_take_the_place_of_the_table():
     assert slow.layouts[0].step_seconds > table.layouts[0].step_seconds
 
 
-def test_what_can_be_started_now_is_replicate_x_shard():
-    today = plan("glm-large", gpu="A100", nodes=2).today
-    assert (today.tensor, today.pipeline) == (1, 1)
-    assert today.replicate * today.shard == 16
-    none = plan("glm-130b", gpu="H100", nodes=4)
-    assert none.today is None
-    assert "none of them fits" in none.today_refused
+def test_what_can_be_started_now_has_two_stages_in_a_rank_at_most():
+    found = plan("glm-large", gpu="A100", nodes=2)
+    assert found.today == found.layouts[0]
+    deep = plan("glm-130b", gpu="A100-40", nodes=96, changes={"parallel.schedule": "interleaved"})
+    assert deep.layouts[0].stages_per_rank > 2
+    assert deep.today.stages_per_rank == 2
+    assert deep.today.step_seconds >= deep.layouts[0].step_seconds
 
 
 def test_float32_weights_take_more_memory_and_time_and_recomputing_less_memory():

@@ -16,6 +16,7 @@ from blankfill.config.optimizer import OptimizerConfig
 from blankfill.config.presets import preset as named_preset
 from blankfill.config.ranges import Range
 from blankfill.config.run import RunConfig, from_dict
+from blankfill.config.stages import CHUNKS
 from blankfill.config.train import TrainConfig
 from blankfill.errors import ConfigError
 from blankfill.plan.figures import PlannedLayout, describe
@@ -242,14 +243,12 @@ def _dividing(micro_batch_rows: int, changes: Mapping[str, object]) -> dict[str,
 def _today(
     task: Task, described: Callable[[list[Found], Task], list[PlannedLayout]]
 ) -> tuple[PlannedLayout | None, str | None]:
-    """Plan what the engine of today can start: replicate x shard.
+    """Plan what can be started: a run's ranks have two stages each under interleaved, not more.
 
     Returns:
         The fastest such layout; or why there is none.
     """
-    of_today = dataclasses.replace(
-        task, wishes=LayoutConfig(tensor=1, pipeline=1, weights=task.wishes.weights)
-    )  # fmt: skip
+    of_today = dataclasses.replace(task, most_chunks=CHUNKS["interleaved"])
     try:
         answer = search(of_today)
     except ConfigError as error:

@@ -107,18 +107,23 @@ def _failing(layouts: list[PlannedLayout]) -> Table:
 
 
 def _today(result: PlanResult) -> str:
-    """Say what the engine of today can start."""
-    what = (
-        "can be started now: replicate x shard alone; tensor and pipeline wait for an engine that "
-        "is not there yet"
-    )
+    """Say how to start the fastest layout that a run can have."""
+    what = "can be started now: all but more than two stages of a rank under interleaved"
     if result.today is None:
         return f"{what}; {result.today_refused}"
     today = result.today
+    axes = " ".join(
+        f"--parallel.{axis} {size}"
+        for axis, size in (
+            ("replicate", today.replicate), ("shard", today.shard), ("tensor", today.tensor),
+            ("pipeline", today.pipeline),
+        )
+        if size > 1 or axis in ("replicate", "shard")
+    )  # fmt: skip
+    schedule = f" --parallel.schedule {today.schedule}" if today.pipeline > 1 else ""
     return (
-        f"{what}; the fastest such layout is --parallel.replicate {today.replicate} "
-        f"--parallel.shard {today.shard} --parallel.weights {result.weights} --train.recompute "
-        f"{today.recompute} --train.micro-batch-rows {today.micro_batch_rows}: "
+        f"{what}; the fastest such layout is {axes}{schedule} --parallel.weights {result.weights} "
+        f"--train.recompute {today.recompute} --train.micro-batch-rows {today.micro_batch_rows}: "
         f"{_seconds(today.step_seconds)} s a step, {today.days:,.1f} days, "
         f"{today.memory_bytes / GB:,.1f} GB"
     )

@@ -57,6 +57,8 @@ class Task:
     """Rows of a micro-batch, where they are given."""
     recompute: RecomputeKind | None = None
     """What is computed again, where it is given."""
+    most_chunks: int = MOST_CHUNKS
+    """Most stages of a rank under interleaved."""
 
     @property
     def least_rows(self) -> int:
@@ -184,10 +186,9 @@ def candidates(task: Task) -> list[Layout]:
 
 def _all(task: Task) -> Iterator[Layout]:
     """Give all combinations, the plainest first."""
-    wishes = task.wishes
     for tensor, pipeline, shard, replicate in _splits(task):
         rows = _micro_batches(task, replicate * shard)
-        for schedule, chunks in _schedules(wishes, pipeline, task.network.num_layers):
+        for schedule, chunks in _schedules(task, pipeline):
             for recompute, micro_batch in itertools.product(_recomputes(task), rows):
                 yield Layout(
                     replicate=replicate, shard=shard, tensor=tensor, pipeline=pipeline,
@@ -220,12 +221,13 @@ def _splits(task: Task) -> Iterator[tuple[int, int, int, int]]:
                 yield tensor, pipeline, shard, data // shard
 
 
-def _schedules(wishes: LayoutConfig, pipeline: int, num_layers: int) -> list[tuple[Schedule, int]]:
+def _schedules(task: Task, pipeline: int) -> list[tuple[Schedule, int]]:
     """List schedules with the stages that each rank has under them."""
+    wishes = task.wishes
     kinds: Sequence[Schedule] = [wishes.schedule] if wishes.schedule else [
         "1f1b", *(["interleaved", "zbv"] if pipeline > 1 else [])
     ]  # fmt: skip
-    most = min(MOST_CHUNKS, num_layers // pipeline) if pipeline > 1 else 2
+    most = min(task.most_chunks, task.network.num_layers // pipeline) if pipeline > 1 else 2
     several: dict[Schedule, Sequence[int]] = {
         "1f1b": (1,), "zbv": (2,), "interleaved": range(2, max(2, most) + 1),
     }  # fmt: skip
