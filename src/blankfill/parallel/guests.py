@@ -46,6 +46,8 @@ CALL = "blankfill/call"
 PATIENCE_SECONDS = 60.0
 """For which a process that cannot begin looks for process 0: all may be loading torch from a slow
 disk."""
+LAUNCHER_SECONDS = 5.0
+"""For which it looks for a store that the launcher keeps, and so was there before."""
 RETRY_SECONDS = 0.5
 FIELD_STATE, FIELD_BEGAN = 0, 19
 """Of /proc/PID/stat behind the program's name: state, and start in ticks since the machine's."""
@@ -66,11 +68,14 @@ def meet(timeout_seconds: float) -> tuple[Store, int, int]:
             _wait_for_answer(address[0], int(address[1]), timeout_seconds)
         return next(dist.rendezvous("env://", timeout=timedelta(seconds=timeout_seconds)))
     except (dist.DistError, ValueError, OSError) as error:
-        raise ConfigError(
+        unreached = ConfigError(
             f"the other processes cannot be reached at {':'.join(address)} within "
             f"{timeout_seconds:.0f} s ({_first_line(error)}); start all with torchrun, with the "
             "same --rdzv-endpoint on every machine"
-        ) from error
+        )
+        # Nobody can be told: the first process of each machine speaks.
+        settle_speaker(unreached, this_place().rank - this_place().local_rank)
+        raise unreached from error
 
 
 def hosts_store() -> bool:
@@ -190,9 +195,16 @@ def refuse_alone(sentence: str, say: Callable[[str], object]) -> None:
 
 
 def _store_to_tell_by(count: int) -> Store:
-    """Give process 0 the store without waiting for anybody."""
+    """Give process 0 the store without waiting for other processes.
+
+    Raises:
+        OSError: the launcher keeps it, and does not answer.
+    """
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if not hosts_store():
+        _wait_for_answer(host, port, LAUNCHER_SECONDS)
     return dist.TCPStore(
-        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), count, hosts_store(),
+        host, port, count, hosts_store(),
         timedelta(seconds=PATIENCE_SECONDS), wait_for_workers=False, multi_tenant=True,
     )  # fmt: skip
 
