@@ -102,6 +102,24 @@ def test_a_model_that_processes_cannot_compute_together_is_refused_alike(crew, s
     assert found == [(True, "ParallelEngine", "run")] * 2
 
 
+def test_a_model_or_a_step_that_is_no_pipeline_is_refused_alike(crew, stores, tmp_path):
+    both, run = [stores / "a"] * 2, tmp_path / "run"
+    for changes, said in (
+        ({"model.num_layers": 1}, "more stages than model.num_layers=1; take no pipeline"),
+        ({"train.batch_rows": 2}, "and 2 rows on 1 data ranks are 1; take fewer stages, "),
+        ({"parallel.schedule": "zbv"}, "take no pipeline"),
+    ):
+        options = {"parallel.pipeline": 2, **changes}
+        found = crew.run(meet, 2, (1, 1, 1, 2), build_on_ranks, both, run, options)
+        assert found[0] == found[1]
+        assert found[0].startswith("ConfigError: parallel.pipeline=2 ")
+        assert said in found[0]
+        assert not run.exists()
+    options = {"parallel.pipeline": 2, "train.embedding_init": "neighbours"}
+    found = crew.run(meet, 2, (1, 1, 1, 2), build_on_ranks, both, run, options)
+    assert found == [(True, "ParallelEngine", "run")] * 2
+
+
 def test_neighbours_begin_the_embedding_as_on_one_process(crew, stores, tmp_path):
     from blankfill.prepare import build_trainer
     from blankfill.runs.parts import load_part
