@@ -89,6 +89,7 @@ def test_there_are_lists_to_try():
         ("pretrain", "train.skip_steps"), ("plan", "train.skip_steps"), ("evaluate", "data"),
         ("fill", "files"), ("generate", "files"),
         ("evaluate", "tasks"), ("evaluate", "seen"), ("evaluate", "compare"),
+        ("evaluate", "harness"),
     }  # fmt: skip
 
 
@@ -96,6 +97,11 @@ def test_a_list_at_the_end_leaves_the_arguments_that_are_needed():
     assert reading("evaluate", "--data", "a", "b", "run").arguments == [("run",)]
     assert reading("evaluate", "--data", "a", "b", "--", "run").options["data"] == ("a", "b")
     assert reading("evaluate", "run", "--data", "a", "b").options["data"] == ("a", "b")
+
+
+def test_a_list_that_stands_for_the_arguments_takes_all_words():
+    found = reading("evaluate", "--compare", "a", "b")
+    assert (found.arguments, found.options["compare"]) == ([], ("a", "b"))
 
 
 @pytest.mark.parametrize(

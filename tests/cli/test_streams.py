@@ -22,6 +22,7 @@ from blankfill.cli import main as module
 from blankfill.cli.main import VERBS, main
 from blankfill.results import plain
 from conftest import small_corpus
+from task_items import ITEMS, write_items
 
 MARKUP = "a[/b] [red]x :smile:"
 """A folder's name that rich would read as markup and an emoji."""
@@ -37,6 +38,7 @@ def commands(tmp_path_factory):
     home = tmp_path_factory.mktemp("verbs") / MARKUP
     home.mkdir(parents=True)
     (home / "text.txt").write_text("\n\n".join(small_corpus()), encoding="utf-8")
+    items = write_items(home, "sst2", [*ITEMS["sst2"], {"sentence": "no label"}])
     text, tok, store, run = (str(home / name) for name in ("text.txt", "tok", "store", "run"))
     small = {
         "model.hidden-size": 32, "model.num-layers": 1, "model.num-heads": 2, "model.ffn-size": 32,
@@ -57,7 +59,16 @@ def commands(tmp_path_factory):
         "data show": [store, "--count", "2"],
         "explain": ["[bold]x[/b] :smile: \u5c0f\u732b\u770b\u96e8\u3002", "--compare"],
         "pretrain": ["--out", run, *options, "tiny", "--data", store],
-        "evaluate": ["--max-blanks", "2", "--no-baselines", "--data", store, run],
+        "evaluate": [
+            "--max-blanks",
+            "2",
+            "--no-baselines",
+            "--data",
+            store,
+            "--tasks",
+            str(items),
+            run,
+        ],
         "report": [run, "--out", str(home / "report.html")],
         "fill": [run, "--max-new-tokens=3", "--num-candidates", "3", "--", *TEXTS],
         "generate": [run, "--max-new-tokens=3", "On\tMonday\x07\r"],

@@ -8,8 +8,8 @@ from blankfill.errors import ConfigError, DataError
 from blankfill.evaluate.catalogue import TASKS
 from blankfill.evaluate.protocol import PROTOCOLS
 from blankfill.evaluate.task_files import find_task_files, read_task
-from evaluate.task_items import ITEMS, write_items
 from shared import shared_path
+from task_items import ITEMS, write_items
 
 CLOZE, ENGLISH = PROTOCOLS["cloze"], PROTOCOLS["glm-130b"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from blankfill.api.data import data_build
-from blankfill.api.evaluate import record_evaluation
+from blankfill.api.evaluate_held_out import record_evaluation
 from blankfill.api.explain import explain
 from blankfill.api.parameters import PathLike, as_path
 from blankfill.api.pretrain import MOST_MINUTES

@@ -9,6 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from blankfill.api.evaluate_harness import (
+    HarnessMode,
+    HarnessScore,
+    find_harness_tasks,
+    run_harness,
+)
+from blankfill.api.evaluate_held_out import (
+    Candidate,
+    FittedModels,
+    RunEvaluation,
+    evaluate_run,
+    open_held_out,
+    prepare_run,
+)
 from blankfill.api.evaluate_tasks import (
     RunTasks,
     TaskComparison,
@@ -23,7 +37,6 @@ from blankfill.api.parameters import (
     CheckpointName,
     PathLike,
     Paths,
-    Texts,
     as_list,
     as_path,
 )
@@ -31,45 +44,17 @@ from blankfill.config.arguments import checks_arguments
 from blankfill.config.common import Unless
 from blankfill.config.ranges import Range, Seed
 from blankfill.config.train import DeviceKind
-from blankfill.errors import ConfigError, DataError
+from blankfill.errors import ConfigError
 from blankfill.evaluate.protocol import ProtocolName
 from blankfill.results import short_repr
 
 if TYPE_CHECKING:
-    from blankfill.data.store import TokenStore
-    from blankfill.evaluate.baselines import Baselines
-    from blankfill.evaluate.items import BlankItem
     from blankfill.evaluate.law import BlankSet
-    from blankfill.generate import LanguageModel
     from blankfill.runs import Place, RunRecord
-    from blankfill.runs.evaluation import BlankReport
-    from blankfill.runs.record import StoreEntry
 
-__all__ = ["EvaluateResult", "RunEvaluation", "evaluate", "record_evaluation"]
+__all__ = ["EvaluateResult", "evaluate"]
 
 log = logging.getLogger(__name__)
-
-MAX_ROWS = 256
-"""Packed rows that are scored."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunEvaluation:
-    """One run's scores on held-out text."""
-
-    run: str
-    """The run's folder."""
-    step: int
-    """Optimizer steps of the checkpoint that was scored."""
-    blanks: BlankReport
-    """Held-out blanks, per language, beside the baselines."""
-    rows: dict[str, float]
-    """Loss over packed rows under the run's own mixture of blanks: nats per target, over all, per
-    kind and per language. Empty where no store is of the run's tokenizer."""
-    notes: list[str]
-    """What was left out, and why."""
-
-    __repr__ = short_repr
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,26 +65,12 @@ class EvaluateResult:
     """On held-out text, in the order in which they were named; empty without it."""
     tasks: list[RunTasks] = field(default_factory=list["RunTasks"])
     """On tasks, in the same order; empty without tasks."""
+    harness: list[HarnessScore] = field(default_factory=list["HarnessScore"])
+    """What lm-eval says of the runs; empty where it was not asked."""
     comparison: list[TaskComparison] = field(default_factory=list["TaskComparison"])
     """Two runs, task by task, where they were to be compared."""
 
     __repr__ = short_repr
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Candidate:
-    """A run that has passed every check that can be made before scoring."""
-
-    place: Place
-    """The run's folder and which of its checkpoints."""
-    items: dict[str, list[BlankItem]]
-    """The blanks in its tokens, by language."""
-    train_stores: list[TokenStore]
-    """What its n-gram models are estimated on."""
-    own_stores: list[TokenStore]
-    """Held-out stores of its own tokenizer."""
-    notes: list[str]
-    """What is left out, and why."""
 
 
 @checks_arguments
@@ -107,14 +78,16 @@ def evaluate(
     runs: Annotated[Paths, Unless("compare")] = (),
     /,
     *,
-    data: Annotated[Paths, Unless("tasks", "compare")] = (),
-    tasks: Texts = (),
+    data: Annotated[Paths, Unless("tasks", "compare", "harness")] = (),
+    tasks: Paths = (),
     items: PathLike | None = None,
     protocol: ProtocolName = "cloze",
     shots: Annotated[int, Range(0, 1000)] | None = None,
     max_items: Annotated[int, Range(1, 10**9)] | None = None,
     seen: Paths = (),
     compare: Paths = (),
+    harness: Paths = (),
+    harness_mode: HarnessMode = "bidirectional",
     checkpoint: CheckpointName | None = None,
     baselines: bool = True,
     max_blanks: Annotated[int, Range(1, 10**9)] = 400,
@@ -157,6 +130,10 @@ def evaluate(
             counted, and scores given without them too.
         compare: two runs that were asked tasks, whose answers are compared item by item; or two
             folders of runs, which are seeds of one.
+        harness: tasks of lm-eval (the extra eval): files or folders of items, as for --tasks, which
+            are written for it; YAML files; or names that it knows.
+        harness_mode: what is read of a context there. bidirectional: all of it, before [gMASK].
+            unidirectional: from left to right. mask: all of it, before [MASK].
         checkpoint: last, best (lowest validation loss), or a step; the last where not given.
         baselines: estimate the n-gram models on the run's training stores, or on 33.5 million of
             their tokens where they hold more; where a store is not there any more, or holds other
@@ -179,44 +156,61 @@ def evaluate(
 
     paths = [as_path(run) for run in as_list(runs)]
     sides = [as_path(side) for side in as_list(compare)]
-    held_out, words = [as_path(path) for path in as_list(data)], as_list(tasks)
-    _require_work(paths, held_out, words, sides)
+    held_out, words = [as_path(path) for path in as_list(data)], _words(tasks)
+    other = _words(harness)
+    _require_work(paths, held_out, [*words, *other], sides)
     choose_device(device)
     # What can be wrong with any of the runs is found before the first model is loaded and scored,
     # which may take long.
     places = [locate(path, checkpoint) for path in paths]
     records = [_checked_run(place, weights) for place in places]
+    folder = None if items is None else as_path(items)
     asked = read_tasks_of(
-        words, None if items is None else as_path(items), protocol=protocol, shots=shots,
-        max_items=max_items, seed=seed,
+        words, folder, protocol=protocol, shots=shots, max_items=max_items, seed=seed
+    )
+    in_harness = (
+        find_harness_tasks(
+            other, folder, mode=harness_mode, shots=shots, max_items=max_items, seed=seed
+        ) if other else None
     )  # fmt: skip
     encoded = [encode_tasks(place, asked) for place in places] if asked else []
-    candidates: list[_Candidate] = []
+    candidates: list[Candidate] = []
     blanks: BlankSet | None = None
     if held_out:
         from blankfill.evaluate.held_out import draw_held_out
 
-        stores = _open_held_out(held_out)
+        stores = open_held_out(held_out)
         blanks = draw_held_out(stores, max_blanks=max_blanks, seed=seed)
         candidates = [
-            _prepare(place, record, blanks, stores, baselines=baselines)
+            prepare_run(place, record, blanks, stores, baselines=baselines)
             for place, record in zip(places, records, strict=True)
         ]
     known = find_seen_items([as_path(path) for path in as_list(seen)], asked)
     found: list[RunEvaluation] = []
     answered: list[RunTasks] = []
-    fitted = _Fitted()
+    measured: list[HarnessScore] = []
+    fitted = FittedModels()
     for k, place in enumerate(places):
         lm = LanguageModel.load(
             place.run, checkpoint=place.checkpoint, weights=weights, device=device
         )
         if blanks is not None:
-            found.append(_evaluate_run(lm, candidates[k], blanks, fitted, seed, weights))
+            found.append(evaluate_run(lm, candidates[k], blanks, fitted, seed, weights))
         if asked:
             answered.append(ask_run(lm, place, encoded[k], known, weights=weights))
+        if in_harness is not None:
+            measured += run_harness(
+                lm, in_harness, mode=harness_mode, shots=shots, max_items=max_items
+            )
     return EvaluateResult(
-        runs=found, tasks=answered, comparison=compare_runs(sides) if sides else []
-    )
+        runs=found, tasks=answered, harness=measured,
+        comparison=compare_runs(sides) if sides else [],
+    )  # fmt: skip
+
+
+def _words(named: Paths) -> list[str]:
+    """Take names of tasks, which may be paths."""
+    return [str(word) for word in as_list(named)]
 
 
 def _require_work(
@@ -236,33 +230,6 @@ def _require_work(
         require_two(compare)
 
 
-def _evaluate_run(
-    lm: LanguageModel, one: _Candidate, blanks: BlankSet, fitted: _Fitted, seed: int,
-    weights: str,
-) -> RunEvaluation:  # fmt: skip
-    """Score a run on held-out text, and leave its scores in its folder."""
-    from blankfill.evaluate.blanks import evaluate_items
-
-    report = evaluate_items(lm, blanks, one.items, fitted.of(one, lm.tokenizer.vocab_size))
-    rows = _score_rows(lm, one.own_stores, seed)
-    run = one.place.run
-    record_evaluation(run, lm.step, report, one.notes, weights=weights)
-    return RunEvaluation(run=str(run), step=lm.step, blanks=report, rows=rows, notes=one.notes)
-
-
-def record_evaluation(
-    run: Path, step: int, report: BlankReport, notes: Sequence[str] = (), *, weights: str = "last"
-) -> None:
-    """Leave the scores in the run's evaluation.json, where a report finds them."""
-    from blankfill.runs import Evaluation, write_evaluation
-
-    evaluation = Evaluation(step=step, weights=weights, blanks=report, notes=tuple(notes))
-    try:
-        write_evaluation(run, evaluation)
-    except OSError as error:
-        log.warning("the evaluation is not recorded in %s (%s)", run, error)
-
-
 def _checked_run(place: Place, weights: Literal["last", "ema"]) -> RunRecord:
     """Read what a run says of itself, and check that it can be scored and its scores be kept."""
     from blankfill.generate.loading import find_weights
@@ -276,107 +243,3 @@ def _checked_run(place: Place, weights: Literal["last", "ema"]) -> RunRecord:
     if not os.access(place.run, os.W_OK):
         log.warning("%s cannot be written: its scores are shown and not recorded there", place.run)
     return record
-
-
-def _open_held_out(paths: Sequence[Path]) -> list[TokenStore]:
-    """Open held-out stores; each may be of a tokenizer of its own."""
-    from blankfill.prepare import open_stores
-
-    if not paths:
-        return open_stores(paths)  # it says that no store was named
-    return [store for path in paths for store in open_stores([path])]
-
-
-def _prepare(
-    place: Place, record: RunRecord, blanks: BlankSet, stores: Sequence[TokenStore], *,
-    baselines: bool,
-) -> _Candidate:  # fmt: skip
-    """Encode the blanks for a run, and open what its n-gram models are estimated on."""
-    from blankfill.evaluate.blanks import encode_set
-    from blankfill.generate.loading import load_run_tokenizer
-
-    tokenizer = load_run_tokenizer(place.run, record)
-    items = encode_set(blanks, tokenizer, row_length=record.config.train.row_length)
-    own = [store for store in stores if store.tokenizer_fingerprint == tokenizer.fingerprint]
-    train_stores, notes = [], []
-    if baselines:
-        train_stores, notes = _training_stores(record.data, tokenizer.fingerprint)
-    if len(own) < len(stores):
-        left = [str(store.path) for store in stores if store not in own]
-        notes.append(
-            f"packed rows are not scored on {', '.join(left)}: built with another tokenizer than "
-            "the run's; its blanks were read as text"
-        )
-    unsaid = sum(map(len, blanks.by_language.values())) - sum(map(len, items.values()))
-    if unsaid:
-        notes.append(f"{unsaid:,} blanks are left out: the run's tokenizer has no token for them")
-    for note in notes:
-        log.warning("%s: %s", place.run, note)
-    return _Candidate(
-        place=place, items=items, train_stores=train_stores, own_stores=own, notes=notes
-    )
-
-
-class _Fitted:
-    """The n-gram models of the run before, which the next may have as well."""
-
-    def __init__(self) -> None:
-        self._of: tuple[object, ...] = ()
-        self._models: Baselines | None = None
-
-    def of(self, candidate: _Candidate, vocab_size: int) -> Baselines | None:
-        """Estimate a run's models, unless they are those that stand here."""
-        from blankfill.evaluate.baselines import fit_baselines
-
-        wanted = (vocab_size, *(store.fingerprint for store in candidate.train_stores))
-        if not candidate.train_stores:
-            return None
-        if self._models is None or wanted != self._of:
-            self._models = None  # its memory goes before the next needs as much
-            self._models = fit_baselines(candidate.train_stores, vocab_size)
-            self._of = wanted
-        return self._models
-
-
-def _score_rows(lm: LanguageModel, stores: Sequence[TokenStore], seed: int) -> dict[str, float]:
-    """Score packed rows of held-out text under the run's own mixture of blanks."""
-    from blankfill.data.rows import RowSource
-    from blankfill.train.validate import score_batches, validation_batches
-
-    if not stores:
-        return {}
-    train = lm.cfg.train
-    source = RowSource(
-        stores, lm.cfg.objective.of_other_stores, lm.ids, row_length=train.row_length, seed=seed
-    )
-    batches = validation_batches(
-        source, max_rows=MAX_ROWS, micro_batch_rows=min(8, train.micro_batch_rows)
-    )
-    return score_batches(lm.model, batches, lm.precision, prefix="")
-
-
-def _training_stores(
-    entries: Sequence[StoreEntry], fingerprint: str | None
-) -> tuple[list[TokenStore], list[str]]:
-    """Open what a run was trained on; nothing, and why, where it is not that any more.
-
-    Args:
-        entries: what run.json says of it.
-        fingerprint: of the run's tokenizer.
-    """
-    from blankfill.prepare import open_stores
-
-    if not entries:
-        return [], ["no n-gram models: run.json names no training store"]
-    try:
-        stores = open_stores([Path(entry.path) for entry in entries], fingerprint)
-    except DataError as error:
-        return [], [f"no n-gram models: what the run was trained on cannot be read ({error})"]
-    for entry, store in zip(entries, stores, strict=True):
-        if entry.fingerprint != store.fingerprint:
-            return [], [
-                f"no n-gram models: {store.path} does not hold what the run was trained on any "
-                f"more (fingerprint {store.fingerprint[:12]}, then {entry.fingerprint[:12]}); "
-                "build the store of that text again at this path"
-            ]
-    return stores, []

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blankfill.cli.console import Answer, new_table
-from blankfill.cli.evaluate_tasks import print_comparison, print_tasks
+from blankfill.cli.evaluate_tasks import print_comparison, print_harness, print_tasks
 
 if TYPE_CHECKING:
-    from blankfill.api.evaluate import EvaluateResult, RunEvaluation
+    from blankfill.api.evaluate import EvaluateResult
+    from blankfill.api.evaluate_held_out import RunEvaluation
     from blankfill.runs.evaluation import BlankReport, BlankScores, Estimate, LanguageReport
 
 __all__ = ["print_evaluate", "print_report"]
@@ -28,6 +29,8 @@ def print_evaluate(result: EvaluateResult, console: Answer) -> None:
         if not result.runs:
             _print_runs([(one.run, one.step) for one in result.tasks], names, console)
         print_tasks(list(zip(names, result.tasks, strict=True)), console)
+    if result.harness:
+        print_harness(result.harness, console)
     if result.comparison:
         print_comparison(result.comparison, console)
 

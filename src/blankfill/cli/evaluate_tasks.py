@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from blankfill.cli.console import Answer, new_table
 
 if TYPE_CHECKING:
+    from blankfill.api.evaluate_harness import HarnessScore
     from blankfill.api.evaluate_tasks import RunTasks, TaskComparison
     from blankfill.runs.tasks import TaskEstimate, TaskScore
 
-__all__ = ["print_comparison", "print_tasks"]
+__all__ = ["print_comparison", "print_harness", "print_tasks"]
 
 NOTHING = "-"
 """Stands where there is no such number."""
@@ -81,8 +82,22 @@ def print_comparison(comparison: Sequence[TaskComparison], console: Answer) -> N
                           f"{' and '.join(spread)}")  # fmt: skip
     for one in comparison:
         if one.num_left_out:
-            console.print(f"{one.task}: {one.num_left_out:,} items not all were asked are left "
-                          "out")  # fmt: skip
+            left_out = f"{one.num_left_out:,} items are left out, which not all were asked"
+            console.print(f"{one.task}: {left_out}")
+
+
+def print_harness(scores: Sequence[HarnessScore], console: Answer) -> None:
+    """Print what lm-eval says of runs."""
+    several = len({score.run for score in scores}) > 1
+    table = new_table("task", *(["run"] if several else []), "metric", right=("score", "items"))
+    for score in scores:
+        error = "" if score.standard_error is None else f" \u00b1{score.standard_error:.3f}"
+        table.add_row(
+            score.task, *([score.run] if several else []), score.metric,
+            f"{score.value:.3f}{error}", f"{score.num_items:,}",
+        )  # fmt: skip
+    console.print_table(table, f"lm-eval, mode {scores[0].mode}, step {scores[0].step:,}")
+    console.print("\u00b1 as lm-eval has it: every item counts as one draw")
 
 
 def _numbers(score: TaskScore) -> list[str]:

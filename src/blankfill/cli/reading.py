@@ -137,10 +137,10 @@ class _Reader:
         option, positive = self._options[spelled]
         values = self._reading.options
         if option.takes == "many":
+            values.setdefault(option.name, ())  # it excuses arguments from its own words on
             more = [value, *self._list()] if equals else self._list()
             if not more:
                 raise ConfigError(f"{spelled} lacks its value")
-            values.setdefault(option.name, ())
             values[option.name] += tuple(_convert(option, each) for each in more)
             return
         new = positive

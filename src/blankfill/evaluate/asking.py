@@ -33,10 +33,14 @@ from blankfill.text.tokenizer import TextTokenizer
 __all__ = [
     "EncodedQuestion",
     "EncodedTask",
+    "Frames",
+    "Row",
     "ScoredRow",
     "encode_task",
+    "lay_out",
     "measure_texts",
     "row_logprobs",
+    "row_writings",
     "score_candidates",
     "write_answers",
 ]
@@ -105,7 +109,7 @@ def encode_task(asked: AskedTask, tokenizer: TextTokenizer, row_length: int) -> 
     bad = list(asked.bad)
     kept: list[int] = []
     encoded: list[EncodedQuestion] = []
-    frames = _Frames(tokenizer)
+    frames = Frames(tokenizer)
     for k, question in enumerate(asked.questions):
         shown = "\n\n".join([*(asked.examples[k] if asked.examples else ()), question.before])
         try:
@@ -159,6 +163,12 @@ def row_logprobs(
         rows: Part A and what stands behind it; equal Parts A are encoded once.
         advance: called with the number of rows that were just scored.
     """
+    found = known_logprobs(lm, row_writings(lm, rows), advance)
+    return [values[row.first :] for values, (_, row) in zip(found, rows, strict=True)]
+
+
+def row_writings(lm: LanguageModel, rows: Sequence[tuple[Int32, ScoredRow]]) -> list[Writing]:
+    """Give rows as the engine takes them; equal Parts A are one."""
     prompts: dict[bytes, Prompt] = {}
     writings: list[Writing] = []
     for part_a, row in rows:
@@ -174,8 +184,7 @@ def row_logprobs(
                 forced=[[*tokens, lm.ids.eop] if row.ends else tokens],
             )
         )  # fmt: skip
-    found = known_logprobs(lm, writings, advance)
-    return [values[row.first :] for values, (_, row) in zip(found, rows, strict=True)]
+    return writings
 
 
 def write_answers(
@@ -224,7 +233,21 @@ def measure_texts(
     return found
 
 
-class _Frames:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """What a model is given to read before a candidate."""
+
+    left: Int32
+    """`[n]` text before the blank."""
+    right: Int32
+    """`[n]` text after it, where that is read."""
+    in_blank: bool
+    """Whether the candidate stands in a `[MASK]`, not behind `[gMASK]`."""
+    one_way: bool
+    """Whether the text is read from left to right, behind Part A."""
+
+
+class Frames:
     """How a tokenizer's models are prompted: the tokens around a text with one blank.
 
     Args:
@@ -267,7 +290,7 @@ class _Frames:
 
 
 def _encode(
-    question: Question, before: str, asked: AskedTask, frames: _Frames, row_length: int
+    question: Question, before: str, asked: AskedTask, frames: Frames, row_length: int
 ) -> EncodedQuestion:  # fmt: skip
     """Encode one question.
 
@@ -286,9 +309,41 @@ def _encode(
     if any(not len(span) for span in spans):
         raise BadItemError("the run's tokenizer has no token for a candidate of it")
     ends = in_blank and protocol.compared == "whole"
-    left, right = encode(before), encode(after) if in_blank else np.zeros(0, np.int32)
-    opening, blank = frames.around(document=not in_blank, at_end=not len(right))
     longest = max(map(len, spans)) if spans else asked.task.max_new_tokens
+    row = Row(
+        left=encode(before), right=encode(after) if in_blank else encode(""), in_blank=in_blank,
+        one_way=protocol.sees == "one-way",
+    )  # fmt: skip
+    part_a, context, shortened = lay_out(row, longest, frames, row_length)
+    rows = tuple(
+        ScoredRow(
+            tokens=np.concatenate([context, span]).astype(np.int32), first=len(context), ends=ends,
+            num_bytes=len(text.encode()),
+        )
+        for span, text in zip(spans, texts, strict=True)
+    )  # fmt: skip
+    if not candidates and row.one_way:
+        rows = (ScoredRow(tokens=context),)
+    return EncodedQuestion(part_a=part_a, rows=rows, shortened=shortened)
+
+
+def lay_out(row: Row, longest: int, frames: Frames, row_length: int) -> tuple[Int32, Int32, bool]:
+    """Lay out what is read before a candidate, what is furthest from the blank left away.
+
+    Args:
+        row: what there is to read.
+        longest: tokens of the longest candidate.
+        frames: of the model's tokenizer.
+        row_length: positions of the model's rows.
+
+    Returns:
+        Part A, what stands behind it before the candidate, and whether anything was left away.
+
+    Raises:
+        BadItemError: the candidate has no room in a row.
+    """
+    left, right = row.left, row.right
+    opening, blank = frames.around(document=not row.in_blank, at_end=not len(right))
     room = row_length - len(opening) - len(blank) - longest - 1
     if room < 0:
         raise BadItemError(
@@ -298,20 +353,9 @@ def _encode(
     num_left, num_right = shares_of(len(left), len(right), room)
     shortened = num_left < len(left) or num_right < len(right)
     left, right = left[len(left) - num_left :], right[:num_right]
-    mask, closing = blank[:1], blank[1:]
-    one_way = protocol.sees == "one-way"
-    part_a = np.concatenate([opening, left[:0] if one_way else left, mask, right, closing])
-    context = left if one_way else left[:0]
-    rows = tuple(
-        ScoredRow(
-            tokens=np.concatenate([context, span]).astype(np.int32), first=len(context), ends=ends,
-            num_bytes=len(text.encode()),
-        )
-        for span, text in zip(spans, texts, strict=True)
-    )  # fmt: skip
-    if not candidates and one_way:
-        rows = (ScoredRow(tokens=context),)
-    return EncodedQuestion(part_a=part_a.astype(np.int32), rows=rows, shortened=shortened)
+    context, left = (left, left[:0]) if row.one_way else (left[:0], left)
+    part_a = np.concatenate([opening, left, blank[:1], right, blank[1:]])
+    return part_a.astype(np.int32), context, shortened
 
 
 def _where_they_differ(candidates: Sequence[str]) -> tuple[str, tuple[str, ...], str]:

@@ -18,13 +18,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["PROTOCOLS", "Protocol", "ProtocolName", "Sees"]
+__all__ = ["PROTOCOLS", "HarnessMode", "Protocol", "ProtocolName", "Sees"]
 
 Sees = Literal["both sides", "prefix", "one-way"]
 """What is read of an item before a candidate."""
 Compared = Literal["sum", "byte", "whole"]
 """By what candidates are compared: the log-probability of their tokens, that per byte of their
 text, or that of exactly this fill, its end included."""
+HarnessMode = Literal["bidirectional", "unidirectional", "mask"]
+"""What the lm-evaluation-harness has read of a context, and how (`harness.py`)."""
 ProtocolName = Literal[
     "cloze", "glm-130b", "length-normalised", "bidirectional", "unidirectional", "few-shot"
 ]

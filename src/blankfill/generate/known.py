@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from blankfill.generate.engine import Engine, Inputs, Prefix
-from blankfill.generate.scores import Scorer
+from blankfill.generate.scores import KnownRow, Scorer
 from blankfill.generate.writing import Writing
 
 if TYPE_CHECKING:
     from blankfill.generate.language_model import LanguageModel
 
-__all__ = ["known_logprobs"]
+__all__ = ["known_logprobs", "known_rows"]
 
 STEP_POSITIONS = 1_024
 """Most positions that one step reads, however many rows there are."""
@@ -28,7 +28,6 @@ PREFIX_POSITIONS = 4_096
 """Most positions that are encoded at a time, unless one Part A alone has more."""
 
 
-@torch.inference_mode()
 def known_logprobs(
     lm: LanguageModel, writings: Sequence[Writing], advance: Callable[[int], None] | None = None
 ) -> list[list[float]]:
@@ -42,9 +41,28 @@ def known_logprobs(
     Raises:
         CheckpointError: the model's scores are not numbers.
     """
+    return [row.logprobs for row in known_rows(lm, writings, advance)]
+
+
+@torch.inference_mode()
+def known_rows(
+    lm: LanguageModel, writings: Sequence[Writing], advance: Callable[[int], None] | None = None,
+    *, ranked: bool = False,
+) -> list[KnownRow]:  # fmt: skip
+    """Give the scores of every token of some rows, as `known_logprobs` does.
+
+    Args:
+        lm: the model.
+        writings: rows whose every token is forced.
+        advance: called with the number of rows that were just read.
+        ranked: whether it is asked too which tokens are the most probable.
+
+    Raises:
+        CheckpointError: the model's scores are not numbers.
+    """
     engine, scorer = Engine(lm.model), Scorer(lm)
     readings = [writing.reading() for writing in writings]
-    logprobs: list[list[float]] = [[] for _ in writings]
+    known = [KnownRow() for _ in writings]
     with lm.computing():
         for group in _groups(writings):
             parts = [writings[members[0]].prompt for members in group]
@@ -57,17 +75,16 @@ def known_logprobs(
                     Inputs(row, reading.tokens, reading.positions)
                     for row, reading in zip(joined, read, strict=True)
                 ]
-                for (i, _), values in zip(
-                    chunk, scorer.known(engine.step(inputs), read), strict=True
-                ):
-                    logprobs[i] = values
-                for row in joined:
-                    engine.leave(row)
+                found = scorer.known_rows(engine.step(inputs), read, ranked=ranked)
+                for (i, _), row in zip(chunk, found, strict=True):
+                    known[i] = row
+                for each in joined:
+                    engine.leave(each)
                 if advance is not None:
                     advance(len(chunk))
             for prefix in prefixes:
                 engine.release(prefix)
-    return logprobs
+    return known
 
 
 def _groups(writings: Sequence[Writing]) -> Iterator[list[list[int]]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,20 @@ from blankfill.model.glm import device_of
 if TYPE_CHECKING:
     from blankfill.generate.language_model import LanguageModel
 
-__all__ = ["Scorer", "banned_tokens"]
+__all__ = ["KnownRow", "Scorer", "banned_tokens"]
 
 PIECE_SCORES = 2**24
 """Scores that exist at a time where tokens are known: 64 MiB."""
+
+
+@dataclass(slots=True)
+class KnownRow:
+    """Scores of what is known of one row."""
+
+    logprobs: list[float] = field(default_factory=list[float])
+    """Of each token."""
+    are_best: list[bool] = field(default_factory=list[bool])
+    """Of each whether no other is more probable; empty where that was not asked for."""
 
 
 class Scorer:
@@ -64,7 +75,22 @@ class Scorer:
         Raises:
             CheckpointError: they are not numbers.
         """
-        result: list[list[float]] = [[] for _ in readings]
+        return [row.logprobs for row in self.known_rows(hidden, readings)]
+
+    def known_rows(
+        self, hidden: torch.Tensor, readings: Sequence[Reading], *, ranked: bool = False
+    ) -> list[KnownRow]:
+        """Score what is known to come after inputs, and whether each is what would be chosen.
+
+        Args:
+            hidden: `[Q, D]` of all rows' inputs.
+            readings: what each row has read.
+            ranked: whether the second is asked for.
+
+        Raises:
+            CheckpointError: the scores are not numbers.
+        """
+        result = [KnownRow() for _ in readings]
         places: list[tuple[int, int, int, bool]] = []  # row, input, token, may end
         for row, (reading, end) in enumerate(zip(readings, _ends(readings), strict=True)):
             first = end - len(reading.tokens) + reading.num_closed
@@ -77,9 +103,12 @@ class Scorer:
                 hidden[torch.tensor(inputs, device=self._device)], list(may_end)
             )
             wanted = torch.tensor(tokens, device=self._device)[:, None]
-            values = log_probs.gather(1, wanted)[:, 0].tolist()
-            for row, value in zip(rows, values, strict=True):
-                result[row].append(self.checked(value))
+            found = log_probs.gather(1, wanted)[:, 0]
+            for row, value in zip(rows, found.tolist(), strict=True):
+                result[row].logprobs.append(self.checked(value))
+            if ranked:
+                for row, is_best in zip(rows, (found >= log_probs.amax(1)).tolist(), strict=True):
+                    result[row].are_best.append(is_best)
         return result
 
     def checked(self, logprob: float) -> float:
