@@ -57,9 +57,9 @@ def twin(tmp_path_factory):
 
 def changes_of(layout, kind, shape):
     sizes = SIZES
-    if layout[2] == 3:  # shares that are no power of two, and rows of weight 0
+    if layout[2] == 3:  # shares that are no power of two
         sizes = {"model.num_heads": 3, "model.hidden_size": 24, "model.vocab_size": 204,
-                 "model.ffn_size": 45, "train.row_length": 63, "train.batch_rows": 5}  # fmt: skip
+                 "model.ffn_size": 45, "train.row_length": 63}  # fmt: skip
     return {"optimizer.kind": kind, **sizes, **SHAPES[shape]}
 
 
