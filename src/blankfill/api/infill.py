@@ -83,9 +83,9 @@ def fill(
     """Fill the blanks of texts with a trained model.
 
     [MASK] stands for a word or phrase, [sMASK] for a sentence, [gMASK] for a long passage; a text
-    may hold several. Texts are filled left to right and earlier fills are seen by later blanks.
-    Of several texts, one that cannot be filled gets its error for an answer and the exit code is 2;
-    the others are filled.
+    may hold several: they are filled left to right, and later blanks see earlier fills, where no
+    other strategy is asked for. Of several texts, one that cannot be filled gets its error for an
+    answer and the exit code is 2; the others are filled.
 
     Example:
         blankfill fill runs/mine "The [MASK] fox jumps over the [MASK] dog."

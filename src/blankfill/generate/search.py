@@ -35,6 +35,8 @@ class FilledText:
     """Left to right."""
     starts: tuple[int, ...]
     """Where the fill of each begins in `tokens`."""
+    order: tuple[int, ...] = ()
+    """The blanks in the order in which they were filled."""
     together: tuple[tuple[FilledBlank, ...], ...] = ()
     """Fills of all blanks together, best first, where they were asked for."""
     error: str | None = None
@@ -113,7 +115,10 @@ def _finish(tokens: Int32, masks: Sequence[int], text: Text) -> FilledText:
         tuple(fills[b] for b in range(len(masks))) for fills in text.answer.together
     )  # fmt: skip
     blanks = tuple(text.answer.fills[b] for b in range(len(masks)))
-    return FilledText(tokens=whole, blanks=blanks, starts=starts, together=together)
+    return FilledText(
+        tokens=whole, blanks=blanks, starts=starts, order=tuple(text.answer.fills),
+        together=together,
+    )  # fmt: skip
 
 
 def _in_place(tokens: Int32, masks: Sequence[int], fills: Fills) -> tuple[Int32, tuple[int, ...]]:
