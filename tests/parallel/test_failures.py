@@ -167,13 +167,15 @@ def test_a_process_that_hangs_is_named_with_its_place(start, how):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("passes_on", [True, False], ids=["torchrun", "alone"])
-def test_a_full_disk_of_one_process_is_its_sentence(start, passes_on):
+@pytest.mark.parametrize(
+    ("rank", "passes_on"), [(0, True), (2, True), (2, False)], ids=["leading", "torchrun", "alone"]
+)
+def test_a_full_disk_of_one_process_is_its_sentence(start, rank, passes_on):
     more = ["--checkpoint.on-error", "stop", "--checkpoint.no-in-background"]
-    launch = start(3, *more, hurt={0: hurt.full_disk}, passes_on=passes_on)
+    launch = start(3, *more, hurt={rank: hurt.full_disk}, passes_on=passes_on)
     said = one_sentence(launch, launch.wait(STARTING_SECONDS))
-    assert "could not be written" in said
-    assert "larger than this process may write" in said
+    assert "the checkpoint of step 5 could not be written" in said
+    assert f"by process {rank} of 3 on {HOST} (a file would be larger than this process may" in said
 
 
 @pytest.mark.slow

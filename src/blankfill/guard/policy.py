@@ -153,7 +153,8 @@ class Watch:
         try:
             return write_incident(self._run, incident, self._tokenizer)
         except OSError as error:
-            return f"no page, which could not be written ({error})"
+            by = f" by {incident.teller}" if incident.teller else ""
+            return f"no page, which could not be written{by} ({error})"
 
 
 def _badness(found: StepNumbers) -> float:
