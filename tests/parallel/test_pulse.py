@@ -19,7 +19,7 @@ from blankfill.parallel.lookout import Lookout, Standing, waits_told_to
 from blankfill.parallel.meeting import _as_all_know
 from blankfill.parallel.pace import Pace
 from blankfill.parallel.pulse import Pulse
-from blankfill.parallel.refusal import first_refusal, wait_until_heard
+from blankfill.parallel.refusal import first_refusal, is_refused, wait_until_heard
 from blankfill.processes import Alone, speaker_of
 
 TIMEOUT = 3.0  # so that 1.5 s of silence are a loss
@@ -357,6 +357,15 @@ def test_processes_that_wait_for_one_that_refuses_to_begin_end_with_its_sentence
     assert set(found) == {0, 1, 3}
     said = {(str(error), speaker_of(error)) for error in found.values()}
     assert said == {("process 2 of 4 on a: there is no option --x", 2)}
+
+
+def test_what_was_refused_before_all_were_started_again_is_forgotten(monkeypatch):
+    store = dist.HashStore()
+    first_refusal(store, 1, "of before")
+    assert is_refused(store)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert not is_refused(store)
+    assert guests_of(store, 3)
 
 
 def test_of_processes_that_wait_for_others_in_vain_one_speaks():

@@ -23,6 +23,7 @@ from blankfill.parallel.refusal import (
     first_refusal,
     give_up,
     is_refused,
+    look_seconds,
     require_no_refusal,
     wait_until_heard,
 )
@@ -150,7 +151,7 @@ def _introduce(
         if guests and guests[rank] == me:  # else it is a list of before
             return guests, dist.PrefixStore(f"blankfill/{word}", own_connection(store))
         require_no_refusal(store, rank, count)
-        time.sleep(0.01)
+        time.sleep(look_seconds(count))
     missing = [r for r in range(count) if not store.check([_answer(word, r)])] if word else [0]
     named = ", ".join(map(str, missing[:8] or [0])) + (", .." if len(missing) > 8 else "")
     give_up(
@@ -184,7 +185,7 @@ def refuse_alone(sentence: str, say: Callable[[str], object]) -> None:
     try:
         store, *_ = meet(PATIENCE_SECONDS)
         while not (is_refused(store) or store.check([CALL]) or time.monotonic() > until):
-            time.sleep(0.02)
+            time.sleep(look_seconds(place.count))
         is_mine = first_refusal(store, place.rank, named).by == place.rank
     except (RuntimeError, ConfigError):  # nobody is there whom it could tell
         say(named)

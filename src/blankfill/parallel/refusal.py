@@ -9,6 +9,7 @@ all as soon as one has ended.
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
@@ -20,10 +21,13 @@ from blankfill.processes import deaf, settle_speaker
 if TYPE_CHECKING:
     from torch.distributed import Store
 
-__all__ = ["first_refusal", "give_up", "is_refused", "require_no_refusal", "wait_until_heard"]
+__all__ = [
+    "first_refusal", "give_up", "is_refused", "look_seconds", "require_no_refusal",
+    "wait_until_heard",
+]  # fmt: skip
 
-REFUSAL, HEARD, GONE = (f"blankfill/refusal{of}" for of in ("", "/heard", "/gone"))
-"""Keys of the store: what was refused first, how many processes know of it, and how many of them
+REFUSAL, HEARD, GONE = "refusal", "heard", "gone"
+"""What is in the store: what was refused first, how many processes know of it, and how many of them
 ask for nothing more."""
 HEARING_SECONDS = 30.0
 """For which a process stays until all others know."""
@@ -35,13 +39,13 @@ WAITING_SECONDS = 5.0
 
 def is_refused(store: Store) -> bool:
     """Tell whether a process has refused to begin."""
-    return store.check([REFUSAL])
+    return store.check([_key(REFUSAL)])
 
 
 def first_refusal(store: Store, rank: int, sentence: str) -> Refusal:
     """Write down what this process refuses where nobody has refused yet; give what stands."""
     mine = written(Refusal(by=rank, sentence=sentence))
-    return read(Refusal, store.compare_set(REFUSAL, "", mine))
+    return read(Refusal, store.compare_set(_key(REFUSAL), "", mine))
 
 
 def require_no_refusal(store: Store, rank: int, count: int) -> None:
@@ -51,7 +55,7 @@ def require_no_refusal(store: Store, rank: int, count: int) -> None:
         ProcessLostError: it has, and says so itself.
     """
     if is_refused(store):
-        refusal = read(Refusal, store.get(REFUSAL))
+        refusal = read(Refusal, store.get(_key(REFUSAL)))
         error = ProcessLostError(refusal.sentence)
         settle_speaker(error, refusal.by)
         with deaf():
@@ -85,16 +89,26 @@ def wait_until_heard(store: Store, rank: int, count: int, seconds: float = HEARI
     Process 0, which may keep the store, goes last: torch prints a page where a store is lost.
     """
     with suppress(RuntimeError):  # it has ended all the same
-        store.add(HEARD, 1)
+        store.add(_key(HEARD), 1)
         _wait_for(store, HEARD, count, seconds)
         if rank:
-            store.add(GONE, 1)
+            store.add(_key(GONE), 1)
         else:
             _wait_for(store, GONE, count - 1, GOING_SECONDS)
 
 
-def _wait_for(store: Store, key: str, count: int, seconds: float) -> None:
+def look_seconds(count: int) -> float:
+    """Give the time between two looks into the store, which answers all processes one by one."""
+    return max(0.01, 1e-4 * count)
+
+
+def _wait_for(store: Store, what: str, count: int, seconds: float) -> None:
     """Wait until so many processes have counted themselves."""
     until = time.monotonic() + seconds
-    while store.add(key, 0) < count and time.monotonic() < until:
-        time.sleep(0.02)
+    while store.add(_key(what), 0) < count and time.monotonic() < until:
+        time.sleep(look_seconds(count))
+
+
+def _key(what: str) -> str:
+    """Name a key; a launcher that starts all again may give them the store of before."""
+    return f"blankfill/{what}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
