@@ -172,6 +172,13 @@ def test_without_the_library_an_expression_says_how_to_get_it(lm, monkeypatch):
         lm.fill(TEXTS[0], bounds=Bounds(regex="[a-c]+"))
 
 
+def test_most_tokens_may_be_more_than_the_limit_of_the_call(lm):
+    bounds = Bounds(min_tokens=9, max_tokens=9)
+    (blank,) = lm.fill(TEXTS[0], bounds=bounds, max_new_tokens=3).blanks
+    assert len(blank.tokens) == 9
+    assert blank.ended
+
+
 def test_a_stop_ends_the_fill_before_it(lm):
     free = lm.fill(TEXTS[0], max_new_tokens=8, bounds=Bounds(min_tokens=8))
     text = free.blanks[0].text
@@ -266,6 +273,7 @@ def test_contradictory_bounds_are_told(values, says):
     ("values", "says"),
     [
         ({"min_tokens": 50}, "max_new_tokens=12"),
+        ({"min_tokens": 500, "max_tokens": 600}, "this model writes"),
         ({"required": ["abcdefghijklmnopqrstuvwxyz"], "max_tokens": 2}, "at least"),
         ({"required": ["a dog"], "forbidden": ["dog"]}, "forbidden"),
         ({"begin_with": "dog ", "forbidden": ["dog"]}, "forbidden"),

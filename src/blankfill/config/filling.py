@@ -208,12 +208,13 @@ class Bounds:
         return any(getattr(self, each.name) != each.default for each in fields(self))
 
     def check_limit(self, max_new_tokens: int) -> None:
-        """Check the number of tokens against the limit of the call.
+        """Check the number of tokens against the limit of the call, which holds where there is no
+        other.
 
         Raises:
             RequestError: the least is above it.
         """
-        if self.min_tokens > max_new_tokens:
+        if self.max_tokens is None and self.min_tokens > max_new_tokens:
             raise RequestError(
                 f"min_tokens={self.min_tokens} is above max_new_tokens={max_new_tokens}; raise "
                 "max_new_tokens or lower min_tokens"

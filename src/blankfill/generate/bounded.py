@@ -152,8 +152,12 @@ def bound_fill(
         RequestError: no fill can obey the bounds, or the vocabulary cannot follow them.
     """
     bounds.check_limit(max_new_tokens)
-    most = min(bounds.max_tokens or max_new_tokens, max_new_tokens)
-    most = min(most + edges.num_held, longest)
+    most = min((bounds.max_tokens or max_new_tokens) + edges.num_held, longest)
+    if bounds.min_tokens > most:
+        raise RequestError(
+            f"min_tokens={bounds.min_tokens} is above the {longest:,} that this model writes "
+            "into a blank; lower it"
+        )
     leads = bounds.begin_with or bounds.regex is not None or bounds.allowed
     space = " " if leads and edges.after_space and not bounds.begin_with[:1].isspace() else ""
     begin = edges.before + space
