@@ -30,6 +30,7 @@ GIVEN = {
     "fill": (("no-run", "a [MASK]"), {}), "generate": (("no-run", "a"), {}),
     "score": (("no-run", "a [MASK]", "b"), {}), "rank": (("no-run", "a [MASK]", "b"), {}),
     "surprise": (("no-run", "a b"), {}),
+    "probe": (("no-run",), {"data": "no-file", "target": "y", "out": "o"}),
     "import": (("no-path",), {"out": "o"}), "export": (("no-run",), {"to": "hf", "out": "o"}),
     "resize": (("no-run",), {"tokenizer": "no-tok", "out": "o"}),
     "quantize": (("no-run",), {"bits": 8, "out": "o"}), "info": (("no-path",), {}),

@@ -39,6 +39,10 @@ def commands(tmp_path_factory):
     home.mkdir(parents=True)
     (home / "text.txt").write_text("\n\n".join(small_corpus()), encoding="utf-8")
     items = write_items(home, "sst2", [*ITEMS["sst2"], {"sentence": "no label"}])
+    (home / "probed.jsonl").write_text("\n".join(
+        json.dumps({"text": each, "y": number % 3 == 0})
+        for number, each in enumerate(small_corpus(40))
+    ), encoding="utf-8")  # fmt: skip
     text, tok, store, run = (str(home / name) for name in ("text.txt", "tok", "store", "run"))
     small = {
         "model.hidden-size": 32, "model.num-layers": 1, "model.num-heads": 2, "model.ffn-size": 32,
@@ -75,6 +79,21 @@ def commands(tmp_path_factory):
         "score": [run, "--", f"{MARKUP} [MASK]", MARKUP, "\u5c0f\u732b"],
         "rank": [run, "--", f"{MARKUP} [MASK]", MARKUP, "\u5c0f\u732b"],
         "surprise": [run, "--", f"{MARKUP} on\tMonday\x07 \u5c0f\u732b."],
+        "probe": [
+            run,
+            "--data",
+            str(home / "probed.jsonl"),
+            "--target",
+            "y",
+            "--folds",
+            "2",
+            "--seeds",
+            "1",
+            "--layer",
+            "1",
+            "--out",
+            str(home / "probe.html"),
+        ],
         "import": [run, "--out", str(home / "imported")],
         "export": [run, "--to", "hf", "--out", str(home / "exported")],
         "resize": [run, "--tokenizer", tok, "--out", str(home / "resized")],

@@ -95,6 +95,12 @@ VERBS: dict[str, Verb] = {
         "score:score", "score:print_score", "how probable candidates for a blank are", computes=True
     ),
     "rank": Verb("score:rank", "score:print_score", "candidates, the best first", computes=True),
+    "probe": Verb(
+        "probe:probe",
+        "probe:print_probe",
+        "what a model's hidden states hold of a target",
+        computes=True,
+    ),
     "surprise": Verb(
         "score:surprise", "score:print_surprise", "how surprising each word is", computes=True
     ),

@@ -33,6 +33,10 @@ Groups = npt.NDArray[np.int64]
 """`[n]` the number of the group, such as a document, that each item is of."""
 
 
+LEAST_ALPHA = 1e-4
+"""A negative binomial of less is at the edge, a Poisson, where Newton's steps may leave it."""
+
+
 class NoFitError(DataError):
     """A maximum likelihood fit that has no answer: the message says why."""
 
@@ -187,6 +191,11 @@ def _fit_negative_binomial(
     start = np.append(first.params, max(dispersion_of(family, np.asarray(first.mu), y), 1e-3))
     model = sm.NegativeBinomial(y, design, loglike_method="nb2", offset=np.log(exposure))
     result = model.fit(start_params=start, disp=0, maxiter=500, **_clusters(groups))
+    if np.isfinite(result.params).all() and result.params[-1] > LEAST_ALPHA:
+        # The first search ends where it is near; Newton's steps end at the last digits.
+        result = model.fit(
+            start_params=result.params, method="newton", disp=0, maxiter=50, **_clusters(groups)
+        )
     params, covariance = np.asarray(result.params), np.asarray(result.cov_params())
     if not np.isfinite(params).all() or not params[-1] >= 0:
         raise ValueError("the search left what a dispersion may be")

@@ -300,7 +300,7 @@ class ProbeResult:
     """The field or the pattern that was read."""
     at: str
     """Which hidden states: of the blank, the mean, or of a token."""
-    family: str
+    family: FamilyName
     """The family of the target."""
     link: str
     """The link of the `explain` fit."""

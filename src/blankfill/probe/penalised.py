@@ -15,7 +15,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy import sparse
@@ -30,9 +30,10 @@ __all__ = ["PENALTIES", "Features", "Predictor", "fit_penalised", "mean_of"]
 
 Features = Float64 | sparse.csr_matrix
 """`[n, D]` numbers; counts of words are sparse."""
-PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Strengths that the inner folds choose among."""
 MOST_STEPS = 1000
+MOST_NEWTON_COLUMNS = 1024
 CUT_WEIGHT = 100.0
 """What the cuts of an ordinal fit are multiplied by, so that the penalty hardly reaches them."""
 
@@ -110,8 +111,17 @@ def _standardise(features: Features) -> Callable[[Features], Any]:
     return scaler.transform
 
 
+def _solver(made: Any) -> Literal["newton-cholesky", "lbfgs"]:
+    """Take Newton's steps where the matrix of second derivatives is small: a few do."""
+    small = not sparse.issparse(made) and made.shape[1] <= MOST_NEWTON_COLUMNS
+    return "newton-cholesky" if small else "lbfgs"
+
+
 def _classes(made: Any, y: Float64, penalty: float, _exposure: Float64, num_classes: int) -> Any:
-    model = LogisticRegression(C=1 / (penalty * len(y)), max_iter=MOST_STEPS, tol=1e-5)
+    solver = _solver(made) if num_classes == 2 else "lbfgs"
+    model = LogisticRegression(
+        C=1 / (penalty * len(y)), max_iter=MOST_STEPS, tol=1e-5, solver=solver
+    )
     model.fit(made, y.astype(int))
 
     def mean(other: Any, _: Float64) -> Float64:
@@ -128,8 +138,9 @@ def _levels(made: Any, y: Float64, penalty: float, _exposure: Float64, num_class
     above = np.concatenate([(y > cut).astype(int) for cut in cuts])
     which = np.repeat(np.eye(len(cuts)) * CUT_WEIGHT, len(y), axis=0)
     model = LogisticRegression(
-        C=1 / (penalty * len(y)), max_iter=MOST_STEPS, tol=1e-5, fit_intercept=False
-    )
+        C=1 / (penalty * len(y)), max_iter=MOST_STEPS, tol=1e-5, fit_intercept=False,
+        solver=_solver(made),
+    )  # fmt: skip
     join: Any = sparse.hstack if sparse.issparse(made) else np.hstack
     stacked = join([stack([made] * len(cuts)), which])
     model.fit(sparse.csr_matrix(stacked) if sparse.issparse(made) else stacked, above)
@@ -150,8 +161,9 @@ def _counts(made: Any, y: Float64, penalty: float, exposure: Float64, _num_class
     # Rates weighted by exposure have the likelihood of counts with its logarithm as an offset; the
     # weights are divided by their sum, and the penalty is per item.
     model = PoissonRegressor(
-        alpha=penalty * len(y) / float(exposure.sum()), max_iter=MOST_STEPS, tol=1e-6
-    )
+        alpha=penalty * len(y) / float(exposure.sum()), max_iter=MOST_STEPS, tol=1e-6,
+        solver=_solver(made),
+    )  # fmt: skip
     model.fit(made, y / exposure, sample_weight=exposure)
     return model, lambda other, of: model.predict(other) * of
 
@@ -163,7 +175,9 @@ def _gaussian(made: Any, y: Float64, penalty: float, _exposure: Float64, _num_cl
 
 
 def _gamma(made: Any, y: Float64, penalty: float, _exposure: Float64, _num_classes: int) -> Any:
-    model = GammaRegressor(alpha=penalty, max_iter=MOST_STEPS, tol=1e-6).fit(made, y)
+    model = GammaRegressor(alpha=penalty, max_iter=MOST_STEPS, tol=1e-6, solver=_solver(made)).fit(
+        made, y
+    )
     return model, lambda other, _: model.predict(other)
 
 

@@ -5,7 +5,7 @@ Shapes: n items, L blocks, D hidden.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from blankfill.probe.folds import Folds, given_folds, require_apart
 from blankfill.probe.likelihood import NoFitError
 from blankfill.probe.names import CATEGORICAL, COUNTS, LINKS, FamilyName, LinkName
 from blankfill.probe.nested import Task
+from blankfill.probe.notes import notes_of
 from blankfill.probe.outcome import ProbeCleaning, ProbeExplained, ProbeResult
 from blankfill.probe.probing import (
     Choice,
@@ -94,8 +95,10 @@ def answer(request: Request, page: str) -> ProbeResult:
                          device=request.device)  # fmt: skip
     _check_layer(request, source.cfg.model.num_layers)
     known = _check_data(request, source)
-    if request.family is not None:  # what the target refuses is said before the states are made
-        _code(request, request.family, known)
+    # What the target refuses is said before the states are made.
+    named = request.family or ("ordinal" if request.order else None)
+    if named is not None:
+        _code(request, named, known)
     trained = _layers(request, source.trained(known.items))
     first = _layers(request, source.untrained(known.items, request.seed), refuse=False)
     choice = _choose(request, known, trained)
@@ -118,7 +121,7 @@ def answer(request: Request, page: str) -> ProbeResult:
     link = request.link or LINKS[family][0]
     explained, reason = _explain(request, task, link, trained[found.layer], found.nested.folds,
                                  target, known)  # fmt: skip
-    return ProbeResult(
+    result = ProbeResult(
         run=str(source.run), step=source.step, data=str(request.data), target=request.target,
         text=request.text, at=request.at, family=family, link=link, classes=target.classes,
         cleaning=_cleaning(known), families=choice.compared if choice else (), layer=found.layer,
@@ -128,6 +131,7 @@ def answer(request: Request, page: str) -> ProbeResult:
         collinearity=collinearity_of(trained[found.layer]), explained=explained,
         not_explained=reason, notes=(), page=page,
     )  # fmt: skip
+    return replace(result, notes=tuple(notes_of(result, "en")))
 
 
 def _check_options(request: Request) -> None:

@@ -46,8 +46,9 @@ class Line:
     """By step."""
     colour: int = 0
     """Which colour of the page."""
-    style: Literal["line", "dots", "level"] = "line"
-    """dots marks each point; level is a dashed line at the value of its only point."""
+    style: Literal["line", "dots", "points", "level"] = "line"
+    """dots marks each point; points are not joined; level is a dashed line at the value of its only
+    point."""
     noisy: bool = True
     """Whether a running mean is drawn over a line of many points."""
 
@@ -231,8 +232,9 @@ def _draw_line(line: Line, axes: _Axes) -> str:
             f'<path class="raw" stroke="{colour}" d="{path}"/>'
             f'<path class="line" stroke="{colour}" d="{bold}"/>'
         )
-    drawn = f'<path class="line" stroke="{colour}" d="{path}"/>'
-    if line.style == "dots" or len(places) == 1:
+    joined = line.style != "points"
+    drawn = f'<path class="line" stroke="{colour}" d="{path}"/>' if joined else ""
+    if line.style in ("dots", "points") or len(places) == 1:
         drawn += "".join(f'<circle fill="{colour}" cx="{x}" cy="{y}" r="3"/>' for x, y in places)
     return drawn
 
@@ -242,7 +244,7 @@ def _legend(lines: Sequence[Line], always: bool) -> str:
         f'<li><i class="{line.style}" style="--c:var(--c{line.colour % NUM_COLOURS})"></i>'
         f"{escape(line.name)}</li>"
         for line in lines
-        if line.style != "level"
+        if line.style != "level" and line.name
     ]
     return f'<ul class="legend">{"".join(items)}</ul>' if always or len(items) > 1 else ""
 

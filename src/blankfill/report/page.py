@@ -28,7 +28,7 @@ from blankfill.report.tables import (
 from blankfill.report.words import Language, say
 from blankfill.text.language import LANGUAGES
 
-__all__ = ["build_page", "is_report"]
+__all__ = ["build_page", "foot", "frame_page", "is_report"]
 
 _Writer = Callable[[RunHistory, Language], str]
 
@@ -68,17 +68,30 @@ def build_page(records: Sequence[RunHistory], names: Sequence[str], lang: Langua
             "configuration", _folded(_per_run(records, names, configuration, lang), lang), lang
         ),
     ]
-    title = f"{', '.join(names)} - {say('title', lang)}"
+    body = (
+        f"{_head(records, names, lang)}"
+        f"<main>{_notes(records, names, lang)}{''.join(sections)}</main>{foot(lang)}"
+    )
+    return frame_page(MARK, f"{', '.join(names)} - {say('title', lang)}", body, lang)
+
+
+def frame_page(mark: str, title: str, body: str, lang: Language) -> str:
+    """Put a page together that needs no other file.
+
+    Args:
+        mark: how it begins, by which a later one knows what it may replace.
+        title: of the window.
+        body: HTML.
+        lang: language of the page.
+    """
     return "".join(
         [
-            MARK,
+            mark,
             f'\n<html lang="{lang}"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta name="color-scheme" content="light dark">',
             f"<title>{escape(title)}</title><style>{_asset('page.css')}</style></head><body>",
-            _head(records, names, lang),
-            f"<main>{_notes(records, names, lang)}{''.join(sections)}</main>",
-            _foot(lang),
+            body,
             f'<div id="tip" role="status"></div><script>{_asset("page.js")}</script>',
             "</body></html>\n",
         ]
@@ -229,7 +242,8 @@ def _section(key: str, body: str, lang: Language) -> str:
     return f'<section id="{key}"><h2>{say(key, lang)}</h2>{body}</section>' if body else ""
 
 
-def _foot(lang: Language) -> str:
+def foot(lang: Language) -> str:
+    """Say when and by what a page was written."""
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return (
         f"<footer class='page'><p>{say('made', lang, now, __version__)}</p>"
