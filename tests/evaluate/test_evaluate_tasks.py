@@ -127,6 +127,7 @@ def refused(words, capsys, monkeypatch):
         (["run"], "--data"),
         (["--compare", "run"], "two are compared"),
         (["--compare", "run", "nowhere"], "no such folder"),
+        (["run", "--tasks", "items", "--compare", "run", "nowhere"], "no such folder"),
         (["--compare", "run", "items"], "no run in it has"),
     ],
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blankfill.errors import ConfigError
+from blankfill.errors import CheckpointError, ConfigError
 from blankfill.results import short_repr
 
 if TYPE_CHECKING:
@@ -197,14 +197,19 @@ def compare_runs(paths: Sequence[Path]) -> list[TaskComparison]:
 
 
 def require_two(paths: Sequence[Path]) -> None:
-    """Check that two sides are compared.
+    """Check that two sides are compared, before anything is asked.
 
     Raises:
         ConfigError: there are not two.
+        CheckpointError: one is no folder.
     """
     if len(paths) != 2:
         raise ConfigError(f"compare: {len(paths)} folders were named, and two are compared; name "
                           "two runs, or two folders of runs that are seeds of one")  # fmt: skip
+    gone = next((path for path in paths if not path.is_dir()), None)
+    if gone is not None:
+        raise CheckpointError(f"compare: there is no such folder: {gone}; name a run that was "
+                              "asked with --tasks")  # fmt: skip
 
 
 def _record(run: Path, answers: Sequence[TaskAnswers]) -> None:

@@ -52,9 +52,6 @@ def read_side(path: Path) -> Side:
     Raises:
         CheckpointError: there are none, or they are damaged.
     """
-    if not path.is_dir():
-        raise CheckpointError(f"{path}: there is no such folder; name a run that was asked with "
-                              "--tasks")  # fmt: skip
     own = read_tasks(path)
     if own is not None:
         return Side(path=path, records=(own,))
