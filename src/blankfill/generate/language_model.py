@@ -43,6 +43,7 @@ from blankfill.generate.loading import (
     give_memory,
     keep_in,
     load_run_tokenizer,
+    make_ready,
     quickest_products,
 )
 from blankfill.generate.sampling import Sampling
@@ -50,7 +51,7 @@ from blankfill.generate.score import RankBy, ScoredText, rank_fills, score_fills
 from blankfill.generate.surprise import SurprisedText, surprise_words
 from blankfill.generate.whole import TextMode, TextScore, require_no_window, score_text
 from blankfill.model.glm import GLM, device_of
-from blankfill.model.quantized import make_room, quantized_matrices, settle
+from blankfill.model.quantized import make_room, quantized_matrices
 from blankfill.objective.special import SpecialIds
 from blankfill.runs import locate, read_run
 from blankfill.runs.parts import load_weights, stored_types
@@ -373,8 +374,7 @@ class LanguageModel:
             keep_in(model, dtype, stored_types(found.path, name))
         give_memory(model, where)
         load_weights(model, found.path, name)
-        settle(model)
-        model.eval()
+        make_ready(model)
         return cls(
             model=model, tokenizer=tokenizer, cfg=cfg, path=run, step=found.step,
             cpu_precision=quickest_products(model),

@@ -13,14 +13,18 @@ import torch
 from blankfill.config.train import WeightType
 from blankfill.engine.device import lowest_precision
 from blankfill.errors import CheckpointError
+from blankfill.model.attention import Attention
 from blankfill.model.glm import GLM, device_of
 from blankfill.model.linear import product
+from blankfill.model.mlp import GatedMLP
+from blankfill.model.quantized import settle
 from blankfill.runs import Checkpoint, Part, Place, RunRecord, choose_checkpoint
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import NoVocabulary, load_tokenizer
 
 __all__ = [
-    "Weights", "find_weights", "give_memory", "keep_in", "load_run_tokenizer", "quickest_products",
+    "Weights", "find_weights", "give_memory", "keep_in", "load_run_tokenizer", "make_ready",
+    "quickest_products",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -101,6 +105,15 @@ def give_memory(model: torch.nn.Module, device: torch.device) -> None:
             setattr(module, name, torch.nn.Parameter(made, requires_grad=parameter.requires_grad))
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device=device))
+
+
+def make_ready(model: GLM) -> GLM:
+    """Get a model ready for use, once its values stand; training goes on from another."""
+    for module in model.modules():
+        if isinstance(module, Attention | GatedMLP):
+            module.join()
+    settle(model)
+    return model.eval()
 
 
 def quickest_products(model: GLM) -> torch.dtype:

@@ -21,7 +21,7 @@ from blankfill.config.model import ModelConfig
 from blankfill.kernels.packed import block_attention
 from blankfill.model.cache import Cache
 from blankfill.model.dropout import ATTENTION, Draws, kept
-from blankfill.model.linear import Linear, is_narrow
+from blankfill.model.linear import Joined, Linear, is_narrow
 from blankfill.model.masks import DenseMask, FlexMask, Mask, PackedMask, VarlenMask
 from blankfill.model.rope import Rotation, rotate
 
@@ -61,6 +61,12 @@ class Attention(nn.Module):
         self.recomputes = False
         """Whether training keeps no attention weights, and computes them again in the backward
         pass; flex and varlen never keep them."""
+        self.joined: Joined | None = None
+        """Queries, keys and values as one layer, of a model in use."""
+
+    def join(self) -> None:
+        """Compute queries, keys and values by one product from here on."""
+        self.joined = Joined(self.q, self.k, self.v)
 
     def forward(
         self,
@@ -118,11 +124,14 @@ class Attention(nn.Module):
     def _project(
         self, x: torch.Tensor, wanted: torch.Tensor | None, *, apart: bool
     ) -> torch.Tensor:
-        """Give queries, keys and values side by side; other queries than the wanted are zero.
+        """Give queries, keys and values side by side; other queries than the wanted are zero,
+        or whatever they are.
 
         Apart they are three products: of the few positions of a step of generation, joining the
         matrices would cost more than multiplying by them.
         """
+        if self.joined is not None and self.joined.serves:
+            return self.joined(x)
         if wanted is None and apart:
             return torch.cat([self.q(x), self.k(x), self.v(x)], dim=-1)
         if wanted is None:

@@ -116,8 +116,10 @@ class Dropout(nn.Module):
             site: where the layer drops.
             wanted: `[n]` which positions they are, counted over all rows.
         """
-        if draws is None or not self.training or not self.rate:
-            return nn.functional.dropout(x, self.rate, self.training)
+        if not self.training or not self.rate:
+            return x
+        if draws is None:
+            return nn.functional.dropout(x, self.rate)
         units = torch.arange(x.shape[-1], device=x.device)
         positions = draws.positions(site, wanted)
         if wanted is None and x.shape[1] < draws.length:

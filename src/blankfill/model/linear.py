@@ -11,12 +11,14 @@ Shapes: D inputs, F outputs.
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import torch
 from torch import nn
 
 from blankfill.model.quantized import QuantizedMatrix
 
-__all__ = ["Linear", "Matrix", "is_narrow", "product"]
+__all__ = ["Joined", "Linear", "Matrix", "is_narrow", "product"]
 
 Matrix = torch.Tensor | QuantizedMatrix
 """What is multiplied by."""
@@ -64,3 +66,41 @@ def product(x: torch.Tensor, matrix: Matrix, bias: torch.Tensor | None = None) -
 def is_narrow(matrix: Matrix, x: torch.Tensor) -> bool:
     """Tell whether a matrix has fewer bits than what it multiplies."""
     return isinstance(matrix, QuantizedMatrix) or matrix.dtype.itemsize < x.dtype.itemsize
+
+
+class Joined:
+    """Layers of one input whose matrices lie one after the other in memory: one product of them.
+
+    The layers keep their names and values, which are parts of the whole from here on. It is for a
+    model in use: where a gradient is asked for, or values have moved elsewhere, it does not serve.
+
+    Args:
+        layers: of one input; with biases.
+    """
+
+    def __init__(self, *layers: Linear) -> None:
+        self._first = layers[0]
+        weights: list[Matrix] = [layer.weight for layer in layers]
+        packed = [weight for weight in weights if isinstance(weight, QuantizedMatrix)]
+        self._bias = torch.cat([layer.bias.detach() for layer in layers])
+        self._weight: Matrix
+        if packed:
+            self._weight = QuantizedMatrix.joined(packed)
+            return
+        self._weight = torch.cat([layer.weight.detach() for layer in layers])
+        self._begin = self._weight.data_ptr()
+        ends = list(accumulate(len(layer.weight) for layer in layers))
+        for layer, end in zip(layers, ends, strict=True):
+            layer.weight.data = self._weight[end - len(layer.weight) : end]
+
+    @property
+    def serves(self) -> bool:
+        """Whether this is what the layers compute."""
+        weight: Matrix = self._first.weight
+        if isinstance(weight, QuantizedMatrix):
+            return isinstance(self._weight, QuantizedMatrix)
+        return not torch.is_grad_enabled() and weight.data_ptr() == self._begin
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Map `[..., D]` to the results of all layers, side by side."""
+        return product(x, self._weight, self._bias)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from blankfill.config.model import ModelConfig
 from blankfill.kernels.gate import geglu_in_c
-from blankfill.model.linear import Linear
+from blankfill.model.linear import Joined, Linear
 
 __all__ = ["GatedMLP", "PlainMLP", "build_mlp"]
 
@@ -37,10 +37,20 @@ class GatedMLP(nn.Module):
         self.gate = Linear(cfg.hidden_size, cfg.ffn_size)
         self.down = Linear(cfg.ffn_size, cfg.hidden_size)
         self.activation = ACTIVATIONS[cfg.activation]
+        self.joined: Joined | None = None
+        """Both layers into the inner width as one, of a model in use."""
+
+    def join(self) -> None:
+        """Compute both halves by one product from here on."""
+        self.joined = Joined(self.up, self.gate)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `[..., D]` to `[..., D]`."""
-        up, gate = self.up(x), self.gate(x)
+        if self.joined is not None and self.joined.serves:
+            # Torch rounds a function of rows that lie apart otherwise than of one alone.
+            up, gate = (half.contiguous() for half in self.joined(x).chunk(2, dim=-1))
+        else:
+            up, gate = self.up(x), self.gate(x)
         gated = geglu_in_c(up, gate) if self.activation is functional.gelu else None
         return self.down(up * self.activation(gate) if gated is None else gated)
 

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any, Final, Literal
 
 import torch
@@ -92,6 +93,20 @@ class QuantizedMatrix(nn.Module):
             made.codes[part], made.scales[part] = codes, scales
         return made
 
+    @classmethod
+    def joined(cls, parts: Sequence[QuantizedMatrix]) -> QuantizedMatrix:
+        """Lay matrices of one input under each other; the parts keep no memory of their own."""
+        rows = [part.shape[0] for part in parts]
+        made = cls(0, parts[0].shape[1], parts[0].bits)
+        made.shape = (sum(rows), made.shape[1])
+        made.codes = torch.cat([part.codes for part in parts])
+        made.scales = torch.cat([part.scales for part in parts])
+        made.settle(keep_codes=False)
+        for part, end in zip(parts, accumulate(rows), strict=True):
+            own = slice(end - part.shape[0], end)
+            part.codes, part.scales = made.codes[own], made.scales[own]
+        return made
+
     def forward(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """Multiply by the transpose and add a bias.
 
@@ -122,6 +137,8 @@ class QuantizedMatrix(nn.Module):
                 takes the place of the codes.
         """
         if self.bits == 8 or self.codes.device.type != "cpu" or not _has_int4():
+            return
+        if not len(self.codes):  # they are a part of another matrix
             return
         missing = -self.shape[0] % _ROWS_MULTIPLE
         codes = nn.functional.pad(_nibbles(self.codes), (0, 0, 0, missing))
