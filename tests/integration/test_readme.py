@@ -14,11 +14,12 @@ from blankfill.config.presets import preset
 from blankfill.demo.corpus import generate
 from blankfill.prepare import pace
 from blankfill.prepare.pace import Pace
-from docs_blocks import ROOT, commands
+from docs_blocks import ROOT, blocks, commands
 
 
 def test_both_readmes_have_the_same_commands():
     assert commands(ROOT / "README.md") == commands(ROOT / "README.zh.md")
+    assert blocks(ROOT / "README.md", "python") == blocks(ROOT / "README.zh.md", "python")
     assert len(commands(ROOT / "README.md")) >= 10
 
 
@@ -64,6 +65,10 @@ def test_the_readmes_commands_run(folder, monkeypatch, capsys):
             make_short(patch, words)
             assert main(words) == 0, line
         assert capsys.readouterr().out.strip(), line
+    (lines,) = blocks(ROOT / "README.md", "python")
+    assert len(lines.strip().splitlines()) <= 11  # ten lines and an empty one
+    exec(compile(lines.replace("runs/demo", "runs/mine"), "README.md", "exec"), {})
+    assert "surprise=" in capsys.readouterr().out
     assert main(["info", "store", "--json"]) == 0
     assert main(["pretrain", "tiny", "--data", "store", "--out", "runs/mine"]) == 2
     assert "--resume" in capsys.readouterr().err

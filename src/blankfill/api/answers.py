@@ -20,15 +20,15 @@ from blankfill.api.parameters import Paths, Texts, as_list, as_path
 from blankfill.errors import BlankfillError, RequestError
 from blankfill.results import short_repr, to_dict
 from blankfill.text.line_texts import MOST_TEXTS, lines_of_files, lines_of_stdin
-from blankfill.text.user_text import UserText, checked
+from blankfill.text.user_text import UserText, checked, is_open_ended
 
 if TYPE_CHECKING:
     from blankfill.api.answers_file import AnswersFile
     from blankfill.config.run import RunConfig
-    from blankfill.generate import FilledItem, LanguageModel
+    from blankfill.generate import FilledItem, LanguageModel, TextStream
     from blankfill.text.tokenizer import TextTokenizer
 
-__all__ = ["FillResult", "GivenTexts", "answer_all"]
+__all__ = ["FillResult", "GivenTexts", "answer_all", "answer_one"]
 
 SHOWN_ERRORS = 3
 """Errors that are named where no text is usable."""
@@ -87,7 +87,7 @@ class GivenTexts:
         texts: as given; a single `-` reads stdin's lines.
         files: whose lines are texts too.
         check: refuses a text that cannot be used whatever the model is.
-        asked: makes of a text what the model is asked.
+        continues: whether texts are continued, and not filled.
 
     Raises:
         RequestError: there is no text, or none that can be used.
@@ -95,10 +95,10 @@ class GivenTexts:
     """
 
     def __init__(
-        self, texts: Texts, files: Paths | None, check: Callable[[str], object] = checked,
-        asked: Callable[[str], str] = str,
+        self, texts: Texts, files: Paths | None, check: Callable[[str], object] = checked, *,
+        continues: bool = False,
     ) -> None:  # fmt: skip
-        self._asked = asked
+        self._continues = continues
         self.total, chunks = _chunks_of(as_list(texts), files)
         self._first = next(chunks, [])
         following = next(chunks, None) if self.total is not None else None
@@ -119,9 +119,16 @@ class GivenTexts:
         Raises:
             RequestError: it can take none.
         """
+        from blankfill.generate.continuing import encode_beginning
         from blankfill.generate.infill import encode_request
 
-        self._check(lambda text: encode_request(self._asked(text), tokenizer, cfg))
+        encode = encode_beginning if self._continues else encode_request
+        self._check(lambda text: encode(text, tokenizer, cfg))
+
+    def open_ended(self) -> str | None:
+        """Give the text where it is one alone without blanks in it, to be continued at its end."""
+        text = self._first[0].text
+        return text if self.is_one and is_open_ended(text) else None
 
     def chunks(self) -> Iterator[list[UserText]]:
         """Give the texts, in order, some at a time."""
@@ -181,6 +188,20 @@ def answer_all(
         if file is not None:
             file.finish()
     return replace(result, items=tuple(kept))
+
+
+def answer_one(
+    lm: LanguageModel, stream: TextStream, *, pieces: Callable[[str], object], each: Each | None
+) -> FillResult:
+    """Hand a text and the pieces of its continuation on as they come."""
+    pieces(stream.beginning)
+    for piece in stream:
+        pieces(piece)
+    result = FillResult(run=str(lm.path), step=lm.step, num_texts=1, items=(stream.result,))
+    if each is None:
+        return result
+    each(result)
+    return replace(result, items=())
 
 
 def _answer(

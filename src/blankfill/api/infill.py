@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from blankfill.api.answers import FillResult, GivenTexts, answer_all
+from blankfill.api.answers import FillResult, GivenTexts, answer_all, answer_one
 from blankfill.api.answers_file import AnswersFile
 from blankfill.api.parameters import CheckpointName, PathLike, Paths, Texts, as_list, as_path
 from blankfill.config.arguments import checks_arguments
@@ -21,6 +21,8 @@ from blankfill.config.filling import (
     MaxTokens,
     MinP,
     MinTokens,
+    NoRepeatNgram,
+    RepetitionPenalty,
     Strategy,
     TopK,
     Typical,
@@ -36,7 +38,7 @@ from blankfill.config.ranges import (
 )
 from blankfill.config.train import DeviceKind
 from blankfill.results import to_dict
-from blankfill.text.user_text import require_blank, to_continue
+from blankfill.text.user_text import require_blank
 
 if TYPE_CHECKING:
     from blankfill.config.run import RunConfig
@@ -190,15 +192,26 @@ def generate(
     files: Paths | None = None,
     out: PathLike | None = None,
     each: Callable[[FillResult], object] | None = None,
+    pieces: Callable[[str], object] | None = None,
     checkpoint: CheckpointName | None = None,
     temperature: Temperature = 0.0,
+    top_k: TopK = 0,
     top_p: TopP = 1.0,
+    min_p: MinP = 0.0,
+    typical: Typical = 1.0,
+    repetition_penalty: RepetitionPenalty = 1.0,
+    no_repeat_ngram: NoRepeatNgram = 0,
+    stop: Texts = (),
     seed: Seed = 0,
     max_new_tokens: NewTokens = 128,
     weights: Literal["last", "ema"] = "last",
     device: DeviceKind = "auto",
 ) -> FillResult:
     """Continue texts with a trained model, after [gMASK].
+
+    One text is printed as it is written. Texts and continuations may be longer than the model's
+    rows: then a quarter of a row at a time is written behind the last three quarters, which are
+    read again each time.
 
     Example:
         blankfill generate runs/mine "Once upon a time"
@@ -213,9 +226,18 @@ def generate(
             stopped, the same command goes on after the last whole line.
         each: called with the answers as they come, in a result of their own; what is returned at
             the end then has none.
+        pieces: called with the text, where it is one alone, and then with each piece of its
+            continuation as soon as it is certain.
         checkpoint: last, best (lowest validation loss), or a step; the last where not given.
         temperature: 0 takes the most probable token each time; above 0 draws.
+        top_k: draw from so many most probable tokens; 0 from all.
         top_p: draw from the smallest set of tokens whose probability reaches this.
+        min_p: draw from the tokens with at least this share of the best one's probability.
+        typical: draw from the most typical tokens, whose probability together reaches this.
+        repetition_penalty: scores of tokens that stand in the text already are divided by this
+            where they are positive, else multiplied; 1 changes none.
+        no_repeat_ngram: length of the runs of tokens that are written once only; 0 allows all.
+        stop: texts that end a continuation, which are not part of it.
         seed: seed of the draws.
         max_new_tokens: longest continuation, in tokens.
         weights: the last ones, or their moving average (--optimizer.ema-decay).
@@ -224,24 +246,37 @@ def generate(
     Raises:
         CheckpointError: the folder is not a run, or has no such checkpoint.
         ConfigError: there is no such device.
-        RequestError: no text can be continued: each is too long.
+        RequestError: no text can be continued; or a stop string is empty.
     """
-    given = GivenTexts(texts, files, asked=to_continue)
+    given = GivenTexts(texts, files, continues=True)
     from blankfill.generate import LanguageModel, Sampling, continue_texts
+    from blankfill.generate.continuing import Ending, stream_text
 
-    sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
+    sampling = Sampling(
+        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, typical=typical, seed=seed,
+        repetition_penalty=repetition_penalty,
+    )  # fmt: skip
+    ending = Ending(
+        max_new_tokens=max_new_tokens, stop=tuple(as_list(stop)), no_repeat_ngram=no_repeat_ngram
+    )
     with _answers_file(out) as file:
         lm = LanguageModel.load(
             as_path(run), checkpoint=checkpoint, weights=weights, device=device, check=given.fit
         )
         if file is not None:
             file.begin(str(lm.path), lm.step, _unusual(
-                generate, weights=weights, temperature=temperature, top_p=top_p, seed=seed,
-                max_new_tokens=max_new_tokens,
+                generate, weights=weights, temperature=temperature, top_k=top_k, top_p=top_p,
+                min_p=min_p, typical=typical, seed=seed, max_new_tokens=max_new_tokens,
+                repetition_penalty=repetition_penalty, no_repeat_ngram=no_repeat_ngram,
+                stop=ending.stop,
             ))  # fmt: skip
+        elif pieces is not None and (text := given.open_ended()) is not None:
+            stream = stream_text(lm, text, sampling, ending)
+            return answer_one(lm, stream, pieces=pieces, each=each)
         ask = functools.partial(
-            continue_texts, lm, max_new_tokens=max_new_tokens, sampling=sampling
-        )
+            continue_texts, lm, max_new_tokens=max_new_tokens, sampling=sampling,
+            stop=ending.stop, no_repeat_ngram=no_repeat_ngram,
+        )  # fmt: skip
         return answer_all(lm, given, ask, verb="generate", file=file, each=each)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from blankfill.cli.reading import UNIVERSAL, options_of
+from blankfill.cli.reading import INTERACTIVE, UNIVERSAL, options_of
 from blankfill.cli.signature import Parameter, parameters_of
 from blankfill.cli.verbs import VERBS, load
 from blankfill.config.presets import PRESETS
@@ -70,7 +70,8 @@ def _of_verb(name: str, before: list[str], current: str) -> list[str]:
         offered = [word for word, (option, _) in known.items() if option.common]
         if not any(word.startswith(current) for word in offered) or len(current) > len("--"):
             offered = [*known]
-        return [*offered, *UNIVERSAL, "--help", "--help-all"]
+        asks = [INTERACTIVE] * VERBS[name].asks
+        return [*offered, *asks, *UNIVERSAL, "--help", "--help-all"]
     # The option whose value is typed: the word before, or of a list any before that.
     last = next((i for i in reversed(range(len(before))) if before[i] in known), None)
     if last is not None:

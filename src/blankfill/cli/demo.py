@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ["print_demo"]
 
+PYTHON = (
+    "import blankfill",
+    "lm = blankfill.load({run!r})",
+    'print(lm.fill("Bruno, the [MASK] of Lotus Lake, went to Anna on [MASK] and bought two '
+    'hats.").text)',
+)
+"""The first lines of the README's."""
+
 
 def print_demo(result: DemoResult, console: Answer) -> None:
     """Print the evaluation, the fills, the continuations, and where everything is."""
@@ -39,3 +47,6 @@ def print_demo(result: DemoResult, console: Answer) -> None:
         '"On Monday Anna bought three hats from Emil. A hat costs four coins, so Anna paid [MASK] '
         'coins."',
     )
+    console.print("or in Python:")
+    for line in PYTHON:
+        console.print("  " + line.format(run=result.run), soft_wrap=True)

@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from blankfill.cli.streams import can_write, writing_stdout
 from blankfill.results import plain
+
+if TYPE_CHECKING:
+    from blankfill.cli.in_place import PiecePrinter
 
 __all__ = ["HandedOver", "json_of"]
 
@@ -27,6 +30,21 @@ class HandedOver:
     def __init__(self, show: Callable[[Any], None], *, as_json: bool) -> None:
         self._show, self._as_json = show, as_json
         self._begun = False
+        self._printer: PiecePrinter | None = None
+
+    def piece(self, text: str) -> None:
+        """Print a text, or a piece of its continuation.
+
+        Raises:
+            OSError: stdout cannot be written.
+        """
+        with writing_stdout():
+            if self._printer is None:
+                from blankfill.cli.console import Answer
+                from blankfill.cli.in_place import PiecePrinter
+
+                self._printer = PiecePrinter(Answer())
+            self._printer(text)
 
     def each(self, part: Any) -> None:
         """Print a result with some of the answers.
@@ -34,6 +52,11 @@ class HandedOver:
         Raises:
             OSError: stdout cannot be written.
         """
+        if self._printer is not None:  # it stands there already
+            with writing_stdout():
+                self._printer.end()
+            self._printer = None
+            return
         if not self._as_json:
             self._show(part)
             with writing_stdout():

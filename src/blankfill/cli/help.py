@@ -22,6 +22,7 @@ from rich.text import Text
 
 from blankfill.cli.docs import docs_of, example_of, paragraphs_of
 from blankfill.cli.preset import named_preset, preset_defaults
+from blankfill.cli.reading import INTERACTIVE
 from blankfill.cli.signature import Parameter, parameters_of
 from blankfill.cli.verbs import VERBS
 from blankfill.config.common import SHORT_NAMES
@@ -54,6 +55,9 @@ EVERYWHERE = {
     "-h, --help": "this page.",
 }
 """Options of every verb."""
+INTERACTIVE_DOC = (
+    "open a prompt, anywhere: answer the texts that are given, then one typed line after the other."
+)
 WITHOUT_VERB = {
     "-V, --version": "the version.",
     "--install-completion [SHELL]": "let TAB complete commands and options in bash, zsh or fish; "
@@ -87,6 +91,8 @@ def print_help(
         shown = [option for option in options if "." not in option.name]
     shown.sort(key=lambda option: not option.required)
     page.entries("Options", (_entry(option, defaults) for option in shown))
+    if VERBS[verb].asks:
+        page.entries("Typing", [(INTERACTIVE, INTERACTIVE_DOC)])
     if every:
         for title, fields in _sections(options):
             page.entries(title, (_entry(field, defaults) for field in fields))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from blankfill.cli.console import Answer
     from blankfill.generate.infill import FilledItem
 
-__all__ = ["brackets_of", "marked", "print_answered", "print_in_place", "signs"]
+__all__ = ["PiecePrinter", "brackets_of", "marked", "print_answered", "print_in_place", "signs"]
 
 STYLE = "bold green"
 SHADES = ((0.9, "bold green"), (0.5, "green"), (0.1, "yellow"))
@@ -60,6 +60,45 @@ def print_in_place(
     console.print(
         Text(indent) + marked(item.text, spans, styles=styles, colours=console.has_colours)
     )
+
+
+class PiecePrinter:
+    """Prints a text and its continuation piece by piece, as `print_in_place` would the whole."""
+
+    def __init__(self, console: Answer) -> None:
+        self._console = console
+        self._left, self._right = "", ""
+        self._begun = self._open = False
+        self._held = ""
+
+    def __call__(self, piece: str) -> None:
+        """Print the text, then each piece that is written behind it."""
+        if not self._begun:
+            self._begun = True
+            self._print(piece)
+            if self._console.on_terminal and not self._console.has_colours:
+                self._left, self._right = brackets_of(piece)
+            return
+        # The space around what is written belongs to the text, and the last one is not known yet.
+        piece = self._held + piece
+        self._held = piece[len(piece.rstrip()) :]
+        piece = piece[: len(piece) - len(self._held)]
+        if piece and not self._open:
+            space = piece[: len(piece) - len(piece.lstrip())]
+            self._print(space + self._left)
+            piece, self._open = piece[len(space) :], True
+        self._print(piece, STYLE if not self._left else "")
+
+    def end(self) -> None:
+        """End the line."""
+        self._print((self._right if self._open else "") + self._held + "\n")
+
+    def _print(self, text: str, style: str = "") -> None:
+        if self._console.on_terminal:
+            self._console.print(Text(visible(text), style), end="", soft_wrap=True)
+        else:
+            self._console.file.write(text)
+        self._console.file.flush()
 
 
 def _shade(probability: float) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 from blankfill.cli.failures import sentence_of
 from blankfill.cli.preset import with_changes
-from blankfill.cli.reading import UNIVERSAL, asks_for_help, read
+from blankfill.cli.reading import INTERACTIVE, UNIVERSAL, asks_for_help, read
 from blankfill.cli.several import end, leads, let_leader_end, require_one_process, say_in_turn
 from blankfill.cli.streams import leave_stdout, say, settle_streams, writing_stdout
 from blankfill.cli.verbs import VERBS, Verb, load
@@ -145,7 +145,8 @@ def _run(name: str, words: list[str]) -> int:
         print_help(name, command, words, every=asked == "all")
         return 0
     asks = verb.asks and sys.stdin.isatty() and sys.stdout.isatty()
-    reading = read(name, command, words, asks=asks)
+    reading = read(name, command, words, asks=asks, may_ask=verb.asks)
+    interactive = INTERACTIVE in reading.flags
     _set_up_logging(reading.flags)
     if name != "pretrain":
         require_one_process(name)
@@ -153,17 +154,21 @@ def _run(name: str, words: list[str]) -> int:
         for chosen in tune():
             log.debug("process: %s (BLANKFILL_TUNE=0 turns this off)", chosen)
     options = with_changes(reading.options)
-    show = functools.partial(_show, verb, as_json="--json" in reading.flags)
-    if asks and len(reading.arguments) == 1 and not options.get("files"):
+    as_json = "--json" in reading.flags
+    show = functools.partial(_show, verb, as_json=as_json)
+    if interactive or (asks and len(reading.arguments) == 1 and not options.get("files")):
         from blankfill.cli.prompt import converse
 
-        converse(name, command, reading.arguments[0], options, show)
+        run, *first = reading.arguments
+        converse(name, command, run, options, show, first=first, writes=verb.writes and not as_json)
         return 0
     if verb.hands_over:
         from blankfill.cli.handing import HandedOver
 
-        handed = HandedOver(show, as_json="--json" in reading.flags)
+        handed = HandedOver(show, as_json=as_json)
         options["each"], show = handed.each, handed.finish
+        if verb.writes and not as_json:
+            options["pieces"] = handed.piece
     result = command(*reading.arguments, **options)
     code = int(getattr(result, "exit_code", 0))
     if leads():

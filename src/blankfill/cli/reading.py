@@ -31,12 +31,14 @@ from blankfill.config.closest import closest, did_you_mean
 from blankfill.config.common import SHORT_NAMES
 from blankfill.errors import ConfigError
 
-__all__ = ["UNIVERSAL", "Reading", "asks_for_help", "options_of", "read"]
+__all__ = ["INTERACTIVE", "UNIVERSAL", "Reading", "asks_for_help", "options_of", "read"]
 
 _OPTION = re.compile(r"--?[A-Za-z][A-Za-z0-9_.-]*(=.*)?", re.DOTALL)
 _NO_OPTION = re.compile(r"-(inf|infinity|nan)", re.IGNORECASE)
 UNIVERSAL = ("--json", "--quiet", "--verbose")
 """Flags of every verb."""
+INTERACTIVE = "--interactive"
+"""Flag of the verbs that ask for texts."""
 SHOWN_VALUE = 60
 """Characters of a value that a message shows."""
 
@@ -62,8 +64,9 @@ def asks_for_help(words: Sequence[str]) -> Literal["", "common", "all"]:
 
 
 def read(
-    verb: str, command: Callable[..., Any], words: Sequence[str], *, asks: bool = False
-) -> Reading:
+    verb: str, command: Callable[..., Any], words: Sequence[str], *, asks: bool = False,
+    may_ask: bool = False,
+) -> Reading:  # fmt: skip
     """Read the words after a verb.
 
     Args:
@@ -71,11 +74,14 @@ def read(
         command: its function.
         words: what stands after it.
         asks: whether the last arguments, a list, may be left out: they are asked for.
+        may_ask: whether `--interactive` makes it ask.
 
     Raises:
         ConfigError: they are not what the verb takes; the message names the word and the way out.
     """
-    return _Reader(verb, command, asks=asks).read(words)
+    flags = (*UNIVERSAL, INTERACTIVE) if may_ask else UNIVERSAL
+    asks = asks or (may_ask and INTERACTIVE in takewhile(lambda word: word != "--", words))
+    return _Reader(verb, command, flags, asks=asks).read(words)
 
 
 def options_of(options: Sequence[Parameter]) -> dict[str, tuple[Parameter, bool]]:
@@ -95,8 +101,10 @@ def options_of(options: Sequence[Parameter]) -> dict[str, tuple[Parameter, bool]
 class _Reader:
     """One command line being read."""
 
-    def __init__(self, verb: str, command: Callable[..., Any], *, asks: bool) -> None:
-        self._verb = verb
+    def __init__(
+        self, verb: str, command: Callable[..., Any], flags: Sequence[str], *, asks: bool
+    ) -> None:
+        self._verb, self._flags = verb, flags
         self._arguments, options = parameters_of(command)
         if asks:
             self._arguments[-1] = replace(self._arguments[-1], required=False, unless=())
@@ -126,10 +134,10 @@ class _Reader:
     def _take_option(self, word: str) -> None:
         name, equals, value = word.partition("=")
         spelled = name if name in self._options else name.replace("_", "-")
-        is_flag = spelled in UNIVERSAL or self._takes(spelled) == "none"
+        is_flag = spelled in self._flags or self._takes(spelled) == "none"
         if is_flag and equals:
             raise ConfigError(f"{spelled} takes no value, and {_shown(word)} gives it one")
-        if spelled in UNIVERSAL:
+        if spelled in self._flags:
             self._reading.flags.add(spelled)
             return
         if spelled not in self._options:
@@ -244,7 +252,7 @@ class _Reader:
         last = wanted.lstrip("-").rpartition(".")[2]
         alike = [option for option in self._options if option.rpartition(".")[2] == last]
         alike += [option for option in self._options if option == f"--{last}"]
-        names = {option.lstrip("-"): option for option in (*self._options, *UNIVERSAL)}
+        names = {option.lstrip("-"): option for option in (*self._options, *self._flags)}
         if not alike and (found := closest(wanted.lstrip("-"), names)):
             alike = [names[found]]
         if not alike:  # the name of a field alone, misspelt

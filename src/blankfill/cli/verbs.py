@@ -24,6 +24,8 @@ class Verb(NamedTuple):
     """Whether it asks for texts on a terminal where none is given."""
     hands_over: bool = False
     """Whether it gives answers as they come (`each`)."""
+    writes: bool = False
+    """Whether it gives the pieces of a single answer as they come (`pieces`)."""
 
 
 VERBS: dict[str, Verb] = {
@@ -90,6 +92,7 @@ VERBS: dict[str, Verb] = {
         computes=True,
         asks=True,
         hands_over=True,
+        writes=True,
     ),
     "score": Verb(
         "score:score", "score:print_score", "how probable candidates for a blank are", computes=True

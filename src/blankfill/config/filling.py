@@ -24,6 +24,8 @@ __all__ = [
     "MaxTokens",
     "MinP",
     "MinTokens",
+    "NoRepeatNgram",
+    "RepetitionPenalty",
     "Strategy",
     "TopK",
     "Typical",
@@ -46,6 +48,10 @@ MinP = Annotated[float, Range(0, 1)]
 """Share of the best token's probability that a token needs to be drawn; 0 is none."""
 Typical = Annotated[float, Range(1e-9, 1)]
 """Probability of the set of typical tokens that are drawn from."""
+RepetitionPenalty = Annotated[float, Range(0.01, 100)]
+"""What the scores of tokens that stand in the text already are divided by; 1 changes none."""
+NoRepeatNgram = Annotated[int, Range(0, 10**6)]
+"""Length of the runs of tokens that are written once only; 0 allows all."""
 MinTokens = Annotated[int, Range(0, 10**9)]
 """Least tokens of a fill."""
 MaxTokens = Annotated[int, Range(1, 10**9)]

@@ -26,7 +26,7 @@ from blankfill.generate.beams import end_beams, spread
 from blankfill.generate.engine import Engine, Inputs, Prefix
 from blankfill.generate.jobs import Branch, Job
 from blankfill.generate.prompts import checked_prompt
-from blankfill.generate.sampling import Sampling, best, choose
+from blankfill.generate.sampling import Sampling, best, choose, discouraged
 from blankfill.generate.scores import Scorer
 from blankfill.generate.strategies import Answer, Plan, Request
 from blankfill.generate.writing import Reading, Rule, Writing
@@ -39,6 +39,8 @@ __all__ = ["Filling", "Text"]
 
 BATCH_POSITIONS = 16_384
 """Most cached positions of what runs together: bounds memory, whatever the texts' lengths."""
+NEAR_TIE = 1e-4
+"""Nats between the two best tokens below which another batch may choose the other one."""
 REFILL_SHARE = 4
 """Texts join once this share of the places is free, so that several are encoded at a time."""
 NO_WAY_ON = (
@@ -104,9 +106,21 @@ class Filling:
 
     def run(self) -> None:
         """Fill all."""
-        while self._waiting or self._active:
-            self._join()
-            self._step()
+        while self.step():
+            pass
+
+    def step(self) -> bool:
+        """Do one step, if there is something left to do; tell whether there was."""
+        if not self._waiting and not self._active:
+            return False
+        self._join()
+        self._step()
+        return True
+
+    def written(self, text: Text) -> list[int]:
+        """Give what the row of a text's only request has written of its blank so far."""
+        (job,) = text.asked
+        return job.branches[0].writing.tokens[:] if job.branches else []
 
     # What texts ask for.
 
@@ -133,7 +147,8 @@ class Filling:
             forced = {request.blanks[0]: request.start}
             forced = [forced.get(b, ()) for b in range(len(prompt.blanks))]
         writing = Writing(
-            prompt=prompt, scheme=lm.scheme, enders=(lm.ids.eop, lm.ids.eos), limit=text.limit,
+            prompt=prompt, scheme=lm.scheme, enders=(lm.ids.eop, lm.ids.eos),
+            limit=text.limit if request.limit is None else request.limit,
             held=text.held, before=request.before, forced=forced,
             order=() if request.confident else request.blanks, rules=text.rules[request.first :],
             stepwise=self._wish.beams is not None and not request.joint,
@@ -206,7 +221,10 @@ class Filling:
             elif open_rows:
                 self._note_choices(job, readings[numbers[0]], log_probs[open_rows[0]])
                 greedy.append((job, job.branches[0], open_rows[0]))
-        self._take(greedy, log_probs)
+        normalizers = None
+        if greedy and self._sampling.repetition_penalty != 1:
+            normalizers = self._scorer.normalizers(hidden, opened, readings)
+        self._take(greedy, log_probs, normalizers)
         self._end()
 
     def _log_probs(
@@ -243,23 +261,38 @@ class Filling:
         if job.request.candidates > 1 and reading.begins is not None and not drawn:
             job.first_choices[reading.begins] = best(log_probs, job.request.candidates)
 
-    def _take(self, chosen: list[tuple[Job, Branch, int]], log_probs: torch.Tensor) -> None:
+    def _take(
+        self, chosen: list[tuple[Job, Branch, int]], log_probs: torch.Tensor,
+        normalizers: torch.Tensor | None,
+    ) -> None:  # fmt: skip
         """Choose the next token of rows that are alone in their job."""
         if not chosen:
             return
-        rows = [row for _, _, row in chosen]
+        rows = torch.tensor([row for _, _, row in chosen], device=log_probs.device)
         if len(rows) < len(log_probs):
-            log_probs = log_probs[torch.tensor(rows, device=log_probs.device)]
+            log_probs = log_probs[rows]
         generators = [b.generator for _, b, _ in chosen if b.generator is not None]
-        tokens = choose(log_probs, self._sampling, generators)
+        scores = log_probs
+        if normalizers is not None:
+            seen = [branch.writing.seen for _, branch, _ in chosen]
+            scores = discouraged(
+                log_probs + normalizers[rows], seen, self._sampling.repetition_penalty
+            )
+        tokens = choose(scores, self._sampling, generators)
+        is_near = [False] * len(chosen)
+        if self._sampling.temperature == 0:
+            two = scores.topk(2, dim=-1).values
+            is_near = (two[:, 0] - two[:, 1] < NEAR_TIE).tolist()
         values = log_probs.gather(1, tokens[:, None])[:, 0].double()
         # One transfer; float64 holds every id and every log-probability.
         pairs = torch.stack([tokens.double(), values], dim=1).tolist()
-        for (job, branch, _), (token, value) in zip(chosen, pairs, strict=True):
+        for (job, branch, _), (token, value), near in zip(chosen, pairs, is_near, strict=True):
             if self._scorer.checked(value) == -math.inf:
                 self._engine.leave(branch.row)
                 job.branches = []  # nothing may follow
             else:
+                if near:
+                    branch.writing.ties.append(len(branch.writing.tokens))
                 branch.writing.take(int(token), value)
 
     # Ends.

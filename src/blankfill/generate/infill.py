@@ -5,9 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
-from blankfill.config.filling import MOST_BEAMS, NO_BOUNDS, BeamSearch, Bounds, Wish
+from blankfill.config.filling import (
+    MOST_BEAMS,
+    NO_BOUNDS,
+    BeamSearch,
+    Bounds,
+    LengthPenalty,
+    Strategy,
+    Wish,
+)
 from blankfill.config.run import RunConfig
 from blankfill.errors import BlankfillError, RequestError
 from blankfill.generate.boundaries import Edges, encode_edges
@@ -20,19 +28,20 @@ from blankfill.generate.writing import FilledBlank
 from blankfill.objective.batch import Int32
 from blankfill.results import short_repr, to_dict
 from blankfill.text.tokenizer import TextTokenizer
-from blankfill.text.user_text import checked, require_blank, to_continue
+from blankfill.text.user_text import checked, require_blank
 
 if TYPE_CHECKING:
     from blankfill.generate.language_model import LanguageModel
 
 __all__ = [
     "Candidate",
+    "FillOptions",
     "FilledItem",
     "JointFill",
     "TextBlank",
-    "continue_texts",
     "encode_request",
     "fill_texts",
+    "one_or_all",
 ]
 
 
@@ -70,6 +79,11 @@ class TextBlank:
     candidates: tuple[Candidate, ...]
     """Several fills, most probable first, where they were asked for; the one in the text is among
     them, and need not be the first: it was chosen token by token."""
+    near_ties: tuple[int, ...] = ()
+    """Tokens, counted from 0 and the end among them, whose two best choices lie within 1e-4 nats:
+    in another batch, or on another machine, the other one may be taken."""
+    stop: str | None = None
+    """The stop string that ended it, which is not part of it; its pieces are among the tokens."""
 
     __repr__ = short_repr
     to_dict = to_dict
@@ -100,6 +114,8 @@ class FilledItem:
     """Left to right."""
     joint: tuple[JointFill, ...] = ()
     """Fills of all blanks together, best first, where they were asked for."""
+    trimmed: int = 0
+    """Tokens of the text that the model did not see, where it was too long."""
     error: str | None = None
     """Why this text could not be filled, in one sentence."""
 
@@ -108,6 +124,25 @@ class FilledItem:
 
     def _repr_html_(self) -> str:
         return fill_html(self)
+
+
+class FillOptions(TypedDict, total=False):
+    """Options of `LanguageModel.fill`, which describes them."""
+
+    strategy: Strategy
+    num_candidates: int
+    joint: bool
+    beams: int
+    length_penalty: LengthPenalty
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    typical: float
+    seed: int
+    max_new_tokens: int
+    bounds: Bounds
+    back_off: int
 
 
 def fill_texts(
@@ -231,25 +266,20 @@ def _ask(
     return _Asked(tokens=tokens, edges=edges, rules=rules)
 
 
-def continue_texts(
-    lm: LanguageModel,
-    texts: Sequence[str],
-    *,
-    max_new_tokens: int = 128,
-    sampling: Sampling = GREEDY,
-    batch_size: int = 32,
-    advance: Callable[[int], None] | None = None,
-) -> list[FilledItem]:
-    """Continue each text after `[gMASK]`, which is put at its end where it has none.
+def one_or_all(
+    texts: str | Sequence[str], items: list[FilledItem]
+) -> FilledItem | list[FilledItem]:
+    """Give one answer for one text.
 
-    One that is too long gets its error for an answer.
+    Raises:
+        RequestError: it is an error.
     """
-    prompts = [to_continue(text) for text in texts]
-    items = fill_texts(
-        lm, prompts, max_new_tokens=max_new_tokens, sampling=sampling, batch_size=batch_size,
-        advance=advance,
-    )  # fmt: skip
-    return [replace(item, prompt=text) for text, item in zip(texts, items, strict=True)]
+    if not isinstance(texts, str):
+        return items
+    (item,) = items
+    if item.error is not None:
+        raise RequestError(item.error)
+    return item
 
 
 def _item(
@@ -281,6 +311,7 @@ def _text_blank(
     return TextBlank(
         text=own.text, probability=own.probability, tokens=own.tokens, ended=blank.ended,
         start=start + len(edges.before), candidates=tuple(candidates.values()),
+        near_ties=blank.near_ties,
     )  # fmt: skip
 
 

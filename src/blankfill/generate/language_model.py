@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import overload
+from typing import Unpack, overload
 
 import torch
 
@@ -25,6 +25,8 @@ from blankfill.config.filling import (
     Bounds,
     LengthPenalty,
     MinP,
+    NoRepeatNgram,
+    RepetitionPenalty,
     Strategy,
     TopK,
     Typical,
@@ -35,8 +37,14 @@ from blankfill.config.ranges import NewTokens, NumCandidates, Seed, Stride, Temp
 from blankfill.config.run import RunConfig
 from blankfill.config.train import DeviceKind, WeightType
 from blankfill.engine.device import choose_device, device_name, precision_context
-from blankfill.errors import RequestError
-from blankfill.generate.infill import FilledItem, continue_texts, fill_texts
+from blankfill.generate.continuing import (
+    ContinueOptions,
+    TextStream,
+    continue_texts,
+    stream_settings,
+    stream_text,
+)
+from blankfill.generate.infill import FilledItem, FillOptions, fill_texts, one_or_all
 from blankfill.generate.loading import (
     Weights,
     find_weights,
@@ -135,21 +143,11 @@ class LanguageModel:
 
     @overload
     def fill(  # pyright: ignore[reportOverlappingOverload]  # a text is a Sequence[str] as well
-        self, texts: str, /, *, strategy: Strategy = ..., num_candidates: int = ...,
-        joint: bool = ..., beams: int = ..., length_penalty: LengthPenalty = ...,
-        temperature: float = ..., top_k: int = ..., top_p: float = ..., min_p: float = ...,
-        typical: float = ..., seed: int = ..., max_new_tokens: int = ..., bounds: Bounds = ...,
-        back_off: int = ...,
-    ) -> FilledItem: ...  # fmt: skip
+        self, texts: str, /, **options: Unpack[FillOptions]
+    ) -> FilledItem: ...
 
     @overload
-    def fill(
-        self, texts: Sequence[str], /, *, strategy: Strategy = ..., num_candidates: int = ...,
-        joint: bool = ..., beams: int = ..., length_penalty: LengthPenalty = ...,
-        temperature: float = ..., top_k: int = ..., top_p: float = ..., min_p: float = ...,
-        typical: float = ..., seed: int = ..., max_new_tokens: int = ..., bounds: Bounds = ...,
-        back_off: int = ...,
-    ) -> list[FilledItem]: ...  # fmt: skip
+    def fill(self, texts: Sequence[str], /, **options: Unpack[FillOptions]) -> list[FilledItem]: ...
 
     @checks_arguments
     def fill(
@@ -214,41 +212,57 @@ class LanguageModel:
                 self, _listed(texts), num_candidates=num_candidates, sampling=sampling,
                 max_new_tokens=max_new_tokens, wish=wish, bounds=bounds, back_off=back_off,
             )  # fmt: skip
-        return _answer(texts, items)
+        return one_or_all(texts, items)
 
     @overload
     def generate(  # pyright: ignore[reportOverlappingOverload]  # as above
-        self, texts: str, /, *, temperature: float = ..., top_p: float = ..., seed: int = ...,
-        max_new_tokens: int = ...,
-    ) -> FilledItem: ...  # fmt: skip
+        self, texts: str, /, **options: Unpack[ContinueOptions]
+    ) -> FilledItem: ...
 
     @overload
     def generate(
-        self, texts: Sequence[str], /, *, temperature: float = ..., top_p: float = ...,
-        seed: int = ..., max_new_tokens: int = ...,
-    ) -> list[FilledItem]: ...  # fmt: skip
+        self, texts: Sequence[str], /, **options: Unpack[ContinueOptions]
+    ) -> list[FilledItem]: ...
 
     @checks_arguments
     def generate(
-        self,
-        texts: str | Sequence[str],
-        /,
-        *,
-        temperature: Temperature = 0.0,
-        top_p: TopP = 1.0,
-        seed: Seed = 0,
-        max_new_tokens: NewTokens = 128,
-    ) -> FilledItem | list[FilledItem]:
+        self, texts: str | Sequence[str], /, *, temperature: Temperature = 0.0, top_k: TopK = 0,
+        top_p: TopP = 1.0, min_p: MinP = 0.0, typical: Typical = 1.0, seed: Seed = 0,
+        repetition_penalty: RepetitionPenalty = 1.0, no_repeat_ngram: NoRepeatNgram = 0,
+        stop: str | Sequence[str] = (), max_new_tokens: NewTokens = 128,
+    ) -> FilledItem | list[FilledItem]:  # fmt: skip
         """Continue a text, or several, after `[gMASK]`, as `blankfill generate` does.
 
-        Arguments and result as `fill`.
+        Result as of `fill`, and arguments too, but for these:
+
+        Args:
+            texts: one text, or several, of any length.
+            repetition_penalty: scores of tokens that stand in the text already are divided by this
+                where they are positive, else multiplied.
+            no_repeat_ngram: length of the runs of tokens that are written once only; 0 allows all.
+            stop: texts that end it, which are not part of it.
         """
-        sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
+        sampling = Sampling(
+            temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, typical=typical,
+            seed=seed, repetition_penalty=repetition_penalty,
+        )  # fmt: skip
         with self.lock:
             items = continue_texts(
-                self, _listed(texts), sampling=sampling, max_new_tokens=max_new_tokens
-            )
-        return _answer(texts, items)
+                self, _listed(texts), sampling=sampling, max_new_tokens=max_new_tokens,
+                stop=_listed(stop), no_repeat_ngram=no_repeat_ngram,
+            )  # fmt: skip
+        return one_or_all(texts, items)
+
+    def stream(self, text: str, /, **options: Unpack[ContinueOptions]) -> TextStream:
+        """Continue a text piece by piece, as soon as each is certain; options as of `generate`.
+
+        Returns:
+            An iterator over pieces of text, whose `result` is what `generate` gives.
+
+        Raises:
+            RequestError: the text has blanks in it.
+        """
+        return stream_text(self, *stream_settings(text, **options))
 
     @overload
     def score(
@@ -383,17 +397,3 @@ class LanguageModel:
 
 def _listed(texts: str | Sequence[str]) -> Sequence[str]:
     return [texts] if isinstance(texts, str) else texts
-
-
-def _answer(texts: str | Sequence[str], items: list[FilledItem]) -> FilledItem | list[FilledItem]:
-    """Give one answer for one text.
-
-    Raises:
-        RequestError: it is an error.
-    """
-    if not isinstance(texts, str):
-        return items
-    (item,) = items
-    if item.error is not None:
-        raise RequestError(item.error)
-    return item

@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 import torch
 
-from blankfill.config.filling import MinP, TopK, Typical
+from blankfill.config.filling import MinP, RepetitionPenalty, TopK, Typical
 from blankfill.config.ranges import Range, Temperature, TopP, check_numbers
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Sampling",
     "best",
     "choose",
+    "discouraged",
     "kept_tokens",
     "log_probabilities",
     "min_p_filter",
@@ -46,6 +47,9 @@ class Sampling:
     typical: Typical = 1.0
     """Draw from the set of tokens nearest to the expected surprise whose probability reaches
     this."""
+    repetition_penalty: RepetitionPenalty = 1.0
+    """Scores of tokens that stand in the text already are divided by this where they are positive,
+    else multiplied, before anything else is done."""
     seed: Annotated[int, Range(0, 2**128)] = 0
     """Seed of the draws; equal seeds and texts give equal fills, whatever the batch."""
 
@@ -68,6 +72,31 @@ def log_probabilities(logits: torch.Tensor, banned: torch.Tensor) -> torch.Tenso
         `[B, V]` float32 log-probabilities; minus infinity where banned.
     """
     return logits.float().masked_fill(banned, float("-inf")).log_softmax(dim=-1)
+
+
+def discouraged(
+    logits: torch.Tensor, seen: Sequence[Sequence[int]], penalty: float
+) -> torch.Tensor:
+    """Make tokens that have been seen less probable, or more where `penalty` is below 1.
+
+    Of CTRL (Keskar et al. 2019), as transformers applies it to ChatGLM: the model's own scores, not
+    their logarithms of probabilities, are divided where they are positive, else multiplied. (GLM's
+    released beams fed it log-probabilities, on which it hardly acts on a token that is certain.)
+
+    Args:
+        logits: `[n, V]` scores; minus infinity where a token may not appear.
+        seen: of each row the tokens of its text, prompt and what was written.
+        penalty: above 0; 1 changes nothing.
+
+    Returns:
+        `[n, V]` scores.
+    """
+    scores = logits.clone()
+    for row, tokens in zip(scores, seen, strict=True):
+        index = torch.tensor(sorted({*tokens}), device=row.device)
+        held = row[index]
+        row[index] = torch.where(held > 0, held / penalty, held * penalty)
+    return scores
 
 
 def top_k_filter(log_probs: torch.Tensor, top_k: int) -> torch.Tensor:

@@ -63,11 +63,16 @@ class Scorer:
         Returns:
             `[n, V]` log-probabilities; minus infinity where a token may not appear.
         """
-        ends = _ends(readings)
-        index = [ends[i] - 1 for i in rows]
-        if len(index) < len(hidden):
-            hidden = hidden[torch.tensor(index, device=self._device)]
-        return self._log_probs(hidden, [readings[i].may_end[-1] for i in rows])
+        return self._log_probs(*self._last_inputs(hidden, rows, readings))
+
+    def normalizers(
+        self, hidden: torch.Tensor, rows: Sequence[int], readings: Sequence[Reading]
+    ) -> torch.Tensor:
+        """Give what `last` took from the model's own scores, `[n, 1]`."""
+        hidden, may_end = self._last_inputs(hidden, rows, readings)
+        logits = self._lm.model.logits(hidden).float()
+        logits = logits.masked_fill(self._banned_after(may_end), -math.inf)
+        return logits.logsumexp(dim=-1, keepdim=True)
 
     def known(self, hidden: torch.Tensor, readings: Sequence[Reading]) -> list[list[float]]:
         """Score what is known to come after inputs: of each row its log-probabilities.
@@ -124,14 +129,28 @@ class Scorer:
             )
         return logprob
 
+    def _last_inputs(
+        self, hidden: torch.Tensor, rows: Sequence[int], readings: Sequence[Reading]
+    ) -> tuple[torch.Tensor, list[bool]]:
+        """Take the last inputs of some rows, and whether their blanks may end after them."""
+        ends = _ends(readings)
+        index = [ends[i] - 1 for i in rows]
+        if len(index) < len(hidden):
+            hidden = hidden[torch.tensor(index, device=self._device)]
+        return hidden, [readings[i].may_end[-1] for i in rows]
+
     def _log_probs(self, hidden: torch.Tensor, may_end: list[bool]) -> torch.Tensor:
+        return log_probabilities(self._lm.model.logits(hidden), self._banned_after(may_end))
+
+    def _banned_after(self, may_end: list[bool]) -> torch.Tensor:
+        """Mark what may not come, `[V]`, or `[n, V]` where some blanks may not end."""
         banned = self._banned
         if not all(may_end):
             banned = banned.repeat(len(may_end), 1)
             held = torch.tensor([i for i, may in enumerate(may_end) if not may])
             for ender in self._enders:
                 banned[held.to(self._device), ender] = True
-        return log_probabilities(self._lm.model.logits(hidden), banned)
+        return banned
 
 
 def _ends(readings: Sequence[Reading]) -> list[int]:

@@ -56,6 +56,8 @@ class Request:
     """Number of the draw."""
     start: tuple[int, ...] = ()
     """Tokens that the fill of the only blank begins with."""
+    limit: int | None = None
+    """Longest fill; the text's where not given."""
 
 
 @dataclass(kw_only=True, slots=True)

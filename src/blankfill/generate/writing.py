@@ -68,6 +68,9 @@ class FilledBlank:
     """Natural log of the probability of these tokens, and of `eop` where the blank ended."""
     ended: bool
     """False where the token limit cut the blank off."""
+    near_ties: tuple[int, ...] = ()
+    """Places whose two best tokens lie so near that another batch may choose the other one; the
+    last is that of its end."""
     others: tuple[FilledBlank, ...] = ()
     """Other fills of the same blank, the ones before it as they are; where they were asked for."""
 
@@ -124,6 +127,8 @@ class Writing:
     """Those of `order` before it."""
     logprob: float = 0.0
     """Of the tokens."""
+    ties: list[int] = field(default_factory=list[int])
+    """Near ties of the blank that is being filled."""
     state: Any = None
     """Of the blank's rule, from its first token on."""
     unread: int | None = 0
@@ -139,6 +144,12 @@ class Writing:
     def blank(self) -> int:
         """The blank that is being filled."""
         return self.order[len(self.done)]
+
+    @property
+    def seen(self) -> list[int]:
+        """The tokens of the text as it stands: its own, and what was written."""
+        done = [token for fill in self.done for token in fill.tokens.tolist()]
+        return [*self.prompt.tokens.tolist(), *done, *self.tokens]
 
     @property
     def rule(self) -> Rule | None:
@@ -159,7 +170,7 @@ class Writing:
     def copy(self, *, order: tuple[int, ...] | None = None) -> Writing:
         """Give a row that goes on from the same place by itself, to fill the same or others."""
         return replace(
-            self, tokens=self.tokens[:], done=self.done[:],
+            self, tokens=self.tokens[:], done=self.done[:], ties=self.ties[:],
             order=self.order if order is None else order,
         )  # fmt: skip
 
@@ -233,8 +244,9 @@ class Writing:
     def close(self, tokens: Sequence[int], logprob: float, *, ended: bool) -> None:
         """Close the blank with a fill."""
         array = np.array(tokens, dtype=np.int32)
-        self.done.append(FilledBlank(tokens=array, logprob=logprob, ended=ended))
-        self.tokens, self.logprob, self.state = [], 0.0, None
+        ties = tuple(place for place in self.ties if place <= len(tokens))
+        self.done.append(FilledBlank(tokens=array, logprob=logprob, ended=ended, near_ties=ties))
+        self.tokens, self.logprob, self.ties, self.state = [], 0.0, [], None
 
     def _lengths_left_of(self, blank: int, closed: Sequence[Closed]) -> list[int]:
         return [len(tokens) for other, tokens in closed if other < blank]

@@ -14,6 +14,7 @@ __all__ = [
     "UserText",
     "blanks_after_space",
     "checked",
+    "is_open_ended",
     "no_blank",
     "read_stdin",
     "require_blank",
@@ -140,6 +141,11 @@ def require_fills(text: str, fills: Sequence[str]) -> None:
     for number, fill in enumerate(fills, start=1):
         if not checked(fill):
             raise RequestError(f"fill {number} is empty; give the words that stand in the blank")
+
+
+def is_open_ended(text: str) -> bool:
+    """Tell whether a text is continued at its end, and has no other blank."""
+    return "MASK]" not in to_continue(text).removesuffix("[gMASK]")
 
 
 def to_continue(text: str) -> str:
