@@ -123,6 +123,8 @@ def draw_items(lm, stores, wanted):
                 item = make_item(lm, documents[document], document, group, WINDOW[language])
                 if item is not None:
                     items[language].append(item)
+        # Strategies differ where there are several blanks: those texts come first.
+        items[language].sort(key=lambda item: -len(item.spans))
         items[language] = items[language][: count_for(items[language], wanted)]
     return items
 
