@@ -80,7 +80,7 @@ def _as_the_engine_reads(
         return  # cut off by the limit: GLM never reads the last token, we ask what comes after it
     writing = Writing(
         prompt=prompt, scheme="corrupted", enders=(ids.eop, ids.eos), forced=chosen,
-        limit=max(map(len, chosen)), last=len(chosen) - 1,
+        limit=max(map(len, chosen)), order=tuple(range(len(chosen))),
     )  # fmt: skip
     reading = writing.reading()
     yield difference(reading.tokens, [step["input_ids"][0][0] for step in steps])

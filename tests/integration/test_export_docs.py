@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from blankfill.cli.main import main
-from blankfill.generate import LanguageModel, fill_tokens, search
+from blankfill.generate import LanguageModel, fill_tokens
+from blankfill.generate import scores as generate_scores
 from conftest import small_corpus
 from docs_blocks import DOCS, blocks
 
@@ -122,7 +123,7 @@ def test_the_scorer_of_the_document_gives_the_probabilities_of_the_run(
     eop = lm.ids.eop
     # The loss counts what may never be written as well, so that its numbers are the training's.
     none = torch.zeros(lm.cfg.model.vocab_size, dtype=torch.bool)
-    monkeypatch.setattr(search, "_banned", lambda _lm: none)
+    monkeypatch.setattr(generate_scores, "banned_tokens", lambda _lm: none)
     for question, row in zip(questions, scores, strict=True):
         for answer, score in zip(answers, row, strict=True):
             prompt = lm.tokenizer.encode_with_blanks(question + "[MASK]")
