@@ -238,6 +238,12 @@ def test_glm_130b_items_are_read_as_they_are(tmp_path):
     ((task, _),) = find_task_files([str(path)], None)
     (question,) = read_task(task, path, ENGLISH).questions
     assert (question.before, question.answers) == ("Who?", ("a fox", "fox"))
+    chinese = [
+        {"inputs_pretokenized": "\u8c01\u8dd1\u4e86\uff1f", "targets_pretokenized": "\u72d0"}
+    ]
+    ((task, path),) = find_task_files([str(write_items(tmp_path, "zh", chinese))], None)
+    assert task.language == "zh"
+    assert read_task(task, path, CLOZE).questions[0].answers == ("\u72d0",)
     with pytest.raises(DataError, match="not those of GLM-130B's"):
         find_task_files([str(write_items(tmp_path, "other", [{"inputs": [1]}]))], None)
 

@@ -23,6 +23,7 @@ from blankfill.evaluate.protocol import Protocol
 from blankfill.evaluate.task import BadItemError, Question, Record, Task, ask, texts_of
 from blankfill.rng import generator, permute
 from blankfill.text.compressed import DamagedFileError, read_blocks
+from blankfill.text.language import LANGUAGES, language_code
 
 __all__ = ["AskedTask", "find_task_files", "read_task"]
 
@@ -113,7 +114,7 @@ def read_task(
     """
     shots = protocol.shots if shots is None else shots
     wording = task.wordings.get("en" if protocol.is_english else task.language)
-    wording = wording or task.wordings[task.language]
+    wording = wording or next(iter(task.wordings.values()))
     lines, bad, fingerprint = _read_lines(path)
     kept: list[tuple[int, int, Question]] = []
     pool: list[tuple[int, Question]] = []
@@ -167,7 +168,9 @@ def _of_fields(path: Path) -> Task:
     name = ENDING.sub("", path.name)
     for form in (GLM_130B, GLM_130B_WRITTEN):
         if form.fields[0] in line and form.fields[1] in line:
-            return replace(form, name=name)
+            # It says how answers are cut into words.
+            found = LANGUAGES[language_code("\n".join(texts_of(line, form.fields)))]
+            return replace(form, name=name, language="zh" if found == "zh" else "en")
     raise DataError(
         f"{path} is of no task that is known by name{_near(name)}, and its fields "
         f"({', '.join(list(line)[:6])}) are not those of GLM-130B's (inputs_pretokenized and "
