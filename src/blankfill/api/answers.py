@@ -8,6 +8,7 @@ has its error for an answer.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -88,6 +89,7 @@ class GivenTexts:
         files: whose lines are texts too.
         check: refuses a text that cannot be used whatever the model is.
         continues: whether texts are continued, and not filled.
+        trim: whether texts that are too long may be cut.
 
     Raises:
         RequestError: there is no text, or none that can be used.
@@ -96,9 +98,9 @@ class GivenTexts:
 
     def __init__(
         self, texts: Texts, files: Paths | None, check: Callable[[str], object] = checked, *,
-        continues: bool = False,
+        continues: bool = False, trim: bool = False,
     ) -> None:  # fmt: skip
-        self._continues = continues
+        self._continues, self._trim = continues, trim
         self.total, chunks = _chunks_of(as_list(texts), files)
         self._first = next(chunks, [])
         following = next(chunks, None) if self.total is not None else None
@@ -122,7 +124,8 @@ class GivenTexts:
         from blankfill.generate.continuing import encode_beginning
         from blankfill.generate.infill import encode_request
 
-        encode = encode_beginning if self._continues else encode_request
+        fill = functools.partial(encode_request, trim=self._trim)
+        encode = encode_beginning if self._continues else fill
         self._check(lambda text: encode(text, tokenizer, cfg))
 
     def open_ended(self) -> str | None:

@@ -79,6 +79,7 @@ def fill(
     begin_with: str = "",
     end_with: str = "",
     back_off: BackOff = 0,
+    trim: bool = False,
     weights: Literal["last", "ema"] = "last",
     device: DeviceKind = "auto",
 ) -> FillResult:
@@ -132,6 +133,7 @@ def fill(
         end_with: characters that every fill ends with.
         back_off: pieces on either side of a blank that may be taken into it, for blanks that begin
             or end inside a word; the fill is held to their characters.
+        trim: of a text that is too long, read what is around its blanks; the answer has all of it.
         weights: the last ones, or their moving average (--optimizer.ema-decay).
         device: auto, cpu or cuda; auto takes the CUDA device where there is one.
 
@@ -151,7 +153,7 @@ def fill(
         begin_with=begin_with, end_with=end_with,
     )  # fmt: skip
     bounds.check_limit(max_new_tokens)
-    given = GivenTexts(texts, files, require_blank)
+    given = GivenTexts(texts, files, require_blank, trim=trim)
     from blankfill.generate import LanguageModel, Sampling, fill_texts
     from blankfill.generate.bounded import check_bounds
 
@@ -172,13 +174,13 @@ def fill(
                 fill, weights=weights, strategy=strategy, num_candidates=num_candidates,
                 joint=joint, beams=beams, length_penalty=length_penalty, temperature=temperature,
                 top_k=top_k, top_p=top_p, min_p=min_p, typical=typical, seed=seed,
-                max_new_tokens=max_new_tokens, back_off=back_off,
+                max_new_tokens=max_new_tokens, back_off=back_off, trim=trim,
             )  # fmt: skip
             bound = {"bounds": to_dict(bounds)} if bounds else {}
             file.begin(str(lm.path), lm.step, unusual | bound)
         ask = functools.partial(
             fill_texts, lm, max_new_tokens=max_new_tokens, num_candidates=num_candidates,
-            sampling=sampling, wish=wish, bounds=bounds, back_off=back_off,
+            sampling=sampling, wish=wish, bounds=bounds, back_off=back_off, trim=trim,
         )  # fmt: skip
         return answer_all(lm, given, ask, verb="fill", file=file, each=each)
 

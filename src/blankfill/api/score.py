@@ -90,6 +90,7 @@ def score(
     *,
     mode: Literal["bidirectional", "one-way"] | None = None,
     stride: Stride | None = None,
+    trim: bool = False,
     checkpoint: CheckpointName | None = None,
     weights: Literal["last", "ema"] = "last",
     device: DeviceKind = "auto",
@@ -118,6 +119,7 @@ def score(
             one-way: left to right only.
         stride: tokens of a whole text that each window after the first scores; half a row where
             not given. Fewer cost more windows, and each token sees more of the text before it.
+        trim: of a text with blanks that is too long, read what is around them.
         checkpoint: last, best (lowest validation loss), or a step; the last where not given.
         weights: the last ones, or their moving average (--optimizer.ema-decay).
         device: auto, cpu or cuda; auto takes the CUDA device where there is one.
@@ -134,8 +136,8 @@ def score(
         from blankfill.generate.whole import require_no_window
 
         require_no_window(mode, stride)
-        lm = _load(run, checkpoint, weights, device, check=_can_fill(text))
-        scored = lm.score(text, fills)
+        lm = _load(run, checkpoint, weights, device, check=_can_fill(text, trim=trim))
+        scored = lm.score(text, fills, trim=trim)
         return ScoreResult(
             run=str(lm.path), step=lm.step, prompt=text, candidates=scored.candidates
         )
@@ -153,6 +155,7 @@ def rank(
     /,
     *,
     by: Literal["probability", "tokens", "mean"] = "probability",
+    trim: bool = False,
     checkpoint: CheckpointName | None = None,
     weights: Literal["last", "ema"] = "last",
     device: DeviceKind = "auto",
@@ -168,6 +171,7 @@ def rank(
         candidates: as for `score`.
         by: probability of exactly these fills; tokens leaves the ends out, as GLM-130B scores
             choices; mean is per token, so that length does not decide.
+        trim: of a text that is too long, read what is around its blanks.
         checkpoint: last, best (lowest validation loss), or a step; the last where not given.
         weights: the last ones, or their moving average (--optimizer.ema-decay).
         device: auto, cpu or cuda; auto takes the CUDA device where there is one.
@@ -179,8 +183,8 @@ def rank(
     """
     text, fills = _given(text), as_list(candidates)
     require_fills(text, fills)
-    lm = _load(run, checkpoint, weights, device, check=_can_fill(text))
-    ranked = lm.rank(text, fills, by=by)
+    lm = _load(run, checkpoint, weights, device, check=_can_fill(text, trim=trim))
+    ranked = lm.rank(text, fills, by=by, trim=trim)
     return ScoreResult(run=str(lm.path), step=lm.step, prompt=text, candidates=ranked.candidates)
 
 
@@ -236,11 +240,11 @@ def _given(text: str) -> str:
     return checked(text)
 
 
-def _can_fill(text: str) -> Callable[[TextTokenizer, RunConfig], object]:
+def _can_fill(text: str, *, trim: bool) -> Callable[[TextTokenizer, RunConfig], object]:
     """Give what finds out, without the weights, whether a model can fill a text."""
     from blankfill.generate.infill import encode_request
 
-    return functools.partial(encode_request, text)
+    return functools.partial(encode_request, text, trim=trim)
 
 
 def _load(

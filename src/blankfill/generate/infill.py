@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypedDict
 
+import numpy as np
+
 from blankfill.config.filling import (
     MOST_BEAMS,
     NO_BOUNDS,
@@ -21,7 +23,7 @@ from blankfill.errors import BlankfillError, RequestError
 from blankfill.generate.boundaries import Edges, encode_edges
 from blankfill.generate.bounded import BoundFill, bound_fill
 from blankfill.generate.notebook import fill_html
-from blankfill.generate.prompts import checked_prompt
+from blankfill.generate.prompts import checked_prompt, kept_stretch
 from blankfill.generate.sampling import GREEDY, Sampling
 from blankfill.generate.search import LEFT_TO_RIGHT, FilledText, fill_tokens
 from blankfill.generate.writing import FilledBlank
@@ -41,6 +43,7 @@ __all__ = [
     "TextBlank",
     "encode_request",
     "fill_texts",
+    "listed",
     "one_or_all",
 ]
 
@@ -143,6 +146,7 @@ class FillOptions(TypedDict, total=False):
     max_new_tokens: int
     bounds: Bounds
     back_off: int
+    trim: bool
 
 
 def fill_texts(
@@ -155,6 +159,7 @@ def fill_texts(
     wish: Wish = LEFT_TO_RIGHT,
     bounds: Bounds = NO_BOUNDS,
     back_off: int = 0,
+    trim: bool = False,
     batch_size: int = 32,
     advance: Callable[[int], None] | None = None,
 ) -> list[FilledItem]:
@@ -174,6 +179,7 @@ def fill_texts(
         bounds: what every fill has to be like.
         back_off: pieces on either side of a blank that may be taken into it, where it touches a
             word; the fill is held to their characters.
+        trim: of a text that is too long, read what is around its blanks.
         batch_size: most rows that run together.
         advance: called with the number of texts that were just finished.
 
@@ -188,7 +194,7 @@ def fill_texts(
     errors: list[str | None] = []
     for text in texts:
         try:
-            asked.append(_ask(lm, text, bounds, back_off, max_new_tokens))
+            asked.append(_ask(lm, text, bounds, back_off, max_new_tokens, trim=trim))
             errors.append(None)
         except BlankfillError as error:
             errors.append(str(error))
@@ -216,29 +222,35 @@ def _beams_for(num_allowed: int, num_candidates: int) -> BeamSearch:
     return BeamSearch(width=width, penalty="none")
 
 
-def encode_request(text: str, tokenizer: TextTokenizer, cfg: RunConfig) -> Int32:
+def encode_request(
+    text: str, tokenizer: TextTokenizer, cfg: RunConfig, *, trim: bool = False
+) -> Int32:
     """Turn a text with blanks into tokens, if a model can fill it; its weights are not needed.
 
     Args:
         text: the text.
         tokenizer: the model's.
         cfg: what it was trained with.
+        trim: of a text that is too long, take what is around its blanks.
 
     Raises:
         RequestError: it is no text, has no blank or an unknown one, or is longer than the model's
             positions reach.
         DataError: it has more blanks than the tokenizer has sentinels.
     """
-    return _encode(text, tokenizer, cfg, 0)[0]
+    tokens, _, kept = _encode(text, tokenizer, cfg, 0, trim=trim)
+    return tokens[kept]
 
 
 def _encode(
-    text: str, tokenizer: TextTokenizer, cfg: RunConfig, back_off: int
-) -> tuple[Int32, list[Edges]]:
+    text: str, tokenizer: TextTokenizer, cfg: RunConfig, back_off: int, *, trim: bool
+) -> tuple[Int32, list[Edges], slice]:
+    """Give the tokens of a text, the edges of its blanks, and what the model reads of it."""
     require_blank(checked(text))
     tokens, edges = encode_edges(text, tokenizer, back_off)
-    checked_prompt(tokens, tokenizer.ids, cfg)
-    return tokens, edges
+    kept = kept_stretch(tokens, tokenizer.ids, cfg, trim=trim)
+    checked_prompt(tokens[kept], tokenizer.ids, cfg)
+    return tokens, edges, kept
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -246,16 +258,19 @@ class _Asked:
     """One text as the model is asked."""
 
     tokens: Int32
+    before: Int32
+    """What was cut away in front of `tokens`, and after them."""
+    after: Int32
     edges: list[Edges]
     rules: list[BoundFill]
     """Of each blank; none where nothing bounds its fill."""
 
 
 def _ask(
-    lm: LanguageModel, text: str, bounds: Bounds, back_off: int, max_new_tokens: int
+    lm: LanguageModel, text: str, bounds: Bounds, back_off: int, max_new_tokens: int, *, trim: bool
 ) -> _Asked:  # fmt: skip
     """Turn a text into tokens and the rules of its fills."""
-    tokens, edges = _encode(text, lm.tokenizer, lm.cfg, back_off)
+    tokens, edges, kept = _encode(text, lm.tokenizer, lm.cfg, back_off, trim=trim)
     rules: list[BoundFill] = []
     if bounds or back_off:
         longest = lm.model.cfg.max_position - 2
@@ -263,7 +278,15 @@ def _ask(
             bound_fill(lm.tokenizer, bounds, each, max_new_tokens=max_new_tokens, longest=longest)
             for each in edges
         ]
-    return _Asked(tokens=tokens, edges=edges, rules=rules)
+    return _Asked(
+        tokens=tokens[kept], before=tokens[: kept.start], after=tokens[kept.stop :], edges=edges,
+        rules=rules,
+    )  # fmt: skip
+
+
+def listed(texts: str | Sequence[str]) -> Sequence[str]:
+    """Take one text, or several, as several."""
+    return [texts] if isinstance(texts, str) else texts
 
 
 def one_or_all(
@@ -288,13 +311,16 @@ def _item(
     """Give the answer of one text."""
     if result.error is not None:
         return FilledItem(prompt=text, text="", blanks=(), error=result.error)
-    starts = [len(tokenizer.decode(result.tokens[:start])) for start in result.starts]
+    tokens = np.concatenate([asked.before, result.tokens, asked.after])
+    first = len(asked.before)
+    starts = [len(tokenizer.decode(tokens[: first + start])) for start in result.starts]
     blanks = tuple(
         _text_blank(tokenizer, blank, edges, start, lists=lists)
         for blank, edges, start in zip(result.blanks, asked.edges, starts, strict=True)
     )
     return FilledItem(
-        prompt=text, text=tokenizer.decode(result.tokens), blanks=blanks,
+        prompt=text, text=tokenizer.decode(tokens), blanks=blanks,
+        trimmed=first + len(asked.after),
         joint=_joint_fills(tokenizer, result.together, asked.edges),
     )  # fmt: skip
 

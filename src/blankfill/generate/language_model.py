@@ -6,7 +6,6 @@ network with the tokenizer or the positions of another.
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -44,9 +43,10 @@ from blankfill.generate.continuing import (
     stream_settings,
     stream_text,
 )
-from blankfill.generate.infill import FilledItem, FillOptions, fill_texts, one_or_all
+from blankfill.generate.infill import FilledItem, FillOptions, fill_texts, listed, one_or_all
 from blankfill.generate.loading import (
     Weights,
+    described_weights,
     find_weights,
     give_memory,
     keep_in,
@@ -59,7 +59,7 @@ from blankfill.generate.score import RankBy, ScoredText, rank_fills, score_fills
 from blankfill.generate.surprise import SurprisedText, surprise_words
 from blankfill.generate.whole import TextMode, TextScore, require_no_window, score_text
 from blankfill.model.glm import GLM, device_of
-from blankfill.model.quantized import make_room, quantized_matrices
+from blankfill.model.quantized import make_room
 from blankfill.objective.special import SpecialIds
 from blankfill.runs import locate, read_run
 from blankfill.runs.parts import load_weights, stored_types
@@ -132,12 +132,8 @@ class LanguageModel:
 
     def __repr__(self) -> str:
         where = "" if self.path is None else f"{str(self.path)!r}, "
-        packed = quantized_matrices(self.model)
-        weights = sum(parameter.numel() for parameter in self.model.parameters())
-        weights += sum(math.prod(matrix.shape) for matrix in packed)
-        kept = f"{packed[0].bits} bits" if packed else str(self.dtype).removeprefix("torch.")
         return (
-            f"LanguageModel({where}step {self.step}, {weights:,} weights in {kept} on "
+            f"LanguageModel({where}step {self.step}, {described_weights(self.model)} on "
             f"{device_name(device_of(self.model))})"
         )
 
@@ -169,6 +165,7 @@ class LanguageModel:
         max_new_tokens: NewTokens = 64,
         bounds: Bounds = NO_BOUNDS,
         back_off: BackOff = 0,
+        trim: bool = False,
     ) -> FilledItem | list[FilledItem]:
         """Fill the blanks of a text, or of several, as `blankfill fill` does.
 
@@ -190,6 +187,7 @@ class LanguageModel:
             bounds: what every fill has to be like.
             back_off: pieces on either side of a blank that may be taken into it, for blanks that
                 begin or end inside a word.
+            trim: of a text that is too long, read what is around its blanks.
 
         Returns:
             Of one text its fills; of several a list in their order, where one that cannot be filled
@@ -209,8 +207,9 @@ class LanguageModel:
         )  # fmt: skip
         with self.lock:
             items = fill_texts(
-                self, _listed(texts), num_candidates=num_candidates, sampling=sampling,
+                self, listed(texts), num_candidates=num_candidates, sampling=sampling,
                 max_new_tokens=max_new_tokens, wish=wish, bounds=bounds, back_off=back_off,
+                trim=trim,
             )  # fmt: skip
         return one_or_all(texts, items)
 
@@ -248,8 +247,8 @@ class LanguageModel:
         )  # fmt: skip
         with self.lock:
             items = continue_texts(
-                self, _listed(texts), sampling=sampling, max_new_tokens=max_new_tokens,
-                stop=_listed(stop), no_repeat_ngram=no_repeat_ngram,
+                self, listed(texts), sampling=sampling, max_new_tokens=max_new_tokens,
+                stop=listed(stop), no_repeat_ngram=no_repeat_ngram,
             )  # fmt: skip
         return one_or_all(texts, items)
 
@@ -270,12 +269,14 @@ class LanguageModel:
     ) -> TextScore: ...
 
     @overload
-    def score(self, text: str, candidates: str | Sequence[str], /) -> ScoredText: ...
+    def score(
+        self, text: str, candidates: str | Sequence[str], /, *, trim: bool = ...
+    ) -> ScoredText: ...
 
     @checks_arguments
     def score(
         self, text: str, candidates: str | Sequence[str] | None = None, /, *,
-        mode: TextMode | None = None, stride: Stride | None = None,
+        mode: TextMode | None = None, stride: Stride | None = None, trim: bool = False,
     ) -> ScoredText | TextScore:  # fmt: skip
         """Score candidates for the blanks of a text, or a whole text, as `blankfill score` does.
 
@@ -288,6 +289,7 @@ class LanguageModel:
                 given. `one-way`: left to right only.
             stride: tokens of a whole text that each window after the first scores; half a row
                 where not given.
+            trim: of a text with blanks that is too long, read what is around them.
 
         Returns:
             The candidates in their order, each with the exact logarithm of its probability; or
@@ -301,7 +303,7 @@ class LanguageModel:
         if candidates is not None:
             require_no_window(mode, stride)
             with self.lock:
-                return score_fills(self, text, _listed(candidates))
+                return score_fills(self, text, listed(candidates), trim=trim)
         with self.lock:
             return score_text(self, text, mode=mode or "bidirectional", stride=stride)
 
@@ -324,8 +326,9 @@ class LanguageModel:
 
     @checks_arguments
     def rank(
-        self, text: str, candidates: str | Sequence[str], /, *, by: RankBy = "probability"
-    ) -> ScoredText:
+        self, text: str, candidates: str | Sequence[str], /, *, by: RankBy = "probability",
+        trim: bool = False,
+    ) -> ScoredText:  # fmt: skip
         """Score candidates and put the best first, as `blankfill rank` does.
 
         Args:
@@ -333,12 +336,13 @@ class LanguageModel:
             candidates: as for `score`.
             by: `probability` of exactly these fills; `tokens` leaves the ends out, as GLM-130B
                 scores choices; `mean` is per token, so that length does not decide.
+            trim: as for `score`.
 
         Raises:
             RequestError: as for `score`.
         """
         with self.lock:
-            return rank_fills(self, text, _listed(candidates), by=by)
+            return rank_fills(self, text, listed(candidates), by=by, trim=trim)
 
     @classmethod
     def load(
@@ -393,7 +397,3 @@ class LanguageModel:
             model=model, tokenizer=tokenizer, cfg=cfg, path=run, step=found.step,
             cpu_precision=quickest_products(model),
         )  # fmt: skip
-
-
-def _listed(texts: str | Sequence[str]) -> Sequence[str]:
-    return [texts] if isinstance(texts, str) else texts

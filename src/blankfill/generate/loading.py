@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,14 +18,14 @@ from blankfill.model.attention import Attention
 from blankfill.model.glm import GLM, device_of
 from blankfill.model.linear import product
 from blankfill.model.mlp import GatedMLP
-from blankfill.model.quantized import settle
+from blankfill.model.quantized import quantized_matrices, settle
 from blankfill.runs import Checkpoint, Part, Place, RunRecord, choose_checkpoint
 from blankfill.text.tokenizer import TextTokenizer
 from blankfill.text.vocabularies import NoVocabulary, load_tokenizer
 
 __all__ = [
-    "Weights", "find_weights", "give_memory", "keep_in", "load_run_tokenizer", "make_ready",
-    "quickest_products",
+    "Weights", "described_weights", "find_weights", "give_memory", "keep_in", "load_run_tokenizer",
+    "make_ready", "quickest_products",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -155,3 +156,12 @@ def _least_seconds(work: Callable[[], object]) -> float:
         work()
         found.append(time.thread_time() - start)
     return min(found)
+
+
+def described_weights(model: GLM) -> str:
+    """Say how many weights a model has, and what they are kept in."""
+    packed = quantized_matrices(model)
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    weights += sum(math.prod(matrix.shape) for matrix in packed)
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    return f"{weights:,} weights in {f'{packed[0].bits} bits' if packed else dtype}"

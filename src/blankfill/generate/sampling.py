@@ -93,7 +93,7 @@ def discouraged(
     """
     scores = logits.clone()
     for row, tokens in zip(scores, seen, strict=True):
-        index = torch.tensor(sorted({*tokens}), device=row.device)
+        index = torch.tensor(sorted({*tokens}), dtype=torch.int64, device=row.device)
         held = row[index]
         row[index] = torch.where(held > 0, held / penalty, held * penalty)
     return scores

@@ -85,7 +85,9 @@ class ScoredText:
         return candidates_html(self.prompt, self.candidates)
 
 
-def score_fills(lm: LanguageModel, text: str, candidates: Sequence[str]) -> ScoredText:
+def score_fills(
+    lm: LanguageModel, text: str, candidates: Sequence[str], *, trim: bool = False
+) -> ScoredText:
     """Score candidates for the blanks of a text.
 
     Args:
@@ -93,6 +95,7 @@ def score_fills(lm: LanguageModel, text: str, candidates: Sequence[str]) -> Scor
         text: with at least one blank.
         candidates: of a text with several blanks the fills of the first candidate, left to right,
             then those of the next. Where a space stands before a blank, a fill is given it too.
+        trim: of a text that is too long, read what is around its blanks.
 
     Raises:
         RequestError: the text cannot be filled; there is no candidate, or not one fill for each
@@ -100,7 +103,8 @@ def score_fills(lm: LanguageModel, text: str, candidates: Sequence[str]) -> Scor
         CheckpointError: the model's scores are not numbers.
     """
     require_fills(text, candidates)
-    prompt = checked_prompt(encode_request(text, lm.tokenizer, lm.cfg), lm.ids, lm.cfg)
+    tokens = encode_request(text, lm.tokenizer, lm.cfg, trim=trim)
+    prompt = checked_prompt(tokens, lm.ids, lm.cfg)
     num_blanks = len(prompt.blanks)
     spaces = blanks_after_space(text)
     spans = [
@@ -125,8 +129,9 @@ def score_fills(lm: LanguageModel, text: str, candidates: Sequence[str]) -> Scor
 
 
 def rank_fills(
-    lm: LanguageModel, text: str, candidates: Sequence[str], *, by: RankBy = "probability"
-) -> ScoredText:
+    lm: LanguageModel, text: str, candidates: Sequence[str], *, by: RankBy = "probability",
+    trim: bool = False,
+) -> ScoredText:  # fmt: skip
     """Score candidates, and put the best first; those that are level stay in their order.
 
     Args:
@@ -135,11 +140,12 @@ def rank_fills(
         candidates: as for `score_fills`.
         by: `probability` of exactly these fills; `tokens` leaves the ends out, as GLM-130B scores
             choices; `mean` is per token, so that length does not decide.
+        trim: as for `score_fills`.
 
     Raises:
         RequestError: as for `score_fills`.
     """
-    scored = score_fills(lm, text, candidates)
+    scored = score_fills(lm, text, candidates, trim=trim)
     keys = {"probability": "logprob", "tokens": "tokens_logprob", "mean": "mean_logprob"}
     ranked = sorted(scored.candidates, key=lambda each: -getattr(each, keys[by]))
     return replace(scored, candidates=tuple(ranked))
