@@ -180,6 +180,7 @@ def test_the_command_prints_scores_and_json(run, items, tmp_path, capsys):
         ("binary", {"group": "doc", "fold_by": "size"}, "is in two folds"),
         ("binary", {"text": "{text} " * 40}, "a row of this model holds"),
         ("binary", {"fold_by": "same"}, "names one fold"),
+        ("text", {}, "stands in 1 row, fewer than the 3 folds"),
     ],
 )
 def test_bad_input_is_one_sentence_before_the_long_work(
@@ -213,8 +214,9 @@ def test_perfect_separation_is_refused_and_the_penalised_fit_still_there(run, tm
     path = tmp_path / "apart.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     given = {"text": "text", "at": "first", "layer": 0}
-    with pytest.raises(BlankfillError, match=r"separated perfectly .* --fit predict"):
-        call(run, path, tmp_path, "y", fit="both", family="binomial", **given)
+    for family in ("binomial", "auto"):
+        with pytest.raises(BlankfillError, match=r"separated perfectly .* --fit predict"):
+            call(run, path, tmp_path, "y", fit="both", family=family, **given)
     found = call(run, path, tmp_path, "y", fit="predict", family="binomial", **given)
     assert found.score.value == 1.0
     assert found.explained is None

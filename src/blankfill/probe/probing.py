@@ -116,7 +116,12 @@ def choose(
         design = learnt.apply(features[items], min(AUTO_COMPONENTS, learnt.rank))
         return compare(task.take(items), levels and levels.take(items), design, admitted)
 
+    alone: list[FamilyName] = [each.family for each in admitted if not each.reason]
     everything = compared(np.arange(len(task.y)))
+    if len(alone) == 1:  # nothing to compare it with, whether or not it has a fit
+        return Choice(
+            family=alone[0], compared=tuple(everything), without_folds=(alone[0],) * len(folds)
+        )
     without: list[str] = []
     for fold in folds:
         kept = np.setdiff1d(np.arange(len(task.y)), fold)

@@ -78,6 +78,8 @@ class _Checked:
     too_long: int
     groups: np.ndarray[tuple[int], np.dtype[np.int64]]
     given: Folds | None
+    only: FamilyName | None
+    """The one family that the target admits, where it is one."""
 
 
 def answer(request: Request, page: str) -> ProbeResult:
@@ -96,7 +98,7 @@ def answer(request: Request, page: str) -> ProbeResult:
     _check_layer(request, source.cfg.model.num_layers)
     known = _check_data(request, source)
     # What the target refuses is said before the states are made.
-    named = request.family or ("ordinal" if request.order else None)
+    named = request.family or ("ordinal" if request.order else known.only)
     if named is not None:
         _code(request, named, known)
     trained = _layers(request, source.trained(known.items))
@@ -198,10 +200,12 @@ def _check_data(request: Request, source: Source) -> _Checked:
                         "row, so it says nothing; leave --exposure out")  # fmt: skip
     admitted = admissions(table.targets, ordered=bool(request.order),
                           exposed=request.exposure is not None)  # fmt: skip
-    if request.family is None and all(each.reason for each in admitted):
+    families: list[FamilyName] = [each.family for each in admitted if not each.reason]
+    if request.family is None and not families:
         raise DataError(f"the target {request.target!r} admits no family with these options; name "
                         "one with --family")  # fmt: skip
-    return _Checked(table, items, len(long), groups.astype(np.int64), given)
+    only = families[0] if len(families) == 1 else None
+    return _Checked(table, items, len(long), groups.astype(np.int64), given, only)
 
 
 def _code(request: Request, family: FamilyName, known: _Checked) -> Target:
