@@ -222,6 +222,16 @@ def test_perfect_separation_is_refused_and_the_penalised_fit_still_there(run, tm
     assert found.explained is None
 
 
+def test_where_every_text_begins_alike_there_is_no_selectivity(run, items, tmp_path, capsys):
+    words = ["probe", str(run), "--data", str(items), "--target", "binary", "--folds", "3",
+             "--seeds", "1", "--layer", "1", "--text", "fox {text}", "--fit", "predict",
+             "--out", str(tmp_path / "p.html"), "--json"]  # fmt: skip
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["selectivity"] is None
+    assert "control" not in {score["name"] for score in found["beside"]}
+
+
 def test_a_foreign_file_is_not_replaced(run, items, tmp_path):
     (tmp_path / "page.html").write_text("a user's")
     with pytest.raises(BlankfillError, match="is not a report of a probe"):

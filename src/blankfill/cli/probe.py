@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from blankfill.api.probe import ProbeResult
 from blankfill.cli.console import Answer, new_table
 from blankfill.probe.outcome import ProbeScore
@@ -27,7 +29,8 @@ def print_probe(result: ProbeResult, console: Answer) -> None:
     console.print_table(table)
     shares = ", ".join(f"{each.layer} {each.trained.explained:.3f}" for each in result.layers)
     console.print(f"explained by layer: {shares}; chosen {result.layer}")
-    console.print(f"selectivity {result.selectivity:.3f}")
+    if math.isfinite(result.selectivity):
+        console.print(f"selectivity {result.selectivity:.3f}")
     if result.not_explained:
         console.print(f"not explained: {result.not_explained}")
     console.print(f"report {result.page}")

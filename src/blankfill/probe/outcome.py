@@ -319,7 +319,8 @@ class ProbeResult:
     beside: tuple[ProbeScore, ...]
     """What else was tried on the same folds."""
     selectivity: float
-    """Share of deviance explained less that of the control task."""
+    """Share of deviance explained less that of the control task; not a number where every text
+    begins alike, which leaves that task one value."""
     stability: ProbeStability
     """Over folds and seeds."""
     calibration: Calibration

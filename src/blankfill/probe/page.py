@@ -73,7 +73,7 @@ def _head(result: ProbeResult, lang: Language) -> str:
         (say(score.measure, lang), _number(score.value),
          say("margin", lang) + f" {score.baseline:.3f}" if score.measure == "accuracy" else ""),
         (say("gain", lang), say("nats", lang, f"{score.gain:.3f}", f"{score.gain_error:.3f}"), ""),
-        (say("selectivity", lang), f"{result.selectivity:.3f}", ""),
+        (say("selectivity", lang), _number(round(result.selectivity, 3)), ""),
         (say("layer chosen", lang), str(result.layer), ""),
     ]  # fmt: skip
     shown = "".join(

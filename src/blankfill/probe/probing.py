@@ -5,6 +5,7 @@ Shapes: n items, D hidden.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -175,7 +176,7 @@ def predict_layers(
             continue
         found = cross_validate(of, {0: features}, folds, seed=seed, advance=advance)
         beside.append(score_law(name, of, found.chosen, found.marginal))
-    control = next((each.explained for each in beside if each.name == "control"), 0.0)
+    control = next((each.explained for each in beside if each.name == "control"), math.nan)
     layers = [
         _layer(task, number, trained, untrained, nested, first, seed, advance)
         for number in trained
