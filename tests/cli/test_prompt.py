@@ -156,7 +156,7 @@ def test_lines_of_the_last_time_come_back(run, typed, tmp_path):
 
 @pytest.mark.parametrize(
     ("verb", "text"),
-    [("fill", "no blank"), ("fill", "x " * 200 + "[MASK]"), ("generate", "x " * 200)],
+    [("fill", "no blank"), ("fill", "x " * 200 + "[MASK]"), ("generate", "x " * 200 + "[MASK]")],
 )
 def test_texts_are_checked_before_the_weights_are_read(verb, text, run, monkeypatch, capsys):
     def read(*_):

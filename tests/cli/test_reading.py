@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import typing
 
 import pytest
 
@@ -73,7 +74,8 @@ def test_a_list_that_is_given_again_adds_up(verb, option):
         word
         for other in parameters_of(COMMANDS[verb])[1]
         if (other.required or other.unless) and other.name != option.name
-        for word in (other.spelled, "1")  # which is text, a path and a number
+        # Of what is no choice of words, one that is text, a path and a number.
+        for word in (other.spelled, str((*typing.get_args(other.hint), "1")[0]))
     ]
     for words in (
         [name, "a", "b", "c"], [name, "a", name, "b", name, "c"], [f"{name}=a", "b", f"{under}=c"],
@@ -87,7 +89,9 @@ def test_there_are_lists_to_try():
         ("explain", "spans"), ("pretrain", "data"), ("pretrain", "validation"),
         ("pretrain", "allow_change"), ("pretrain", "replay"), ("pretrain", "objective.by_source"),
         ("pretrain", "train.skip_steps"), ("plan", "train.skip_steps"), ("evaluate", "data"),
-        ("fill", "files"), ("generate", "files"),
+        ("fill", "files"), ("fill", "required"), ("fill", "forbidden"), ("fill", "allowed"),
+        ("fill", "stop"), ("generate", "files"), ("generate", "stop"), ("quantize", "data"),
+        ("probe", "order"),
         ("evaluate", "tasks"), ("evaluate", "seen"), ("evaluate", "compare"),
         ("evaluate", "harness"),
     }  # fmt: skip
