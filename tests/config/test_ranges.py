@@ -26,6 +26,8 @@ FUNCTIONS = {
     verb: getattr(importlib.import_module(f"blankfill.api.{module}"), name)
     for verb, (module, name) in ((v, where.function.split(":")) for v, where in VERBS.items())
 }
+VALUES = {"bits": 8}
+"""Of required parameters that take neither a number of a range nor any word."""
 OPTIONS = [(verb, name) for verb, call in FUNCTIONS.items() for name in numbers_of(call)]
 
 
@@ -82,7 +84,7 @@ def test_a_call_is_refused_before_anything_is_read_or_written(verb, name, tmp_pa
     ]
     first = ["no"] * sum(p.kind is p.POSITIONAL_ONLY for p in required)
     rest = {
-        p.name: 1 if p.name in numbers_of(call) else "hf"
+        p.name: 1 if p.name in numbers_of(call) else VALUES.get(p.name, "hf")
         for p in required
         if p.kind is p.KEYWORD_ONLY
     }

@@ -17,6 +17,7 @@ from blankfill.runs.record import (
     ImportedFrom,
     InitEntry,
     MixtureEntry,
+    QuantizedFrom,
     ResizedFrom,
     Software,
     StoreEntry,
@@ -43,6 +44,7 @@ EVERYTHING = {
     "init": InitEntry(path="/i", step=3, fingerprint="h"),
     "imported": ImportedFrom(source="/s", layout="glm-hf", preset="", checksum="c"),
     "resized": ResizedFrom(run="/r", step=1, tokenizer="u", num_kept=4, num_from_file=0),
+    "quantized": QuantizedFrom(run="/q", step=2, weights="ema", bits=4),
     "changes": (ChangeEntry(step=5, values={"train.steps": 9, "shares": [0.1, 0.9]}),),
 }  # fmt: skip
 

@@ -62,7 +62,7 @@ def block_attention(
     """
     # The operator's first call loads torch's compiler, seconds of it, and where nothing is
     # differentiated it tells nobody anything.
-    plain = torch.is_inference_mode_enabled() and not torch.compiler.is_compiling()
+    plain = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
     attend = _compute if plain else _forward
     return attend(q, k, v, table, dropout, scale, seeds, part, parts)[0]
 
