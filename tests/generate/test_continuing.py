@@ -308,6 +308,15 @@ class Terminal(Pipe):
         return True
 
 
+@pytest.mark.parametrize("option", [{"stop": ["fox"]}, {"no_repeat_ngram": 2}])
+def test_what_is_of_an_end_is_refused_of_a_text_with_blanks_alone(option, run):
+    lm = blankfill.load(run)
+    refused, continued = lm.generate(["the [MASK] fox", TEXT], max_new_tokens=3, **option)
+    assert "has blanks in it" in refused.error
+    assert not continued.error
+    assert not lm.generate(["the [MASK] fox"], max_new_tokens=3)[0].error
+
+
 def test_the_verb_prints_pieces_as_they_come(run, monkeypatch):
     text = blankfill.load(run).generate(TEXT, max_new_tokens=20).text
     pipe = Pipe()

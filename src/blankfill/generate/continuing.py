@@ -144,6 +144,11 @@ def continue_texts(
     for i, text in enumerate(texts):
         try:
             tokens = encode_beginning(text, lm.tokenizer, lm.cfg)
+            if tokens is None and (ending.stop or ending.no_repeat_ngram):
+                raise RequestError(
+                    "stop and no_repeat_ngram are of what is written at the end of a text, and this "
+                    "one has blanks in it; leave them out, or fill it (fill has a stop of its own)"
+                )
         except BlankfillError as error:
             items[i] = FilledItem(prompt=text, text="", blanks=(), error=str(error))
             if advance is not None:
