@@ -146,8 +146,8 @@ def continue_texts(
             tokens = encode_beginning(text, lm.tokenizer, lm.cfg)
             if tokens is None and (ending.stop or ending.no_repeat_ngram):
                 raise RequestError(
-                    "stop and no_repeat_ngram are of what is written at the end of a text, and this "
-                    "one has blanks in it; leave them out, or fill it (fill has a stop of its own)"
+                    "stop and no_repeat_ngram are of what is written at the end of a text, and "
+                    "this one has blanks in it; leave them out, or fill it (fill has a --stop too)"
                 )
         except BlankfillError as error:
             items[i] = FilledItem(prompt=text, text="", blanks=(), error=str(error))
