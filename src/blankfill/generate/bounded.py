@@ -21,6 +21,7 @@ from blankfill.config.filling import Bounds
 from blankfill.config.ranges import shown
 from blankfill.errors import RequestError
 from blankfill.generate.boundaries import Edges
+from blankfill.generate.endings import Stops
 from blankfill.generate.expression import Expression, Matching, expression_of
 from blankfill.generate.spelling import spelling_of
 from blankfill.generate.words import Automaton, Phrases, automaton_of
@@ -61,7 +62,7 @@ class BoundFill:
     """Characters at its front that are of the text."""
     edges: Edges
     """The text around it."""
-    stop: tuple[str, ...]
+    stops: Stops
     """It ends before the first of these."""
     automaton: Automaton | None
     expression: Expression | None
@@ -113,13 +114,13 @@ class BoundFill:
 
     def cut(self, tokens: Sequence[int]) -> list[int] | None:
         """Give what is left of a fill that holds a text to stop at; None of one that does not."""
-        if not self.stop:
+        if not self.stops.texts:
             return None
         text = self.tokenizer.decode(tokens)
-        found = [at for stop in self.stop if (at := text.find(stop, self.skipped)) >= 0]
-        if not found:
+        found = self.stops.first_in(text, self.skipped)
+        if found is None:
             return None
-        kept = text[: min(found)]
+        kept = text[: found[0]]
         count = len(tokens)
         while not kept.startswith(self.tokenizer.decode(tokens[:count])):
             count -= 1
@@ -175,7 +176,8 @@ def bound_fill(
         expression = expression_of(spelling_of(tokenizer), pattern, bounds.regex, most)
     rule = BoundFill(
         tokenizer=tokenizer, least=bounds.min_tokens, most=most, skipped=len(begin), edges=edges,
-        stop=tuple(bounds.stop), automaton=automaton, expression=expression, tree=None,
+        stops=Stops(tuple(bounds.stop), tokenizer), automaton=automaton, expression=expression,
+        tree=None,
     )  # fmt: skip
     if not bounds.allowed:
         return rule
