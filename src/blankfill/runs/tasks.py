@@ -6,7 +6,6 @@ on the very items that both were asked.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from blankfill.disk.json_files import Description, encode, read_object
 from blankfill.disk.typed_json import from_json, to_json
 from blankfill.errors import CheckpointError
 from blankfill.results import short_repr
+from blankfill.runs.evaluation import Estimate
 
 __all__ = [
     "TASKS_FILE",
@@ -34,23 +34,18 @@ _TASKS = Description("format", "blankfill tasks", 1, {}, oldest=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TaskEstimate:
-    """A score over items."""
+class TaskEstimate(Estimate):
+    """A score over items: a ratio of sums, such as the share of right answers.
 
-    value: float
-    """The ratio of sums, such as the share of right answers."""
-    standard_error: float | None = None
-    """Of it, items that share a passage taken together; None where there is one passage."""
+    For its standard error items that share a passage are taken together.
+    """
+
     low: float | None = None
     """Lower end of the 95 % interval."""
     high: float | None = None
     """Its upper end."""
 
     __repr__ = short_repr
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.value):
-            raise ValueError(f"its 'value' is {self.value}, not a finite number")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
