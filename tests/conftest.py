@@ -132,7 +132,8 @@ def root_logger_as_found():
 
 def run_record(cfg, tokenizer=None, **fields):
     """What a run says of itself that nobody trained."""
-    from blankfill.runs.record import Hardware, RunRecord, Software, TokenizerEntry
+    from blankfill.runs.made_with import Hardware, Software
+    from blankfill.runs.record import RunRecord, TokenizerEntry
 
     of_run = {
         "tokenizer": TokenizerEntry(fingerprint=tokenizer.fingerprint) if tokenizer else None,

@@ -25,7 +25,8 @@ from blankfill.runs.evaluation import (
     Estimate,
     LanguageReport,
 )
-from blankfill.runs.record import Hardware, StoreEntry
+from blankfill.runs.made_with import Hardware
+from blankfill.runs.record import StoreEntry
 from conftest import run_record
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}

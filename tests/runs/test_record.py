@@ -11,15 +11,14 @@ from blankfill.errors import CheckpointError
 from blankfill.model.glm import GLM
 from blankfill.model.init import init_weights
 from blankfill.runs import newest_checkpoint, read_run, save_checkpoint, write_run
+from blankfill.runs.made_with import Hardware, Software
 from blankfill.runs.record import (
     ChangeEntry,
-    Hardware,
     ImportedFrom,
     InitEntry,
     MixtureEntry,
     QuantizedFrom,
     ResizedFrom,
-    Software,
     StoreEntry,
     TokenizerEntry,
 )

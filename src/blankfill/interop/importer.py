@@ -29,8 +29,9 @@ from blankfill.disk.publish import new_folder
 from blankfill.interop.plan import ImportPlan, Reader, Taken
 from blankfill.interop.rows import check_vocabulary
 from blankfill.runs import CheckpointState, RunRecord, checkpoint_folder, write_run, write_state
+from blankfill.runs.made_with import Hardware, Software
 from blankfill.runs.parts import list_part
-from blankfill.runs.record import Hardware, ImportedFrom, Software, TokenizerEntry, begun_now
+from blankfill.runs.record import ImportedFrom, TokenizerEntry, begun_now
 from blankfill.runs.tensors import TensorWriter
 from blankfill.text.tokenizer import Tokenizer
 from blankfill.text.vocabularies import Vocabulary, save_vocabulary

@@ -28,7 +28,8 @@ from blankfill.model.quantized import (
     quantized_bytes,
 )
 from blankfill.runs import CheckpointState, RunRecord, checkpoint_folder, write_run, write_state
-from blankfill.runs.record import Hardware, QuantizedFrom, Software
+from blankfill.runs.made_with import Hardware, Software
+from blankfill.runs.record import QuantizedFrom
 from blankfill.runs.tensors import write_tensors
 from blankfill.text.tokenizer import copy_tokenizer
 

@@ -17,14 +17,8 @@ from blankfill.kernels.packed import in_c
 from blankfill.metrics.flops import count_parameters
 from blankfill.prepare.start import Start
 from blankfill.runs import read_run
-from blankfill.runs.record import (
-    Hardware,
-    RunRecord,
-    Software,
-    StoreEntry,
-    TokenizerEntry,
-    begun_now,
-)
+from blankfill.runs.made_with import Hardware, Software
+from blankfill.runs.record import RunRecord, StoreEntry, TokenizerEntry, begun_now
 from blankfill.runtime import process_settings
 from blankfill.train.trainer import Trainer
 

@@ -6,21 +6,20 @@ it is written; whoever reads a run gets it back from `read_run`, complete and ch
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from blankfill import __version__, atomic
+from blankfill import atomic
 from blankfill.config.run import RunConfig, from_dict, to_dict
 from blankfill.config.train import AttentionKind
 from blankfill.disk.json_files import Description, EarlierFormatError, check, read_object
 from blankfill.disk.typed_json import from_json, to_json
 from blankfill.errors import CheckpointError, ConfigError
+from blankfill.runs.made_with import Hardware, Software
 from blankfill.runs.tensors import SavedFile
-from blankfill.runtime import available_cores, cpu_name
 
 __all__ = [
     "RUN",
@@ -29,7 +28,6 @@ __all__ = [
     "ChangeEntry",
     "CheckpointState",
     "GuardState",
-    "Hardware",
     "ImportedFrom",
     "InitEntry",
     "LossSums",
@@ -37,7 +35,6 @@ __all__ = [
     "QuantizedFrom",
     "ResizedFrom",
     "RunRecord",
-    "Software",
     "StoreEntry",
     "TokenizerEntry",
     "TrainingState",
@@ -80,63 +77,6 @@ class StoreEntry:
     """How many it holds."""
     share: float | None = None
     """Its share of the rows; None where all documents are read in one order."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Software:
-    """Versions that a run was made with."""
-
-    blankfill: str
-    """Of blankfill."""
-    python: str
-    """Of Python."""
-    torch: str
-    """Of torch."""
-    numpy: str
-    """Of numpy."""
-
-    @classmethod
-    def here(cls) -> Software:
-        """Give those of this process."""
-        import numpy as np
-        import torch
-
-        return cls(
-            blankfill=__version__, python=platform.python_version(), torch=torch.__version__,
-            numpy=np.__version__,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hardware:
-    """The machine that a run was made on."""
-
-    machine: str
-    """Its kind of processor, such as x86_64."""
-    system: str
-    """Its operating system."""
-    cpu: str
-    """Its processor's name."""
-    cores: int
-    """Cores that the process could use."""
-    device: str = "cpu"
-    """What the model computed on."""
-    peak_flops_per_second: int | None = None
-    """What the rate of arithmetic was measured against; None where nothing was trained."""
-    peak_source: str | None = None
-    """Where that number is from."""
-
-    @classmethod
-    def here(cls, device: str = "cpu") -> Hardware:
-        """Describe this machine.
-
-        Args:
-            device: what the model computes on.
-        """
-        return cls(
-            machine=platform.machine(), system=platform.system(), cpu=cpu_name(),
-            cores=available_cores(), device=device,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
