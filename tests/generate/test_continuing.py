@@ -309,12 +309,16 @@ class Terminal(Pipe):
 
 
 @pytest.mark.parametrize("option", [{"stop": ["fox"]}, {"no_repeat_ngram": 2}])
-def test_what_is_of_an_end_is_refused_of_a_text_with_blanks_alone(option, run):
+def test_a_text_with_blanks_that_is_filled_without_what_is_of_an_end_is_told(option, run, caplog):
     lm = blankfill.load(run)
-    refused, continued = lm.generate(["the [MASK] fox", TEXT], max_new_tokens=3, **option)
-    assert "has blanks in it" in refused.error
-    assert not continued.error
-    assert not lm.generate(["the [MASK] fox"], max_new_tokens=3)[0].error
+    texts = ["the [MASK] fox", TEXT]
+    plain = lm.generate(texts[:1], max_new_tokens=3)[0]
+    lm.generate(TEXT, max_new_tokens=3, **option)
+    assert "with blanks" not in caplog.text
+    filled, continued = lm.generate(texts, max_new_tokens=3, **option)
+    assert "1 with blanks in them are filled without" in caplog.text
+    assert filled.text == plain.text
+    assert continued.error is None
 
 
 def test_the_verb_prints_pieces_as_they_come(run, monkeypatch):

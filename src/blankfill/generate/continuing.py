@@ -144,11 +144,6 @@ def continue_texts(
     for i, text in enumerate(texts):
         try:
             tokens = encode_beginning(text, lm.tokenizer, lm.cfg)
-            if tokens is None and (ending.stop or ending.no_repeat_ngram):
-                raise RequestError(
-                    "stop and no_repeat_ngram are of what is written at the end of a text, and "
-                    "this one has blanks in it; leave them out, or fill it (fill has a --stop too)"
-                )
         except BlankfillError as error:
             items[i] = FilledItem(prompt=text, text="", blanks=(), error=str(error))
             if advance is not None:
@@ -164,6 +159,12 @@ def continue_texts(
             Filling(lm, every, Wish(), sampling, batch_size, advance).run()
         items |= {i: each.item() for i, each in open_ended.items()}
     if with_blanks:
+        if ending.stop or ending.no_repeat_ngram:
+            log.warning(
+                "stop and no_repeat_ngram are of what is written at the end of a text; %d with "
+                "blanks in them are filled without (fill has a --stop of its own)",
+                len(with_blanks),
+            )
         filled = fill_texts(
             lm, [to_continue(texts[i]) for i in with_blanks], max_new_tokens=max_new_tokens,
             sampling=sampling, batch_size=batch_size, advance=advance,
