@@ -20,7 +20,6 @@ from blankfill.api.evaluate_held_out import (
     FittedModels,
     RunEvaluation,
     evaluate_run,
-    open_held_out,
     prepare_run,
 )
 from blankfill.api.evaluate_tasks import (
@@ -173,13 +172,17 @@ def evaluate(
             other, folder, mode=harness_mode, shots=shots, max_items=max_items, seed=seed
         ) if other else None
     )  # fmt: skip
-    encoded = [encode_tasks(place, asked) for place in places] if asked else []
+    encoded = [
+        encode_tasks(place.run, record, asked)
+        for place, record in zip(places, records, strict=True)
+    ] if asked else []  # fmt: skip
     candidates: list[Candidate] = []
     blanks: BlankSet | None = None
     if held_out:
         from blankfill.evaluate.held_out import draw_held_out
+        from blankfill.prepare import open_stores_apart
 
-        stores = open_held_out(held_out)
+        stores = open_stores_apart(held_out)
         blanks = draw_held_out(stores, max_blanks=max_blanks, seed=seed)
         candidates = [
             prepare_run(place, record, blanks, stores, baselines=baselines)

@@ -26,7 +26,6 @@ __all__ = [
     "FittedModels",
     "RunEvaluation",
     "evaluate_run",
-    "open_held_out",
     "prepare_run",
     "record_evaluation",
 ]
@@ -97,15 +96,6 @@ def record_evaluation(
         write_evaluation(run, evaluation)
     except OSError as error:
         log.warning("the evaluation is not recorded in %s (%s)", run, error)
-
-
-def open_held_out(paths: Sequence[Path]) -> list[TokenStore]:
-    """Open held-out stores; each may be of a tokenizer of its own."""
-    from blankfill.prepare import open_stores
-
-    if not paths:
-        return open_stores(paths)  # it says that no store was named
-    return [store for path in paths for store in open_stores([path])]
 
 
 def prepare_run(

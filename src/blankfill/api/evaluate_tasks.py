@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from blankfill.evaluate.compare import TaskDifference
     from blankfill.evaluate.task_files import AskedTask
     from blankfill.generate import LanguageModel
-    from blankfill.runs import Place
+    from blankfill.runs import Place, RunRecord
     from blankfill.runs.tasks import TaskAnswers, TaskScore
 
 __all__ = [
@@ -107,7 +107,9 @@ def read_tasks_of(
     return found
 
 
-def encode_tasks(place: Place, asked: Sequence[AskedTask]) -> list[EncodedTask]:
+def encode_tasks(
+    run: Path, record: RunRecord, asked: Sequence[AskedTask]
+) -> list[EncodedTask]:  # fmt: skip
     """Encode tasks for a run, before its weights are read.
 
     Raises:
@@ -117,10 +119,8 @@ def encode_tasks(place: Place, asked: Sequence[AskedTask]) -> list[EncodedTask]:
     from blankfill import progress
     from blankfill.evaluate.asking import encode_task
     from blankfill.generate.loading import load_run_tokenizer
-    from blankfill.runs import read_run
 
-    record = read_run(place.run)
-    tokenizer = load_run_tokenizer(place.run, record)
+    tokenizer = load_run_tokenizer(run, record)
     row_length = min(record.config.train.row_length, record.config.model.max_position)
     with progress.bar("items as tokens", len(asked), "tasks") as meter:
         found: list[EncodedTask] = []
@@ -141,11 +141,10 @@ def find_seen_items(
     if not paths:
         return None
     from blankfill.evaluate.seen import find_seen
-    from blankfill.prepare import open_stores
+    from blankfill.prepare import open_stores_apart
 
-    stores = [store for path in paths for store in open_stores([path])]
     texts = [of for task in asked for of in task.texts]
-    answers = iter(find_seen(stores, texts))
+    answers = iter(find_seen(open_stores_apart(paths), texts))
     return [[next(answers) for _ in task.texts] for task in asked]
 
 
@@ -176,11 +175,12 @@ def ask_run(
 def compare_runs(paths: Sequence[Path]) -> list[TaskComparison]:
     """Compare two runs, or two folders of runs that are seeds of one, by their recorded answers.
 
+    Args:
+        paths: two of them (`require_two`).
+
     Raises:
-        ConfigError: there are not two.
         CheckpointError: a folder holds no run with recorded answers, or they have no task alike.
     """
-    require_two(paths)
     from blankfill.evaluate.compare_runs import compare_sides, read_side
 
     first, second = (read_side(path) for path in paths)

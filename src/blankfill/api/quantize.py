@@ -193,10 +193,10 @@ def _require_smaller(
 
 def _held_out(run: Path, record: RunRecord, data: list[Path]) -> list[TokenStore]:
     """Open the stores that the loss is measured on."""
-    from blankfill.prepare import open_stores
+    from blankfill.prepare import open_stores, open_stores_apart
 
     if data:
-        return [store for path in data for store in open_stores([path])]
+        return open_stores_apart(data)
     if not record.validation:
         raise ConfigError(
             f"{run} was not validated on held-out text, and the loss before and after is measured "

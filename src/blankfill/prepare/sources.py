@@ -15,7 +15,7 @@ from blankfill.errors import ConfigError, DataError
 from blankfill.objective.special import SpecialIds
 from blankfill.runs.record import MixtureEntry
 
-__all__ = ["build_stream", "open_stores", "require_cache"]
+__all__ = ["build_stream", "open_stores", "open_stores_apart", "require_cache"]
 
 
 def open_stores(
@@ -40,6 +40,15 @@ def open_stores(
                 f"expected {expected[:12]}); build it again with the run's tokenizer"
             )
     return stores
+
+
+def open_stores_apart(paths: Sequence[Path]) -> list[TokenStore]:
+    """Open token stores, each of which may be of a tokenizer of its own.
+
+    Raises:
+        DataError: a store is missing, damaged or empty.
+    """
+    return [store for path in paths for store in open_stores([path])]
 
 
 def require_cache(stores: Sequence[TokenStore]) -> None:
